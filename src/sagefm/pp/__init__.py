@@ -1,0 +1,19 @@
+"""A slide before any network sees it: read, check, align, neighborhoods, simulate."""
+
+from sagefm.pp.check import Finding, check, summarize
+from sagefm.pp.neighborhood import average, nearest
+from sagefm.pp.read import read
+from sagefm.pp.simulate import simulate
+from sagefm.pp.vocabulary import Alignment, Vocabulary
+
+__all__ = [
+    "Alignment",
+    "Finding",
+    "Vocabulary",
+    "average",
+    "check",
+    "nearest",
+    "read",
+    "simulate",
+    "summarize",
+]

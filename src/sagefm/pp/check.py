@@ -1,0 +1,302 @@
+"""What is wrong with a slide, or worth knowing about it, each in one line."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from sagefm import _keys
+from sagefm._errors import InputError
+from sagefm.pp.counts import (
+    Counts,
+    coordinates,
+    duplicate_names,
+    few,
+    find_counts,
+    find_slide_key,
+    libraries,
+    numbered,
+    slide_codes,
+)
+from sagefm.pp.gene_names import looks_like_mouse
+
+Level = Literal["error", "warning", "note"]
+T = TypeVar("T")
+
+LOW_DEPTH = 250
+"""Median counts per spot below which a slide is called shallow (Visium slides have thousands)."""
+
+_NAME_KINDS = {
+    "ensembl": r"ENSG\d{11}(?:\.\d+)?",
+    "ensembl_other": r"ENS[A-Z]{3,4}G\d{11}(?:\.\d+)?",
+    "transcript": r"ENS(?:[A-Z]{3,4})?[TP]\d{11}(?:\.\d+)?|[NX][MR]_\d+(?:\.\d+)?",
+    "number": r"\d+(?:\.0)?",
+    "probe": r"ILMN_\d+|A_\d+_P\d+|\w+_at|[^|]+\|[^|]+\|[0-9a-f]{7}",
+    "prefixed": r"(?:GRCh3[78]|GRCm3[89]|hg19|hg38|mm10|mm39)_+.+",
+}
+_NAME_KIND = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in _NAME_KINDS.items()))
+
+_NAMES_TOLD: dict[str, tuple[Level, str]] = {
+    "ensembl": ("note", "the gene names are Ensembl ids; they are matched as such"),
+    "ensembl_other": (
+        "warning",
+        "Ensembl ids of another species (such as {}): this is a human model; "
+        "map them to human orthologs first",
+    ),
+    "transcript": (
+        "warning",
+        "gene ids of the wrong kind (transcripts such as {}); "
+        "sum them by gene and name the genes by symbol or Ensembl id",
+    ),
+    "number": (
+        "warning",
+        "gene ids of the wrong kind (numbers such as {}, perhaps Entrez); "
+        "name the genes by symbol or Ensembl id",
+    ),
+    "probe": (
+        "warning",
+        "gene ids of the wrong kind (probes such as {}); "
+        "sum them by gene and name the genes by symbol or Ensembl id",
+    ),
+    "prefixed": (
+        "warning",
+        "gene names carry a genome (such as {}); keep the human genes and cut the prefix off",
+    ),
+    "mouse": (
+        "warning",
+        "the genes look like mouse genes (such as {}): this is a human model; "
+        "map them to human orthologs first",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: an ``error`` must be mended, a ``warning`` thought about."""
+
+    level: Level
+    message: str
+
+
+def check(
+    slide: AnnData,
+    *,
+    layer: str | None = None,
+    slide_key: str | None = None,
+    n_neighbors: int = 15,
+) -> list[Finding]:
+    """Say what is wrong with a slide; never raise for a bad one.
+
+    Parameters
+    ----------
+    slide
+        Any AnnData; it is not modified.
+    layer
+        Where the counts are, as in :func:`sagefm.pp.counts.counts`.
+    slide_key
+        Column of ``obs`` that tells several slides apart.
+    n_neighbors
+        Spots that a neighborhood needs, the center included.
+
+    Returns
+    -------
+    What was found, errors first; empty for a faultless slide.
+    """
+    if 0 in slide.shape:
+        what = "spots" if slide.n_obs == 0 else "genes"
+        return [Finding("error", f"the slide has no {what}; give one with raw counts")]
+    findings: list[Finding] = []
+    found = _attempt(lambda: find_counts(slide, layer), findings)
+    xy = _attempt(lambda: coordinates(slide), findings)
+    codes = _attempt(lambda: slide_codes(slide, slide_key), findings)
+    findings += _spot_names(slide.obs_names)
+    findings += _gene_names(slide.var_names if found is None else found.var.index)
+    if found is not None:
+        findings += _depth(found, slide.obs_names)
+    if codes is not None:
+        findings += few_spots(slide, codes, slide_key, n_neighbors)
+        findings += [] if xy is None else _same_place(xy, codes)
+    order = ["error", "warning", "note"]
+    return sorted(findings, key=lambda finding: order.index(finding.level))
+
+
+def _attempt(step: Callable[[], T], findings: list[Finding]) -> T | None:
+    try:
+        return step()
+    except InputError as error:
+        findings.append(Finding("error", str(error)))
+        return None
+
+
+def _spot_names(names: pd.Index) -> list[Finding]:
+    if names.is_unique:
+        return []
+    return [Finding("error", duplicate_barcodes(names))]
+
+
+def duplicate_barcodes(names: pd.Index) -> str:
+    """Say how many barcodes stand more than once, with the first few and the remedy."""
+    repeated = names[names.duplicated()].unique()
+    verb = "stands" if len(repeated) == 1 else "stand"
+    return (
+        f"{numbered(len(repeated), 'barcode')} {verb} more than once ({few(repeated)}); "
+        "if these are several slides, pass slide_key=, else give each spot its own name"
+    )
+
+
+def _gene_names(names: pd.Index) -> list[Finding]:
+    findings = []
+    if not names.is_unique:
+        findings.append(
+            Finding("warning", f"{duplicate_names(names)}; sagefm.read sums their counts")
+        )
+    kind, example = name_kind(names)
+    if kind in _NAMES_TOLD:
+        level, message = _NAMES_TOLD[kind]
+        findings.append(Finding(level, message.format(example)))
+    return findings
+
+
+def name_kind(names: pd.Index) -> tuple[str, str]:
+    """Tell what kind of name most genes have, with an example.
+
+    Returns
+    -------
+    ``"symbol"``, ``"mouse"``, or the key of ``_NAME_KINDS`` that more than half of the names have;
+    and one such name.
+    """
+    if not len(names):
+        return "symbol", ""
+    listed = [str(name) for name in names]
+    if looks_like_mouse(listed):
+        return "mouse", listed[0]
+    matches = map(_NAME_KIND.fullmatch, listed)
+    kinds = ["symbol" if match is None else str(match.lastgroup) for match in matches]
+    kind, number = Counter(kinds).most_common(1)[0]
+    if 2 * number <= len(kinds):
+        kind = "symbol"
+    return kind, listed[kinds.index(kind)] if kind in kinds else ""
+
+
+def _depth(found: Counts, barcodes: pd.Index) -> list[Finding]:
+    findings = []
+    per_spot = found.matrix.sum(axis=1, dtype=np.float64).A1
+    empty = barcodes[per_spot == 0]
+    if len(empty):
+        findings.append(
+            Finding("warning", f"{numbered(len(empty), 'spot')} without any count ({few(empty)})")
+        )
+    if (median := float(np.median(per_spot))) < LOW_DEPTH:
+        findings.append(
+            Finding(
+                "warning",
+                f"low depth: the median spot has {median:,.0f} counts "
+                f"({numbered(found.matrix.shape[1], 'gene')} measured); expect noise",
+            )
+        )
+    never = int((found.matrix.sum(axis=0) == 0).sum())
+    if never:
+        findings.append(Finding("note", f"{numbered(never, 'gene')} without any count"))
+    if found.told:
+        findings.append(Finding("note", found.told))
+    return findings
+
+
+def few_spots(
+    slide: AnnData, codes: NDArray[np.int64], slide_key: str | None, n_neighbors: int
+) -> list[Finding]:
+    """Find slides with fewer spots than a neighborhood needs."""
+    key = find_slide_key(slide, slide_key)
+    findings = []
+    for code, size in enumerate(np.bincount(codes)):
+        if size < n_neighbors:
+            name = (
+                "the slide"
+                if key is None
+                else f"slide {slide.obs[key].iloc[codes == code].iloc[0]}"
+            )
+            findings.append(
+                Finding(
+                    "error",
+                    f"{name} has {numbered(int(size), 'spot')}, but a neighborhood needs "
+                    f"{n_neighbors}; leave it out or use a model with smaller neighborhoods",
+                )
+            )
+    return findings
+
+
+def _same_place(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> list[Finding]:
+    places = pd.DataFrame({"slide": codes, "x": xy[:, 0], "y": xy[:, 1]})
+    together = int(places.duplicated(keep=False).sum())
+    if not together:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"{together:,} spots share their coordinates with another spot; if these are several "
+            "slides, pass slide_key=, else look at obsm['spatial']",
+        )
+    ]
+
+
+def summarize(
+    slide: AnnData, *, layer: str | None = None, slide_key: str | None = None
+) -> dict[str, Any]:
+    """Describe a slide in a few numbers, for the command to print.
+
+    Returns
+    -------
+    ``spots``, ``genes``, ``slides``, ``counts_in`` (where the counts are), ``counts_per_spot`` and
+    ``genes_per_spot`` (medians), ``gene_names`` (their kind), ``pitch_px`` (median distance of a
+    spot to its nearest, in the unit of the coordinates), ``um_per_px``, ``image`` (whether there is
+    one). None where it cannot be known.
+    """
+    ignored: list[Finding] = []
+    found = _attempt(lambda: find_counts(slide, layer), ignored)
+    xy = _attempt(lambda: coordinates(slide), ignored)
+    codes = _attempt(lambda: slide_codes(slide, slide_key), ignored)
+    pitch = None if xy is None or codes is None else _pitch(xy, codes)
+    read = slide.uns.get(_keys.PROVENANCE, {}).get("read", {})
+    summary: dict[str, Any] = {
+        "spots": slide.n_obs,
+        "genes": slide.n_vars if found is None else found.matrix.shape[1],
+        "slides": None if codes is None else len(np.unique(codes)),
+        "counts_in": None if found is None else read.get("counts", found.where),
+        "counts_per_spot": None,
+        "genes_per_spot": None,
+        "gene_names": name_kind(slide.var_names if found is None else found.var.index)[0],
+        "pitch_px": pitch,
+        "um_per_px": _um_per_px(slide, pitch),
+        "image": any(library.get("images") for library in libraries(slide).values()),
+    }
+    if found is not None and slide.n_obs:
+        summary["counts_per_spot"] = float(np.median(found.matrix.sum(axis=1).A1))
+        summary["genes_per_spot"] = float(np.median((found.matrix > 0).getnnz(axis=1)))
+    return summary
+
+
+def _pitch(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | None:
+    distances = [
+        np.asarray(cKDTree(points).query(points, 2)[0])[:, 1]
+        for points in (xy[codes == code] for code in np.unique(codes))
+        if len(points) > 1
+    ]
+    apart = np.concatenate([np.empty(0), *distances])
+    apart = apart[apart > 0]  # spots at one place say nothing about the pitch
+    return float(np.median(apart)) if apart.size else None
+
+
+def _um_per_px(slide: AnnData, pitch: float | None) -> float | None:
+    for library in libraries(slide).values():
+        if "microns_per_pixel" in library.get("scalefactors", {}):
+            return float(library["scalefactors"]["microns_per_pixel"])
+    if "spot_pitch_um" in slide.uns and pitch:
+        return float(slide.uns["spot_pitch_um"]) / pitch
+    return None

@@ -1,0 +1,330 @@
+"""The raw counts, the slides and the coordinates of an AnnData: found once, for everyone."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from sagefm import _keys
+from sagefm._errors import InputError, logger
+
+_LOG_NORMALIZED_BELOW = 20.0
+"""Log-normalized values stay below this: no spot has e^20 counts."""
+_SLIDE_COLUMNS = (
+    *("slide", "slide_id", "library_id", "library", "sample", "sample_id"),
+    *("section", "section_id", "batch"),
+)
+"""Columns of ``obs`` under which people keep which slide a spot belongs to."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Raw counts and the genes they belong to.
+
+    Attributes
+    ----------
+    matrix
+        Spots × genes, float32, whole numbers, canonical (sorted, no entry twice). It may share its
+        memory with the slide: treat it as read-only.
+    var
+        A row per column of `matrix`.
+    where
+        Where the counts were: ``"X"``, ``"raw"`` or ``"layers['…']"``.
+    told
+        What the user should hear about the choice, or nothing.
+    """
+
+    matrix: csr_matrix
+    var: pd.DataFrame
+    where: str
+    told: str = ""
+
+
+def counts(slide: AnnData, layer: str | None = None) -> Counts:
+    """Find the raw counts of a slide, and tell where they were if that is not ``X``.
+
+    Parameters
+    ----------
+    slide
+        Any AnnData; it is not modified.
+    layer
+        ``"X"``, ``"raw"`` or a key of ``layers``. Otherwise ``X`` if it holds counts, else
+        ``layers["counts"]``, else ``raw`` (where CELLxGENE keeps them).
+
+    Returns
+    -------
+    The counts with their own table of genes (``raw`` may have more genes than ``X``).
+
+    Raises
+    ------
+    InputError
+        No counts there: negative, NaN, infinite or fractional values.
+    """
+    found = find_counts(slide, layer)
+    if found.told:
+        logger.warning(found.told)
+    return found
+
+
+def find_counts(slide: AnnData, layer: str | None = None) -> Counts:
+    """Do what :func:`counts` does without telling: see ``Counts.told``."""
+    faults: dict[str, str] = {}
+    for place in _usual_places(slide) if layer is None else [layer]:
+        matrix, var = _held(slide, place)
+        fault = _fault(matrix)
+        if not fault:
+            where = _spelled(place)
+            told = ""
+            if faults:
+                first, why = next(iter(faults.items()))
+                told = f"{_spelled(first)} holds {why}; the counts are those of {where}"
+            return Counts(_canonical(matrix), var, where, told)
+        faults[place] = fault
+    raise InputError(_no_counts(slide, faults))
+
+
+def _usual_places(slide: AnnData) -> list[str]:
+    places = ["X"] if slide.X is not None else []
+    places += [_keys.COUNTS] if _keys.COUNTS in slide.layers else []
+    return places + (["raw"] if slide.raw is not None else [])
+
+
+def _spelled(place: str) -> str:
+    return place if place in ("X", "raw") else f"layers['{place}']"
+
+
+def _held(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
+    """Get the matrix at a place as CSR (without a copy where it is one) and its table of genes."""
+    if place == "raw" and slide.raw is not None:
+        same = slide.raw.var_names.equals(slide.var_names)
+        return _as_csr(slide.raw.X, place), slide.var if same else slide.raw.var
+    if place == "X" and slide.X is not None:
+        return _as_csr(slide.X, place), slide.var
+    if place in slide.layers:
+        return _as_csr(slide.layers[place], place), slide.var
+    there = [_spelled(known) for known in _every_place(slide)]
+    raise InputError(
+        f"there is no layer {place!r}; name one that is there: {few(there, 8) or 'none'}"
+    )
+
+
+def _every_place(slide: AnnData) -> list[str]:
+    return list(dict.fromkeys([*_usual_places(slide), *slide.layers]))
+
+
+def _as_csr(values: Any, place: str) -> csr_matrix:
+    if hasattr(values, "to_memory"):  # a matrix that was left on disk
+        values = values.to_memory()
+    if isinstance(values, pd.DataFrame):
+        values = values.to_numpy()
+    if values.dtype.kind not in "biuf":
+        raise InputError(
+            f"{_spelled(place)} holds values of type {values.dtype}, not numbers; "
+            "give raw counts, or pass layer= to name where they are"
+        )
+    return csr_matrix(values)
+
+
+def _fault(matrix: csr_matrix) -> str:
+    """Say what keeps a matrix from being counts, or nothing."""
+    values = matrix.data
+    if not values.size or values.dtype.kind == "b":
+        return ""
+    low, high = values.min(), values.max()  # NaN comes through both
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return numbered(int((~np.isfinite(values)).sum()), "NaN or infinite value")
+    if low < 0:
+        return f"negative values (from {low:.4g} to {high:.4g}; it looks scaled)"
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        low = min(low, 0.0) if matrix.nnz < np.prod(matrix.shape) else low
+        looks = "log-normalized" if high < _LOG_NORMALIZED_BELOW else "normalized"
+        return f"values from {low:.4g} to {high:.4g} that are not integers (it looks {looks})"
+    return ""
+
+
+def _no_counts(slide: AnnData, faults: dict[str, str]) -> str:
+    if not faults:
+        return "there is no X, no layers['counts'] and no raw; give a slide with raw counts in X"
+    tried, fault = next(iter(faults.items()))
+    others = [place for place in _every_place(slide) if place not in faults]
+    good = [place for place in others if not _fault(_held(slide, place)[0])]
+    if good:
+        remedy = f"pass layer={good[0]!r}"
+        remedy += f" (counts are in {few(map(_spelled, good))})"
+    elif bad := [_spelled(place) for place in [*others, *list(faults)[1:]]]:
+        remedy = f"{few(bad)} hold no counts either: add a layer that does and pass layer="
+    else:
+        remedy = "add a layer that holds them and pass layer=, or give the slide with raw counts"
+    return f"{_spelled(tried)} holds {fault}, not raw counts; {remedy}"
+
+
+def _canonical(matrix: csr_matrix) -> csr_matrix:
+    if matrix.dtype != np.float32:
+        matrix = matrix.astype(np.float32)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
+
+
+def sum_duplicates(found: Counts) -> Counts:
+    """Sum the columns of genes that have the same name, and tell how many.
+
+    The order is that of first occurrence, other columns of ``var`` are those of the first, and the
+    Ensembl ids are joined with ``;``.
+    """
+    names = found.var.index
+    if names.is_unique:
+        return found
+    codes, unique = pd.factorize(names)
+    to_unique = csr_matrix(
+        (np.ones(len(names), dtype=np.float32), codes, np.arange(len(names) + 1)),
+        shape=(len(names), len(unique)),
+    )
+    var = found.var[~names.duplicated()].copy()
+    if _keys.GENE_IDS in var:
+        twins = found.var.loc[names.duplicated(keep=False), _keys.GENE_IDS].astype(str)
+        joined = twins.groupby(level=0).agg(lambda ids: ";".join(filter(None, dict.fromkeys(ids))))
+        var[_keys.GENE_IDS] = var[_keys.GENE_IDS].astype(object)
+        var.loc[joined.index, _keys.GENE_IDS] = joined
+    return replace(
+        found,
+        matrix=_canonical(found.matrix @ to_unique),
+        var=var,
+        told=f"{duplicate_names(names)}: their counts were summed",
+    )
+
+
+def duplicate_names(names: pd.Index) -> str:
+    """Say how many gene names stand more than once, with the first few of them."""
+    repeated = names[names.duplicated()].unique()
+    verb = "stands" if len(repeated) == 1 else "stand"
+    return f"{numbered(len(repeated), 'gene name')} {verb} more than once ({few(repeated)})"
+
+
+def find_slide_key(slide: AnnData, slide_key: str | None = None) -> str | None:
+    """Find the column of ``obs`` that tells the slides apart; None where there is one slide.
+
+    Raises
+    ------
+    InputError
+        `slide_key` is no column, or there are evidently several slides and no `slide_key`.
+    """
+    if slide_key:
+        if slide_key not in slide.obs:
+            raise InputError(
+                f"there is no obs column {slide_key!r} for slide_key; "
+                f"the columns are: {few(slide.obs.columns, 20) or 'none'}"
+            )
+        return slide_key
+    recorded = slide.uns.get(_keys.PROVENANCE, {}).get("read", {}).get("slide_key", "")
+    if recorded and recorded in slide.obs:
+        return str(recorded)
+    sizes = {key: slide.obs[key].nunique() for key in _SLIDE_COLUMNS if key in slide.obs}
+    several = [key for key, size in sizes.items() if 2 <= size <= slide.n_obs // 3]
+    if several:
+        raise InputError(
+            f"several slides in one object: obs['{several[0]}'] has {sizes[several[0]]} values "
+            f"({few(slide.obs[several[0]].dropna().unique())}); pass slide_key={several[0]!r} "
+            "(or delete that column if it is one slide)"
+        )
+    held = libraries(slide)
+    if len(held) > 1 and 1 not in sizes.values():
+        raise InputError(
+            f"several slides in one object: uns['spatial'] has {len(held)} libraries "
+            f"({few(held)}); add a column to obs that says which spot is of which, "
+            "and pass it as slide_key"
+        )
+    return None
+
+
+def libraries(slide: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Get the libraries of ``uns["spatial"]``, which may hold flags such as ``is_single`` too."""
+    held = slide.uns.get(_keys.SPATIAL, {})
+    return {str(key): value for key, value in held.items() if isinstance(value, Mapping)}
+
+
+def slide_codes(slide: AnnData, slide_key: str | None = None) -> NDArray[np.int64]:
+    """Tell which slide each spot belongs to.
+
+    Parameters
+    ----------
+    slide
+        One slide, or several in one object.
+    slide_key
+        The column of ``obs`` that tells them apart. Otherwise what :func:`sagefm.read` recorded.
+
+    Returns
+    -------
+    An integer per spot, by first occurrence; zeros where there is one slide.
+
+    Raises
+    ------
+    InputError
+        The column is missing or has gaps, or several slides are evident and `slide_key` was not
+        given.
+    """
+    key = find_slide_key(slide, slide_key)
+    if key is None:
+        return np.zeros(slide.n_obs, dtype=np.int64)
+    codes: NDArray[np.int64] = pd.factorize(slide.obs[key])[0].astype(np.int64)
+    if missing := int((codes < 0).sum()):
+        raise InputError(
+            f"obs['{key}'] has no value for {numbered(missing, 'spot')}: their slide is unknown; "
+            "fill the column in, or leave those spots out"
+        )
+    return codes
+
+
+def coordinates(slide: AnnData) -> NDArray[np.float64]:
+    """Get the coordinates of the spots.
+
+    Returns
+    -------
+    Spots × 2, x = pixel column, y = pixel row (or whatever unit the slide has).
+
+    Raises
+    ------
+    InputError
+        ``obsm["spatial"]`` is missing, not finite, or one place for all.
+    """
+    if _keys.SPATIAL not in slide.obsm:
+        columns = "pxl_col_in_fullres", "pxl_row_in_fullres"
+        if all(column in slide.obs for column in columns):
+            remedy = f"set slide.obsm['spatial'] = slide.obs[{list(columns)}].to_numpy()"
+        else:
+            there = f" (there is: {few(slide.obsm)})" if len(slide.obsm) else ""
+            remedy = f"put x and y of each spot (spots × 2) in obsm['spatial']{there}"
+        raise InputError(f"no coordinates: obsm['spatial'] is missing; {remedy}")
+    try:
+        xy = np.asarray(slide.obsm[_keys.SPATIAL])[:, :2].astype(np.float64)
+    except (ValueError, TypeError, IndexError):
+        xy = np.empty((0, 0))
+    if xy.shape != (slide.n_obs, 2):
+        raise InputError("obsm['spatial'] is not a table of spots × 2 numbers; put x and y there")
+    if bad := int((~np.isfinite(xy).all(axis=1)).sum()):
+        raise InputError(
+            f"{numbered(bad, 'spot')} without coordinates: NaN or infinite in obsm['spatial']; "
+            "leave those spots out or fill them in"
+        )
+    if len(xy) > 1 and (xy == xy[0]).all():
+        raise InputError(
+            "all spots are at one place in obsm['spatial']; put their real coordinates there"
+        )
+    return xy
+
+
+def few(names: Iterable[Any], at_most: int = 3) -> str:
+    """Join the first few names for a message."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:at_most]) + (", …" if len(listed) > at_most else "")
+
+
+def numbered(number: int, noun: str) -> str:
+    """Write a number with its noun: 1 spot, 2,695 spots."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,77 @@
+"""Gene lists as other people save them, read without running what is in them."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sagefm._errors import InputError
+from sagefm.pp.vocabulary import Vocabulary
+
+_HARMLESS = {
+    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+    *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+"""All that a pickled array of strings needs to call."""
+
+
+def read_genes(path: str | Path) -> Vocabulary:
+    """Read an ordered gene list: a text file, or the ``.npy`` of the published model.
+
+    Parameters
+    ----------
+    path
+        ``.npy``: an array of strings, also one of Python objects. Anything else: text, one gene
+        per line (see :meth:`Vocabulary.read`).
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged, holds anything but strings, or would run code.
+    """
+    path = Path(path)
+    if path.suffix != ".npy":
+        return Vocabulary.read(path)
+    try:
+        with path.open("rb") as file:
+            genes = _read_strings(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except _WouldRunError as error:
+        raise InputError(f"{path}: refused, {error}; save the genes as a text file") from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise InputError(f"{path}: is not a whole array of gene names; copy it again") from error
+    if genes.ndim != 1 or not all(isinstance(gene, str) for gene in genes.tolist()):
+        raise InputError(f"{path}: is not a list of gene names; save the genes as a text file")
+    try:
+        return Vocabulary(tuple(map(str, genes.tolist())))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read_strings(file: Any) -> np.ndarray[Any, Any]:
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, _, dtype = read_header(file)
+    if not dtype.hasobject:
+        file.seek(0)
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    return np.asarray(_StringsOnly(file).load(), dtype=object).reshape(shape)
+
+
+class _WouldRunError(Exception):
+    """A pickle asks for more than strings."""
+
+
+class _StringsOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _HARMLESS:
+            raise _WouldRunError(f"it would call {module}.{name} when it is loaded")
+        return super().find_class(module, name)

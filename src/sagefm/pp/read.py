@@ -1,0 +1,277 @@
+"""Read a slide from whatever it lies in, check it, and tell what was assumed or left out."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from sagefm import _keys
+from sagefm._errors import InputError, logger
+from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
+from sagefm.pp.counts import (
+    Counts,
+    few,
+    find_counts,
+    find_slide_key,
+    slide_codes,
+    sum_duplicates,
+)
+from sagefm.pp.spaceranger import read_spaceranger
+from sagefm.pp.tenx import unreadable
+
+_N_NEIGHBORS = 15
+"""Spots of the published neighborhood: slides with fewer are read, and told."""
+_ID_COLUMNS = (
+    *("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id"),
+    *("ensemblid", "feature_id", "gene_ensembl"),
+)
+"""What people call a column of Ensembl ids, in lower case."""
+_SYMBOL_COLUMNS = (
+    *("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols"),
+    *("feature_name", "hgnc_symbol", "genename", "gene"),
+)
+"""What people call a column of gene symbols, in lower case."""
+_ZARR = (".zgroup", "zarr.json", ".zattrs", ".zmetadata")
+_NOT_SLIDES = {
+    (".rds", ".rdata", ".rda", ".robj", ".h5seurat"): (
+        "is an R object; write it as .h5ad from R (anndataR or zellkonverter)"
+    ),
+    (".tar.gz", ".tgz", ".tar", ".zip", ".tar.bz2", ".7z", ".rar"): (
+        "is an archive; unpack it and name the folder"
+    ),
+    (".h5ad.gz",): "is compressed; run gunzip on it and name the .h5ad",
+    (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".ndpi", ".jp2", ".btf"): (
+        "is an image; name the Space Ranger outs folder it belongs to"
+    ),
+}
+
+
+def read(
+    path: str | os.PathLike[str], *, layer: str | None = None, slide_key: str | None = None
+) -> AnnData:
+    """Read a slide.
+
+    Everything that was summed, left out or assumed is told through the logger ``sagefm`` and kept
+    in ``uns["sagefm"]["read"]["told"]``.
+
+    Parameters
+    ----------
+    path
+        A Space Ranger ``outs`` folder (or the folder that has it), a Visium HD folder or one of its
+        ``square_*um``, a matrix file inside one; a folder of loose GEO files, where there are
+        several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` or a ``.zarr.zip``.
+    layer
+        Where the raw counts are: ``"X"``, ``"raw"`` or a key of ``layers``. Otherwise they are
+        looked for, in this order: ``X``, ``layers["counts"]``, ``raw``.
+    slide_key
+        Column of ``obs`` that tells several slides in one object apart.
+
+    Returns
+    -------
+    Raw counts in ``X`` (CSR float32); genes by symbol where symbols are known, each once,
+    ``var["gene_ids"]`` where Ensembl ids are known; ``obsm["spatial"]`` (float64, x = pixel column,
+    y = pixel row); image and scale factors in ``uns["spatial"]`` where there are.
+
+    Raises
+    ------
+    InputError
+        There is no such slide, it cannot be read, or something in it makes it useless.
+    """
+    path = Path(path)
+    told: list[str] = []
+    try:
+        slide, where = _open(path, told)
+        _name_spots(slide, slide_key, told)
+        found = _settle_genes(find_counts(slide, layer), told)
+        slide = _with_counts(slide, found, told)
+        _fill_coordinates(slide, told)
+        key = find_slide_key(slide, slide_key)
+        _judge(slide, key, told)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
+    _record(slide, path, where or found.where, key, told)
+    for line in told:
+        logger.warning("%s: %s", path.name or path, line)
+    return slide
+
+
+def _open(path: Path, told: list[str]) -> tuple[AnnData, str]:
+    """Read what is at a path as it is; and the name of the matrix where that is a file."""
+    name = path.name.lower()
+    if path.is_dir() and (name.endswith(".zarr") or any((path / file).exists() for file in _ZARR)):
+        return _quietly(anndata.read_zarr, _table_of(path)), ""
+    if name.endswith((".h5ad", ".zarr", ".zarr.zip")):
+        if not path.exists():
+            raise InputError("does not exist; check the path")
+        if name.endswith(".zarr.zip"):
+            return _read_zarr_zip(path), ""
+        return _quietly(anndata.read_h5ad, path), ""
+    if path.is_file() and not name.endswith((".h5", ".mtx", ".mtx.gz")):
+        verdicts = [what for endings, what in _NOT_SLIDES.items() if name.endswith(endings)]
+        usual = "is no slide; name a Space Ranger outs folder, an .h5ad or a .zarr"
+        raise InputError((verdicts or [usual])[0])
+    return read_spaceranger(path, told)
+
+
+def _quietly(reader: Callable[[Path], Any], path: Path) -> AnnData:
+    """Read with anndata; any failure becomes one line."""
+    try:
+        with warnings.catch_warnings():
+            # anndata warns while it reads; duplicates are dealt with (and told) here, and files of
+            # older versions are just as good.
+            warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not uniq")
+            warnings.filterwarnings("ignore", category=anndata.OldFormatWarning)
+            slide = reader(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # anndata, h5py and zarr raise nearly anything
+        raise InputError(unreadable("", error)) from error
+    if not isinstance(slide, AnnData):
+        raise InputError("holds no AnnData; name an .h5ad, a .zarr or a Space Ranger outs folder")
+    return slide
+
+
+def _read_zarr_zip(path: Path) -> AnnData:
+    from zarr.storage import ZipStore
+
+    def reader(path: Path) -> AnnData:
+        with ZipStore(path, mode="r") as store:
+            return anndata.read_zarr(store)
+
+    return _quietly(reader, path)
+
+
+def _table_of(path: Path) -> Path:
+    """Find the AnnData in a zarr folder: itself, or the table of a SpatialData folder."""
+    folder = path / "tables"
+    tables = (
+        [entry for entry in sorted(folder.iterdir()) if entry.is_dir()] if folder.is_dir() else []
+    )
+    if len(tables) > 1:
+        names = few((table.name for table in tables), 20)
+        raise InputError(f"holds {len(tables)} tables ({names}); name one, such as {tables[0]}")
+    return tables[0] if tables else path
+
+
+def _name_spots(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
+    """Give every spot its own name where slides share barcodes."""
+    names = slide.obs_names
+    if names.is_unique:
+        return
+    key = find_slide_key(slide, slide_key)
+    if key is None:
+        raise InputError(duplicate_barcodes(names))
+    slide_codes(slide, key)  # refuses a column with gaps
+    unique = slide.obs[key].astype(str).to_numpy(dtype=object) + "_" + names.to_numpy(dtype=object)
+    if len(twins := pd.Index(unique[pd.Index(unique).duplicated()]).unique()):
+        raise InputError(
+            f"{len(twins):,} barcodes stand more than once within a slide of obs['{key}'] "
+            f"({few(twins)}); give each spot its own name"
+        )
+    slide.obs_names = unique
+    told.append(f"slides share barcodes: the spots are named by obs['{key}'] too ({unique[0]})")
+
+
+def _settle_genes(found: Counts, told: list[str]) -> Counts:
+    """Name genes by symbol where symbols are known, keep Ensembl ids, and sum duplicates."""
+    told += [found.told] if found.told else []
+    var = found.var.copy()
+    var.index = _plain(var.index).rename(None)
+    kind, _ = name_kind(var.index)
+    ids = _column_of(var, _ID_COLUMNS, ensembl=True)
+    if kind.startswith("ensembl"):
+        symbols = _column_of(var, _SYMBOL_COLUMNS, ensembl=False)
+        if symbols is None:
+            told.append("the gene names are Ensembl ids and no symbols are known")
+        else:
+            var[_keys.GENE_IDS] = var.index.to_numpy()
+            named = _plain(var[symbols])
+            var.index = named.where(named != "", var.index)
+            told.append(f"genes are named by var['{symbols}'], Ensembl ids are in var['gene_ids']")
+    elif ids is not None and ids != _keys.GENE_IDS:
+        var[_keys.GENE_IDS] = _plain(var[ids])
+    if _keys.GENE_IDS in var:
+        var[_keys.GENE_IDS] = _plain(var[_keys.GENE_IDS])
+    summed = sum_duplicates(replace(found, var=var))
+    told += [summed.told] if summed.matrix is not found.matrix else []
+    return summed
+
+
+def _plain(values: Iterable[Any]) -> pd.Index:
+    """Make plain strings of names, empty where one is missing."""
+    return pd.Index(["" if pd.isna(value) else str(value) for value in values], dtype=object)
+
+
+def _column_of(var: pd.DataFrame, known: tuple[str, ...], *, ensembl: bool) -> str | None:
+    """Find a column by its usual names that holds Ensembl ids, or does not."""
+    by_name = {str(column).lower(): column for column in reversed(var.columns.tolist())}
+    for column in (by_name[name] for name in known if name in by_name):
+        if name_kind(_plain(var[column]))[0].startswith("ensembl") is ensembl:
+            return str(column)
+    return None
+
+
+def _with_counts(slide: AnnData, found: Counts, told: list[str]) -> AnnData:
+    """Put the counts and their genes into the slide; keep all that still fits."""
+    if found.where != "X" and slide.X is not None:
+        told.append(f"X now holds the counts of {found.where}; what it held before is left out")
+    if found.matrix.shape == slide.shape and (
+        found.where != "raw" or slide.raw.var_names.equals(slide.var_names)
+    ):
+        slide.X, slide.var = found.matrix, found.var
+        return slide
+    lost = [
+        *(f"layers['{key}']" for key in slide.layers),
+        *(f"varm['{key}']" for key in slide.varm),
+        *(f"varp['{key}']" for key in slide.varp),
+        *(["raw"] if slide.raw is not None else []),
+    ]
+    if lost:
+        told.append(f"the genes are no longer those of the file, left out: {few(lost, 20)}")
+    kept = {name: dict(getattr(slide, name)) for name in ("obsm", "obsp", "uns")}
+    return AnnData(found.matrix, obs=slide.obs, var=found.var, **kept)
+
+
+def _fill_coordinates(slide: AnnData, told: list[str]) -> None:
+    columns = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
+    if _keys.SPATIAL in slide.obsm or not all(column in slide.obs for column in columns):
+        return
+    slide.obsm[_keys.SPATIAL] = slide.obs[columns].to_numpy(dtype=np.float64)
+    told.append(f"coordinates are taken from obs: {few(columns)}")
+
+
+def _judge(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
+    """Refuse a slide with errors and tell the warnings; a slide may be small."""
+    for finding in check(slide, slide_key=slide_key, n_neighbors=0):
+        if finding.level == "error":
+            raise InputError(finding.message)
+        told += [finding.message] if finding.level == "warning" else []
+    codes = slide_codes(slide, slide_key)
+    small = few_spots(slide, codes, slide_key, _N_NEIGHBORS)
+    told += [finding.message for finding in small]
+    xy = slide.obsm[_keys.SPATIAL]
+    slide.obsm[_keys.SPATIAL] = np.asarray(xy, dtype=np.float64)
+
+
+def _record(slide: AnnData, path: Path, where: str, key: str | None, told: list[str]) -> None:
+    from sagefm import __version__
+
+    slide.uns[_keys.PROVENANCE] = {
+        **slide.uns.get(_keys.PROVENANCE, {}),
+        "read": {
+            "source": path.name if path.is_file() else str(path),
+            "counts": where,
+            "slide_key": key or "",
+            "told": told,
+            "version": __version__,
+        },
+    }

@@ -1,0 +1,386 @@
+"""Visium-like slides with a known truth: domains, depth, and genes that listen to neighbors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sagefm import _keys
+from sagefm._errors import InputError
+from sagefm.pp.neighborhood import average, nearest
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Integers = NDArray[np.int64]
+Rng = np.random.Generator
+
+PITCH_UM = 100.0  # between the centers of neighboring spots
+PIXELS_PER_UM = 2.0
+NEIGHBORHOOD = 15  # spots, the center included; the other 14 send the ligands
+
+_PAIRS = """
+ANGPT1-TEK APOE-LRP1 BDNF-NTRK2 BMP4-ID1 CCL19-CCR7 CCL2-CCR2 CCL5-CCR5 CSF1-CSF1R CX3CL1-CX3CR1
+CXCL12-CXCR4 CXCL13-CXCR5 DLL4-HEY1 EDN1-EDNRB EGF-EGFR FGF2-FGFR1 FLT3LG-FLT3 GAS6-AXL HGF-MET
+IFNG-CXCL10 IL10-STAT3 IL13-CCL26 IL17A-LCN2 IL1B-CXCL8 IL22-REG3A IL6-SOCS3 IL7-IL7R JAG1-HES1
+KITLG-KIT LTB-LTBR NRG1-ERBB3 PDGFA-PDGFRA PDGFB-PDGFRB SHH-PTCH1 SLIT2-ROBO1 SPP1-CD44
+TGFB1-COL1A1 TNF-NFKBIA VEGFA-KDR WNT3A-AXIN2 WNT5A-ROR2
+"""
+PAIRS = [(pair.split("-")[0], pair.split("-")[1]) for pair in _PAIRS.split()]
+"""Known pairs of a ligand and its receptor or response gene; each gene stands in one pair only."""
+
+# Tuned so that clusters of the 20 first components of 1,000 spots (log1p, equal depth) find the
+# domains with an adjusted Rand index of 0.5 to 0.7, and more after averaging over 7 spots.
+_BASE_SD = 1.8  # of the log of the mean expression of genes
+_MARKERS = (0.03, 0.55, 0.3)  # share of the genes; mean and sd of their log fold in the domain
+_PROGRAMS = 3
+_MEMBERS = (0.05, 0.0, 0.25)  # the same for the genes of a program
+_PAIR_SHARE = (3e-4, 1e-3)  # of all counts, per gene of a pair: one to three at the default depth
+_LIGAND_SD = 0.8  # of the log of a ligand's rate over the slide
+_RICHNESS_SD = 0.35  # of the log depth between domains: cells are not equally dense everywhere
+_SMOOTH_DEPTH_SD = 0.1  # within domains, between places
+_SPOT_DEPTH_SD = 0.15  # between neighboring spots
+_SLIDE_DEPTH_SD = 0.1
+_BORDER = 0.7  # width of the transition between two domains, in pitches
+_ENTRIES = 2**23  # spots × genes that are simulated at once
+
+
+@dataclass(frozen=True)
+class _Biology:
+    """What the slides of one `biology_seed` share."""
+
+    profiles: Singles  # domains × genes, expected share of the counts; rows sum to 1
+    richness: Floats  # per domain, log fold of the depth
+    loadings: Singles  # programs × genes, log fold of a gene per unit of a program
+    dispersion: Singles  # per gene; variance = mean + dispersion × mean²
+    ligands: Integers  # per pair, column of the ligand; first the coupled pairs, then the controls
+    targets: Integers  # per pair, column of the target
+    strength: Singles  # per pair, log fold of the target per unit of mean log1p ligand around it
+
+
+@dataclass(frozen=True)
+class _Tissue:
+    """What a slide is before anything is counted."""
+
+    grid: Integers  # spots × (array_row, array_col)
+    domains: Singles  # spots × domains, share of a spot that each domain fills; rows sum to 1
+    programs: Singles  # spots × programs, activity; mean 0 and sd 1 over the slide
+    ligands: Singles  # spots × pairs, log fold of the ligand
+    depth: Singles  # per spot, expected counts if programs and couplings were silent
+
+
+def simulate(
+    n_spots: int = 1000,
+    *,
+    n_domains: int = 5,
+    genes: Sequence[str] | None = None,
+    n_couplings: int = 8,
+    coupling_strength: float = 1.0,
+    depth: float = 3000.0,
+    dispersion: float = 0.2,
+    seed: int = 0,
+    biology_seed: int = 0,
+    patient: str = "p1",
+    slide: str = "sim",
+) -> AnnData:
+    """Simulate a slide whose truth is known.
+
+    Domains are layers and patches of a roundish tissue; each has its own markers. Counts are
+    negative binomial. The rate of a coupled target in a spot is multiplied by
+    exp(`coupling_strength` × m), where m is the mean of log1p(ligand counts) over the 14 nearest
+    spots. As many control pairs are chosen and expressed in the same way, but not coupled.
+
+    Parameters
+    ----------
+    n_spots
+        Spots of the slide, at least 15.
+    n_domains
+        Tissue domains. A small slide may lack some of them.
+    genes
+        Names of the genes, at least 4 × `n_couplings` + 1; by default some 1,400 human symbols.
+    n_couplings
+        Coupled pairs. Taken from `PAIRS`, and drawn among the other genes once those run out.
+    coupling_strength
+        Log fold of a target per unit of mean log1p ligand.
+    depth
+        Counts of a typical spot.
+    dispersion
+        Of a typical gene: variance = mean + dispersion × mean².
+    seed
+        Decides the layout and the counts: another seed is another slide.
+    biology_seed
+        Decides gene means, domain profiles and couplings: what patients have in common.
+    patient, slide
+        Names, kept in ``obs``. Barcodes name array positions, as on Visium: slides share them.
+
+    Returns
+    -------
+    Raw counts as float32 CSR in ``X``; ``obsm["spatial"]`` in pixels, 200 to a pitch of 100 µm;
+    ``obs``: array_row, array_col, slide, patient, domain (the largest share), depth (expected
+    total counts); ``uns["simulation"]``: couplings (ligand, target, strength; 0 for controls),
+    domain_profiles (domains × genes, rows sum to 1), seed, biology_seed.
+
+    Raises
+    ------
+    InputError
+        A number is out of its range, or genes are too few or not unique.
+    """
+    names = _default_genes() if genes is None else [str(name) for name in genes]
+    _check_numbers(n_spots=(n_spots, NEIGHBORHOOD, 2**20), n_domains=(n_domains, 1, 100))
+    _check_numbers(n_couplings=(n_couplings, 0, 1e4), coupling_strength=(coupling_strength, -5, 5))
+    _check_numbers(depth=(depth, 1, 1e6), dispersion=(dispersion, 1e-3, 10))
+    _check_numbers(seed=(seed, 0, 1e9), biology_seed=(biology_seed, 0, 1e9))
+    _check_genes(names, n_couplings)
+    numbers = (n_domains, n_couplings, coupling_strength, dispersion)
+    biology = _draw_biology(names, *numbers, biology_seed)
+    rng = np.random.default_rng([seed, 1])
+    tissue = _draw_tissue(n_spots, biology, depth, rng)
+    pixels = PITCH_UM * PIXELS_PER_UM * (_pitches(tissue.grid) + 5.0)
+    counts, expected = _count(biology, tissue, nearest(pixels, NEIGHBORHOOD), rng)
+
+    truth = {"couplings": _list_couplings(names, biology), "domain_profiles": biology.profiles}
+    truth |= {"seed": seed, "biology_seed": biology_seed}
+    return AnnData(
+        counts,
+        obs=_describe_spots(tissue, expected, patient, slide),
+        var=pd.DataFrame(index=names),
+        obsm={_keys.SPATIAL: pixels},
+        uns={"spot_pitch_um": PITCH_UM, _keys.TRUTH: truth},
+    )
+
+
+def _default_genes() -> list[str]:
+    return (resources.files("sagefm.pp") / "genes_for_simulation.txt").read_text("utf-8").split()
+
+
+def _check_numbers(**numbers: tuple[float, float, float]) -> None:
+    """Check arguments, each given as (value, least, most)."""
+    for name, (value, least, most) in numbers.items():
+        if not least <= value <= most:
+            raise InputError(f"{name} is {value}; give a number from {least:g} to {most:g}")
+
+
+def _check_genes(names: list[str], n_couplings: int) -> None:
+    repeated = pd.Index(names).duplicated()
+    if repeated.any():
+        first = names[int(repeated.argmax())]
+        raise InputError(f"genes names {first!r} more than once; give each gene once")
+    needed = 4 * n_couplings + 1
+    if len(names) < needed:
+        raise InputError(
+            f"genes has {len(names)} names; give at least {needed} or lower n_couplings"
+        )
+
+
+def _draw_biology(
+    names: list[str],
+    n_domains: int,
+    n_couplings: int,
+    strength: float,
+    dispersion: float,
+    seed: int,
+) -> _Biology:
+    rng = np.random.default_rng([seed, 0])
+    n_genes = len(names)
+    pairs = _draw_pairs(names, 2 * n_couplings, rng)
+    others = np.setdiff1d(np.arange(n_genes), pairs)
+    base = np.empty(n_genes)
+    base[others] = rng.lognormal(0.0, _BASE_SD, len(others))
+    # The genes of pairs mark no domain and follow no program: only the coupling links them.
+    base[pairs] = rng.uniform(*_PAIR_SHARE, pairs.shape)
+    base[others] *= max(0.5, 1 - base[pairs].sum()) / base[others].sum()
+    profiles = base * np.exp(_draw_folds((n_domains, n_genes), others, _MARKERS, rng))
+    profiles /= profiles.sum(axis=1, keepdims=True)
+    richness = rng.normal(0.0, _RICHNESS_SD, n_domains)
+    return _Biology(
+        profiles=profiles.astype(np.float32),
+        richness=richness - richness.mean(),
+        loadings=_draw_folds((_PROGRAMS, n_genes), others, _MEMBERS, rng).astype(np.float32),
+        dispersion=(dispersion * rng.lognormal(0.0, 0.3, n_genes)).astype(np.float32),
+        ligands=pairs[:, 0],
+        targets=pairs[:, 1],
+        strength=np.repeat([strength, 0.0], n_couplings).astype(np.float32),
+    )
+
+
+def _draw_folds(
+    shape: tuple[int, int], candidates: Integers, members: tuple[float, float, float], rng: Rng
+) -> Floats:
+    """Draw log folds, rows × genes, of a few members per row and 0 for the other genes."""
+    share, mean, sd = members
+    folds = np.zeros(shape)
+    for row in folds:
+        chosen = rng.choice(candidates, max(1, round(share * len(candidates))), replace=False)
+        row[chosen] = rng.normal(mean, sd, len(chosen))
+    return folds
+
+
+def _draw_pairs(names: list[str], n_pairs: int, rng: Rng) -> Integers:
+    """Choose pairs (ligand, target) as columns, known ones first, no gene in two of them."""
+    column = {name: number for number, name in enumerate(names)}
+    known = [(column[a], column[b]) for a, b in PAIRS if a in column and b in column]
+    pairs = rng.permutation(np.array(known, dtype=np.int64).reshape(-1, 2))[:n_pairs]
+    free = np.setdiff1d(np.arange(len(names)), pairs)
+    invented = rng.choice(free, (n_pairs - len(pairs), 2), replace=False)
+    return rng.permutation(np.concatenate([pairs, invented]))
+
+
+def _draw_tissue(n_spots: int, biology: _Biology, depth: float, rng: Rng) -> _Tissue:
+    radius = float(np.sqrt(n_spots * np.sqrt(0.75) / np.pi))  # of a round tissue, in pitches
+    grid = _hexagons(n_spots, radius, rng)
+    places = _pitches(grid)
+    places -= places.mean(axis=0)
+    domains = _lay_out_domains(places, len(biology.richness), radius, rng)
+    log_depth = domains @ biology.richness
+    log_depth += _SMOOTH_DEPTH_SD * _fields(places, 1, 0.4 * radius, rng)[:, 0]
+    log_depth += rng.normal(0.0, _SPOT_DEPTH_SD, n_spots) + rng.normal(0.0, _SLIDE_DEPTH_SD)
+    ligands = _LIGAND_SD * _fields(places, len(biology.ligands), min(3.0, 0.4 * radius), rng)
+    return _Tissue(
+        grid=grid,
+        domains=domains.astype(np.float32),
+        programs=_fields(places, _PROGRAMS, 0.6 * radius, rng).astype(np.float32),
+        ligands=(ligands - _LIGAND_SD**2 / 2).astype(np.float32),  # the mean fold is about 1
+        depth=(depth * np.exp(log_depth)).astype(np.float32),
+    )
+
+
+def _hexagons(n_spots: int, radius: float, rng: Rng) -> Integers:
+    """Choose the spots (array_row, array_col) under a roundish tissue, in array order."""
+    reach = int(1.5 * radius) + 3
+    rows, cols = np.mgrid[-reach : reach + 1, -2 * reach : 2 * reach + 1]
+    even = (rows + cols) % 2 == 0
+    grid: Integers = np.column_stack([rows[even], cols[even]])
+    x, y = _pitches(grid).T
+    angle = np.arctan2(y, x)
+    waves = np.arange(2, 5)
+    phases = rng.uniform(0, 2 * np.pi, len(waves))
+    outline = 1 + 0.05 * np.cos(waves * angle[:, None] + phases).sum(axis=1)
+    inside = np.sort(np.argsort(np.hypot(x, y) / outline, kind="stable")[:n_spots])
+    grid = grid[inside]
+    row, col = grid.min(axis=0)
+    grid -= (row, col - (col - row) % 2)  # from 0 on; row and column keep their common parity
+    return grid
+
+
+def _pitches(grid: Integers) -> Floats:
+    return np.stack([grid[:, 1] / 2, grid[:, 0] * np.sqrt(0.75)], axis=1)
+
+
+def _barcodes(grid: Integers) -> list[str]:
+    """Name every array position by 16 letters: an odd factor is one to one modulo 2**32."""
+    codes = ((grid[:, 0] << 16) + grid[:, 1]) * 2_654_435_761 + 0x9E37_79B9
+    digits = (codes[:, None] >> np.arange(0, 32, 2)) & 3
+    return ["".join(letters) + "-1" for letters in np.array(list("ACGT"))[digits]]
+
+
+def _fields(places: Floats, n_fields: int, length: float, rng: Rng) -> Floats:
+    """Draw smooth random fields: spots × fields, each of mean 0 and sd 1 over the slide."""
+    fields = np.empty((len(places), n_fields))
+    for column in range(n_fields):
+        waves = rng.normal(0.0, 1 / length, (2, 24))
+        phases = rng.uniform(0, 2 * np.pi, 24)
+        fields[:, column] = np.cos(places @ waves + phases).sum(axis=1)
+    fields -= fields.mean(axis=0)
+    fields /= fields.std(axis=0)
+    return fields
+
+
+def _lay_out_domains(places: Floats, n_domains: int, radius: float, rng: Rng) -> Floats:
+    """Cut the tissue into wavy layers and lay patches over them: spots × domains, shares."""
+    n_layers = (n_domains + 1) // 2
+    angle = rng.uniform(0, 2 * np.pi)
+    wobble = radius * _fields(places, 2, 0.6 * radius, rng)
+    height = places @ [np.cos(angle), np.sin(angle)] + 0.12 * wobble[:, 0]
+    cuts = np.quantile(height, rng.dirichlet(np.full(n_layers, 12.0)).cumsum()[:-1])
+    above = _soft(height[:, None] - cuts)
+    edges = np.ones((len(places), 1))
+    shares = -np.diff(np.hstack([edges, above, 0 * edges]), axis=1)
+
+    size = 0.9 * radius / np.sqrt(n_domains)
+    middles = np.empty((0, 2))
+    for _ in range(n_domains - n_layers):
+        candidates = places[rng.integers(len(places), size=20)]
+        candidates = candidates[np.hypot(*candidates.T) < 0.8 * radius][:10]
+        gaps = np.hypot(*(candidates[:, None] - middles).T).min(axis=0, initial=radius)
+        middle = candidates[gaps.argmax()]
+        middles = np.vstack([middles, middle])
+        reach = size * rng.uniform(0.85, 1.15) + 0.05 * wobble[:, 1]
+        patch = _soft(reach - np.hypot(*(places - middle).T))[:, None]
+        shares = np.hstack([shares * (1 - patch), patch])
+    return shares
+
+
+def _soft(distance: Floats) -> Floats:
+    """Turn a distance beyond a border, in pitches, into a share between 0 and 1."""
+    return 0.5 + 0.5 * np.tanh(distance / (2 * _BORDER))
+
+
+def _count(
+    biology: _Biology, tissue: _Tissue, neighbors: Integers, rng: Rng
+) -> tuple[sparse.csr_matrix, Floats]:
+    """Draw all counts, the ligands first; also give the expected total of every spot."""
+    n_spots, n_genes = len(tissue.grid), biology.profiles.shape[1]
+    ligand_rate = tissue.domains @ biology.profiles[:, biology.ligands]
+    ligand_rate *= tissue.depth[:, None] * np.exp(tissue.ligands)
+    ligand_counts = _negative_binomial(ligand_rate, biology.dispersion[biology.ligands], rng)
+    received = average(neighbors, center=False) @ ligand_counts.log1p()
+    response = np.exp(received.toarray() * biology.strength)
+    n_pairs = len(biology.ligands)
+    places = (np.ones(n_pairs, dtype=np.float32), (np.arange(n_pairs), biology.ligands))
+    ligand_counts = ligand_counts @ sparse.csr_matrix(places, shape=(n_pairs, n_genes))
+    ligand_counts.sort_indices()
+
+    pieces = []
+    expected = ligand_rate.sum(axis=1, dtype=np.float64)
+    step = max(1, _ENTRIES // n_genes)
+    for start in range(0, n_spots, step):
+        part = slice(start, start + step)
+        rate = np.exp(tissue.programs[part] @ biology.loadings)
+        rate *= tissue.domains[part] @ biology.profiles
+        rate *= tissue.depth[part, None]
+        rate[:, biology.targets] *= response[part]
+        rate[:, biology.ligands] = 0.0
+        expected[part] += rate.sum(axis=1, dtype=np.float64)
+        pieces.append(_negative_binomial(rate, biology.dispersion, rng) + ligand_counts[part])
+    return sparse.vstack(pieces, format="csr"), expected
+
+
+def _negative_binomial(rate: Singles, dispersion: Singles, rng: Rng) -> sparse.csr_matrix:
+    """Draw spots × genes counts of mean `rate` and variance rate + dispersion × rate².
+
+    A negative binomial count is a Poisson number of bursts of logarithmic size, and there are
+    none exactly where the wait for the first, one exponential draw, is longer than the rate of
+    bursts. So all but that one draw is spent on the entries that are not zero.
+    """
+    mean = rate * dispersion
+    bursts = np.log1p(mean) / dispersion
+    wait = rng.standard_exponential(rate.shape, dtype=np.float32)
+    rows, cols = np.nonzero(wait < bursts)
+    n_bursts = 1 + rng.poisson(bursts[rows, cols] - wait[rows, cols])
+    odds = mean[rows, cols].astype(np.float64)
+    sizes = rng.logseries(np.repeat(odds / (1 + odds), n_bursts))
+    entry = np.repeat(np.arange(len(rows)), n_bursts)
+    counts = np.bincount(entry, weights=sizes, minlength=len(rows)).astype(np.float32)
+    starts = np.searchsorted(rows, np.arange(rate.shape[0] + 1))
+    return sparse.csr_matrix((counts, cols.astype(np.int32), starts), shape=rate.shape)
+
+
+def _describe_spots(tissue: _Tissue, depth: Floats, patient: str, slide: str) -> pd.DataFrame:
+    labels = [f"D{number + 1}" for number in range(tissue.domains.shape[1])]
+    domains = np.array(labels)[tissue.domains.argmax(axis=1)]
+    obs = pd.DataFrame(tissue.grid, columns=["array_row", "array_col"])
+    obs["slide"] = pd.Categorical([slide] * len(obs))
+    obs["patient"] = pd.Categorical([patient] * len(obs))
+    obs["domain"] = pd.Categorical(domains, categories=labels)
+    obs["depth"] = depth
+    return obs.set_axis(_barcodes(tissue.grid))
+
+
+def _list_couplings(names: list[str], biology: _Biology) -> pd.DataFrame:
+    symbols = np.array(names)
+    pairs = {"ligand": symbols[biology.ligands], "target": symbols[biology.targets]}
+    return pd.DataFrame({**pairs, "strength": biology.strength.astype(np.float64)})

@@ -1,0 +1,191 @@
+"""The single files of 10x: matrix, positions, image, scale factors.
+
+What a file is follows from what is in it, never from its name alone: a headed file may be called
+``tissue_positions_list.csv`` and a headerless one ``tissue_positions.csv``.
+"""
+
+import gzip
+import json
+import re
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.io import mmread
+from scipy.sparse import csr_matrix
+
+from sagefm import _keys
+from sagefm._errors import InputError
+from sagefm.pp.counts import few, numbered
+
+_COLUMNS = {
+    "barcode": ("barcode", "barcodes", ""),
+    "in_tissue": ("in_tissue", "tissue"),
+    "array_row": ("array_row", "row"),
+    "array_col": ("array_col", "col"),
+    "pxl_row_in_fullres": ("pxl_row_in_fullres", "imagerow"),
+    "pxl_col_in_fullres": ("pxl_col_in_fullres", "imagecol"),
+}
+"""The columns of a positions file in the order of headerless ones, and what headers call them."""
+
+
+def read_matrix(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
+    """Read spots × genes, the barcodes and a table of features whose index are their names."""
+    try:
+        matrix, barcodes, var = (_read_h5 if path.suffix == ".h5" else _read_mtx)(path)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(unreadable(path.name, error)) from error
+    if not barcodes.is_unique:
+        repeated = barcodes[barcodes.duplicated()].unique()
+        raise InputError(
+            f"{path.name} has {numbered(len(repeated), 'barcode')} more than once "
+            f"({few(repeated)}); read each slide's own output"
+        )
+    return matrix, barcodes, var
+
+
+def _read_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
+    import scanpy
+
+    with warnings.catch_warnings():
+        # scanpy puts the symbols into an AnnData as they are; the duplicates are summed further on.
+        warnings.filterwarnings("ignore", message="Variable names are not unique")
+        warnings.filterwarnings("ignore", message="Observation names are not unique")
+        table = scanpy.read_10x_h5(path, gex_only=False)
+    return csr_matrix(table.X), table.obs_names, table.var
+
+
+def _read_mtx(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
+    # scanpy reads only the two usual combinations of names and compression.
+    features = _read_list(path, ("features", "genes"))
+    barcodes = pd.Index(_read_list(path, ("barcodes",))[0]).rename(None)
+    matrix = csr_matrix(mmread(path).T)
+    if matrix.shape != (len(barcodes), len(features)):
+        raise InputError(
+            f"{path.name} has {matrix.shape[1]:,} genes × {matrix.shape[0]:,} spots, but the files "
+            f"beside it list {len(features):,} and {len(barcodes):,}; they are not of one sample"
+        )
+    names = features[1] if 1 in features else features[0]
+    var = pd.DataFrame({_keys.GENE_IDS: features[0].to_numpy()}, index=pd.Index(names))
+    if 2 in features:
+        var["feature_types"] = features[2].to_numpy()
+    return matrix, barcodes, var.rename_axis(None)
+
+
+def _read_list(matrix: Path, names: tuple[str, ...]) -> pd.DataFrame:
+    """Read the table beside a matrix.mtx, preferably the one that is compressed like it."""
+    prefix, _, ending = matrix.name.partition("matrix.mtx")
+    endings = dict.fromkeys([ending, "", ".gz"])
+    files = [matrix.with_name(f"{prefix}{name}.tsv{end}") for name in names for end in endings]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise InputError(f"{files[0].name} is missing beside {matrix.name}; put it there")
+    # quoting=3 (none): names such as 5'-end must stay, and a gene may be called NA.
+    return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
+
+
+def read_positions(path: Path) -> pd.DataFrame:
+    """Read a positions file, headed or not, comma or tab, plain or compressed, or parquet.
+
+    Returns
+    -------
+    A row per spot of the array, by barcode: ``in_tissue``, ``array_row``, ``array_col`` (where
+    there are), ``pxl_row_in_fullres``, ``pxl_col_in_fullres``.
+
+    Raises
+    ------
+    InputError
+        Columns are missing or unknown, values are no numbers, or a barcode stands twice.
+    """
+    try:
+        table: pd.DataFrame = _read_table(path).set_index("barcode").apply(pd.to_numeric)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(unreadable(path.name, error)) from error
+    pixels = table[["pxl_row_in_fullres", "pxl_col_in_fullres"]]
+    wrong = table.index[table.index.duplicated() | ~np.isfinite(pixels).all(axis=1)]
+    if len(wrong):
+        raise InputError(
+            f"{path.name} has no pixel position, or two, for {numbered(len(wrong), 'barcode')} "
+            f"({few(wrong)}); mend those lines"
+        )
+    return table
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if ".parquet" in path.name:
+        table = pd.read_parquet(path)
+        return _by_header(table if "barcode" in table else table.reset_index(), path)
+    data = _content(path)
+    separator = "\t" if b"\t" in data.partition(b"\n")[0] else ","
+    table = pd.read_csv(
+        BytesIO(data),
+        sep=separator,
+        header=None,
+        dtype=str,
+        keep_default_na=False,
+        encoding="utf-8-sig",
+    )
+    if table.shape[1] < len(_COLUMNS) or not _is_number(str(table.iat[0, 1])):
+        return _by_header(table[1:].set_axis(table.iloc[0].tolist(), axis=1), path)
+    return table.iloc[:, : len(_COLUMNS)].set_axis(list(_COLUMNS), axis=1)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*[-+]?\d+(\.\d*)?\s*", text) is not None
+
+
+def _by_header(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Put the columns into the usual order by what the header calls them."""
+    known = {str(name).strip().lower(): name for name in reversed(table.columns.tolist())}
+    order = {}
+    for column, aliases in _COLUMNS.items():
+        alias = next((alias for alias in aliases if alias in known), None)
+        if alias is not None:
+            order[column] = table[known[alias]]
+        elif column == "barcode" or column.startswith("pxl"):
+            raise InputError(
+                f"{path.name} has no column {column} (its first line: {few(table.columns, 8)}); "
+                "give it the header of Space Ranger, or all six columns and no header"
+            )
+    return pd.DataFrame(order)
+
+
+def read_factors(file: Path, told: list[str]) -> dict[str, Any]:
+    """Read scale factors; a file that cannot be read is told and taken as empty."""
+    try:
+        return dict(json.loads(_content(file)))
+    except (ValueError, TypeError, OSError, EOFError) as error:
+        told.append(f"left out: {unreadable(file.name, error)}")
+        return {}
+
+
+def read_image(file: Path, told: list[str]) -> NDArray[Any] | None:
+    """Read a tissue image (rows × columns × channels); one that cannot be read is told."""
+    from matplotlib.image import imread
+
+    try:
+        kind = file.name.removesuffix(".gz").rpartition(".")[2]
+        return np.asarray(imread(BytesIO(_content(file)), format=kind))
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        told.append(f"left out: {unreadable(file.name, error)}")
+        return None
+
+
+def _content(file: Path) -> bytes:
+    data = file.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+def unreadable(name: str, error: Exception) -> str:
+    """Say in one line that a file cannot be read, why and what to do."""
+    why = (str(error) or type(error).__name__).splitlines()[0]
+    what = f"{name} cannot be read ({why})".strip()
+    return f"{what}; it is damaged or not what its name says: copy it again"

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reference.published import nearest_spots
+from sagefm import InputError
+from sagefm.pp.neighborhood import average, nearest
+
+
+def hexagonal(rows, columns, pitch=137.0):
+    y, x = np.mgrid[:rows, :columns]
+    return np.c_[(x + 0.5 * (y % 2)).ravel(), (y * np.sqrt(3) / 2).ravel()] * pitch
+
+
+# Few distinct values: many exact ties, and spots at the same place.
+points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=15, max_size=90).map(
+    lambda pairs: np.array(pairs, dtype=float)
+)
+
+
+@given(points, st.integers(1, 15))
+@settings(max_examples=60, deadline=None)
+def test_exact_with_ties_by_row(coordinates, k):
+    np.testing.assert_array_equal(nearest(coordinates, k), nearest_spots(coordinates, k))
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_exact_for_any_coordinates(seed):
+    coordinates = np.random.default_rng(seed).normal(size=(120, 2)) * 1e4
+    np.testing.assert_array_equal(nearest(coordinates), nearest_spots(coordinates))
+
+
+def test_more_ties_than_candidates():
+    coordinates = np.zeros((400, 2))
+    coordinates[:10] = 1.0
+    expected = nearest_spots(coordinates)
+    np.testing.assert_array_equal(nearest(coordinates), expected)
+    assert expected[399].tolist() == [399, *range(10, 24)]  # the center leads, then by row
+
+
+def test_a_hexagonal_grid_has_two_rings_and_two_of_the_third():
+    coordinates = hexagonal(21, 21)
+    center = 10 * 21 + 10
+    near = nearest(coordinates)[center]
+    rings = np.linalg.norm(coordinates[near] - coordinates[center], axis=1) / 137
+    np.testing.assert_allclose(rings, [0] + [1] * 6 + [3**0.5] * 6 + [2] * 2, rtol=1e-9)
+
+
+def test_real_slides(shared):
+    import anndata
+
+    for name in ("her2st_A1", "dlpfc_151510", "stahl_BC_layer1"):
+        coordinates = anndata.read_h5ad(shared / "slides" / f"{name}.h5ad").obsm["spatial"]
+        np.testing.assert_array_equal(nearest(coordinates), nearest_spots(coordinates))
+
+
+def test_neighborhoods_never_cross_slides():
+    one = hexagonal(5, 6)
+    both = np.concatenate([one, one + 1.0])  # nearly on top of each other
+    slides = np.repeat(["b", "a"], 30)
+    shuffled = np.random.default_rng(0).permutation(60)
+    near = nearest(both[shuffled], 15, slides[shuffled])
+    assert (slides[shuffled][near] == slides[shuffled][:, None]).all()
+    np.testing.assert_array_equal(
+        nearest(both, 15, slides), np.concatenate([nearest(one), nearest(one) + 30])
+    )
+
+
+def test_too_few_spots_are_refused_by_name():
+    with pytest.raises(InputError, match="the slide has 12 spots, but a neighborhood needs 15"):
+        nearest(hexagonal(3, 4))
+    slides = ["good"] * 20 + ["tiny"] * 5
+    with pytest.raises(InputError, match="slide tiny has 5 spots"):
+        nearest(hexagonal(5, 5), 15, slides)
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_the_operator_is_the_mean_over_the_neighborhood(center):
+    near = nearest(hexagonal(6, 6))
+    values = np.random.default_rng(0).random((36, 3), dtype=np.float32)
+    members = near if center else near[:, 1:]
+    np.testing.assert_allclose(
+        average(near, center=center) @ values, values[members].mean(axis=1), rtol=1e-5
+    )

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from sagefm import InputError
+from sagefm.pp.gene_names import GeneNames, known_gene_names
+from sagefm.pp.vocabulary import Vocabulary
+
+NOTHING = GeneNames()
+KNOWN = GeneNames(
+    id_of_symbol={"TP53": "ENSG00000141510", "EGFR": "ENSG00000146648"},
+    symbol_of_alias={"ERBB": "EGFR", "P53": "TP53", "SEPT2": "SEPTIN2", "OLD1": "TP53"},
+)
+
+
+def counts(*rows):
+    return csr_matrix(np.array(rows, dtype=np.float32))
+
+
+names = st.lists(
+    st.text("ABCDEFGH123-.", min_size=1, max_size=8), min_size=1, max_size=20, unique=True
+)
+
+
+@given(names)
+def test_text_files_keep_order_and_ids(tmp_path_factory, symbols):
+    path = tmp_path_factory.mktemp("v") / "genes.txt"
+    ids = tuple(f"ENSG{i:011d}" if i % 2 else "" for i in range(len(symbols)))
+    vocabulary = Vocabulary(tuple(symbols), ids)
+    vocabulary.write(path)
+    assert Vocabulary.read(path) == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "vocabulary is empty"),
+        (b"TP53\nEGFR\nTP53\n", "names TP53 more than once"),
+        (b"\xff\xfe\x00\x01", "not a text file"),
+    ],
+)
+def test_bad_text_files(tmp_path, content, message):
+    path = tmp_path / "genes.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"genes\.txt: .*{message}"):
+        Vocabulary.read(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        Vocabulary.read(tmp_path / "missing.txt")
+
+
+def test_symbols_go_first_then_ids_then_earlier_names():
+    vocabulary = Vocabulary(("TP53", "EGFR", "SEPTIN2", "KRT8"), ("", "", "", "ENSG00000170421"))
+    alignment = vocabulary.align(
+        ["ERBB", "SEPT2", "TP53", "P53", "ENSG00000170421.12", "FOO"], known=KNOWN
+    )
+    # P53 does not add to TP53, which the slide has under its own name.
+    assert alignment.columns.tolist() == [1, 2, 0, -1, 3, -1]
+    assert alignment.by_route == {"symbol": 1, "Ensembl id": 1, "previous symbol or alias": 2}
+    assert alignment.n_matched == 4
+
+
+def test_a_vocabulary_of_earlier_names_meets_a_slide_of_current_ones():
+    alignment = Vocabulary(("SEPT2", "P53")).align(["SEPTIN2", "TP53"], known=KNOWN)
+    assert alignment.columns.tolist() == [0, 1]
+
+
+def test_a_slide_named_by_ids_just_works():
+    vocabulary = Vocabulary(("EGFR", "TP53"))
+    alignment = vocabulary.align(["ENSG00000141510.18", "ENSG00000146648"], known=KNOWN)
+    assert alignment.columns.tolist() == [1, 0]
+    by_column = vocabulary.align(["a", "b"], ["ENSG9;ENSG00000141510", ""], known=KNOWN)
+    assert by_column.columns.tolist() == [1, -1]
+
+
+def test_applying_sums_what_falls_together_and_leaves_missing_genes_zero():
+    vocabulary = Vocabulary(("A", "B", "C"))
+    alignment = vocabulary.align(["C", "X", "A", "C"], known=NOTHING)
+    aligned = alignment.apply(counts([1, 9, 2, 4], [0, 0, 3, 5]))
+    np.testing.assert_array_equal(aligned.toarray(), [[2, 0, 5], [3, 0, 5]])
+    assert aligned.has_canonical_format
+    assert alignment.measured.tolist() == [True, False, True]
+    assert alignment.share_of_counts(counts([1, 9, 2, 4])) == pytest.approx(7 / 16)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_alignment_keeps_every_count_of_matched_genes(seed):
+    rng = np.random.default_rng(seed)
+    genes = [f"G{i}" for i in rng.integers(0, 12, 15)]
+    vocabulary = Vocabulary(tuple(f"G{i}" for i in rng.permutation(14)))
+    x = rng.poisson(1.0, (4, 15)).astype(np.float32)
+    aligned = vocabulary.align(genes, known=NOTHING).apply(csr_matrix(x + 1)).toarray()
+    for symbol, column in zip(vocabulary.symbols, aligned.T, strict=True):
+        mine = [i for i, gene in enumerate(genes) if gene == symbol]
+        np.testing.assert_array_equal(column, (x + 1)[:, mine].sum(axis=1))
+
+
+def test_the_report_says_what_matched():
+    alignment = Vocabulary(("TP53", "EGFR", "KRT8")).align(["TP53", "ERBB", "FOO"], known=KNOWN)
+    assert alignment.describe(counts([1, 2, 1])) == (
+        "matched 2 of 3 model genes (1 by symbol, 1 by previous symbol or alias), which carry "
+        "75.0% of the counts; 1 missing genes are set to 0"
+    )
+
+
+MANY = Vocabulary(tuple(f"GENE{i}" for i in range(2000)))
+
+
+@pytest.mark.parametrize(
+    ("genes", "remedy"),
+    [
+        ([f"Xkr{i}" for i in range(50)], "mouse genes: map them to their human orthologs"),
+        (
+            [f"ENSG{i:011d}" for i in range(50)],
+            "Ensembl ids and the model has only symbols.*SAGEFM",
+        ),
+        ([f"probe_{i}" for i in range(50)], r"are these human gene symbols \(probe_0"),
+        ([f"GENE{i}" for i in range(99)], "matched 99 of 2,000"),
+    ],
+)
+def test_too_poor_an_alignment_is_refused_with_the_remedy(genes, remedy):
+    x = csr_matrix(np.ones((3, len(genes)), dtype=np.float32))
+    with pytest.raises(InputError, match=remedy):
+        MANY.align(genes, known=NOTHING).apply(x)
+
+
+def test_a_hundred_genes_with_a_tenth_of_the_counts_are_enough():
+    genes = [f"GENE{i}" for i in range(100)] + ["FOO"]
+    x = np.ones((1, 101), dtype=np.float32)
+    x[0, -1] = 899
+    assert MANY.align(genes, known=NOTHING).apply(csr_matrix(x)).sum() == 100
+    x[0, -1] = 901
+    with pytest.raises(InputError, match="too little"):
+        MANY.align(genes, known=NOTHING).apply(csr_matrix(x))
+
+
+def test_positions_offer_the_nearest_names():
+    vocabulary = Vocabulary(("TGFB1", "TGFB2", "KRT8"), ("ENSG00000105329", "", ""))
+    assert vocabulary.positions(["KRT8", "ENSG00000105329.5"]).tolist() == [2, 0]
+    with pytest.raises(InputError, match=r"TGFB3: .*did you mean TGFB"):
+        vocabulary.positions(["KRT8", "TGFB3"])
+
+
+def test_hgnc_table_as_published(tmp_path, monkeypatch):
+    (tmp_path / "hgnc_complete_set.txt").write_text(
+        "hgnc_id\tsymbol\tprev_symbol\talias_symbol\tensembl_gene_id\n"
+        "HGNC:1\tSEPTIN2\tSEPT2|NEDD5\tKIAA0158|TWICE\tENSG00000168385\n"
+        "HGNC:2\tTP53\t\tP53|TWICE\tENSG00000141510\n"
+    )
+    monkeypatch.setenv("SAGEFM_GENES", str(tmp_path))
+    known = known_gene_names()
+    assert known.id_of_symbol == {"SEPTIN2": "ENSG00000168385", "TP53": "ENSG00000141510"}
+    assert known.symbol_of_alias["NEDD5"] == "SEPTIN2"
+    assert "TWICE" not in known.symbol_of_alias  # means two genes
+
+
+def test_no_table_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAGEFM_GENES", str(tmp_path))
+    assert known_gene_names() == NOTHING
+
+
+def test_real_slide_by_symbols_and_by_ids(shared):
+    import anndata
+
+    slide = anndata.read_h5ad(shared / "slides" / "dlpfc_151673.h5ad")
+    vocabulary = Vocabulary.read(shared / "sagefm_published_genes.txt")
+    assert len(vocabulary) == 14_558
+    by_symbol = vocabulary.align(slide.var_names.tolist())
+    by_id = vocabulary.align([f"{i}.4" for i in slide.var["gene_ids"]])
+    assert by_symbol.n_matched > 6000
+    # An id and a symbol name the same gene except where a symbol has moved to another gene.
+    assert (by_symbol.columns != by_id.columns).mean() < 0.01
+    assert by_id.share_of_counts(slide.X) > 0.8
