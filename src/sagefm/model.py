@@ -1,0 +1,335 @@
+"""The one public object: a network with its vocabulary, its neighborhoods and its provenance."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, issparse
+
+from sagefm import __version__
+from sagefm._errors import InputError
+from sagefm.nn import NETWORKS, Network, SparseRows, build, checkpoint
+from sagefm.pp.counts import coordinates, counts, slide_codes
+from sagefm.pp.gene_lists import read_genes
+from sagefm.pp.neighborhood import nearest
+from sagefm.pp.vocabulary import Alignment, Vocabulary
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_BLOCK = 4096
+"""Spots whose hidden layers stand in memory together."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a network is made of."""
+
+    network: str = "published"
+    """Name in :data:`sagefm.nn.NETWORKS`."""
+    widths: tuple[int, ...] = Network.PUBLISHED_WIDTHS
+    """Widths of the encoder's layers; the last is that of the embedding."""
+    n_neighbors: int = 15
+    """Spots in a neighborhood, the center included."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A slide as a network sees it."""
+
+    expression: csr_matrix
+    """Spots × vocabulary, log1p counts, float32."""
+    neighbors: NDArray[np.int64]
+    """Spots × `n_neighbors` row numbers, the center first."""
+    alignment: Alignment
+    """How the genes of the slide map to the vocabulary."""
+    summary: str
+    """One line about the alignment."""
+
+
+@dataclass
+class SageFM:
+    """A model: load it, give it slides, read embeddings and predictions.
+
+    Parameters
+    ----------
+    network
+        The torch module.
+    vocabulary
+        Its genes, in the order of its inputs and outputs.
+    config
+        What the network is made of.
+    provenance
+        Where the weights come from: data, seed, versions.
+
+    Examples
+    --------
+    >>> model = SageFM.load("model.safetensors")  # doctest: +SKIP
+    >>> model.embed(sagefm.read("outs/")).shape  # doctest: +SKIP
+    (3639, 1024)
+    """
+
+    network: Network
+    vocabulary: Vocabulary
+    config: Config
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.network.eval()
+
+    def __repr__(self) -> str:
+        return (
+            f"SageFM({self.config.network}, {len(self.vocabulary):,} genes, "
+            f"embedding of {self.width}, neighborhoods of {self.config.n_neighbors} spots)"
+        )
+
+    @property
+    def width(self) -> int:
+        """Width of the embedding."""
+        return self.config.widths[-1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.network.first.device
+
+    @classmethod
+    def new(cls, vocabulary: Vocabulary, config: Config | None = None, *, seed: int = 0) -> Self:
+        """Make an untrained model with weights drawn from `seed`."""
+        config = config or Config()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = build(config.network, len(vocabulary), config.widths)
+        return cls(network, vocabulary, config, {"weights": "random", "seed": seed})
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | None = None) -> Self:
+        """Load a model file.
+
+        Parameters
+        ----------
+        path
+            A safetensors file that :meth:`save` wrote.
+        device
+            ``"cpu"``, ``"cuda"``, …; a CUDA device if there is one when not given.
+
+        Raises
+        ------
+        InputError
+            The file is missing, damaged, or not a model of sagefm.
+        """
+        weights, header = checkpoint.read(path)
+        try:
+            vocabulary = Vocabulary(tuple(header["symbols"]), tuple(header["ensembl"]))
+            config = Config(**header["config"] | {"widths": tuple(header["config"]["widths"])})
+            provenance = dict(header["provenance"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: its header is damaged ({error}); copy it again") from error
+        if config.network not in NETWORKS:
+            raise InputError(
+                f"{path}: holds a network {config.network!r} that this version does not know "
+                f"({', '.join(NETWORKS)}); upgrade sagefm"
+            )
+        network = _fill(path, weights, vocabulary, config)
+        return cls(network.to(_pick(device)), vocabulary, config, provenance)
+
+    @classmethod
+    def from_published(
+        cls, path: str | Path, *, genes: str | Path, device: str | None = None
+    ) -> Self:
+        """Load the checkpoint of the paper (arXiv 2601.15504).
+
+        Parameters
+        ----------
+        path
+            The ``.pt`` file. It is read as weights only: a file that would run code is refused.
+        genes
+            Its gene list, in order: ``.txt`` or the published ``.npy``.
+        device
+            As in :meth:`load`.
+
+        Raises
+        ------
+        InputError
+            A file is missing, damaged or hostile, or the two do not belong together.
+        """
+        weights, facts = checkpoint.read_published(path)
+        vocabulary = read_genes(genes)
+        widths = (
+            weights["first"].shape[-1],
+            *(weights[f"encoder.{layer}.weight"].shape[0] for layer in range(4)),
+        )
+        config = Config(widths=widths)
+        network = _fill(path, weights, vocabulary, config)
+        provenance = {
+            "weights": "published checkpoint",
+            "source": Path(path).name,
+            "genes": Path(genes).name,
+            "checkpoint": facts,
+            "sagefm": __version__,
+        }
+        return cls(network.to(_pick(device)), vocabulary, config, provenance)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to one safetensors file (beside it first, then renamed).
+
+        Raises
+        ------
+        InputError
+            The file cannot be written.
+        """
+        header = {
+            "config": asdict(self.config),
+            "symbols": self.vocabulary.symbols,
+            "ensembl": self.vocabulary.ensembl,
+            "provenance": self.provenance,
+        }
+        checkpoint.write(path, self.network.state_dict(), header)
+
+    def to(self, device: str) -> Self:
+        """Move the network to a device."""
+        self.network.to(device)
+        return self
+
+    def prepare(
+        self, slide: "AnnData", *, layer: str | None = None, slide_key: str | None = None
+    ) -> Prepared:
+        """Align a slide to the vocabulary and find its neighborhoods.
+
+        Parameters
+        ----------
+        slide
+            Raw counts and ``obsm["spatial"]``. It is not changed.
+        layer
+            Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
+        slide_key
+            ``obs`` column that tells the slides apart, if the object holds several; neighborhoods
+            never cross slides.
+
+        Raises
+        ------
+        InputError
+            No raw counts, no coordinates, too few spots, or hardly a gene in common.
+        """
+        found = counts(slide, layer)
+        ids = found.var["gene_ids"].astype(str).tolist() if "gene_ids" in found.var else None
+        alignment = self.vocabulary.align(found.var.index.astype(str).tolist(), ids)
+        expression = alignment.apply(found.matrix)
+        np.log1p(expression.data, out=expression.data)
+        neighbors = nearest(
+            coordinates(slide), self.config.n_neighbors, slide_codes(slide, slide_key)
+        )
+        return Prepared(expression, neighbors, alignment, alignment.describe(found.matrix))
+
+    def embed(self, slide: "AnnData | Prepared") -> NDArray[np.float32]:
+        """Embed every spot: spots × width, nothing hidden.
+
+        Raises
+        ------
+        InputError
+            As :meth:`prepare`.
+        """
+        return self._over_blocks(slide, self.width, lambda z: z)
+
+    def predict(
+        self,
+        slide: "AnnData | Prepared",
+        *,
+        hidden: NDArray[np.bool_] | csr_matrix | None = None,
+        genes: Sequence[str] | None = None,
+    ) -> NDArray[np.float32]:
+        """Predict the expression of every spot from its neighborhood.
+
+        Parameters
+        ----------
+        slide
+            A slide, or what :meth:`prepare` made of it.
+        hidden
+            Spots × vocabulary, boolean, dense or sparse: what the center does not show. Its
+            neighbors always show theirs.
+        genes
+            Symbols or Ensembl ids to predict; the whole vocabulary if not given.
+
+        Returns
+        -------
+        Spots × genes, log1p counts.
+
+        Raises
+        ------
+        InputError
+            As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape.
+        """
+        prepared = self._prepared(slide)
+        part = None if hidden is None else _hidden_part(prepared.expression, hidden)
+        if genes is None:
+            return self._over_blocks(prepared, len(self.vocabulary), self.network.decode, part)
+        columns = torch.from_numpy(self.vocabulary.positions(genes)).to(self.device)
+        return self._over_blocks(
+            prepared, len(columns), lambda z: self.network.decode(z, columns), part
+        )
+
+    def _prepared(self, slide: "AnnData | Prepared") -> Prepared:
+        return slide if isinstance(slide, Prepared) else self.prepare(slide)
+
+    @torch.inference_mode()
+    def _over_blocks(
+        self,
+        slide: "AnnData | Prepared",
+        width: int,
+        read: Callable[[torch.Tensor], torch.Tensor],
+        hidden: csr_matrix | None = None,
+    ) -> NDArray[np.float32]:
+        """Embed block by block and keep what `read` makes of the embeddings: spots × width."""
+        prepared = self._prepared(slide)
+        n_spots = prepared.expression.shape[0]
+        result = np.empty((n_spots, width), dtype=np.float32)
+        projected = self.network.project(SparseRows.from_scipy(prepared.expression, self.device))
+        for start in range(0, n_spots, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            neighbors = torch.from_numpy(prepared.neighbors[block]).to(self.device)
+            part = None if hidden is None else SparseRows.from_scipy(hidden[block], self.device)
+            z = self.network.embed(self.network.pool(projected, neighbors, part))
+            result[block] = read(z).cpu().numpy()
+        return result
+
+
+def _pick(device: str | None) -> str:
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _hidden_part(expression: csr_matrix, hidden: NDArray[np.bool_] | csr_matrix) -> csr_matrix:
+    """Keep the log1p counts that are hidden, without a dense matrix of numbers."""
+    if hidden.shape != expression.shape:
+        raise InputError(
+            f"hidden is {' × '.join(map(str, hidden.shape))}, but the slide has "
+            f"{expression.shape[0]} spots and the model {expression.shape[1]} genes; "
+            "give one row per spot and one column per gene of the vocabulary"
+        )
+    if issparse(hidden):
+        return csr_matrix(expression.multiply(hidden.astype(bool)))
+    rows = np.repeat(np.arange(expression.shape[0]), np.diff(expression.indptr))
+    part = expression.copy()
+    part.data *= np.asarray(hidden, dtype=bool)[rows, expression.indices]
+    return part
+
+
+def _fill(
+    path: str | Path, weights: dict[str, torch.Tensor], vocabulary: Vocabulary, config: Config
+) -> Network:
+    """Make the network of `config` around `weights`, if they fit."""
+    with torch.device("meta"):
+        network = build(config.network, len(vocabulary), config.widths)
+    for name, wanted in network.state_dict().items():
+        found = tuple(weights[name].shape) if name in weights else None
+        if found != tuple(wanted.shape):
+            raise InputError(
+                f"{path}: {name} has shape {found}, but a vocabulary of {len(vocabulary):,} genes "
+                f"and widths {config.widths} need {tuple(wanted.shape)}; "
+                "is this the gene list that belongs to the weights?"
+            )
+    network.load_state_dict(weights, assign=True)
+    return network

@@ -1,0 +1,133 @@
+"""Weights on disk: safetensors of our own, and the published checkpoint. Nothing here runs code."""
+
+import json
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sagefm._errors import InputError
+from sagefm._files import replacing
+
+_HEADER = "sagefm"
+_FORMAT = 1
+
+
+def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write weights and what describes them to one safetensors file.
+
+    Parameters
+    ----------
+    header
+        Anything that JSON can hold.
+    """
+    described = json.dumps({"format": _FORMAT, **header})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with replacing(path) as beside:
+        save_file(tensors, beside, metadata={_HEADER: described})
+
+
+def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights and the header that :func:`write` wrote.
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, not safetensors, or not of sagefm.
+    """
+    _require_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: is not a whole safetensors file ({error}); copy it again, or turn a "
+            "published .pt into a model with `sagefm convert`"
+        ) from error
+    if _HEADER not in metadata:
+        raise InputError(f"{path}: has no sagefm header; it is the weights of some other model")
+    header = json.loads(metadata[_HEADER])
+    if header.get("format") != _FORMAT:
+        raise InputError(
+            f"{path}: has format {header.get('format')}, this version reads {_FORMAT}; "
+            "upgrade sagefm"
+        )
+    return weights, header
+
+
+def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the checkpoint of the paper under the names of :class:`~sagefm.nn.network.Network`.
+
+    Only tensors and plain numbers are ever made from the file, so that a hostile pickle is refused.
+
+    Returns
+    -------
+    weights
+        Ready for a network of the widths that they have.
+    facts
+        The plain entries of the checkpoint (epoch, best_val_loss, learning_rate, …).
+
+    Raises
+    ------
+    InputError
+        The file is missing, truncated, would run code, or holds other layers.
+    """
+    _require_file(path)
+    scalar: Any = np.float64(0).__reduce__()[0]  # what numpy's numbers are pickled with
+    numbers: list[Any] = [
+        scalar,
+        (scalar, "numpy.core.multiarray.scalar"),  # its place in numpy 1
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+    ]
+    try:
+        with torch.serialization.safe_globals(numbers), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles of other protocols: refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused, it is damaged or holds more than weights and could run code; get "
+            "the checkpoint from its authors again"
+        ) from error
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"{path}: is not a whole PyTorch checkpoint; copy it again") from error
+    state = content.get("model_state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: has no model_state_dict; it is not the published checkpoint")
+    plain = (bool, int, float, str, np.generic)
+    facts = {
+        str(key): value.item() if isinstance(value, np.generic) else value
+        for key, value in content.items()
+        if isinstance(value, plain)
+    }
+    return _rename(path, state), facts
+
+
+def _rename(path: str | Path, state: dict[str, Any]) -> dict[str, Tensor]:
+    names = {"conv1.lin.weight": "first", "conv1.bias": "first_bias"}
+    for layer in range(2, 6):
+        names[f"conv{layer}.lin.weight"] = f"encoder.{layer - 2}.weight"
+        names[f"conv{layer}.bias"] = f"encoder.{layer - 2}.bias"
+    names |= {"fc_gene.weight": "decoder.weight", "fc_gene.bias": "decoder.bias"}
+    odd = sorted(set(names) ^ set(state))
+    if odd:
+        raise InputError(
+            f"{path}: its layers are not those of the published network (see {odd[0]}); "
+            "only that network can be converted"
+        )
+    weights = {ours: state[theirs].float() for theirs, ours in names.items()}
+    weights["first"] = weights["first"].T.contiguous()
+    return weights
+
+
+def _require_file(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; give the path of a model file")

@@ -1,0 +1,228 @@
+"""Files of weights: ours and the published ones; nothing in a file ever runs."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reference import published
+from sagefm import InputError, SageFM
+from sagefm.model import Config
+from sagefm.pp.gene_lists import read_genes
+from sagefm.pp.vocabulary import Vocabulary
+
+GENES = ("LACTB", "CARM1", "RFX1", "TP53", "EGFR", "KRT8")
+WIDTHS = (8, 6, 6, 6, 7)
+
+
+class Hostile:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = str(mark)
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.mark),))
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(0)
+    return published.PublishedNetwork(len(GENES), WIDTHS).state_dict()
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "genes.txt"
+    path.write_text("".join(f"{gene}\n" for gene in GENES))
+    return path
+
+
+def saved(content, path):
+    torch.save(content, path)
+    return path
+
+
+def as_published(state):
+    """All that the published file holds beside the weights."""
+    return {
+        "model_state_dict": state,
+        "optimizer_state_dict": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{}]},
+        "scheduler_state_dict": {"factor": 0.9, "best": np.float64(0.05)},
+        "epoch": 126,
+        "best_val_loss": np.float64(0.0512),
+        "hidden_channels": 512,
+        "learning_rate": 5e-5,
+        "weight_decay": 1e-4,
+        "mask_percentage": 0.3,
+        "batch_size": 64,
+    }
+
+
+def test_the_published_checkpoint_is_read_with_its_facts(state, text, tmp_path):
+    path = saved(as_published(state), tmp_path / "published.pt")
+    model = SageFM.from_published(path, genes=text)
+    assert model.config.widths == WIDTHS
+    assert model.vocabulary.symbols == GENES
+    facts = model.provenance["checkpoint"]
+    assert facts["epoch"] == 126
+    assert facts["best_val_loss"] == pytest.approx(0.0512)
+    torch.testing.assert_close(model.network.first, state["conv1.lin.weight"].T)
+
+
+@pytest.mark.parametrize("dtype", [object, str])
+def test_the_gene_list_may_be_an_array(dtype, tmp_path):
+    path = tmp_path / "genes.npy"
+    np.save(path, np.array(GENES, dtype=dtype))
+    assert read_genes(path).symbols == GENES
+
+
+def test_the_gene_list_may_hold_numpy_strings(tmp_path):
+    path = tmp_path / "genes.npy"
+    array = np.empty(len(GENES), dtype=object)
+    array[:] = [np.str_(gene) for gene in GENES]
+    np.save(path, array)
+    assert read_genes(path).symbols == GENES
+
+
+def test_a_hostile_gene_list_is_refused_and_does_not_run(tmp_path):
+    mark, path = tmp_path / "mark", tmp_path / "genes.npy"
+    array = np.empty(2, dtype=object)
+    array[:] = ["TP53", Hostile(mark)]
+    np.save(path, array)
+    np.load(path, allow_pickle=True)
+    assert mark.exists()  # it is hostile indeed
+    mark.unlink()
+    with pytest.raises(InputError, match=r"genes\.npy: refused, it would call .*text file"):
+        read_genes(path)
+    assert not mark.exists()
+
+
+def test_a_hostile_checkpoint_is_refused_and_does_not_run(state, text, tmp_path):
+    mark = tmp_path / "mark"
+    path = saved(as_published(state) | {"extra": Hostile(mark)}, tmp_path / "published.pt")
+    torch.load(path, weights_only=False)
+    assert mark.exists()
+    mark.unlink()
+    with pytest.raises(InputError, match=r"published\.pt: refused, .*could run code"):
+        SageFM.from_published(path, genes=text)
+    assert not mark.exists()
+
+
+def test_a_bare_hostile_pickle_is_refused(text, tmp_path):
+    mark, path = tmp_path / "mark", tmp_path / "published.pt"
+    path.write_bytes(pickle.dumps(Hostile(mark)))
+    with pytest.raises(InputError, match=r"published\.pt"):
+        SageFM.from_published(path, genes=text)
+    with pytest.raises(InputError, match=r"published\.pt"):
+        SageFM.load(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("conv3.bias"), "not those of the published network"),
+        (lambda s: s.update({"conv6.bias": torch.zeros(3)}), "not those of the published network"),
+        (lambda s: s.update({"conv3.bias": torch.zeros(3)}), r"encoder\.1\.bias has shape \(3,\)"),
+        (
+            lambda s: s.update({"conv1.lin.weight": torch.zeros(8, 9)}),
+            r"first has shape \(9, 8\).*vocabulary of 6 genes.*gene list",
+        ),
+    ],
+)
+def test_other_layers_and_shapes_are_refused(state, text, tmp_path, change, message):
+    change(state)
+    path = saved({"model_state_dict": state}, tmp_path / "published.pt")
+    with pytest.raises(InputError, match=message):
+        SageFM.from_published(path, genes=text)
+
+
+def test_a_vocabulary_of_another_length_is_refused(state, tmp_path):
+    path = saved({"model_state_dict": state}, tmp_path / "published.pt")
+    (tmp_path / "five.txt").write_text("\n".join(GENES[:5]))
+    with pytest.raises(InputError, match=r"vocabulary of 5 genes.*is this the gene list"):
+        SageFM.from_published(path, genes=tmp_path / "five.txt")
+
+
+def test_something_else_than_the_published_checkpoint_is_refused(state, text, tmp_path):
+    path = saved(state, tmp_path / "published.pt")
+    with pytest.raises(InputError, match="no model_state_dict"):
+        SageFM.from_published(path, genes=text)
+    with pytest.raises(InputError, match=r"missing\.pt: no such file"):
+        SageFM.from_published(tmp_path / "missing.pt", genes=text)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 300, -7])
+def test_truncated_files_are_refused(state, text, tmp_path, keep):
+    path = saved({"model_state_dict": state}, tmp_path / "published.pt")
+    model = SageFM.from_published(path, genes=text)
+    model.save(tmp_path / "m.safetensors")
+    for file, load in (
+        (path, lambda p: SageFM.from_published(p, genes=text)),
+        (tmp_path / "m.safetensors", SageFM.load),
+    ):
+        file.write_bytes(file.read_bytes()[:keep])
+        with pytest.raises(InputError, match=file.name) as caught:
+            load(file)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_gene_array_is_refused(tmp_path):
+    path = tmp_path / "genes.npy"
+    np.save(path, np.array(GENES, dtype=object))
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="not a whole array"):
+        read_genes(path)
+
+
+def test_save_and_load_keep_everything(tmp_path):
+    vocabulary = Vocabulary(GENES, ("ENSG1", "", "ENSG3", "", "", "ENSG6"))
+    model = SageFM.new(vocabulary, Config(widths=WIDTHS, n_neighbors=7), seed=4)
+    model.provenance["note"] = "é × 2"
+    model.save(tmp_path / "a" / "m.safetensors")
+    again = SageFM.load(tmp_path / "a" / "m.safetensors")
+    assert again.vocabulary == model.vocabulary
+    assert again.config == model.config
+    assert again.provenance == model.provenance
+    for name, weight in model.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], weight)
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["m.safetensors"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    model = SageFM.new(Vocabulary(GENES), Config(widths=WIDTHS))
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    before = path.read_bytes()
+
+    def disk_full(tensors, beside, metadata):
+        Path(beside).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sagefm.nn.checkpoint.save_file", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_safetensors_file_is_not_a_model(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="no sagefm header"):
+        SageFM.load(tmp_path / "other.safetensors")
+
+
+def test_new_weights_depend_on_the_seed_alone():
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    first = SageFM.new(Vocabulary(GENES), Config(widths=WIDTHS), seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    same = SageFM.new(Vocabulary(GENES), Config(widths=WIDTHS), seed=1)
+    other = SageFM.new(Vocabulary(GENES), Config(widths=WIDTHS), seed=2)
+    assert torch.equal(first.network.first, same.network.first)
+    assert not torch.equal(first.network.first, other.network.first)

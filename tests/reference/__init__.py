@@ -1,0 +1,1 @@
+"""The oracle: the published way, slow and literal."""
