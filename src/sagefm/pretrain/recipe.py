@@ -1,0 +1,132 @@
+"""What to train and how: a TOML file with three tables, checked before anything runs."""
+
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from sagefm._errors import InputError
+from sagefm.nn import NETWORKS, Network
+
+_Share = Annotated[float, Field(gt=0, lt=1)]
+_Count = Annotated[int, Field(gt=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class NetworkTable(_Table):
+    """``[network]``: which network, and how wide."""
+
+    name: str = "published"
+    widths: list[_Count] = Field(default=list(Network.PUBLISHED_WIDTHS), min_length=2)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in NETWORKS:
+            raise ValueError(f"no network {name!r}; there is {', '.join(NETWORKS)}")
+        return name
+
+
+class DataTable(_Table):
+    """``[data]``: which genes, and who is held out."""
+
+    genes: _Count | str = 14558
+    """A gene list file, or how many of the most detected genes of the training slides."""
+    patient_key: str = "patient"
+    """``obs`` column; a slide without it counts as a patient of its own."""
+    validation: _Share | list[str] = 0.1
+    """Share of the patients to hold out, or their names."""
+
+
+class TrainTable(_Table):
+    """``[train]``: the task and the optimizer."""
+
+    mask_fraction: _Share = 0.3
+    batch_size: _Count = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    max_epochs: _Count = 200
+    patience: _Count = 10
+    """Epochs without a better validation loss before training ends."""
+    seed: int = 0
+
+
+class Recipe(_Table):
+    """A whole recipe; its defaults are those of the paper."""
+
+    network: NetworkTable = NetworkTable()
+    data: DataTable = DataTable()
+    train: TrainTable = TrainTable()
+
+    @classmethod
+    def load(cls, name: str | Path = "published", overrides: Sequence[str] = ()) -> Self:
+        """Read a recipe.
+
+        Parameters
+        ----------
+        name
+            A shipped recipe (``published``, ``small``) or the path of a TOML file.
+        overrides
+            Entries to replace, such as ``train.max_epochs=3``; values are written as in TOML, and
+            what is not TOML is taken as text.
+
+        Raises
+        ------
+        InputError
+            No such recipe, not TOML, an entry that does not exist, or a value that it cannot have.
+        """
+        try:
+            content = tomllib.loads(_text(name))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{name}: is not a TOML file ({error})") from error
+        for override in overrides:
+            _apply(content, override)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise InputError(f"{name}: {_explain(error.errors()[0])}") from error
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(Path(r.name).stem for r in (files("sagefm.pretrain") / "recipes").iterdir())
+
+
+def _text(name: str | Path) -> str:
+    if str(name) in shipped():
+        return (files("sagefm.pretrain") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    if not Path(name).is_file():
+        raise InputError(
+            f"{name}: no such recipe; give {' or '.join(shipped())}, or the path of a TOML file"
+        )
+    return Path(name).read_text(encoding="utf-8")
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    entry, equals, value = override.partition("=")
+    table, dot, key = entry.strip().partition(".")
+    if not (equals and dot):
+        raise InputError(f"--set {override}: write it as table.entry=value, train.max_epochs=3")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    content.setdefault(table, {})[key] = parsed
+
+
+def _explain(error: Any) -> str:
+    """Say in one line which entry is wrong and what it can be."""
+    table, *entry = [str(part) for part in error["loc"][:2]]
+    place = ".".join([table, *entry])
+    if error["type"] != "extra_forbidden":
+        return f"{place}: {error['msg']}"
+    if not entry:
+        return f"{place}: no such table; there is {', '.join(Recipe.model_fields)}"
+    there = type(getattr(Recipe(), table)).model_fields
+    return f"{place}: no such entry; there is {', '.join(f'{table}.{e}' for e in there)}"

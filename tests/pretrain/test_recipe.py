@@ -1,0 +1,74 @@
+import pytest
+
+from sagefm import InputError
+from sagefm.pretrain import Recipe
+from sagefm.pretrain.recipe import shipped
+
+
+def test_the_published_recipe_has_the_published_values():
+    recipe = Recipe.load("published")
+    assert recipe == Recipe()
+    assert recipe.network.widths == [1024, 512, 512, 512, 1024]
+    assert recipe.data.genes == 14_558
+    train = recipe.train
+    assert (train.mask_fraction, train.batch_size) == (0.3, 64)
+    assert (train.learning_rate, train.weight_decay, train.patience) == (5e-5, 1e-4, 10)
+
+
+def test_small_ships_and_is_smaller():
+    assert shipped() == ["published", "small"]
+    small, published = Recipe.load("small"), Recipe.load("published")
+    assert small.data.genes < published.data.genes
+    assert all(a < b for a, b in zip(small.network.widths, published.network.widths, strict=True))
+    assert small.train.mask_fraction == published.train.mask_fraction  # the same task
+
+
+def test_entries_can_be_replaced():
+    recipe = Recipe.load(
+        "small",
+        [
+            "train.max_epochs=3",
+            "data.genes=genes.txt",
+            'data.validation=["B", "C"]',
+            "train.seed = 5",
+        ],
+    )
+    assert recipe.train.max_epochs == 3
+    assert recipe.train.seed == 5
+    assert recipe.data.genes == "genes.txt"
+    assert recipe.data.validation == ["B", "C"]
+
+
+def test_a_recipe_of_ones_own(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[train]\nbatch_size = 8\n")
+    assert Recipe.load(path).train.batch_size == 8
+    assert Recipe.load(path).network == Recipe().network
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs=3", r"train\.epochs: no such entry; there is .*train\.max_epochs"),
+        ("training.seed=3", r"training: no such table; there is network, data, train"),
+        ("train.max_epochs=0", r"train\.max_epochs: .*greater than 0"),
+        ("train.max_epochs=many", r"train\.max_epochs: .*integer"),
+        ("train.mask_fraction=1.5", r"train\.mask_fraction: .*less than 1"),
+        ("network.name=unknown", r"network\.name: .*no network 'unknown'; there is published"),
+        ("network.widths=[8]", r"network\.widths: .*at least 2"),
+        ("seed=3", r"write it as table\.entry=value"),
+        ("train.seed", r"write it as table\.entry=value"),
+    ],
+)
+def test_bad_entries_are_one_clear_line(override, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Recipe.load("small", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files_are_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match="no such recipe; give published or small"):
+        Recipe.load("big")
+    (tmp_path / "bad.toml").write_text("[train\n")
+    with pytest.raises(InputError, match=r"bad\.toml: is not a TOML file"):
+        Recipe.load(tmp_path / "bad.toml")
