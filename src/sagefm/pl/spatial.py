@@ -1,0 +1,220 @@
+"""A slide in its place: spots on the tissue, colored by a domain, a number or a gene."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from sagefm._errors import InputError
+from sagefm._keys import DOMAIN
+from sagefm.pl._style import COLUMN, colors, finish, journal
+from sagefm.pp.counts import coordinates, few, libraries
+from sagefm.pp.neighborhood import nearest
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_NOT_LABELED = "#DDDDDD"
+_PER_COLUMN = 16
+"""Entries in a column of a legend."""
+
+
+def spatial(
+    slide: "AnnData",
+    color: str | Sequence[str] = DOMAIN,
+    *,
+    title: str | Sequence[str] | None = None,
+    cmap: str = "cividis",
+    palette: Sequence[str] | None = None,
+    image: bool = True,
+    size: float = 0.9,
+    layer: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes | list[Axes]:
+    """Draw the spots of a slide where they lie, on the tissue image where there is one.
+
+    Parameters
+    ----------
+    slide
+        With coordinates in ``obsm["spatial"]``.
+    color
+        A column of ``obs`` or a gene, or several of them, one panel each. Spots without a value
+        are gray.
+    title
+        Of each panel; the name of what is colored if not given.
+    cmap
+        Colormap for numbers.
+    palette
+        Colors for categories; those in ``uns["<color>_colors"]``, else a set that is then kept
+        there (unless the slide is a view): colorblind-safe up to eight categories.
+    image
+        Whether to draw the tissue image under the spots.
+    size
+        Diameter of a spot as a share of the distance between spots.
+    layer
+        Where to read a gene; ``X`` if not given.
+    ax
+        Axes to draw one panel on.
+    show, save
+        As in scanpy; `save` is a file name.
+
+    Returns
+    -------
+    The Axes, or a list of them where `color` is a list.
+
+    Raises
+    ------
+    InputError
+        `color` is neither a column nor a gene, there are not as many titles or axes as colors or
+        fewer colors in the palette than categories, or the slide has no coordinates.
+    """
+    names = [color] if isinstance(color, str) else list(color)
+    titles = names if title is None else [title] if isinstance(title, str) else list(title)
+    if not names or len(titles) != len(names):
+        raise InputError(f"{len(titles)} titles for {len(names)} panels; name one for each color")
+    if ax is not None and len(names) > 1:
+        raise InputError(f"ax takes one panel, not {len(names)}; draw one color at a time on it")
+    points = coordinates(slide)
+    values = [_values(slide, name, layer) for name in names]
+    shades = [_shades(slide, *pair, palette) for pair in zip(names, values, strict=True)]
+    with journal():
+        if ax is None:
+            side = 2.4 if len(names) == 1 else 2.0
+            width = sum(side + _room_beside(shown) for shown in values)
+            _, grid = plt.subplots(
+                1, len(names), figsize=(max(COLUMN, width), side + 0.4), squeeze=False,
+                layout="compressed",
+            )  # fmt: skip
+            axes = list(grid[0])
+        else:
+            axes = [ax]
+        for panel, shown, chosen, heading in zip(axes, values, shades, titles, strict=True):
+            _draw_tissue(panel, slide, image)
+            spots = _draw_spots(panel, points, size)
+            if isinstance(shown.dtype, pd.CategoricalDtype):
+                _color_classes(panel, spots, shown, chosen)
+            else:
+                spots.set_array(shown.to_numpy(dtype=float, na_value=np.nan))
+                spots.set_cmap(mpl.colormaps[cmap].with_extremes(bad=_NOT_LABELED))
+                panel.figure.colorbar(spots, ax=panel, shrink=0.6, pad=0.02)
+            panel.set_title(heading)
+        finish(axes, show, save)
+    return axes[0] if isinstance(color, str) else axes
+
+
+def _values(slide: "AnnData", name: str, layer: str | None) -> "pd.Series[Any]":
+    """Find what to color by: categories (also strings and booleans) or numbers."""
+    if name in slide.obs:
+        column: pd.Series[Any] = slide.obs[name]
+        number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+        return column if number else column.astype("category")
+    if name in slide.var_names:
+        matrix = slide.X if layer is None else slide.layers.get(layer)
+        if matrix is None:
+            there = few(slide.layers, 6) or "none"
+            raise InputError(
+                f"{name}: there is no {layer or 'X'!r} to read it from; layers: {there}"
+            )
+        summed = matrix[:, np.flatnonzero(slide.var_names == name)].sum(axis=1)
+        return pd.Series(np.asarray(summed).ravel(), index=slide.obs_names)
+    remedy = "run sagefm.tl.domains first" if name == DOMAIN else "choose one of them"
+    raise InputError(
+        f"{name!r}: is neither a column of obs ({few(slide.obs.columns, 6)}) nor a gene of the "
+        f"slide; {remedy}"
+    )
+
+
+def _room_beside(shown: "pd.Series[Any]") -> float:
+    """Estimate how many inches the legend or color bar beside a panel takes."""
+    if not isinstance(shown.dtype, pd.CategoricalDtype):
+        return 0.5
+    longest = max(len(str(name)) for name in [*shown.cat.categories, "not labeled"])
+    return _legend_columns(len(shown.cat.categories) + 1) * (0.3 + 0.05 * longest)
+
+
+def _legend_columns(n_entries: int) -> int:
+    return -(-n_entries // _PER_COLUMN)
+
+
+def _draw_spots(panel: Axes, points: NDArray[np.float64], size: float) -> EllipseCollection:
+    """Put a disk, in the units of the coordinates, on every spot."""
+    diameter = size
+    if len(points) > 1:
+        pairs = nearest(points, 2)
+        gaps = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
+        diameter = size * float(np.median(gaps))
+    sizes = np.full(len(points), diameter)
+    spots = EllipseCollection(
+        sizes, sizes, np.zeros(len(points)), units="x", offsets=points,
+        offset_transform=panel.transData, linewidths=0, rasterized=len(points) > 2000,
+    )  # fmt: skip
+    panel.add_collection(spots)
+    low, high = points.min(axis=0) - diameter, points.max(axis=0) + diameter
+    panel.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), xticks=[], yticks=[])  # y points down
+    panel.set_aspect("equal")
+    panel.spines[:].set_visible(False)
+    return spots
+
+
+def _draw_tissue(panel: Axes, slide: "AnnData", wanted: bool) -> None:
+    """Draw the best tissue image of the slide, where it has one, in full-resolution pixels."""
+    held = libraries(slide)
+    if not wanted or len(held) != 1:
+        return
+    library = next(iter(held.values()))
+    for resolution in ("hires", "lowres"):
+        picture = library.get("images", {}).get(resolution)
+        scale = library.get("scalefactors", {}).get(f"tissue_{resolution}_scalef")
+        if picture is not None and scale:
+            height, width = picture.shape[0] / scale, picture.shape[1] / scale
+            panel.imshow(picture, extent=(0, width, height, 0), alpha=0.6)
+            return
+
+
+def _shades(
+    slide: "AnnData", name: str, shown: "pd.Series[Any]", palette: Sequence[str] | None
+) -> list[str]:
+    """Choose a color for each category, if it is categories, and keep them with the slide."""
+    if not isinstance(shown.dtype, pd.CategoricalDtype):
+        return []
+    classes = shown.cat.categories
+    chosen = list(slide.uns.get(f"{name}_colors", []) if palette is None else palette)
+    if len(chosen) < len(classes):
+        if palette is not None:
+            raise InputError(
+                f"the palette has {len(chosen)} colors for the {len(classes)} categories of "
+                f"{name!r}; give one for each"
+            )
+        chosen = colors(len(classes))
+    if palette is None and not slide.is_view:
+        slide.uns[f"{name}_colors"] = chosen
+    return chosen
+
+
+def _color_classes(
+    panel: Axes, spots: EllipseCollection, shown: "pd.Series[Any]", chosen: list[str]
+) -> None:
+    """Color by category, with a legend beside the panel."""
+    codes = shown.cat.codes.to_numpy()
+    spots.set_facecolor([_NOT_LABELED if code < 0 else chosen[code] for code in codes])
+    entries = [(str(c), chosen[i]) for i, c in enumerate(shown.cat.categories)]
+    if (codes < 0).any():
+        entries.append(("not labeled", _NOT_LABELED))
+    handles = [
+        Line2D([], [], marker="o", linestyle="", markersize=4, color=shade, label=label)
+        for label, shade in entries
+    ]
+    panel.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False,
+        handletextpad=0.1, labelspacing=0.4, ncols=_legend_columns(len(entries)),
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""How a training run went."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from sagefm.pl._style import COLUMN, colors, finish, journal
+
+
+def training(
+    history: pd.DataFrame,
+    *,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw the losses of a training run beside those of predictors without a network.
+
+    Parameters
+    ----------
+    history
+        What :func:`sagefm.pretrain.fit` returns.
+    ax
+        Axes to draw on.
+    show, save
+        As in scanpy; `save` is a file name.
+
+    Returns
+    -------
+    The Axes.
+    """
+    shades = colors(4)
+    with journal():
+        if ax is None:
+            _, ax = plt.subplots(figsize=(COLUMN, 2.4), layout="constrained")
+        few = "o" if len(history) == 1 else None
+        ax.plot(history["epoch"], history["train_loss"], color=shades[0], ls=":", marker=few,
+                label="training")  # fmt: skip
+        ax.plot(history["epoch"], history["validation_loss"], color=shades[0], marker=few,
+                label="validation")  # fmt: skip
+        for name, shade in (("gene_mean", shades[3]), ("neighbor_mean", shades[1])):
+            ax.axhline(history[name].iloc[0], color=shade, ls="--", lw=0.9,
+                       label=f"{name.replace('_', ' ')} (validation)")  # fmt: skip
+        best = history.iloc[int(history["validation_loss"].argmin())]
+        ax.plot(best["epoch"], best["validation_loss"], "o", color=shades[0], ms=3.5)
+        ax.set(xlabel="epoch", ylabel="error of hidden genes\n(mean squared, log1p counts)")
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.legend(frameon=False)
+        finish([ax], show, save)
+    return ax

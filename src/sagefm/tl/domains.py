@@ -1,0 +1,188 @@
+"""Find tissue domains: clusters of spots in an embedding."""
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sagefm import __version__
+from sagefm._errors import InputError, logger
+from sagefm._keys import DOMAIN, EMBEDDING, PROVENANCE
+from sagefm.pp.counts import coordinates, slide_codes
+from sagefm.pp.neighborhood import nearest
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Method = Literal["gmm", "kmeans", "leiden"]
+_NEIGHBORS_IN_EMBEDDING = 15
+_RESOLUTIONS_TRIED = 20
+
+
+def domains(
+    slide: "AnnData",
+    n_domains: int = 7,
+    *,
+    method: Method = "gmm",
+    use_rep: str = EMBEDDING,
+    n_components: int = 20,
+    smooth: int = 0,
+    seed: int = 0,
+    slide_key: str | None = None,
+    key_added: str = DOMAIN,
+) -> None:
+    """Cluster the spots of a slide into tissue domains.
+
+    Parameters
+    ----------
+    slide
+        With an embedding in ``obsm`` (see :func:`sagefm.tl.embed`).
+    n_domains
+        How many domains to find.
+    method
+        ``"gmm"``: Gaussian mixture with one covariance for all domains (best of 5 starts);
+        ``"kmeans"``: k-means (best of 10 starts); ``"leiden"``: Leiden communities of the graph of
+        15 nearest neighbors, at the resolution that gives `n_domains`. The nearest number that was
+        found, and told, where no resolution gives it.
+    use_rep
+        ``obsm`` key to cluster.
+    n_components
+        Principal components of it that are kept.
+    smooth
+        How many times each spot then takes the most frequent domain of its 7 nearest spots (itself
+        and, on a hexagonal grid, the first ring); 0 leaves the clusters as they are. A small domain
+        may lose all its spots: that is told.
+    seed
+        Source of all chance.
+    slide_key
+        ``obs`` column that tells the slides apart, for `smooth` over several slides.
+    key_added
+        Where in ``obs`` the domains go.
+
+    Returns
+    -------
+    Nothing. Sets ``obs["sagefm_domain"]``, categories "1", "2", … from the largest domain to the
+    smallest, and ``uns["sagefm"]["domains"]`` with the settings.
+
+    Raises
+    ------
+    InputError
+        No such embedding, one with missing values or the same in every spot, fewer spots than
+        domains, or no such method.
+    """
+    space = _space(slide, use_rep, n_components, seed)
+    if not 1 <= n_domains <= len(space):
+        raise InputError(
+            f"n_domains={n_domains}: the slide has {len(space)} spots; ask for 1 to {len(space)}"
+        )
+    if method not in get_args(Method):
+        raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
+    labels = _CLUSTER[method](space, n_domains, seed)
+    if smooth:
+        near = nearest(coordinates(slide), min(7, len(space)), slide_codes(slide, slide_key))
+        for _ in range(smooth):
+            labels = _vote(labels, near)
+    slide.obs[key_added] = found = _by_size(labels)
+    if (n_found := len(found.categories)) != n_domains:
+        logger.warning(
+            "%d domains asked for, %d found by %s%s; ask for fewer or choose another method",
+            n_domains, n_found, method, f" and {smooth} rounds of smoothing" if smooth else "",
+        )  # fmt: skip
+    slide.uns.setdefault(PROVENANCE, {})["domains"] = {
+        "key": key_added,
+        "n_domains": n_domains,
+        "method": method,
+        "use_rep": use_rep,
+        "n_components": space.shape[1],
+        "smooth": smooth,
+        "seed": seed,
+        "sagefm": __version__,
+    }
+
+
+def _space(slide: "AnnData", use_rep: str, n_components: int, seed: int) -> NDArray[np.float64]:
+    """Take the leading principal components of an embedding."""
+    from sklearn.decomposition import PCA
+
+    if use_rep not in slide.obsm:
+        there = ", ".join(slide.obsm) or "nothing"
+        remedy = "run sagefm.tl.embed first" if use_rep == EMBEDDING else "choose one"
+        raise InputError(f"obsm[{use_rep!r}]: is not in the slide, which has {there}; {remedy}")
+    values = np.asarray(slide.obsm[use_rep], dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"obsm[{use_rep!r}]: has NaN or infinite values; embed the slide again")
+    if (values == values[0]).all():
+        raise InputError(f"obsm[{use_rep!r}]: is the same in every spot; choose another embedding")
+    n_components = min(n_components, *values.shape)
+    return np.asarray(PCA(n_components, random_state=seed).fit_transform(values))
+
+
+def _gmm(space: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np.int64]:
+    from sklearn.mixture import GaussianMixture
+
+    mixture = GaussianMixture(
+        n_domains, covariance_type="tied", n_init=5, max_iter=300, random_state=seed
+    )
+    return np.asarray(mixture.fit_predict(space), dtype=np.int64)
+
+
+def _kmeans(space: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np.int64]:
+    from sklearn.cluster import KMeans
+
+    return np.asarray(KMeans(n_domains, n_init=10, random_state=seed).fit_predict(space))
+
+
+def _leiden(space: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np.int64]:
+    """Raise the resolution until there are enough communities, then halve the interval."""
+    import random
+
+    import igraph
+    from sklearn.neighbors import kneighbors_graph
+
+    near = min(_NEIGHBORS_IN_EMBEDDING, len(space) - 1)
+    links = kneighbors_graph(space, near)
+    rows, columns = links.maximum(links.T).nonzero()
+    once = rows < columns
+    graph = igraph.Graph(n=len(space), edges=np.c_[rows[once], columns[once]])
+    low, high = 0.0, np.inf
+    resolution = 2.0
+    best = np.arange(len(space))  # every spot alone, as a very high resolution has it
+    igraph.set_random_number_generator(chance := random.Random())
+    try:
+        for _ in range(_RESOLUTIONS_TRIED):
+            chance.seed(seed)
+            communities = graph.community_leiden(
+                "modularity", resolution=resolution, n_iterations=4
+            )
+            found = np.array(communities.membership)
+            n_found = found.max() + 1
+            if abs(n_found - n_domains) < abs(best.max() + 1 - n_domains):
+                best = found
+            if n_found == n_domains:
+                break
+            low, high = (resolution, high) if n_found < n_domains else (low, resolution)
+            resolution = 2 * low if high == np.inf else (low + high) / 2
+    finally:
+        igraph.set_random_number_generator(random)
+    return best
+
+
+_CLUSTER = {"gmm": _gmm, "kmeans": _kmeans, "leiden": _leiden}
+
+
+def _vote(labels: NDArray[np.int64], neighbors: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give each spot the most frequent label of its neighborhood, its own where that is a tie."""
+    votes = np.zeros((len(labels), labels.max() + 1))
+    for column in neighbors.T:
+        np.add.at(votes, (np.arange(len(labels)), labels[column]), 1)
+    votes[np.arange(len(labels)), labels] += 0.5
+    return np.asarray(votes.argmax(axis=1))
+
+
+def _by_size(labels: NDArray[np.int64]) -> "pd.Categorical[Any]":
+    """Name labels "1", "2", … from the most to the least frequent."""
+    sizes = np.bincount(labels)
+    order = [label for label in np.argsort(-sizes, kind="stable") if sizes[label]]
+    rank = {label: str(i) for i, label in enumerate(order, start=1)}
+    return pd.Categorical([rank[label] for label in labels], categories=list(rank.values()))

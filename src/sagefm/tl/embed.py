@@ -1,0 +1,56 @@
+"""Embed the spots of a slide."""
+
+import json
+from typing import TYPE_CHECKING
+
+from sagefm import __version__
+from sagefm._keys import EMBEDDING, PROVENANCE
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sagefm.model import SageFM
+
+
+def embed(
+    slide: "AnnData",
+    model: "SageFM",
+    *,
+    key_added: str = EMBEDDING,
+    layer: str | None = None,
+    slide_key: str | None = None,
+) -> None:
+    """Embed every spot from its own expression and that of its neighbors.
+
+    Parameters
+    ----------
+    slide
+        Raw counts and ``obsm["spatial"]``.
+    model
+        A model.
+    key_added
+        Where in ``obsm`` the embedding goes.
+    layer
+        Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
+    slide_key
+        ``obs`` column that tells the slides apart, if the object holds several.
+
+    Returns
+    -------
+    Nothing. Sets ``obsm["X_sagefm"]`` (spots × width, float32) and ``uns["sagefm"]["embed"]``:
+    the model, its provenance and how many of its genes the slide has.
+
+    Raises
+    ------
+    InputError
+        No raw counts, no coordinates, too few spots, or hardly a gene in common.
+    """
+    prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
+    slide.obsm[key_added] = model.embed(prepared)
+    slide.uns.setdefault(PROVENANCE, {})["embed"] = {
+        "key": key_added,
+        "model": repr(model),
+        "model_provenance": json.dumps(model.provenance),
+        "genes": prepared.summary,
+        "sagefm": __version__,
+    }

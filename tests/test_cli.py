@@ -1,0 +1,279 @@
+"""The command, as a user types it."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import sagefm
+from reference import published
+from sagefm.cli import main
+from sagefm.pp.simulate import simulate
+
+TINY = ["--set", "network.widths=[16,8,8,8,12]", "--set", "data.genes=200"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `sagefm ...` in an empty folder; give status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sagefm", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return command
+
+
+@pytest.fixture
+def files(tmp_path, slide, model):
+    slide.write_h5ad(tmp_path / "a.h5ad")
+    other = simulate(150, seed=8, patient="p2", slide="b")
+    other.write_h5ad(tmp_path / "b.h5ad")
+    model.save(tmp_path / "m.safetensors")
+    return tmp_path
+
+
+def one_line(err):
+    """The error line; notes may stand before it."""
+    lines = [line for line in err.splitlines() if not line.startswith("note: ")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_help_lists_the_verbs(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    for verb in ("check", "embed", "domains", "pretrain", "convert", "info", "demo", "--debug"):
+        assert verb in out
+    assert run()[1] == out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["emb"], "No such command 'emb'"),
+        (["embed", "x.h5ad", "-o", "y.h5ad"], "Missing option '--model'"),
+        (["embed"], "Missing argument 'SLIDES...'"),
+        (["domains", "x.h5ad", "-o", "y.h5ad", "-n", "many"], "valid integer"),
+        (["embed", "x.h5ad", "--colour"], "--colour"),
+        (["check", "x.h5ad"], "x.h5ad: does not exist"),
+        (["check", "."], "."),
+        (["info", "x.safetensors"], "x.safetensors: no such file"),
+        (["convert", "x.pt", "--genes", "g.txt", "-o", "m.safetensors"], "x.pt: no such file"),
+        (["convert", "x.pt", "--genes", "g.txt", "-o", "m.pt"], "m.pt: give it a name that ends"),
+        (["pretrain", "x.h5ad", "-o", "m.safetensors", "--recipe", "big"], "published or small"),
+        (["pretrain", "x.h5ad", "-o", "m"], "ends with .safetensors"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(run, arguments, words):
+    status, _, err = run(*arguments)
+    assert status == 2
+    line = one_line(err)
+    assert line.startswith("error: ")
+    assert words in line
+    assert not os.listdir()  # nothing half written
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sagefm", "check", "x.h5ad", "--debug"])
+    with pytest.raises(sagefm.InputError, match=r"x\.h5ad"):
+        main()
+
+
+def test_an_unexpected_error_is_one_line_too(run, files, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("the reason")
+
+    monkeypatch.setattr("sagefm.tl.embed", fail)
+    status, _, err = run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "out.h5ad")
+    assert status == 1
+    assert one_line(err) == "error: RuntimeError: the reason (--debug shows where)"
+    assert not (files / "out.h5ad").exists()
+
+
+def test_check_says_what_the_file_holds(run, files):
+    status, out, _ = run("check", "a.h5ad", "--model", "m.safetensors")
+    assert status == 0
+    assert "spots" in out
+    assert "200" in out
+    assert "matched 476 of 478 model genes" in out
+
+
+def test_check_refuses_what_is_wrong(run, files, slide):
+    bad = slide.copy()
+    bad.X = bad.X.log1p() * 0.9
+    bad.write_h5ad("bad.h5ad")
+    status, _, err = run("check", "bad.h5ad")
+    assert status == 2
+    assert "bad.h5ad: X holds values" in one_line(err)
+    assert "log-normalized" in err
+
+
+def test_embed_one_slide(run, files, model, slide):
+    status, out, _ = run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "out.h5ad")
+    assert status == 0
+    assert "200 spots × 20" in out
+    written = ad.read_h5ad("out.h5ad")
+    np.testing.assert_allclose(written.obsm["X_sagefm"], model.embed(slide), atol=1e-6)
+    assert (written.X != slide.X).nnz == 0
+    assert "matched 476 of 478" in written.uns["sagefm"]["embed"]["genes"]
+    assert written.uns["sagefm"]["read"]["source"] == "a.h5ad"
+
+
+def test_embed_in_place(run, files):
+    assert run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "a.h5ad")[0] == 0
+    assert "X_sagefm" in ad.read_h5ad("a.h5ad").obsm
+    assert sorted(os.listdir()) == ["a.h5ad", "b.h5ad", "m.safetensors"]
+
+
+def test_embed_several_slides_into_a_folder_and_go_on_after_a_bad_one(run, files):
+    (files / "broken.h5ad").write_bytes(b"not an h5ad")
+    slides = ["a.h5ad", "broken.h5ad", "b.h5ad"]
+    status, _, err = run("embed", *slides, "-m", "m.safetensors", "-o", "out")
+    assert status == 2
+    assert "1 of 3 slides failed" in err
+    assert "broken.h5ad" in err
+    assert sorted(os.listdir("out")) == ["a.h5ad", "b.h5ad"]
+    status, _, err = run("embed", *slides, "-m", "m.safetensors", "-o", "out.h5ad")
+    assert status == 2
+    assert "name a folder for 3 slides" in one_line(err)
+
+
+def test_two_slides_of_one_name_are_refused(run, files):
+    (files / "c").mkdir()
+    (files / "a.h5ad").rename(files / "c" / "b.h5ad")
+    status, _, err = run("embed", "b.h5ad", "c/b.h5ad", "-m", "m.safetensors", "-o", "out")
+    assert status == 2
+    assert "a second slide called 'b'" in one_line(err)
+
+
+def test_domains_and_picture(run, files):
+    run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "e.h5ad")
+    status, out, _ = run("domains", "e.h5ad", "-n", 3, "-o", "d.h5ad", "--plot", "d.png")
+    assert status == 0
+    assert "domain 1" in out
+    found = ad.read_h5ad("d.h5ad")
+    assert found.obs["sagefm_domain"].cat.categories.tolist() == ["1", "2", "3"]
+    assert "X_sagefm" in found.obsm
+    assert (files / "d.png").stat().st_size > 10_000
+
+
+def test_domains_needs_an_embedding(run, files):
+    status, _, err = run("domains", "a.h5ad", "-n", 3, "-o", "d.h5ad")
+    assert status == 2
+    assert "embed" in one_line(err)
+    assert not (files / "d.h5ad").exists()
+
+
+def test_pretrain_then_use_it(run, files):
+    options = ["--recipe", "small", *TINY, "--set", "train.max_epochs=2", "--seed", 3]
+    status, out, _ = run("pretrain", "a.h5ad", "b.h5ad", "-o", "new.safetensors", *options)
+    assert status == 0
+    assert "best epoch" in out
+    assert "neighbor mean" in out
+    history = pd.read_csv("new.csv")
+    assert len(history) == 2
+    assert (files / "new.png").stat().st_size > 5_000
+    assert run("embed", "b.h5ad", "-m", "new.safetensors", "-o", "e.h5ad")[0] == 0
+    assert ad.read_h5ad("e.h5ad").obsm["X_sagefm"].shape == (150, 12)
+    status, out, _ = run("info", "new.safetensors")
+    assert '"seed": 3' in out
+    assert "200 genes" in out
+
+    before = (files / "new.safetensors").read_bytes()
+    status, _, err = run("pretrain", "a.h5ad", "b.h5ad", "-o", "new.safetensors", *options)
+    assert status == 2
+    assert "--overwrite" in one_line(err)
+    assert (files / "new.safetensors").read_bytes() == before
+
+
+def test_pretrain_with_a_table_of_patients(run, files):
+    options = ["--recipe", "small", *TINY, "--set", "train.max_epochs=1"]
+    (files / "who.csv").write_text("slide,patient\na,ann\nb,ben\n")
+    held = ["--patients", "who.csv", "--set", 'data.validation=["ben"]']
+    assert run("pretrain", "a.h5ad", "b.h5ad", "-o", "m1.safetensors", *options, *held)[0] == 0
+    assert sagefm.SageFM.load("m1.safetensors").provenance["validation_spots"] == {"b": 150}
+    (files / "who.csv").write_text("slide,patient\na,ann\n")
+    status, _, err = run(
+        "pretrain", "a.h5ad", "b.h5ad", "-o", "m2.safetensors", *options, "--patients", "who.csv"
+    )
+    assert status == 2
+    assert "b: is not in the table of patients" in one_line(err)
+    (files / "who.csv").write_text("name\na\n")
+    status, _, err = run("pretrain", "a.h5ad", "-o", "m2.safetensors", "--patients", "who.csv")
+    assert status == 2
+    assert "it needs slide and patient" in one_line(err)
+
+
+def test_convert_and_info(run, tmp_path):
+    network = published.PublishedNetwork(4, (6, 5, 5, 5, 7))
+    torch.save({"model_state_dict": network.state_dict(), "epoch": 126}, "pub.pt")
+    np.save("genes.npy", np.array(["A", "B", "C", "D"], dtype=object))
+    status, out, _ = run("convert", "pub.pt", "--genes", "genes.npy", "-o", "m.safetensors")
+    assert status == 0
+    status, out, _ = run("info", "m.safetensors")
+    assert status == 0
+    assert '"epoch": 126' in out
+    assert "widths: 6, 5, 5, 5, 7" in out
+
+
+SLEEPY_WRITE = """
+import os, sys, signal
+import anndata
+from sagefm.cli import main
+def write(self, path, *_, **__):
+    with open(path, "wb") as file:
+        file.write(b"half of a slide")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+anndata.AnnData.write_h5ad = write
+sys.argv = ["sagefm", "embed", "a.h5ad", "-m", "m.safetensors", "-o", "a.h5ad"]
+main()
+"""
+
+
+def test_a_run_killed_while_writing_leaves_the_old_file(files):
+    before = (files / "a.h5ad").read_bytes()
+    done = subprocess.run([sys.executable, "-c", SLEEPY_WRITE], cwd=files, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (files / "a.h5ad").read_bytes() == before
+
+
+INTERRUPTED = """
+import os, signal, sys
+from lightning.pytorch.callbacks import Callback
+import sagefm.pretrain.module as module
+from sagefm.cli import main
+step = module.Pretraining.training_step
+def interrupted(self, batch, batch_idx):
+    if self.current_epoch == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+    return step(self, batch, batch_idx)
+module.Pretraining.training_step = interrupted
+sys.argv = ["sagefm", "pretrain", "a.h5ad", "b.h5ad", "-o", "new.safetensors", "--recipe", "small",
+            "--set", "network.widths=[16,8,8,8,12]", "--set", "data.genes=200",
+            "--set", "train.max_epochs=500", "--set", "train.patience=500"]
+main()
+"""
+
+
+def test_interrupting_training_keeps_the_best_epoch(files):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=files, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the best epoch so far is kept" in done.stderr
+    assert len(pd.read_csv(files / "new.csv")) in (2, 3)
+    assert sagefm.SageFM.load(files / "new.safetensors").config.widths == (16, 8, 8, 8, 12)
