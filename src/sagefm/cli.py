@@ -175,10 +175,11 @@ def pretrain(
     table = _patients(patients) if patients else None
     names = _names(slides)
     read = {name: sagefm.read(path, slide_key=slide_key) for path, name in names.items()}
+    watched = sys.stderr.isatty()
+    logger.setLevel("WARNING" if watched else "INFO")  # a bar, or in a log a line per epoch
     result = sagefm.pretrain.fit(
-        read, loaded, patients=table, slide_key=slide_key, device=device,
-        progress=sys.stderr.isatty(),
-    )  # fmt: skip
+        read, loaded, patients=table, slide_key=slide_key, device=device, progress=watched
+    )
     result.model.save(out)
     _write_table(result.history, out.with_suffix(".csv"))
     sagefm.pl.training(result.history, save=out.with_suffix(".png"))

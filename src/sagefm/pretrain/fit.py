@@ -195,17 +195,15 @@ class _History(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        metrics = trainer.callback_metrics
-        if trainer.should_stop and "validation_loss" not in metrics:
-            return
-        self.rows.append(
-            {
-                "epoch": trainer.current_epoch,
-                "train_loss": float(metrics["train_loss"]),
-                "validation_loss": float(metrics["validation_loss"]),
-                "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
-            }
-        )
+        metrics = trainer.callback_metrics  # also of an epoch cut short: validation runs on a stop
+        row = {
+            "epoch": trainer.current_epoch,
+            "train_loss": float(metrics["train_loss"]),
+            "validation_loss": float(metrics["validation_loss"]),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        self.rows.append(row)
+        logger.info("epoch %(epoch)d: validation loss %(validation_loss).4f", row)
 
 
 class _StopOnInterrupt(Callback):

@@ -1,0 +1,108 @@
+"""Embedding one slide: the published way against ours, from the aligned matrix to the embedding.
+
+The published way is a Python loop that builds one dense subgraph per spot, then batches of 64
+through a graph library. Both sides get the same weights, the same log1p counts and the same
+neighborhoods, each in a process of its own; the results are compared.
+
+    python benchmarks/bench_embed.py
+"""
+
+import json
+import sys
+import time
+
+import numpy as np
+
+from _common import GENES, OUT, SLIDE, Peak, in_own_process, report, require_data
+
+REPEATS = 5
+
+
+def inputs():
+    import torch
+
+    import sagefm
+    from sagefm.model import SageFM
+    from sagefm.pp.vocabulary import Vocabulary
+
+    model = SageFM.new(Vocabulary.read(GENES), seed=0)
+    torch.manual_seed(1)
+    for name, parameter in model.network.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model, model.prepare(sagefm.read(SLIDE))
+
+
+def published():
+    import torch
+
+    from reference import published as oracle
+
+    model, prepared = inputs()
+    network = oracle.PublishedNetwork(len(model.vocabulary))
+    ours = model.network.state_dict()
+    names = {"conv1.lin.weight": ours["first"].T, "conv1.bias": ours["first_bias"]}
+    for layer in range(4):
+        names[f"conv{layer + 2}.lin.weight"] = ours[f"encoder.{layer}.weight"]
+        names[f"conv{layer + 2}.bias"] = ours[f"encoder.{layer}.bias"]
+    names |= {f"fc_gene.{part}": ours[f"decoder.{part}"] for part in ("weight", "bias")}
+    network.load_state_dict(names)
+    del model
+
+    embedding, seconds_of_building = [], 0.0
+    with Peak() as peak, torch.no_grad():
+        start = time.perf_counter()
+        # Batch after batch: to hold all subgraphs at once, as published, would take 12 GB.
+        for first in range(0, len(prepared.neighbors), 64):
+            built = time.perf_counter()
+            graphs = oracle.subgraphs(prepared.expression, prepared.neighbors[first : first + 64])
+            (batch,) = oracle.batches(graphs)
+            seconds_of_building += time.perf_counter() - built
+            embedding.append(network.embed(batch.x, batch.edge_index)[::15].numpy())
+        seconds = time.perf_counter() - start
+    np.save(OUT / "published.npy", np.concatenate(embedding))
+    return {"seconds": seconds, "building": seconds_of_building, "mb": peak.mb}
+
+
+def fast():
+    model, prepared = inputs()
+    with Peak() as peak:
+        start = time.perf_counter()
+        embedding = model.embed(prepared)
+        first = time.perf_counter() - start
+    np.save(OUT / "ours.npy", embedding)
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        model.embed(prepared)
+        times.append(time.perf_counter() - start)
+    return {"first": first, "median": float(np.median(times)), "best": min(times), "mb": peak.mb}
+
+
+def main():
+    require_data()
+    OUT.mkdir(exist_ok=True)
+    slow = in_own_process(__file__, "published")
+    quick = in_own_process(__file__, "fast")
+    difference = np.abs(np.load(OUT / "published.npy") - np.load(OUT / "ours.npy")).max()
+    report(
+        "bench_embed",
+        [
+            f"{SLIDE.name}: 3,639 spots, 14,558 genes, published widths",
+            f"published way  {slow['seconds']:8.2f} s (building {slow['building']:.2f} s), "
+            f"{slow['mb']:,.0f} MB above its inputs",
+            f"sagefm         {quick['median']:8.3f} s (median of {REPEATS}; best "
+            f"{quick['best']:.3f}, first call {quick['first']:.3f}), {quick['mb']:,.0f} MB",
+            f"ratio          {slow['seconds'] / quick['median']:8.0f} x in time "
+            f"({slow['seconds'] / quick['first']:.0f} x on the first call), "
+            f"memory {quick['mb'] / slow['mb']:.2f} of the published",
+            f"largest difference of the embeddings {difference:.1e}",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps({"published": published, "fast": fast}[sys.argv[1]]()))
+    else:
+        main()
