@@ -18,43 +18,50 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple, Self
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 NEGATIVE_SLOPE = 0.01
+_COLUMNS = 64
 
 
 class SparseRows(NamedTuple):
     """Rows of a sparse matrix, as compressed sparse rows of tensors."""
 
     ends: Tensor
-    """(rows + 1) int64: where each row begins, and where the last one ends."""
+    """(rows + 1) integers: where each row begins, and where the last one ends."""
     genes: Tensor
-    """(nonzeros) int64: the column of each value."""
+    """(nonzeros) integers of the same type: the column of each value."""
     values: Tensor
     """(nonzeros) float32."""
 
     @classmethod
     def from_scipy(cls, matrix: csr_matrix, device: torch.device | str = "cpu") -> Self:
-        """Take over a scipy matrix of rows × genes."""
-        return cls(
-            torch.from_numpy(matrix.indptr.astype(np.int64)).to(device),
-            torch.from_numpy(matrix.indices.astype(np.int64)).to(device),
-            torch.from_numpy(matrix.data.astype(np.float32)).to(device),
-        )
+        """Take over a float32 scipy matrix of rows × genes, on the CPU without a copy."""
+        parts = (matrix.indptr, matrix.indices, matrix.data)
+        return cls(*(torch.from_numpy(part).to(device) for part in parts))
 
     def times(self, weights: Tensor) -> Tensor:
-        """Multiply by a dense genes × width matrix; gives rows × width."""
-        return F.embedding_bag(
-            self.genes,
-            weights,
-            self.ends,
-            mode="sum",
-            per_sample_weights=self.values,
-            include_last_offset=True,
+        """Multiply by a dense genes × width matrix; gives rows × width.
+
+        A few columns at a time: then the weights of all genes stay in the processor's cache while
+        the rows pick among them, which takes half the time of whole rows.
+        """
+        return torch.cat(
+            [
+                F.embedding_bag(
+                    self.genes,
+                    columns.contiguous(),
+                    self.ends,
+                    mode="sum",
+                    per_sample_weights=self.values,
+                    include_last_offset=True,
+                )
+                for columns in torch.split(weights, _COLUMNS, dim=1)
+            ],
+            dim=1,
         )
 
 
@@ -132,7 +139,7 @@ class Network(nn.Module):
         """Turn pooled neighborhoods into embeddings: centers × last width."""
         z = pooled + self.first_bias
         for layer in self.encoder:
-            z = layer(F.leaky_relu(z, NEGATIVE_SLOPE))
+            z = layer(F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True))
         return z
 
     def decode(self, embedding: Tensor, genes: Tensor | None = None) -> Tensor:

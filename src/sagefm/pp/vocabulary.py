@@ -140,7 +140,7 @@ class Vocabulary:
         The alignment. It may be poor: :meth:`Alignment.apply` is what refuses.
         """
         known = known_gene_names() if known is None else known
-        columns = np.full(len(names), -1, dtype=np.int64)
+        columns = np.full(len(names), -1, dtype=np.int32)
         taken: set[int] = set()
         by_route: dict[str, int] = {}
         for route, look_up in self._routes(names, ids, known).items():
@@ -182,7 +182,7 @@ class Alignment:
 
     vocabulary: Vocabulary
     names: tuple[str, ...]
-    columns: NDArray[np.int64]
+    columns: NDArray[np.int32]
     """For each gene of the slide its position in the vocabulary, -1 where it is not in it."""
     by_route: dict[str, int]
     """How many vocabulary genes were found by symbol, by Ensembl id and by an earlier name."""
@@ -202,7 +202,8 @@ class Alignment:
     def share_of_counts(self, counts: csr_matrix) -> float:
         """Share of the slide's counts that lie on genes of the vocabulary."""
         total = float(counts.data.sum(dtype=np.float64))
-        kept = float(counts.data[self.columns[counts.indices] >= 0].sum(dtype=np.float64))
+        matched = (self.columns >= 0)[counts.indices]
+        kept = float(counts.data.sum(dtype=np.float64, where=matched))
         return kept / total if total else 0.0
 
     def describe(self, counts: csr_matrix) -> str:
