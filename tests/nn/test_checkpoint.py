@@ -226,3 +226,18 @@ def test_new_weights_depend_on_the_seed_alone():
     other = SageFM.new(Vocabulary(GENES), Config(widths=WIDTHS), seed=2)
     assert torch.equal(first.network.first, same.network.first)
     assert not torch.equal(first.network.first, other.network.first)
+
+
+def test_a_converted_model_knows_ensembl_ids_where_there_is_a_table(
+    state, text, tmp_path, monkeypatch
+):
+    (tmp_path / "hgnc_complete_set.txt").write_text(
+        "symbol\tprev_symbol\talias_symbol\tensembl_gene_id\nTP53\t\t\tENSG00000141510\n"
+    )
+    monkeypatch.setenv("SAGEFM_GENES", str(tmp_path))
+    path = saved({"model_state_dict": state}, tmp_path / "published.pt")
+    SageFM.from_published(path, genes=text).save(tmp_path / "m.safetensors")
+    monkeypatch.setenv("SAGEFM_GENES", str(tmp_path / "elsewhere"))
+    ids = dict(zip(GENES, SageFM.load(tmp_path / "m.safetensors").vocabulary.ensembl, strict=True))
+    assert ids["TP53"] == "ENSG00000141510"
+    assert ids["LACTB"] == ""

@@ -142,6 +142,11 @@ def test_positions_offer_the_nearest_names():
         vocabulary.positions(["KRT8", "TGFB3"])
 
 
+def test_missing_ids_are_filled_in_where_they_are_known():
+    vocabulary = Vocabulary(("EGFR", "TP53", "FOO"), ("ENSG1", "", ""))
+    assert vocabulary.with_known_ids(KNOWN).ensembl == ("ENSG1", "ENSG00000141510", "")
+
+
 def test_hgnc_table_as_published(tmp_path, monkeypatch):
     (tmp_path / "hgnc_complete_set.txt").write_text(
         "hgnc_id\tsymbol\tprev_symbol\talias_symbol\tensembl_gene_id\n"

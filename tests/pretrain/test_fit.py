@@ -160,3 +160,12 @@ def test_the_vocabulary_is_of_the_training_spots_alone(slides, caplog):
     top = most_detected([slide], [training], 10)
     assert len(top) == 10
     assert min(spots_with[slide.var_names.get_indexer(top.symbols)]) >= np.sort(spots_with)[-10]
+
+
+def test_the_vocabulary_takes_ensembl_ids_from_the_slides(slides, monkeypatch, tmp_path):
+    monkeypatch.setenv("SAGEFM_GENES", str(tmp_path))  # nothing else is known
+    slide = slides["s0"].copy()
+    slide.var["gene_ids"] = [f"ENSG{i:011d}.2;ENSG9" for i in range(slide.n_vars)]
+    chosen = most_detected([slide], [np.ones(150, dtype=bool)], 20)
+    where = slide.var_names.get_indexer(chosen.symbols)
+    assert chosen.ensembl == tuple(f"ENSG{i:011d}" for i in where)

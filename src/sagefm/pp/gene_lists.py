@@ -22,6 +22,9 @@ _HARMLESS = {
 def read_genes(path: str | Path) -> Vocabulary:
     """Read an ordered gene list: a text file, or the ``.npy`` of the published model.
 
+    Ensembl ids that the file does not give are filled in where they are known, so that a model
+    made with the list can meet slides that have nothing else.
+
     Parameters
     ----------
     path
@@ -35,7 +38,7 @@ def read_genes(path: str | Path) -> Vocabulary:
     """
     path = Path(path)
     if path.suffix != ".npy":
-        return Vocabulary.read(path)
+        return Vocabulary.read(path).with_known_ids()
     try:
         with path.open("rb") as file:
             genes = _read_strings(file)
@@ -48,7 +51,7 @@ def read_genes(path: str | Path) -> Vocabulary:
     if genes.ndim != 1 or not all(isinstance(gene, str) for gene in genes.tolist()):
         raise InputError(f"{path}: is not a list of gene names; save the genes as a text file")
     try:
-        return Vocabulary(tuple(map(str, genes.tolist())))
+        return Vocabulary(tuple(map(str, genes.tolist()))).with_known_ids()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

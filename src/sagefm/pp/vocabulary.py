@@ -85,6 +85,19 @@ class Vocabulary:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
+    def with_known_ids(self, known: GeneNames | None = None) -> "Vocabulary":
+        """Fill in the Ensembl ids that are missing here and known elsewhere.
+
+        Parameters
+        ----------
+        known
+            As in :meth:`align`.
+        """
+        known = known_gene_names() if known is None else known
+        pairs = zip(self.symbols, self.ensembl, strict=True)
+        ids = tuple(ensembl or known.id_of_symbol.get(symbol, "") for symbol, ensembl in pairs)
+        return Vocabulary(self.symbols, ids)
+
     def write(self, path: str | Path) -> None:
         """Write the text file that :meth:`read` reads."""
         lines = (

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
 from sagefm.pp.counts import counts
-from sagefm.pp.gene_names import bare_id, known_gene_names
+from sagefm.pp.gene_names import bare_id
 from sagefm.pp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def most_detected(
         How many genes to keep; all that are detected, where there are fewer (told).
     """
     detected: Counter[str] = Counter()
-    ensembl = dict(known_gene_names().id_of_symbol)
+    ensembl: dict[str, str] = {}
     for slide, rows in zip(slides, spots, strict=True):
         found = counts(slide)
         names = found.var.index.astype(str)
@@ -41,7 +41,8 @@ def most_detected(
         for name, n in zip(names, spots_with.tolist(), strict=True):
             detected[name] += n
         if "gene_ids" in found.var:
-            ensembl |= dict(zip(names, found.var["gene_ids"].astype(str), strict=True))
+            for name, ids in zip(names, found.var["gene_ids"].astype(str), strict=True):
+                ensembl.setdefault(name, ids.split(";")[0])  # several where twins were summed
     ranked = sorted((g for g in detected if detected[g]), key=lambda gene: (-detected[gene], gene))
     if len(ranked) < n_genes:
         logger.warning(
@@ -50,7 +51,8 @@ def most_detected(
             n_genes,
         )
     chosen = tuple(ranked[:n_genes])
-    return Vocabulary(chosen, tuple(bare_id(ensembl.get(gene, "")) for gene in chosen))
+    ensembl_ids = tuple(bare_id(ensembl.get(gene, "")) for gene in chosen)
+    return Vocabulary(chosen, ensembl_ids).with_known_ids()
 
 
 def patients_of(
