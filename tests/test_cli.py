@@ -68,7 +68,7 @@ def test_help_lists_the_verbs(run):
         (["domains", "x.h5ad", "-o", "y.h5ad", "-n", "many"], "valid integer"),
         (["embed", "x.h5ad", "--colour"], "--colour"),
         (["check", "x.h5ad"], "x.h5ad: does not exist"),
-        (["check", "."], "."),
+        (["check", "."], ".: the folder is empty"),
         (["info", "x.safetensors"], "x.safetensors: no such file"),
         (["convert", "x.pt", "--genes", "g.txt", "-o", "m.safetensors"], "x.pt: no such file"),
         (["convert", "x.pt", "--genes", "g.txt", "-o", "m.pt"], "m.pt: give it a name that ends"),
@@ -129,7 +129,7 @@ def test_embed_one_slide(run, files, model, slide):
     np.testing.assert_allclose(written.obsm["X_sagefm"], model.embed(slide), atol=1e-6)
     assert (written.X != slide.X).nnz == 0
     assert "matched 476 of 478" in written.uns["sagefm"]["embed"]["genes"]
-    assert written.uns["sagefm"]["read"]["source"] == "a.h5ad"
+    assert written.uns["sagefm"]["read"]["source"] == str(files / "a.h5ad")
 
 
 def test_embed_in_place(run, files):
@@ -229,6 +229,62 @@ def test_convert_and_info(run, tmp_path):
     assert "widths: 6, 5, 5, 5, 7" in out
 
 
+def test_pretrain_never_writes_over_its_table_of_patients(run, files):
+    (files / "who.csv").write_text("slide,patient\na,ann\nb,ben\n")
+    command = ["pretrain", "a.h5ad", "b.h5ad", "-o", "who.safetensors", "--patients", "who.csv"]
+    status, _, err = run(*command, "--recipe", "small", *TINY, "--overwrite")
+    assert status == 2
+    assert "who.csv: is there already" in one_line(err)
+    assert (files / "who.csv").read_text().startswith("slide,patient")
+
+
+@pytest.mark.parametrize(
+    "table", ["slide,patient\na,\nb,ben\n", "slide,patient\na,ann\na,ben\nb,ben\n"]
+)
+def test_a_table_with_gaps_or_two_patients_for_a_slide_is_refused(run, files, table):
+    (files / "who.csv").write_text(table)
+    status, _, err = run("pretrain", "a.h5ad", "-o", "m2.safetensors", "--patients", "who.csv")
+    assert status == 2
+    assert "slide 'a' has no patient, or two" in one_line(err)
+
+
+def test_a_patient_key_that_no_slide_has_is_refused(run, files):
+    status, _, err = run(
+        "pretrain", "a.h5ad", "b.h5ad", "-o", "n.safetensors", "--recipe", "small", *TINY,
+        "--patient-key", "donr",
+    )  # fmt: skip
+    assert status == 2
+    assert "no slide has a column 'donr'" in one_line(err)
+
+
+def test_out_is_tried_before_the_work(run, files, monkeypatch):
+    monkeypatch.setattr("sagefm.pretrain.fit", lambda *_, **__: pytest.fail("trained in vain"))
+    status, _, err = run("pretrain", "a.h5ad", "-o", "a.h5ad/new.safetensors")
+    assert status == 2
+    assert "cannot be written" in one_line(err)
+
+
+def test_a_slide_that_would_lose_something_is_not_written_over(run, files, slide):
+    processed = slide.copy()
+    processed.layers["counts"] = processed.X.copy()
+    processed.X = processed.X.log1p() * 0.7
+    processed.write_h5ad("p.h5ad")
+    before = (files / "p.h5ad").read_bytes()
+    status, _, err = run("embed", "p.h5ad", "-m", "m.safetensors", "-o", "p.h5ad")
+    assert status == 2
+    assert "p.h5ad: is not written over" in one_line(err)
+    assert (files / "p.h5ad").read_bytes() == before
+    assert run("embed", "p.h5ad", "-m", "m.safetensors", "-o", "q.h5ad")[0] == 0
+
+
+@pytest.mark.parametrize("options", [["--device", "nonsense"], ["--device", "cuda:99"]])
+def test_a_device_that_is_not_there(run, files, options):
+    command = ["embed", "a.h5ad", "-m", "m.safetensors", "-o", "e.h5ad", *options]
+    status, _, err = run(*command)
+    assert status == 2
+    assert "is not on this machine" in one_line(err)
+
+
 SLEEPY_WRITE = """
 import os, sys, signal
 import anndata
@@ -275,5 +331,5 @@ def test_interrupting_training_keeps_the_best_epoch(files):
     )
     assert done.returncode == 0, done.stderr
     assert "the best epoch so far is kept" in done.stderr
-    assert pd.read_csv(files / "new.csv")["epoch"].tolist() == [0, 1, 2]
+    assert pd.read_csv(files / "new.csv")["epoch"].tolist() == [1, 2, 3]
     assert sagefm.SageFM.load(files / "new.safetensors").config.widths == (16, 8, 8, 8, 12)

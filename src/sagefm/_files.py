@@ -5,8 +5,28 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sagefm._errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def require_writable(path: str | Path) -> None:
+    """Refuse a path that nothing can be written to, before any work is done for it.
+
+    Raises
+    ------
+    InputError
+        `path` is a folder, or lies where nothing can be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the file to write, such as {path / 'out'}")
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise InputError(f"{path}: cannot be written in {place}; choose another place")
 
 
 @contextmanager
@@ -28,8 +48,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         The folder cannot be made or written to, or `path` is a folder.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name the file to write, such as {path / 'out'}")
+    require_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -52,3 +71,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_slide(slide: "AnnData", path: str | Path) -> None:
+    """Write a slide as .h5ad, beside `path` first.
+
+    Raises
+    ------
+    InputError
+        As :func:`replacing`.
+    """
+    with replacing(path) as beside:
+        slide.write_h5ad(beside)

@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sagefm._errors import InputError, logger
+from sagefm._files import replacing, require_writable, write_slide
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,7 +34,7 @@ Layer = Annotated[
 SlideKey = Annotated[
     str | None, typer.Option(help="obs column that tells slides apart inside one file.")
 ]
-Seed = Annotated[int, typer.Option(help="Source of all chance.")]
+Seed = Annotated[int, typer.Option(min=0, help="Source of all chance.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; the best there is if not given.")]
 Method = Literal["gmm", "kmeans", "leiden"]
 
@@ -66,8 +67,11 @@ def check(
     if errors:
         raise InputError(f"{slide}: {errors[0].message}")
     if loaded:
-        prepared = loaded.prepare(found, slide_key=slide_key)
         typer.echo(f"{'model':<16} {loaded}")
+        try:
+            prepared = loaded.prepare(found, slide_key=slide_key)
+        except InputError as error:
+            raise InputError(_placed(slide, error)) from error
         typer.echo(f"{'model genes':<16} {prepared.summary}")
 
 
@@ -84,13 +88,16 @@ def embed(
     import sagefm
 
     targets = _targets(slides, out)
+    for target in targets.values():
+        require_writable(target)
     loaded = sagefm.SageFM.load(model, device=device)
     failures = []
     for path, target in targets.items():
         try:
             slide = sagefm.read(path, layer=layer, slide_key=slide_key)
             sagefm.tl.embed(slide, loaded)
-            _write(slide, target)
+            _require_nothing_lost(path, target, slide)
+            write_slide(slide, target)
         except InputError as error:
             if len(targets) == 1:
                 raise InputError(_placed(path, error)) from error
@@ -101,7 +108,7 @@ def embed(
         typer.echo(f"{target}: {slide.n_obs:,} spots × {loaded.width}; {genes}")
     if failures:
         raise InputError(
-            f"{len(failures)} of {len(targets)} slides failed, the others are in {out}; "
+            f"{len(failures)} of {len(targets)} slides failed and are not in {out}; "
             f"the first: {failures[0]}"
         )
 
@@ -116,6 +123,7 @@ def domains(
     use_rep: Annotated[str, typer.Option(help="obsm key to cluster.")] = "X_sagefm",
     smooth: Annotated[int, typer.Option(min=0, help="Rounds of voting among neighbors.")] = 0,
     seed: Seed = 0,
+    layer: Layer = None,
     slide_key: SlideKey = None,
 ) -> None:
     """Find tissue domains in an embedded slide: writes .h5ad with obs["sagefm_domain"]."""
@@ -124,7 +132,7 @@ def domains(
     _require_suffix(out, [".h5ad"])
     if plot is not None:
         _require_suffix(plot, [".png", ".pdf", ".svg"])
-    found = sagefm.read(slide, slide_key=slide_key)
+    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
     try:
         sagefm.tl.domains(
             found, n_domains, method=method, use_rep=use_rep, smooth=smooth, seed=seed,
@@ -132,12 +140,12 @@ def domains(
         )  # fmt: skip
     except InputError as error:
         raise InputError(_placed(slide, error)) from error
-    _write(found, out)
-    sizes = found.obs["sagefm_domain"].value_counts()
-    typer.echo(f"{out}: " + ", ".join(f"domain {d}: {n:,} spots" for d, n in sizes.items()))
+    _require_nothing_lost(slide, out, found)
     if plot is not None:
         sagefm.pl.spatial(found, save=plot)
-        typer.echo(f"{plot}: picture")
+    write_slide(found, out)
+    sizes = found.obs["sagefm_domain"].value_counts()
+    typer.echo(f"{out}: " + ", ".join(f"domain {d}: {n:,} spots" for d, n in sizes.items()))
 
 
 @app.command()
@@ -157,7 +165,9 @@ def pretrain(
     patient_key: Annotated[
         str | None, typer.Option(help="obs column with the patient (data.patient_key).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Source of all chance (train.seed).")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Source of all chance (train.seed).")
+    ] = None,
     slide_key: SlideKey = None,
     device: Device = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it is there.")] = False,
@@ -166,13 +176,16 @@ def pretrain(
     import sagefm
 
     _require_suffix(out, [".safetensors"])
-    if out.exists() and not overwrite:
-        raise InputError(f"{out}: is there already; choose another name or add --overwrite")
+    table = _patients(patients) if patients else None
+    curve, picture = out.with_suffix(".csv"), out.with_suffix(".png")
+    for path in (out, curve, picture):
+        require_writable(path)
+        if path.exists() and (not overwrite or (patients and path.samefile(patients))):
+            raise InputError(f"{path}: is there already; choose another OUT, or add --overwrite")
     changes = list(overrides or [])
     changes += [f"data.patient_key='{patient_key}'"] if patient_key else []
     changes += [f"train.seed={seed}"] if seed is not None else []
     loaded = sagefm.pretrain.Recipe.load(recipe, changes)
-    table = _patients(patients) if patients else None
     names = _names(slides)
     read = {name: sagefm.read(path, slide_key=slide_key) for path, name in names.items()}
     watched = sys.stderr.isatty()
@@ -181,15 +194,15 @@ def pretrain(
         read, loaded, patients=table, slide_key=slide_key, device=device, progress=watched
     )
     result.model.save(out)
-    _write_table(result.history, out.with_suffix(".csv"))
-    sagefm.pl.training(result.history, save=out.with_suffix(".png"))
+    with replacing(curve) as beside:
+        result.history.to_csv(beside, index=False)
+    sagefm.pl.training(result.history, save=picture)
     told = result.model.provenance
     typer.echo(
         f"{out}: {result.model}; best epoch {told['best_epoch']} of {len(result.history)}, "
         f"validation loss {told['validation_loss']:.4f} "
         f"(neighbor mean {told['neighbor_mean_loss']:.4f}, "
-        f"gene mean {told['gene_mean_loss']:.4f}); curve in {out.with_suffix('.csv').name} "
-        f"and {out.with_suffix('.png').name}"
+        f"gene mean {told['gene_mean_loss']:.4f}); curve in {curve.name} and {picture.name}"
     )
 
 
@@ -268,7 +281,7 @@ def _tell_on_stderr() -> None:
 
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
-    logger.addHandler(handler)
+    logger.handlers = [handler]
     logger.propagate = False
 
 
@@ -281,7 +294,8 @@ def _spelled(value: object) -> str:
 
 def _placed(path: str, error: InputError) -> str:
     """Name the slide in an error, once."""
-    return str(error) if str(error).startswith(path) else f"{path}: {error}"
+    named = str(error).startswith((path, str(Path(path))))
+    return str(error) if named else f"{path}: {error}"
 
 
 def _names(slides: Sequence[str]) -> dict[str, str]:
@@ -304,9 +318,19 @@ def _targets(slides: Sequence[str], out: Path) -> dict[str, Path]:
     """Say where the result of each slide goes."""
     if out.suffix == ".h5ad" and len(slides) == 1:
         return {slides[0]: out}
-    if out.suffix == ".h5ad" or out.is_file():
-        raise InputError(f"{out}: name a folder for {len(slides)} slides, or a .h5ad file for one")
+    if out.suffix or out.is_file():
+        raise InputError(
+            f"{out}: name a folder for {len(slides)} slides (no suffix), or a .h5ad file for one"
+        )
     return {path: out / f"{name}.h5ad" for path, name in _names(slides).items()}
+
+
+def _require_nothing_lost(path: str, target: Path, slide: "AnnData") -> None:
+    """Refuse to write over a slide of which reading had to leave something out."""
+    told = slide.uns["sagefm"]["read"]["told"]
+    lost = next((line for line in told if "left out" in line), None)
+    if lost and target.exists() and Path(path).exists() and target.samefile(path):
+        raise InputError(f"{path}: is not written over, for {lost}; choose another OUT")
 
 
 def _require_suffix(path: Path, suffixes: Sequence[str]) -> None:
@@ -314,29 +338,22 @@ def _require_suffix(path: Path, suffixes: Sequence[str]) -> None:
         raise InputError(f"{path}: give it a name that ends with {' or '.join(suffixes)}")
 
 
-def _write(slide: "AnnData", path: Path) -> None:
-    from sagefm._files import replacing
-
-    with replacing(path) as beside:
-        slide.write_h5ad(beside)
-
-
-def _write_table(table: Any, path: Path) -> None:
-    from sagefm._files import replacing
-
-    with replacing(path) as beside:
-        table.to_csv(beside, index=False)
-
-
 def _patients(path: Path) -> dict[str, str]:
+    """Read a table of patients: slide → patient."""
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
     if not {"slide", "patient"} <= set(table.columns):
         raise InputError(
             f"{path}: has columns {', '.join(table.columns)}; it needs slide and patient"
+        )
+    table = table[["slide", "patient"]].drop_duplicates()
+    bad = table[table["slide"].duplicated() | (table["patient"].str.strip() == "")]
+    if len(bad):
+        raise InputError(
+            f"{path}: slide {bad['slide'].iloc[0]!r} has no patient, or two; give each slide one"
         )
     return dict(zip(table["slide"], table["patient"], strict=True))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import sagefm
-from sagefm._files import replacing
+from sagefm._files import replacing, write_slide
 from sagefm._keys import EMBEDDING
 from sagefm.evaluate import domain_recovery, pca
 from sagefm.pretrain import Recipe
@@ -44,7 +44,7 @@ def run(folder: str | Path = "demo", *, seed: int = 0, tell: Callable[[str], Non
     tell(f"1. simulating {_TRAINING_SLIDES + 1} slides of {_SPOTS:,} spots in {folder}/")
     slides = {f"patient_{i}": _patient(i, seed) for i in range(1, _TRAINING_SLIDES + 2)}
     for name, slide in slides.items():
-        _write(slide, folder / f"{name}.h5ad")
+        write_slide(slide, folder / f"{name}.h5ad")
     unseen_name, unseen = slides.popitem()
 
     tell("2. pretraining the small recipe on five patients (the fifth for validation)")
@@ -73,7 +73,7 @@ def run(folder: str | Path = "demo", *, seed: int = 0, tell: Callable[[str], Non
     }
     scores = domain_recovery(unseen, "domain", embeddings)
     _draw(unseen, embeddings, n_domains, seed, folder / "domains.png")
-    _write(unseen, folder / f"{unseen_name}.h5ad")
+    write_slide(unseen, folder / f"{unseen_name}.h5ad")
     with replacing(folder / "scores.csv") as beside:
         scores.to_csv(beside, index=False)
 
@@ -120,8 +120,3 @@ def _renamed(found: "pd.Series[str]", truth: "pd.Series[str]") -> "pd.Series[str
     return pd.Series(
         pd.Categorical(found.astype(str).map(names), truth.cat.categories), index=found.index
     )
-
-
-def _write(slide: "AnnData", path: Path) -> None:
-    with replacing(path) as beside:
-        slide.write_h5ad(beside)

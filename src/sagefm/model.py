@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from sagefm import __version__
 from sagefm._errors import InputError
+from sagefm._keys import GENE_IDS
 from sagefm.nn import NETWORKS, Network, SparseRows, build, checkpoint
 from sagefm.pp.counts import coordinates, counts, slide_codes
 from sagefm.pp.gene_lists import read_genes
@@ -135,7 +136,7 @@ class SageFM:
                 f"({', '.join(NETWORKS)}); upgrade sagefm"
             )
         network = _fill(path, weights, vocabulary, config)
-        return cls(network.to(_pick(device)), vocabulary, config, provenance)
+        return cls(network.to(pick_device(device)), vocabulary, config, provenance)
 
     @classmethod
     def from_published(
@@ -172,7 +173,7 @@ class SageFM:
             "checkpoint": facts,
             "sagefm": __version__,
         }
-        return cls(network.to(_pick(device)), vocabulary, config, provenance)
+        return cls(network.to(pick_device(device)), vocabulary, config, provenance)
 
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file (beside it first, then renamed).
@@ -192,7 +193,7 @@ class SageFM:
 
     def to(self, device: str) -> Self:
         """Move the network to a device."""
-        self.network.to(device)
+        self.network.to(pick_device(device))
         return self
 
     def prepare(
@@ -216,7 +217,7 @@ class SageFM:
             No raw counts, no coordinates, too few spots, or hardly a gene in common.
         """
         found = counts(slide, layer)
-        ids = found.var["gene_ids"].astype(str).tolist() if "gene_ids" in found.var else None
+        ids = found.var[GENE_IDS].astype(str).tolist() if GENE_IDS in found.var else None
         alignment = self.vocabulary.align(found.var.index.astype(str).tolist(), ids)
         expression = alignment.apply(found.matrix)
         np.log1p(expression.data, out=expression.data)
@@ -297,8 +298,22 @@ class SageFM:
         return result
 
 
-def _pick(device: str | None) -> str:
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+def pick_device(name: str | None) -> torch.device:
+    """Choose where to compute: CUDA if there is one, where no name is given.
+
+    Raises
+    ------
+    InputError
+        There is no such device on this machine.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {name!r}: is not on this machine; leave it out, or cpu"
+        ) from error
+    return device
 
 
 def _hidden_part(expression: csr_matrix, hidden: NDArray[np.bool_] | csr_matrix) -> csr_matrix:
@@ -331,5 +346,8 @@ def _fill(
                 f"and widths {config.widths} need {tuple(wanted.shape)}; "
                 "is this the gene list that belongs to the weights?"
             )
-    network.load_state_dict(weights, assign=True)
+    for name in network.state_dict():
+        if not torch.isfinite(weights[name]).all():
+            raise InputError(f"{path}: {name} has NaN or infinite weights; train the model again")
+    network.load_state_dict({name: weights[name].float() for name in weights}, assign=True)
     return network

@@ -425,3 +425,15 @@ def test_one_axes_for_several_colors_is_refused(slide):
     _, ax = plt.subplots()
     with pytest.raises(InputError, match="ax takes one panel, not 2"):
         sagefm.pl.spatial(slide, ["domain", "depth"], ax=ax)
+
+
+def test_several_slides_in_one_object_are_not_drawn_over_each_other():
+    both = ad.concat(
+        {name: simulate(60, seed=seed) for seed, name in enumerate("ab")},
+        label="sample", index_unique="-",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="draw one at a time"):
+        sagefm.pl.spatial(both, "domain")
+    panel = sagefm.pl.spatial(both[both.obs["sample"] == "a"].copy(), "domain")
+    assert len(panel.collections[0].get_offsets()) == 60
+    plt.close("all")

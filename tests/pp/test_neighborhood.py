@@ -48,6 +48,18 @@ def test_a_hexagonal_grid_has_two_rings_and_two_of_the_third():
     np.testing.assert_allclose(rings, [0] + [1] * 6 + [3**0.5] * 6 + [2] * 2, rtol=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1.0, 137.3, 200.0])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_ties_of_an_ideal_grid_go_by_row_whatever_rounding_does(scale, offset):
+    column, row = np.meshgrid(np.arange(24), np.arange(24))
+    column, row = (2 * column + row % 2).ravel(), row.ravel()
+    exact = (column[:, None] - column) ** 2 + 3 * (row[:, None] - row) ** 2  # integers
+    np.fill_diagonal(exact, -1)
+    expected = np.argsort(exact, axis=1, kind="stable")[:, :15]
+    coordinates = np.c_[column / 2, row * np.sqrt(3) / 2] * scale + offset
+    np.testing.assert_array_equal(nearest(coordinates), expected)
+
+
 def test_real_slides(shared):
     import anndata
 

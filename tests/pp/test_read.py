@@ -20,6 +20,7 @@ from tests.pp.folders import (
 )
 
 from sagefm import InputError, read
+from sagefm.pp.simulate import simulate
 
 real = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the real fixtures of shared/data are not here"
@@ -220,7 +221,7 @@ def test_shared_barcodes_are_named_by_slide(tmp_path):
     slide.write_h5ad(path)
     again = read(path)
     assert again.uns["sagefm"]["read"]["slide_key"] == "sample"
-    assert told(again) == ""
+    assert told(again) == told(slide)  # what was told first is kept
 
 
 def test_barcodes_of_their_own_stay(tmp_path):
@@ -362,3 +363,26 @@ def test_a_real_slide_comes_without_a_word(caplog):
     slide = read(SHARED / "slides" / "dlpfc_151673.h5ad")
     assert slide.shape == (3639, 8881)
     assert not caplog.records
+
+
+def test_changing_x_after_reading_leaves_the_layer_alone(tmp_path):
+    slide = simulate(40, seed=1)
+    slide.layers["counts"] = slide.X.copy()
+    slide.X = slide.X.log1p() * 0.7
+    slide.write_h5ad(tmp_path / "a.h5ad")
+    again = read(tmp_path / "a.h5ad")
+    np.log1p(again.X.data, out=again.X.data)
+    assert (again.layers["counts"] != slide.layers["counts"]).nnz == 0
+
+
+def test_where_a_slide_comes_from_survives_a_second_reading(tmp_path):
+    slide = simulate(40, seed=1)
+    slide.layers["counts"] = slide.X.copy()
+    slide.X = slide.X.log1p() * 0.7
+    slide.write_h5ad(tmp_path / "first.h5ad")
+    once = read(tmp_path / "first.h5ad")
+    once.write_h5ad(tmp_path / "second.h5ad")
+    entry = read(tmp_path / "second.h5ad").uns["sagefm"]["read"]
+    assert entry["source"] == str(tmp_path / "first.h5ad")
+    assert entry["counts"] == "layers['counts']"
+    assert entry["told"] == once.uns["sagefm"]["read"]["told"] != []

@@ -66,5 +66,5 @@ def test_a_missing_pixel_or_a_repeated_barcode_is_refused(tmp_path):
         read_positions(path)
     section.positions = section.positions.astype({"pxl_row_in_fullres": float})
     section.positions.loc[4, ["barcode", "pxl_row_in_fullres"]] = ["fine", np.inf]
-    with pytest.raises(InputError, match=r"no pixel position, or two, for 1 barcode \(fine\)"):
+    with pytest.raises(InputError, match=r"no position, or two, for 1 barcode \(fine\)"):
         read_positions(write_positions(path, section, headed=True))

@@ -36,8 +36,9 @@ class PublishedNetwork(nn.Module):
 
 
 def nearest_spots(coordinates, k=15):
-    """Center first, then by exact Euclidean distance, ties by row number."""
+    """Center first, then by Euclidean distance, ties (to rounding) by row number."""
     distances = ((coordinates[:, None] - coordinates[None]) ** 2).sum(-1)
+    distances = np.round(distances / distances[distances > 0].min(initial=1e12), 9)
     np.fill_diagonal(distances, -1)
     return np.argsort(distances, axis=1, kind="stable")[:, :k]
 

@@ -54,7 +54,10 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     if _HEADER not in metadata:
         raise InputError(f"{path}: has no sagefm header; it is the weights of some other model")
-    header = json.loads(metadata[_HEADER])
+    try:
+        header = dict(json.loads(metadata[_HEADER]))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: its header is damaged ({error}); copy it again") from error
     if header.get("format") != _FORMAT:
         raise InputError(
             f"{path}: has format {header.get('format')}, this version reads {_FORMAT}; "
@@ -123,6 +126,10 @@ def _rename(path: str | Path, state: dict[str, Any]) -> dict[str, Tensor]:
             f"{path}: its layers are not those of the published network (see {odd[0]}); "
             "only that network can be converted"
         )
+    matrices = {theirs for theirs in names if theirs.endswith("weight")}
+    for theirs, tensor in state.items():
+        if not isinstance(tensor, Tensor) or tensor.ndim != 1 + (theirs in matrices):
+            raise InputError(f"{path}: {theirs} is no layer of a network; get the file again")
     weights = {ours: state[theirs].float() for theirs, ours in names.items()}
     weights["first"] = weights["first"].T.contiguous()
     return weights

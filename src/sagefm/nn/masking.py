@@ -10,7 +10,7 @@ def draw_masks(n_spots: int, n_genes: int, fraction: float, generator: torch.Gen
     Parameters
     ----------
     fraction
-        Share of the genes to hide (0.3 in the paper), rounded to a whole number of genes.
+        Share of the genes to hide (0.3 in the paper), rounded to a whole number, one at least.
     generator
         Source of chance; it decides the device.
 
@@ -18,9 +18,7 @@ def draw_masks(n_spots: int, n_genes: int, fraction: float, generator: torch.Gen
     -------
     Spots × genes boolean, true where hidden.
     """
-    n_hidden = round(fraction * n_genes)
-    if n_hidden == 0:
-        return torch.zeros(n_spots, n_genes, dtype=torch.bool, device=generator.device)
+    n_hidden = max(1, round(fraction * n_genes))
     # Integers rather than floats: twice as fast to select from, and ties are as good as absent.
     draws = torch.empty(n_spots, n_genes, dtype=torch.int32, device=generator.device)
     draws.random_(generator=generator)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError
 from sagefm._keys import DOMAIN
 from sagefm.pl._style import COLUMN, colors, finish, journal
-from sagefm.pp.counts import coordinates, few, libraries
+from sagefm.pp.counts import coordinates, few, libraries, slide_codes
 from sagefm.pp.neighborhood import nearest
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def spatial(
     ------
     InputError
         `color` is neither a column nor a gene, there are not as many titles or axes as colors or
-        fewer colors in the palette than categories, or the slide has no coordinates.
+        fewer colors in the palette than categories, the slide has no coordinates, or the object
+        holds several slides.
     """
     names = [color] if isinstance(color, str) else list(color)
     titles = names if title is None else [title] if isinstance(title, str) else list(title)
@@ -84,6 +85,7 @@ def spatial(
         raise InputError(f"{len(titles)} titles for {len(names)} panels; name one for each color")
     if ax is not None and len(names) > 1:
         raise InputError(f"ax takes one panel, not {len(names)}; draw one color at a time on it")
+    _require_one_slide(slide)
     points = coordinates(slide)
     values = [_values(slide, name, layer) for name in names]
     shades = [_shades(slide, *pair, palette) for pair in zip(names, values, strict=True)]
@@ -110,6 +112,18 @@ def spatial(
             panel.set_title(heading)
         finish(axes, show, save)
     return axes[0] if isinstance(color, str) else axes
+
+
+def _require_one_slide(slide: "AnnData") -> None:
+    try:
+        several = len(np.unique(slide_codes(slide))) > 1
+    except InputError:
+        several = True
+    if several:
+        raise InputError(
+            "several slides in one object cannot share a picture; draw one at a time, such as "
+            "slide[slide.obs['sample'] == 'a']"
+        )
 
 
 def _values(slide: "AnnData", name: str, layer: str | None) -> "pd.Series[Any]":

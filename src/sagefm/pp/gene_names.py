@@ -23,7 +23,7 @@ class GeneNames:
     id_of_symbol: dict[str, str] = field(default_factory=dict)
     """Ensembl id of an approved symbol."""
     symbol_of_alias: dict[str, str] = field(default_factory=dict)
-    """Approved symbol of a previous symbol or alias, only where it means one gene."""
+    """Approved symbol of a previous symbol or alias, only where it can mean no other gene."""
 
 
 def known_gene_names() -> GeneNames:
@@ -48,28 +48,36 @@ def _read(folder: Path) -> GeneNames:
     import pandas as pd
 
     id_of_symbol: dict[str, str] = {}
-    alias_of: list[tuple[str, str]] = []
+    meanings: dict[str, set[str]] = {}
     if (folder / _HGNC).exists():
         table = pd.read_csv(folder / _HGNC, sep="\t", dtype=str, keep_default_na=False)
         id_of_symbol = dict(zip(table["symbol"], table["ensembl_gene_id"], strict=True))
         for earlier in ("prev_symbol", "alias_symbol"):
             for symbol, names in zip(table["symbol"], table[earlier], strict=True):
-                alias_of += [(name, symbol) for name in names.split("|") if name]
+                for name in filter(None, names.split("|")):
+                    meanings.setdefault(name, set()).add(symbol)
     if (folder / _FEATURES).exists():
         table = pd.read_csv(folder / _FEATURES, dtype=str, keep_default_na=False)
         for symbol, ensembl in zip(table["symbol"], table["ensembl_id"], strict=True):
             id_of_symbol.setdefault(symbol, ensembl)
     if (folder / _ALIASES).exists():
         table = pd.read_csv(folder / _ALIASES, dtype=str, keep_default_na=False)
-        alias_of += zip(table["previous_or_alias"], table["approved"], strict=True)
-    return GeneNames({s: e for s, e in id_of_symbol.items() if e}, _unambiguous(alias_of))
+        for name, symbol in zip(table["previous_or_alias"], table["approved"], strict=True):
+            meanings.setdefault(name, set()).add(symbol)
+    return GeneNames({s: e for s, e in id_of_symbol.items() if e}, _sure(meanings, id_of_symbol))
 
 
-def _unambiguous(alias_of: list[tuple[str, str]]) -> dict[str, str]:
-    meanings: dict[str, set[str]] = {}
-    for alias, symbol in alias_of:
-        meanings.setdefault(alias, set()).add(symbol)
-    return {alias: min(symbols) for alias, symbols in meanings.items() if len(symbols) == 1}
+def _sure(meanings: dict[str, set[str]], id_of_symbol: dict[str, str]) -> dict[str, str]:
+    """Keep the aliases that mean one gene and are not the name of another gene today."""
+    approved = set().union(*meanings.values())
+    return {
+        alias: symbol
+        for alias, symbols in meanings.items()
+        for symbol in symbols
+        if len(symbols) == 1
+        and alias not in approved
+        and not (alias in id_of_symbol and symbol in id_of_symbol)  # two genes side by side
+    }
 
 
 def bare_id(name: str) -> str:

@@ -11,8 +11,11 @@ from sagefm._errors import InputError
 
 _SPARE = 17
 """Candidates asked for beyond k, so that almost every group of ties is seen whole at once."""
-_CHUNK = 65_536
-"""Spots per query, so that the candidates of a large slide never stand in memory together."""
+_AT_ONCE = 2_000_000
+"""Candidates that stand in memory together."""
+_SAME = 1e-9
+"""Squared distances that differ by less than this share of the largest are the same: on an ideal
+grid, whose rows lie √3/2 apart, ties differ by rounding."""
 
 
 def nearest(
@@ -20,9 +23,10 @@ def nearest(
 ) -> NDArray[np.int64]:
     """Find the nearest spots of every spot: exact, within its slide, the spot itself first.
 
-    Distances are Euclidean in float64. Where spots are equally far, the one that stands earlier in
-    the slide comes first. (On the hexagonal grid of Visium the 14 neighbors are the 6 of the first
-    ring, the 6 of the second and 2 of the 6 at twice the pitch: those 2 are always such a tie.)
+    Distances are Euclidean in float64. Where spots are equally far, to rounding, the one that
+    stands earlier in the slide comes first. (On the hexagonal grid of Visium the 14 neighbors are
+    the 6 of the first ring, the 6 of the second and 2 of the 6 at twice the pitch: those 2 are
+    always such a tie.)
 
     Parameters
     ----------
@@ -63,15 +67,17 @@ def nearest(
 def _nearest_on_one_slide(points: NDArray[np.float64], k: int) -> NDArray[np.int64]:
     tree = cKDTree(points)
     found = np.empty((len(points), k), dtype=np.int64)
-    for start in range(0, len(points), _CHUNK):
-        todo = np.arange(start, min(start + _CHUNK, len(points)))
-        n_candidates = k + _SPARE
-        while len(todo):
-            n_candidates = min(n_candidates, len(points))
-            rows, complete = _rank_candidates(tree, points, todo, k, n_candidates)
-            found[todo[complete]] = rows[complete]
-            todo = todo[~complete]
-            n_candidates *= 2
+    todo = np.arange(len(points))
+    n_candidates = k + _SPARE
+    while len(todo):
+        n_candidates = min(n_candidates, len(points))
+        incomplete = []
+        for centers in np.array_split(todo, -(-len(todo) * n_candidates // _AT_ONCE)):
+            rows, complete = _rank_candidates(tree, points, centers, k, n_candidates)
+            found[centers[complete]] = rows[complete]
+            incomplete.append(centers[~complete])
+        todo = np.concatenate(incomplete)
+        n_candidates *= 2
     return found
 
 
@@ -88,13 +94,17 @@ def _rank_candidates(
     """
     candidates = np.sort(tree.query(points[centers], n_candidates, workers=-1)[1], axis=1)
     offsets = points[candidates] - points[centers][:, None]
-    distances = (offsets**2).sum(axis=2)
-    farthest = distances.max(axis=1)
-    distances[candidates == centers[:, None]] = -1.0  # the center leads, also among twins
-    ranks = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    kth = np.take_along_axis(distances, ranks[:, -1:], axis=1)[:, 0]
-    # The tree compares rounded distances: a spot it left out may be nearer by that rounding.
-    complete = (kth < farthest * (1 - 1e-12)) | (n_candidates == len(points))
+    squared = (offsets**2).sum(axis=2)
+    squared[candidates == centers[:, None]] = -1.0  # the center leads, also among twins
+    order = np.argsort(squared, axis=1, kind="stable")
+    candidates = np.take_along_axis(candidates, order, axis=1)
+    squared = np.take_along_axis(squared, order, axis=1)
+    same = _SAME * squared[:, k - 1 : k]
+    group = np.cumsum(np.diff(squared, axis=1, prepend=squared[:, :1]) > same, axis=1)
+    ranks = np.argsort(group * len(points) + candidates, axis=1)[:, :k]
+    # A spot that the tree left out is at least as far as the last candidate, to rounding.
+    beyond = squared[:, -1] > squared[:, k - 1] * (1 + 2 * _SAME)
+    complete = beyond | (n_candidates == len(points))
     return np.take_along_axis(candidates, ranks, axis=1), complete
 
 

@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
@@ -227,18 +228,24 @@ def _with_counts(slide: AnnData, found: Counts, told: list[str]) -> AnnData:
     if found.matrix.shape == slide.shape and (
         found.where != "raw" or slide.raw.var_names.equals(slide.var_names)
     ):
-        slide.X, slide.var = found.matrix, found.var
+        slide.X, slide.var = _own(found), found.var
         return slide
     lost = [
         *(f"layers['{key}']" for key in slide.layers),
         *(f"varm['{key}']" for key in slide.varm),
         *(f"varp['{key}']" for key in slide.varp),
+        *(f"var['{key}']" for key in slide.var if key not in found.var),
         *(["raw"] if slide.raw is not None else []),
     ]
     if lost:
         told.append(f"the genes are no longer those of the file, left out: {few(lost, 20)}")
     kept = {name: dict(getattr(slide, name)) for name in ("obsm", "obsp", "uns")}
-    return AnnData(found.matrix, obs=slide.obs, var=found.var, **kept)
+    return AnnData(_own(found), obs=slide.obs, var=found.var, **kept)
+
+
+def _own(found: Counts) -> csr_matrix:
+    """Give X counts of its own, that no change of X can carry to the layer they come from."""
+    return found.matrix if found.where == "X" else found.matrix.copy()
 
 
 def _fill_coordinates(slide: AnnData, told: list[str]) -> None:
@@ -263,15 +270,16 @@ def _judge(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
 
 
 def _record(slide: AnnData, path: Path, where: str, key: str | None, told: list[str]) -> None:
+    """Keep where a slide comes from; of a slide that was read before, where it came from first."""
     from sagefm import __version__
 
-    slide.uns[_keys.PROVENANCE] = {
-        **slide.uns.get(_keys.PROVENANCE, {}),
-        "read": {
-            "source": path.name if path.is_file() else str(path),
-            "counts": where,
-            "slide_key": key or "",
-            "told": told,
-            "version": __version__,
-        },
+    entries = slide.uns.get(_keys.PROVENANCE, {})
+    before = entries.get("read", {})
+    entry = {
+        "source": before.get("source", str(path.resolve())),
+        "counts": before.get("counts", where),
+        "slide_key": key or "",
+        "told": list(dict.fromkeys([*before.get("told", []), *told])),
+        "version": __version__,
     }
+    slide.uns[_keys.PROVENANCE] = {**entries, "read": entry}

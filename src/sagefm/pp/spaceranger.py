@@ -193,6 +193,8 @@ def _no_matrix(path: Path) -> str:
 
 
 def _is_slide(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False  # what a killed run left
     if path.name.endswith((".h5ad", ".zarr")):
         return True
     places = path, path / "outs"

@@ -109,11 +109,10 @@ def read_positions(path: Path) -> pd.DataFrame:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(unreadable(path.name, error)) from error
-    pixels = table[["pxl_row_in_fullres", "pxl_col_in_fullres"]]
-    wrong = table.index[table.index.duplicated() | ~np.isfinite(pixels).all(axis=1)]
+    wrong = table.index[table.index.duplicated() | ~np.isfinite(table).all(axis=1)]
     if len(wrong):
         raise InputError(
-            f"{path.name} has no pixel position, or two, for {numbered(len(wrong), 'barcode')} "
+            f"{path.name} has no position, or two, for {numbered(len(wrong), 'barcode')} "
             f"({few(wrong)}); mend those lines"
         )
     return table

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
+from sagefm.pp.counts import few
 from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names, looks_like_mouse
 
 MINIMUM_SHARE = 0.1
@@ -30,7 +31,8 @@ class Vocabulary:
     symbols
         Gene symbols, in the order of the model's inputs and outputs, each once.
     ensembl
-        Their Ensembl ids without version, empty where not known.
+        Their Ensembl ids without version, empty where not known; where none are given, genes that
+        are named by their Ensembl id have it.
 
     Raises
     ------
@@ -45,14 +47,15 @@ class Vocabulary:
         if not self.symbols:
             raise InputError("the vocabulary is empty; give one gene symbol per line")
         if not self.ensembl:
-            object.__setattr__(self, "ensembl", ("",) * len(self.symbols))
+            ids = tuple(bare_id(s) if s.startswith("ENSG") else "" for s in self.symbols)
+            object.__setattr__(self, "ensembl", ids)
         if len(self.ensembl) != len(self.symbols):
             raise InputError(
                 f"the vocabulary has {len(self.symbols)} symbols, but {len(self.ensembl)} ids"
             )
         if len(self.index) < len(self.symbols):
             twice = [s for i, s in enumerate(self.symbols) if self.index[s] != i]
-            raise InputError(f"the vocabulary names {_few(twice)} more than once; keep one of each")
+            raise InputError(f"the vocabulary names {few(twice)} more than once; keep one of each")
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -72,7 +75,7 @@ class Vocabulary:
             The file is missing, is not text, is empty or names a gene twice.
         """
         try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
+            lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         except UnicodeDecodeError as error:
@@ -269,8 +272,4 @@ class Alignment:
                 "these are Ensembl ids and the model has only symbols: put the symbols into "
                 "var_names, or set SAGEFM_GENES to a folder with hgnc_complete_set.txt"
             )
-        return f"are these human gene symbols ({_few(self.names)})? Put symbols into var_names"
-
-
-def _few(names: Sequence[str], n: int = 3) -> str:
-    return ", ".join(names[:n]) + (", …" if len(names) > n else "")
+        return f"are these human gene symbols ({few(self.names)})? Put symbols into var_names"

@@ -4,6 +4,7 @@ import logging
 import platform
 import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +16,16 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
-from sagefm.model import Config, SageFM
-from sagefm.pp.counts import coordinates
+from sagefm.model import Config, SageFM, pick_device
+from sagefm.pp.counts import coordinates, few
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pretrain.module import Pretraining
-from sagefm.pretrain.recipe import Recipe
+from sagefm.pretrain.recipe import DataTable, Recipe
 from sagefm.pretrain.reference import reference_losses
 from sagefm.pretrain.split import end_of_slide, hold_out, most_detected, patients_of
 from sagefm.pretrain.spots import Shuffled, Spots
@@ -84,6 +86,7 @@ def fit(
         A slide cannot be used, or the split leaves nothing to train or to validate on.
     """
     recipe = recipe or Recipe()
+    where = pick_device(device)
     if not slides:
         raise InputError("no slides to train on; name at least one")
     held = _held_out(slides, recipe, patients)
@@ -91,7 +94,7 @@ def fit(
     config = Config(recipe.network.name, tuple(recipe.network.widths))
     model = SageFM.new(vocabulary, config, seed=recipe.train.seed)
     spots = Spots.of([_prepare(model, name, slides[name], slide_key) for name in slides])
-    history = _train(model, spots, np.concatenate(list(held.values())), recipe, device, progress)
+    history = _train(model, spots, np.concatenate(list(held.values())), recipe, where, progress)
     best = history.iloc[int(history["validation_loss"].argmin())]
     model.provenance = {
         "weights": "pretrained",
@@ -114,6 +117,8 @@ def _held_out(
     slides: Mapping[str, "AnnData"], recipe: Recipe, table: Mapping[str, str] | None
 ) -> dict[str, NDArray[np.bool_]]:
     """Choose the validation spots of each slide."""
+    if table is None:
+        _tell_without_patients(slides, recipe.data.patient_key)
     owners = [patients_of(name, slides[name], recipe.data.patient_key, table) for name in slides]
     held = hold_out(np.concatenate(owners), recipe.data.validation, recipe.train.seed)
     by_slide = np.split(held, np.cumsum([len(o) for o in owners])[:-1])
@@ -126,6 +131,18 @@ def _held_out(
         )
         by_slide = [end_of_slide(coordinates(slide), share) for slide in slides.values()]
     return dict(zip(slides, by_slide, strict=True))
+
+
+def _tell_without_patients(slides: Mapping[str, "AnnData"], key: str) -> None:
+    """Say which slides do not name their patient: two of one patient would stand on both sides."""
+    lacking = [name for name, slide in slides.items() if key not in slide.obs]
+    if lacking and key != DataTable().patient_key and len(lacking) == len(slides):
+        raise InputError(f"no slide has a column {key!r} in obs; name the one with the patients")
+    if lacking:
+        logger.warning(
+            "%d of %d slides have no obs column %r and count as a patient each (%s)",
+            len(lacking), len(slides), key, few(lacking),
+        )  # fmt: skip
 
 
 def _vocabulary(
@@ -148,7 +165,7 @@ def _train(
     spots: Spots,
     held: NDArray[np.bool_],
     recipe: Recipe,
-    device: str | None,
+    device: torch.device,
     progress: bool,
 ) -> pd.DataFrame:
     """Train the network of `model` in place, up to its best epoch, and tell how it went."""
@@ -163,10 +180,11 @@ def _train(
     with tempfile.TemporaryDirectory() as folder, _quiet_lightning():
         best = ModelCheckpoint(folder, monitor="validation_loss", save_weights_only=True)
         stopping = EarlyStopping("validation_loss", patience=settings.patience)
-        callbacks = [history, best, stopping, _StopOnInterrupt()]
+        callbacks = [history, best, stopping]
         trainer = L.Trainer(
-            accelerator=_accelerator(device),
-            devices=1,
+            accelerator=device.type,
+            devices=1 if device.type == "cpu" else [device.index or 0],
+            plugins=[LightningEnvironment()],  # one process, also inside a Slurm job
             max_epochs=settings.max_epochs,
             callbacks=[*callbacks, RichProgressBar()] if progress else callbacks,
             enable_progress_bar=progress,
@@ -174,18 +192,15 @@ def _train(
             logger=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(module, train_batches, validation_batches)
-        if not history.rows:
-            raise InputError("training was stopped before its first epoch ended: nothing to save")
+        with _stopping_on_interrupt(trainer):
+            trainer.fit(module, train_batches, validation_batches)
+        if not any(np.isfinite(row["validation_loss"]) for row in history.rows):
+            raise InputError(
+                "training diverged: the loss is not finite in any epoch; lower train.learning_rate"
+            )
         module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
     references = reference_losses(module.eval().cpu(), gene_mean, validation_batches)
     return pd.DataFrame(history.rows).assign(**references)
-
-
-def _accelerator(device: str | None) -> str:
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device).type
 
 
 class _History(Callback):
@@ -197,7 +212,7 @@ class _History(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = trainer.callback_metrics  # also of an epoch cut short: validation runs on a stop
         row = {
-            "epoch": trainer.current_epoch,
+            "epoch": trainer.current_epoch + 1,
             "train_loss": float(metrics["train_loss"]),
             "validation_loss": float(metrics["validation_loss"]),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
@@ -206,23 +221,25 @@ class _History(Callback):
         logger.info("epoch %(epoch)d: validation loss %(validation_loss).4f", row)
 
 
-class _StopOnInterrupt(Callback):
-    """Let Ctrl-C end training after the running batch, so that the best epoch is kept."""
+@contextmanager
+def _stopping_on_interrupt(trainer: L.Trainer) -> Iterator[None]:
+    """Let Ctrl-C end training after the running batch, and a second one at once."""
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        def stop(*_: Any) -> None:
-            logger.warning("stopping: the best epoch so far is kept")
-            trainer.should_stop = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one ends at once
+    def stop(*_: Any) -> None:
+        logger.warning("stopping: the best epoch so far is kept")
+        trainer.should_stop = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-        try:
-            self._before = signal.signal(signal.SIGINT, stop)
-        except ValueError:  # not in the main thread, where nobody presses Ctrl-C
-            self._before = None
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread alone
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except SystemExit as error:  # how Lightning ends after a second Ctrl-C
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -35,9 +35,10 @@ class Pretraining(L.LightningModule):
     def masks(self, batch: Batch, *stage: int) -> Tensor:
         """Draw the masks of a batch: centers × genes."""
         seed = np.random.SeedSequence([self.settings.seed, *stage]).generate_state(1)[0]
-        generator = torch.Generator(self.device).manual_seed(int(seed))
+        generator = torch.Generator().manual_seed(int(seed))
         n_spots, n_genes = batch.centers.shape
-        return draw_masks(n_spots, n_genes, self.settings.mask_fraction, generator)
+        masks = draw_masks(n_spots, n_genes, self.settings.mask_fraction, generator)
+        return masks.to(batch.centers.device)  # drawn on the CPU: the same whatever the device
 
     def validation_masks(self, batch: Batch, batch_idx: int) -> Tensor:
         """Draw the masks of a validation batch, the same in every epoch."""

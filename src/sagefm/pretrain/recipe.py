@@ -54,7 +54,7 @@ class TrainTable(_Table):
     max_epochs: _Count = 200
     patience: _Count = 10
     """Epochs without a better validation loss before training ends."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Recipe(_Table):

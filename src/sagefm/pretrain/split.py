@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
+from sagefm._keys import GENE_IDS
 from sagefm.pp.counts import counts
-from sagefm.pp.gene_names import bare_id
+from sagefm.pp.gene_names import bare_id, known_gene_names
 from sagefm.pp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def most_detected(
 ) -> Vocabulary:
     """Make a vocabulary of the genes that are detected in the most spots.
 
-    Ensembl ids come from the slides and from what is known about gene names.
+    Ensembl ids come from the slides and from what is known about gene names; a slide whose genes
+    are named by Ensembl id is counted under their symbols where those are known.
 
     Parameters
     ----------
@@ -32,17 +34,19 @@ def most_detected(
     n_genes
         How many genes to keep; all that are detected, where there are fewer (told).
     """
+    symbol_of = {ensembl: symbol for symbol, ensembl in known_gene_names().id_of_symbol.items()}
     detected: Counter[str] = Counter()
     ensembl: dict[str, str] = {}
     for slide, rows in zip(slides, spots, strict=True):
         found = counts(slide)
-        names = found.var.index.astype(str)
-        spots_with = np.bincount(found.matrix[rows].indices, minlength=len(names))
+        names = [symbol_of.get(bare_id(name), name) for name in found.var.index.astype(str)]
+        spots_with = np.bincount((found.matrix[rows] > 0).indices, minlength=len(names))
         for name, n in zip(names, spots_with.tolist(), strict=True):
             detected[name] += n
-        if "gene_ids" in found.var:
-            for name, ids in zip(names, found.var["gene_ids"].astype(str), strict=True):
-                ensembl.setdefault(name, ids.split(";")[0])  # several where twins were summed
+        if GENE_IDS in found.var:
+            for name, ids in zip(names, found.var[GENE_IDS].astype(str), strict=True):
+                if ids.startswith("ENSG"):
+                    ensembl.setdefault(name, ids.split(";")[0])  # several where twins were summed
     ranked = sorted((g for g in detected if detected[g]), key=lambda gene: (-detected[gene], gene))
     if len(ranked) < n_genes:
         logger.warning(
@@ -51,7 +55,8 @@ def most_detected(
             n_genes,
         )
     chosen = tuple(ranked[:n_genes])
-    ensembl_ids = tuple(bare_id(ensembl.get(gene, "")) for gene in chosen)
+    own = {gene: gene for gene in chosen if gene.startswith("ENSG")}
+    ensembl_ids = tuple(bare_id(ensembl.get(gene, own.get(gene, ""))) for gene in chosen)
     return Vocabulary(chosen, ensembl_ids).with_known_ids()
 
 
@@ -131,5 +136,7 @@ def hold_out(
 
 def end_of_slide(coordinates: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
     """Hold out the spots at the right end of a slide: what is left to do with one patient only."""
-    x = coordinates[:, 0]
-    return np.asarray(x > np.quantile(x, 1 - share))
+    n_held = max(1, round(share * len(coordinates)))
+    held = np.zeros(len(coordinates), dtype=bool)
+    held[np.argsort(coordinates[:, 0], kind="stable")[-n_held:]] = True
+    return held
