@@ -119,6 +119,12 @@ def test_check_refuses_what_is_wrong(run, files, slide):
     assert status == 2
     assert "bad.h5ad: X holds values" in one_line(err)
     assert "log-normalized" in err
+    del bad.obsm["spatial"]
+    bad.write_h5ad("worse.h5ad")
+    status, out, _ = run("check", "worse.h5ad")
+    assert status == 2
+    assert "log-normalized" in out
+    assert "no coordinates" in out
 
 
 def test_embed_one_slide(run, files, model, slide):

@@ -13,6 +13,8 @@ from sagefm._files import replacing, require_writable, write_slide
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sagefm.pp import Finding
+
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,16 +55,21 @@ def check(
 
     loaded = sagefm.SageFM.load(model, device="cpu") if model else None
     logger.setLevel("ERROR")  # what reading tells is printed below, with the rest
-    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    size = loaded.config.n_neighbors if loaded else 15
+    try:
+        found = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    except InputError:  # say all that is wrong with it, not only what stopped the reading
+        _echo_findings(
+            sagefm.pp.check(sagefm.pp.open_slide(slide), layer=layer, slide_key=slide_key)
+        )
+        raise
     for name, value in sagefm.pp.summarize(found).items():
         typer.echo(f"{name.replace('_', ' '):<16} {_spelled(value)}")
+    size = loaded.config.n_neighbors if loaded else 15
     findings = sagefm.pp.check(found, slide_key=slide_key, n_neighbors=size)
     told = found.uns["sagefm"]["read"]["told"]
     for line in [t for t in told if t not in {finding.message for finding in findings}]:
         typer.echo(f"{'told':<16} {line}")
-    for finding in findings:
-        typer.echo(f"{finding.level:<16} {finding.message}")
+    _echo_findings(findings)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         raise InputError(f"{slide}: {errors[0].message}")
@@ -283,6 +290,11 @@ def _tell_on_stderr() -> None:
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     logger.handlers = [handler]
     logger.propagate = False
+
+
+def _echo_findings(findings: "Sequence[Finding]") -> None:
+    for finding in findings:
+        typer.echo(f"{finding.level:<16} {finding.message}")
 
 
 def _spelled(value: object) -> str:

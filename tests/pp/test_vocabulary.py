@@ -118,7 +118,7 @@ MANY = Vocabulary(tuple(f"GENE{i}" for i in range(2000)))
             "Ensembl ids and the model has only symbols.*SAGEFM",
         ),
         ([f"probe_{i}" for i in range(50)], r"are these human gene symbols \(probe_0"),
-        ([f"GENE{i}" for i in range(99)], "matched 99 of 2,000"),
+        ([f"GENE{i}" for i in range(99)], "matched 99 of 2,000.*use a model of the genes it has"),
     ],
 )
 def test_too_poor_an_alignment_is_refused_with_the_remedy(genes, remedy):

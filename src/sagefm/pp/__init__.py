@@ -2,7 +2,7 @@
 
 from sagefm.pp.check import Finding, check, summarize
 from sagefm.pp.neighborhood import average, nearest
-from sagefm.pp.read import read
+from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Alignment, Vocabulary
 
@@ -13,6 +13,7 @@ __all__ = [
     "average",
     "check",
     "nearest",
+    "open_slide",
     "read",
     "simulate",
     "summarize",

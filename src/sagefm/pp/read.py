@@ -105,6 +105,26 @@ def read(
     return slide
 
 
+def open_slide(path: str | os.PathLike[str]) -> AnnData:
+    """Open a slide as it lies in its file, faults and all: for :func:`sagefm.pp.check`.
+
+    Parameters
+    ----------
+    path
+        As for :func:`read`.
+
+    Raises
+    ------
+    InputError
+        There is no such slide, or it cannot be opened.
+    """
+    path = Path(path)
+    try:
+        return _open(path, [])[0]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def _open(path: Path, told: list[str]) -> tuple[AnnData, str]:
     """Read what is at a path as it is; and the name of the matrix where that is a file."""
     name = path.name.lower()

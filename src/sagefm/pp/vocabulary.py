@@ -267,6 +267,8 @@ class Alignment:
     def _remedy(self) -> str:
         if looks_like_mouse(self.names):
             return "these look like mouse genes: map them to their human orthologs first"
+        if self.n_matched > len(self.names) / 10:
+            return "the slide lacks most of the model's genes: use a model of the genes it has"
         if sum(name.startswith("ENSG") for name in self.names) > len(self.names) / 2:
             return (
                 "these are Ensembl ids and the model has only symbols: put the symbols into "
