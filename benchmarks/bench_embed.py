@@ -39,14 +39,7 @@ def published():
     from reference import published as oracle
 
     model, prepared = inputs()
-    network = oracle.PublishedNetwork(len(model.vocabulary))
-    ours = model.network.state_dict()
-    names = {"conv1.lin.weight": ours["first"].T, "conv1.bias": ours["first_bias"]}
-    for layer in range(4):
-        names[f"conv{layer + 2}.lin.weight"] = ours[f"encoder.{layer}.weight"]
-        names[f"conv{layer + 2}.bias"] = ours[f"encoder.{layer}.bias"]
-    names |= {f"fc_gene.{part}": ours[f"decoder.{part}"] for part in ("weight", "bias")}
-    network.load_state_dict(names)
+    network = oracle.of_ours(model.network.state_dict())
     del model
 
     embedding, seconds_of_building = [], 0.0

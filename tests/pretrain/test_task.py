@@ -21,18 +21,6 @@ def task(slide, model):
     return prepared, Spots.of([prepared]), module
 
 
-def as_oracle(network, n_genes):
-    oracle = published.PublishedNetwork(n_genes, WIDTHS)
-    state = network.state_dict()
-    names = {"conv1.lin.weight": state["first"].T, "conv1.bias": state["first_bias"]}
-    for layer in range(4):
-        names[f"conv{layer + 2}.lin.weight"] = state[f"encoder.{layer}.weight"]
-        names[f"conv{layer + 2}.bias"] = state[f"encoder.{layer}.bias"]
-    names |= {f"fc_gene.{part}": state[f"decoder.{part}"] for part in ("weight", "bias")}
-    oracle.load_state_dict(names)
-    return oracle
-
-
 def test_loss_and_gradients_are_those_of_the_oracle(task):
     prepared, spots, module = task
     centers = [3, 77, 150, 4, 5, 199]
@@ -42,7 +30,7 @@ def test_loss_and_gradients_are_those_of_the_oracle(task):
     loss = module.loss(batch, masks)
     loss.backward()
 
-    oracle = as_oracle(module.network, masks.shape[1])
+    oracle = published.of_ours(module.network.state_dict(), WIDTHS)
     hidden = np.zeros(prepared.expression.shape, dtype=bool)
     hidden[: len(centers)] = masks.numpy()
     graphs = published.subgraphs(prepared.expression, prepared.neighbors[centers], hidden)

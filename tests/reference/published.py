@@ -35,6 +35,18 @@ class PublishedNetwork(nn.Module):
         return torch.relu(self.fc_gene(self.embed(x, edge_index)))
 
 
+def of_ours(state, widths=(1024, 512, 512, 512, 1024)):
+    """Make the network with the weights of one of ours, from its state dict."""
+    names = {"conv1.lin.weight": state["first"].T, "conv1.bias": state["first_bias"]}
+    for layer in range(4):
+        names[f"conv{layer + 2}.lin.weight"] = state[f"encoder.{layer}.weight"]
+        names[f"conv{layer + 2}.bias"] = state[f"encoder.{layer}.bias"]
+    names |= {f"fc_gene.{part}": state[f"decoder.{part}"] for part in ("weight", "bias")}
+    network = PublishedNetwork(len(state["first"]), widths)
+    network.load_state_dict(names)
+    return network
+
+
 def nearest_spots(coordinates, k=15):
     """Center first, then by Euclidean distance, ties (to rounding) by row number."""
     distances = ((coordinates[:, None] - coordinates[None]) ** 2).sum(-1)

@@ -16,12 +16,14 @@ dense spots × genes matrix.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_matrix
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 NEGATIVE_SLOPE = 0.01
 _COLUMNS = 64
@@ -38,7 +40,7 @@ class SparseRows(NamedTuple):
     """(nonzeros) float32."""
 
     @classmethod
-    def from_scipy(cls, matrix: csr_matrix, device: torch.device | str = "cpu") -> Self:
+    def from_scipy(cls, matrix: "csr_matrix", device: torch.device | str = "cpu") -> Self:
         """Take over a float32 scipy matrix of rows × genes, on the CPU without a copy."""
         parts = (matrix.indptr, matrix.indices, matrix.data)
         return cls(*(torch.from_numpy(part).to(device) for part in parts))
@@ -167,7 +169,7 @@ class Network(nn.Module):
 
 
 NETWORKS: dict[str, type[Network]] = {"published": Network}
-"""The networks by name. Each has the five methods of :class:`Network` and works by its formula."""
+"""The networks by name. Each has the methods of :class:`Network` and works by its formula."""
 
 
 def build(name: str, n_genes: int, widths: Sequence[int]) -> Network:

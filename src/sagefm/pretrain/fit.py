@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
-from sagefm.model import Config, SageFM, pick_device
+from sagefm.model import Config, Prepared, SageFM, pick_device
 from sagefm.pp.counts import coordinates, few
 from sagefm.pp.gene_lists import read_genes
+from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.module import Pretraining
 from sagefm.pretrain.recipe import DataTable, Recipe
 from sagefm.pretrain.reference import reference_losses
@@ -147,13 +148,13 @@ def _tell_without_patients(slides: Mapping[str, "AnnData"], key: str) -> None:
 
 def _vocabulary(
     slides: Mapping[str, "AnnData"], held: Mapping[str, NDArray[np.bool_]], genes: int | str
-) -> Any:
+) -> Vocabulary:
     if isinstance(genes, str):
         return read_genes(genes)
     return most_detected(list(slides.values()), [~rows for rows in held.values()], genes)
 
 
-def _prepare(model: SageFM, name: str, slide: "AnnData", slide_key: str | None) -> Any:
+def _prepare(model: SageFM, name: str, slide: "AnnData", slide_key: str | None) -> Prepared:
     try:
         return model.prepare(slide, slide_key=slide_key)
     except InputError as error:
