@@ -254,13 +254,12 @@ class Alignment:
         too_few = self.n_matched < min(MINIMUM_GENES, len(self.vocabulary) / 10)
         if too_few or self.share_of_counts(counts) < MINIMUM_SHARE:
             raise InputError(f"{self.describe(counts)}: too little to go on; {self._remedy()}")
-        columns = self.columns[counts.indices]
-        kept = columns >= 0
-        ends = np.concatenate([[0], np.cumsum(kept)])[counts.indptr]
-        aligned = csr_matrix(
-            (counts.data[kept], columns[kept], ends), shape=(counts.shape[0], len(self.vocabulary))
-        )
-        if np.count_nonzero(self.columns >= 0) > self.n_matched:
+        matched = np.flatnonzero(self.columns >= 0)
+        kept = counts[:, matched]
+        columns = self.columns[matched][kept.indices]
+        shape = (counts.shape[0], len(self.vocabulary))
+        aligned = csr_matrix((kept.data, columns, kept.indptr), shape=shape)
+        if len(matched) > self.n_matched:
             aligned.sum_duplicates()
         return aligned
 
