@@ -56,6 +56,19 @@ def embed(n_spots):
     }
 
 
+def million():
+    """Find the neighborhoods of an ideal hexagonal grid of 1,000,000 spots."""
+    from sagefm.pp.neighborhood import nearest
+
+    row, column = np.divmod(np.arange(1_000_000), 1_000)
+    grid = np.stack([column + row % 2 / 2, row * np.sqrt(3) / 2], axis=1) * 137.0
+    with Peak() as peak:
+        start = time.perf_counter()
+        nearest(grid)
+        seconds = time.perf_counter() - start
+    return {"seconds": seconds, "mb": peak.mb}
+
+
 def draw(rows):
     import matplotlib.pyplot as plt
 
@@ -89,11 +102,16 @@ def main():
         f"log-log slope from 3,000 spots on: time {slopes[0]:.2f}, memory {slopes[1]:.2f} "
         "(1 is linear)"
     )
+    grid = in_own_process(__file__, "million")
+    lines.append(
+        f"the 15 nearest of 1,000,000 spots of a hexagonal grid: {grid['seconds']:.1f} s, "
+        f"{grid['mb']:,.0f} MB"
+    )
     report("bench_scaling", lines)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(embed(int(sys.argv[1]))))
+        print(json.dumps(million() if sys.argv[1] == "million" else embed(int(sys.argv[1]))))
     else:
         main()
