@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 FOLDER_VARIABLE = "SAGEFM_GENES"
@@ -20,10 +20,15 @@ _MOUSE = re.compile(r"(ENSMUSG\d|[A-Z0-9][a-z][a-z0-9]*\d*[a-z]*$)")
 class GeneNames:
     """Facts about gene names."""
 
-    id_of_symbol: dict[str, str] = field(default_factory=dict)
-    """Ensembl id of an approved symbol."""
+    symbol_of_id: dict[str, str] = field(default_factory=dict)
+    """Symbol of an Ensembl id; a few symbols have two ids."""
     symbol_of_alias: dict[str, str] = field(default_factory=dict)
     """Approved symbol of a previous symbol or alias, only where it can mean no other gene."""
+
+    @cached_property
+    def id_of_symbol(self) -> dict[str, str]:
+        """Ensembl id of a symbol, the first of them."""
+        return {symbol: ensembl for ensembl, symbol in reversed(self.symbol_of_id.items())}
 
 
 def known_gene_names() -> GeneNames:
@@ -47,27 +52,28 @@ def known_gene_names() -> GeneNames:
 def _read(folder: Path) -> GeneNames:
     import pandas as pd
 
-    id_of_symbol: dict[str, str] = {}
+    symbol_of_id: dict[str, str] = {}
     meanings: dict[str, set[str]] = {}
     if (folder / _HGNC).exists():
         table = pd.read_csv(folder / _HGNC, sep="\t", dtype=str, keep_default_na=False)
-        id_of_symbol = dict(zip(table["symbol"], table["ensembl_gene_id"], strict=True))
+        symbol_of_id = dict(zip(table["ensembl_gene_id"], table["symbol"], strict=True))
         for earlier in ("prev_symbol", "alias_symbol"):
             for symbol, names in zip(table["symbol"], table[earlier], strict=True):
                 for name in filter(None, names.split("|")):
                     meanings.setdefault(name, set()).add(symbol)
     if (folder / _FEATURES).exists():
         table = pd.read_csv(folder / _FEATURES, dtype=str, keep_default_na=False)
-        for symbol, ensembl in zip(table["symbol"], table["ensembl_id"], strict=True):
-            id_of_symbol.setdefault(symbol, ensembl)
+        for ensembl, symbol in zip(table["ensembl_id"], table["symbol"], strict=True):
+            symbol_of_id.setdefault(ensembl, symbol)
     if (folder / _ALIASES).exists():
         table = pd.read_csv(folder / _ALIASES, dtype=str, keep_default_na=False)
         for name, symbol in zip(table["previous_or_alias"], table["approved"], strict=True):
             meanings.setdefault(name, set()).add(symbol)
-    return GeneNames({s: e for s, e in id_of_symbol.items() if e}, _sure(meanings, id_of_symbol))
+    symbol_of_id.pop("", None)
+    return GeneNames(symbol_of_id, _sure(meanings, set(symbol_of_id.values())))
 
 
-def _sure(meanings: dict[str, set[str]], id_of_symbol: dict[str, str]) -> dict[str, str]:
+def _sure(meanings: dict[str, set[str]], symbols_in_use: set[str]) -> dict[str, str]:
     """Keep the aliases that mean one gene and are not the name of another gene today."""
     approved = set().union(*meanings.values())
     return {
@@ -76,7 +82,7 @@ def _sure(meanings: dict[str, set[str]], id_of_symbol: dict[str, str]) -> dict[s
         for symbol in symbols
         if len(symbols) == 1
         and alias not in approved
-        and not (alias in id_of_symbol and symbol in id_of_symbol)  # two genes side by side
+        and not {alias, symbol} <= symbols_in_use  # two genes side by side
     }
 
 

@@ -175,7 +175,7 @@ class Vocabulary:
     ) -> dict[str, Callable[[int], int | None]]:
         """Give the ways to find gene i of a slide in the vocabulary, the surest first."""
         by_id = {e: i for i, e in enumerate(self.ensembl) if e}
-        for symbol, ensembl in known.id_of_symbol.items():
+        for ensembl, symbol in known.symbol_of_id.items():
             if symbol in self.index:
                 by_id.setdefault(ensembl, self.index[symbol])
         approved = known.symbol_of_alias

@@ -34,7 +34,7 @@ def most_detected(
     n_genes
         How many genes to keep; all that are detected, where there are fewer (told).
     """
-    symbol_of = {ensembl: symbol for symbol, ensembl in known_gene_names().id_of_symbol.items()}
+    symbol_of = known_gene_names().symbol_of_id
     detected: Counter[str] = Counter()
     ensembl: dict[str, str] = {}
     for slide, rows in zip(slides, spots, strict=True):
