@@ -96,8 +96,19 @@ def fit(
     model = SageFM.new(vocabulary, config, seed=recipe.train.seed)
     spots = Spots.of([_prepare(model, name, slides[name], slide_key) for name in slides])
     history = _train(model, spots, np.concatenate(list(held.values())), recipe, where, progress)
+    model.provenance = _provenance(slides, held, recipe, history)
+    return Result(model, history)
+
+
+def _provenance(
+    slides: Mapping[str, "AnnData"],
+    held: Mapping[str, NDArray[np.bool_]],
+    recipe: Recipe,
+    history: pd.DataFrame,
+) -> dict[str, Any]:
+    """Say what a model was made of: data, recipe with its seed, result, versions."""
     best = history.iloc[int(history["validation_loss"].argmin())]
-    model.provenance = {
+    return {
         "weights": "pretrained",
         "recipe": recipe.model_dump(),
         "slides": {name: slide.n_obs for name, slide in slides.items()},
@@ -111,7 +122,6 @@ def fit(
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-    return Result(model, history)
 
 
 def _held_out(
