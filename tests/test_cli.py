@@ -281,6 +281,8 @@ def test_a_slide_that_would_lose_something_is_not_written_over(run, files, slide
     assert "p.h5ad: is not written over" in one_line(err)
     assert (files / "p.h5ad").read_bytes() == before
     assert run("embed", "p.h5ad", "-m", "m.safetensors", "-o", "q.h5ad")[0] == 0
+    # The new file has nothing more to lose.
+    assert run("domains", "q.h5ad", "-n", 3, "-o", "q.h5ad")[0] == 0
 
 
 @pytest.mark.parametrize("options", [["--device", "nonsense"], ["--device", "cuda:99"]])

@@ -339,10 +339,9 @@ def _targets(slides: Sequence[str], out: Path) -> dict[str, Path]:
 
 def _require_nothing_lost(path: str, target: Path, slide: "AnnData") -> None:
     """Refuse to write over a slide of which reading had to leave something out."""
-    told = slide.uns["sagefm"]["read"]["told"]
-    lost = next((line for line in told if "left out" in line), None)
+    lost = slide.uns["sagefm"]["read"]["lost"]
     if lost and target.exists() and Path(path).exists() and target.samefile(path):
-        raise InputError(f"{path}: is not written over, for {lost}; choose another OUT")
+        raise InputError(f"{path}: is not written over, for {lost[0]}; choose another OUT")
 
 
 def _require_suffix(path: Path, suffixes: Sequence[str]) -> None:

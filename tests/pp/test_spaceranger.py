@@ -228,6 +228,7 @@ def test_the_record_of_reading(tmp_path):
         "counts": "filtered_feature_bc_matrix.h5",
         "slide_key": "",
         "told": [],
+        "lost": [],
         "version": sagefm.__version__,
     }
 

@@ -308,3 +308,12 @@ def test_what_cannot_be_clustered_is_refused_with_the_remedy(noise, spoil, wante
     assert "\n" not in str(raised.value)
     assert "sagefm_domain" not in noise.obs
     assert "sagefm" not in noise.uns
+
+
+@pytest.mark.parametrize("option", [{"smooth": -1}, {"n_components": 0}])
+def test_numbers_out_of_range_are_refused(option):
+    slide = sagefm.pp.simulate(60, seed=1)
+    slide.obsm["X_sagefm"] = slide.obsm["spatial"]
+    (name,) = option
+    with pytest.raises(InputError, match=f"{name}=.*whole number"):
+        sagefm.tl.domains(slide, 3, **option)

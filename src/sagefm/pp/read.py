@@ -290,7 +290,10 @@ def _judge(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
 
 
 def _record(slide: AnnData, path: Path, where: str, key: str | None, told: list[str]) -> None:
-    """Keep where a slide comes from; of a slide that was read before, where it came from first."""
+    """Keep where a slide comes from; of a slide that was read before, where it came from first.
+
+    What was told is kept over all readings, what was lost is that of this reading.
+    """
     from sagefm import __version__
 
     entries = slide.uns.get(_keys.PROVENANCE, {})
@@ -300,6 +303,7 @@ def _record(slide: AnnData, path: Path, where: str, key: str | None, told: list[
         "counts": before.get("counts", where),
         "slide_key": key or "",
         "told": list(dict.fromkeys([*before.get("told", []), *told])),
+        "lost": [line for line in told if "left out" in line],
         "version": __version__,
     }
     slide.uns[_keys.PROVENANCE] = {**entries, "read": entry}

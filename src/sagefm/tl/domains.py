@@ -69,8 +69,11 @@ def domains(
     ------
     InputError
         No such embedding, one with missing values or the same in every spot, fewer spots than
-        domains, or no such method.
+        domains, no such method, or a number out of its range.
     """
+    for name, value, least in (("n_components", n_components, 1), ("smooth", smooth, 0)):
+        if value < least:
+            raise InputError(f"{name}={value}: give a whole number from {least} on")
     space = _space(slide, use_rep, n_components, seed)
     if not 1 <= n_domains <= len(space):
         raise InputError(
