@@ -195,6 +195,15 @@ def test_real_aliases_agree_with_the_ids_of_a_slide(shared):
                 assert vocabulary.ensembl[column] in ("", gene_id), symbol
 
 
+def test_a_vocabulary_is_its_ordered_symbols():
+    vocabulary = Vocabulary(("TP53", "EGFR"))
+    assert list(vocabulary) == ["TP53", "EGFR"]
+    assert len(vocabulary) == 2
+    assert vocabulary[1] == "EGFR"
+    assert "TP53" in vocabulary
+    assert "KRT8" not in vocabulary
+
+
 def test_genes_named_by_their_id_have_it():
     vocabulary = Vocabulary(("ENSG00000141510.2", "EGFR"))
     assert vocabulary.ensembl == ("ENSG00000141510", "")

@@ -1,6 +1,6 @@
 """The ordered genes that a model knows, and how the genes of a slide map to them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,15 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.symbols)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.symbols)
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self.index
+
+    def __getitem__(self, position: int) -> str:
+        return self.symbols[position]
 
     @cached_property
     def index(self) -> dict[str, int]:
