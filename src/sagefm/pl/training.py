@@ -46,6 +46,7 @@ def training(
         best = history.iloc[int(history["validation_loss"].argmin())]
         ax.plot(best["epoch"], best["validation_loss"], "o", color=shades[0], ms=3.5)
         ax.set(xlabel="epoch", ylabel="error of hidden genes\n(mean squared, log1p counts)")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False)
         finish([ax], show, save)
