@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from sagefm.pl._style import COLUMN, colors, finish, journal
 
@@ -46,7 +47,7 @@ def training(
         best = history.iloc[int(history["validation_loss"].argmin())]
         ax.plot(best["epoch"], best["validation_loss"], "o", color=shades[0], ms=3.5)
         ax.set(xlabel="epoch", ylabel="error of hidden genes\n(mean squared, log1p counts)")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False)
         finish([ax], show, save)
