@@ -7,8 +7,11 @@ import torch
 
 from reference import published
 from sagefm.model import SageFM
+from sagefm.nn import draw_masks
 from sagefm.pp.read import read
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pretrain.batches import gather
+from sagefm.pretrain.source import Region
 
 TOLERANCE = 1e-5
 
@@ -64,16 +67,19 @@ def test_simulated_slide(slide, vocabulary, widths, tmp_path):
 
 
 def test_training_form_is_the_same_network(slide, model):
-    """`forward` takes the mean first; it must give what the fast path gives."""
+    """Batches of patches, as training has them, must give what the fast path gives."""
     prepared = model.prepare(slide)
-    hidden = masks(prepared.expression.shape)
-    from sagefm.pp.neighborhood import average
-
-    x = prepared.expression.toarray()
-    mean = average(prepared.neighbors) @ x - np.where(hidden, x, 0) / 15
+    whole = Region(prepared.expression, prepared.neighbors)
+    spots = [np.arange(40, 100), np.array([7, 3, 199])]
+    drawn = draw_masks(63, len(model.vocabulary), 0.3, np.random.default_rng(0))
+    batch = gather([(whole, part) for part in spots], drawn, drawn.n_hidden())
     with torch.inference_mode():
-        predicted = model.network(torch.from_numpy(mean.astype(np.float32))).numpy()
-    assert largest_difference(predicted, model.predict(slide, hidden=hidden)) <= TOLERANCE
+        embedding = model.network.embed(model.network.mix(batch.rows, batch.operators))
+        predicted = model.network.decode(embedding).numpy()
+    centers = np.concatenate(spots)
+    hidden = np.zeros(prepared.expression.shape, dtype=bool)
+    hidden[centers] = drawn.dense()
+    assert largest_difference(predicted, model.predict(slide, hidden=hidden)[centers]) <= TOLERANCE
 
 
 @pytest.mark.slow

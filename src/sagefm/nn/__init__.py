@@ -1,6 +1,7 @@
 """The network itself: torch only, no AnnData."""
 
-from sagefm.nn.masking import draw_masks
-from sagefm.nn.network import NETWORKS, Network, SparseRows, build
+from sagefm.nn.masking import Masks, draw_masks
+from sagefm.nn.network import NETWORKS, Network, build
+from sagefm.nn.sparse import SparseRows
 
-__all__ = ["NETWORKS", "Network", "SparseRows", "build", "draw_masks"]
+__all__ = ["NETWORKS", "Masks", "Network", "SparseRows", "build", "draw_masks"]

@@ -27,11 +27,21 @@ def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, 
     ----------
     header
         Anything that JSON can hold.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written; what was there before is untouched.
     """
     described = json.dumps({"format": _FORMAT, **header})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    with replacing(path) as beside:
-        save_file(tensors, beside, metadata={_HEADER: described})
+    try:
+        with replacing(path) as beside:
+            save_file(tensors, beside, metadata={_HEADER: described})
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path}: cannot be written ({error}); what was there is as before. Is the disk full?"
+        ) from error
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

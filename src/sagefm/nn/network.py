@@ -16,55 +16,18 @@ dense spots × genes matrix.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+from sagefm.nn.loss import hidden_error
+from sagefm.nn.masking import Masks
+from sagefm.nn.sparse import SparseRows
 
 NEGATIVE_SLOPE = 0.01
-_COLUMNS = 64
-
-
-class SparseRows(NamedTuple):
-    """Rows of a sparse matrix, as compressed sparse rows of tensors."""
-
-    ends: Tensor
-    """(rows + 1) integers: where each row begins, and where the last one ends."""
-    genes: Tensor
-    """(nonzeros) integers of the same type: the column of each value."""
-    values: Tensor
-    """(nonzeros) float32."""
-
-    @classmethod
-    def from_scipy(cls, matrix: "csr_matrix", device: torch.device | str = "cpu") -> Self:
-        """Take over a float32 scipy matrix of rows × genes, on the CPU without a copy."""
-        parts = (matrix.indptr, matrix.indices, matrix.data)
-        return cls(*(torch.from_numpy(part).to(device) for part in parts))
-
-    def times(self, weights: Tensor) -> Tensor:
-        """Multiply by a dense genes × width matrix; gives rows × width.
-
-        A few columns at a time: then the weights of all genes stay in the processor's cache while
-        the rows pick among them, which takes half the time of whole rows.
-        """
-        return torch.cat(
-            [
-                F.embedding_bag(
-                    self.genes,
-                    columns.contiguous(),
-                    self.ends,
-                    mode="sum",
-                    per_sample_weights=self.values,
-                    include_last_offset=True,
-                )
-                for columns in torch.split(weights, _COLUMNS, dim=1)
-            ],
-            dim=1,
-        )
+_DENSE_PACE = 3
+"""How many times the pace of a sparse product a dense one has on a CPU."""
 
 
 class Network(nn.Module):
@@ -150,22 +113,33 @@ class Network(nn.Module):
             return F.relu(self.decoder(embedding))
         return F.relu(F.linear(embedding, self.decoder.weight[genes], self.decoder.bias[genes]))
 
-    def forward(self, mean: Tensor) -> Tensor:
-        """Predict all genes of some centers from their averaged neighborhoods.
-
-        The same arithmetic with the mean taken first, which is less work where the neighborhoods
-        of the centers hardly overlap, as in a batch of training.
+    def mix(self, rows: SparseRows, operators: Sequence[Tensor]) -> Tensor:
+        """Average patches of tissue, in whichever order of ``A X W`` is less work.
 
         Parameters
         ----------
-        mean
-            Centers × genes, mean log1p counts of the neighborhood without what is hidden.
+        rows
+            Log1p counts of the spots of all patches, patch after patch.
+        operators
+            For each patch the dense centers × rows matrix that averages over the neighborhoods.
 
         Returns
         -------
-        Centers × genes, log1p counts.
+        Centers × width, what :meth:`pool` gives.
         """
-        return self.decode(self.embed(mean @ self.first))
+        sizes = [operator.shape[1] for operator in operators]
+        n_genes, n_centers = len(self.first), sum(map(len, operators))
+        dense = rows.values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+        if dense or _DENSE_PACE * len(rows.values) > n_centers * n_genes:
+            parts = torch.split(rows.dense(n_genes), sizes)
+            return torch.cat([a @ x for a, x in zip(operators, parts, strict=True)]) @ self.first
+        parts = torch.split(self.project(rows), sizes)
+        return torch.cat([a @ h for a, h in zip(operators, parts, strict=True)])
+
+    def error(self, embedding: Tensor, truth: Tensor, masks: Masks, share: float) -> Tensor:
+        """Add up squared errors of hidden entries; see :func:`~sagefm.nn.loss.hidden_error`."""
+        decoder = self.decoder
+        return hidden_error(embedding, decoder.weight, decoder.bias, truth, masks, share)
 
 
 NETWORKS: dict[str, type[Network]] = {"published": Network}

@@ -263,10 +263,14 @@ class Alignment:
         too_few = self.n_matched < min(MINIMUM_GENES, len(self.vocabulary) / 10)
         if too_few or self.share_of_counts(counts) < MINIMUM_SHARE:
             raise InputError(f"{self.describe(counts)}: too little to go on; {self._remedy()}")
+        return self.select(counts)
+
+    def select(self, values: csr_matrix) -> csr_matrix:
+        """Do the same with any values, and however little matched."""
         matched = np.flatnonzero(self.columns >= 0)
-        kept = counts[:, matched]
+        kept = values[:, matched]
         columns = self.columns[matched][kept.indices]
-        shape = (counts.shape[0], len(self.vocabulary))
+        shape = (values.shape[0], len(self.vocabulary))
         aligned = csr_matrix((kept.data, columns, kept.indptr), shape=shape)
         if len(matched) > self.n_matched:
             aligned.sum_duplicates()
