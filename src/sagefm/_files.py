@@ -5,12 +5,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sagefm._errors import InputError
+from sagefm._keys import PROVENANCE
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; then it is up to the user
+    fcntl = None
 
 
 def require_writable(path: str | Path) -> None:
@@ -27,6 +35,54 @@ def require_writable(path: str | Path) -> None:
     place = next(parent for parent in path.absolute().parents if parent.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise InputError(f"{path}: cannot be written in {place}; choose another place")
+
+
+def require_nothing_lost(slide: "AnnData", source: str | Path, target: str | Path) -> None:
+    """Refuse to write a slide over the file it was read from, if reading left something out.
+
+    Raises
+    ------
+    InputError
+        `target` is `source`, and `slide` holds less than it.
+    """
+    source, target = Path(source), Path(target)
+    lost = slide.uns[PROVENANCE]["read"]["lost"]
+    if len(lost) and target.exists() and source.exists() and target.samefile(source):
+        raise InputError(f"{source}: is not written over, for {lost[0]}; choose another OUT")
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made where it is missing.
+
+    Raises
+    ------
+    InputError
+        Another process is at work in it, or it cannot be made.
+    """
+    path = Path(folder) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}); choose another place"
+        ) from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise InputError(
+                    f"{folder}: process {file.read().strip() or 'unknown'} is at work in it; wait "
+                    "for it, or choose another place"
+                ) from error
+        file.seek(0)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 @contextmanager

@@ -34,30 +34,63 @@ def most_detected(
     n_genes
         How many genes to keep; all that are detected, where there are fewer (told).
     """
-    symbol_of = known_gene_names().symbol_of_id
-    detected: Counter[str] = Counter()
-    ensembl: dict[str, str] = {}
+    tally = GeneTally()
     for slide, rows in zip(slides, spots, strict=True):
+        tally.add(slide, rows)
+    return tally.vocabulary(n_genes)
+
+
+class GeneTally:
+    """Counts in how many spots each gene is detected, a slide at a time and in any order."""
+
+    def __init__(self) -> None:
+        self.detected: Counter[str] = Counter()
+        self.ensembl: dict[str, str] = {}
+
+    def add(self, slide: "AnnData", rows: NDArray[np.bool_] | None = None) -> None:
+        """Count the genes of a slide, in all of its spots or in some."""
+        symbol_of = known_gene_names().symbol_of_id
         found = counts(slide)
         names = [symbol_of.get(bare_id(name), name) for name in found.var.index.astype(str)]
-        spots_with = np.bincount((found.matrix[rows] > 0).indices, minlength=len(names))
+        matrix = found.matrix if rows is None else found.matrix[rows]
+        spots_with = np.bincount(matrix.indices[matrix.data > 0], minlength=len(names))
         for name, n in zip(names, spots_with.tolist(), strict=True):
-            detected[name] += n
+            self.detected[name] += n
         if GENE_IDS in found.var:
             for name, ids in zip(names, found.var[GENE_IDS].astype(str), strict=True):
-                if ids.startswith("ENSG"):
-                    ensembl.setdefault(name, ids.split(";")[0])  # several where twins were summed
-    ranked = sorted((g for g in detected if detected[g]), key=lambda gene: (-detected[gene], gene))
-    if len(ranked) < n_genes:
-        logger.warning(
-            "the training slides hold %d detected genes, the recipe asks for %d: all are used",
-            len(ranked),
-            n_genes,
-        )
-    chosen = tuple(ranked[:n_genes])
-    own = {gene: gene for gene in chosen if gene.startswith("ENSG")}
-    ensembl_ids = tuple(bare_id(ensembl.get(gene, own.get(gene, ""))) for gene in chosen)
-    return Vocabulary(chosen, ensembl_ids).with_known_ids()
+                if ids.startswith("ENSG"):  # several where twins were summed
+                    self._name(name, ids.split(";")[0])
+
+    def merge(self, other: "GeneTally") -> None:
+        """Add what was counted elsewhere."""
+        self.detected.update(other.detected)
+        for gene, ensembl in other.ensembl.items():
+            self._name(gene, ensembl)
+
+    def _name(self, gene: str, ensembl: str) -> None:
+        """Keep the lowest of the ids that slides give a gene: the same in whatever order."""
+        self.ensembl[gene] = min(ensembl, self.ensembl.get(gene, ensembl))
+
+    def vocabulary(self, n_genes: int | None = None) -> Vocabulary:
+        """Make a vocabulary of the `n_genes` in the most spots; all that are detected by default.
+
+        Raises
+        ------
+        InputError
+            No gene is detected.
+        """
+        found = {gene: n for gene, n in self.detected.items() if n}
+        ranked = sorted(found, key=lambda gene: (-found[gene], gene))
+        if n_genes is not None and len(ranked) < n_genes:
+            logger.warning(
+                "the slides hold %d detected genes, fewer than the %d asked for: all are used",
+                len(ranked),
+                n_genes,
+            )
+        chosen = tuple(ranked[:n_genes])
+        own = {gene: gene for gene in chosen if gene.startswith("ENSG")}
+        ensembl = tuple(bare_id(self.ensembl.get(gene, own.get(gene, ""))) for gene in chosen)
+        return Vocabulary(chosen, ensembl).with_known_ids()
 
 
 def patients_of(
@@ -96,19 +129,18 @@ def patients_of(
 def hold_out(
     patients: NDArray[np.str_], validation: float | Sequence[str], seed: int
 ) -> NDArray[np.bool_]:
-    """Choose the validation spots: all spots of some patients.
+    """Choose what to validate on: all that is of some patients.
 
     Parameters
     ----------
     patients
-        The patient of each spot.
+        The patient of each slide (or spot).
     validation
         Names of the patients, or the share of them to draw (at least one).
 
     Returns
     -------
-    For each spot whether it is held out. With a single patient nothing is: :func:`end_of_slide`
-    is for that.
+    For each slide whether it is held out. With a single patient none is.
 
     Raises
     ------
@@ -132,11 +164,3 @@ def hold_out(
     if len(held) == len(names):
         raise InputError("data.validation: holds out every patient; leave at least one to train on")
     return np.isin(patients, held)
-
-
-def end_of_slide(coordinates: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
-    """Hold out the spots at the right end of a slide: what is left to do with one patient only."""
-    n_held = max(1, round(share * len(coordinates)))
-    held = np.zeros(len(coordinates), dtype=bool)
-    held[np.argsort(coordinates[:, 0], kind="stable")[-n_held:]] = True
-    return held

@@ -1,0 +1,158 @@
+"""The folder of a corpus: what its slides have in common, who may add to it, how slides get there.
+
+``corpus.json`` is the header, ``slides/NAME.zarr`` a slide. A slide is written beside its place and
+renamed: it is in the corpus as soon as its folder has its name.
+"""
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from sagefm import __version__
+from sagefm._errors import InputError
+from sagefm._files import locked, replacing, require_writable
+from sagefm.pp.counts import few
+from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pretrain.corpus.stored import sync
+
+FILE = "corpus.json"
+FORMAT = 1
+_SLIDES = "slides"
+_LOCK = ".lock"
+_PASSING = re.compile(r"\.(?P<slide>.+)\.[0-9a-f]+\.(?P<kind>new|old)\.zarr")
+"""A slide that is being written, or one that is being replaced."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The vocabulary of a corpus and the size of its neighborhoods."""
+
+    vocabulary: Vocabulary
+    n_neighbors: int
+    most_detected: int | None = None
+    """How many of the most detected genes the vocabulary was to have, if that is what it is."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the header of a corpus.
+
+        Raises
+        ------
+        InputError
+            There is no corpus, its header is damaged, or it is of a later sagefm.
+        """
+        path = folder / FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] > FORMAT:
+                raise InputError(
+                    f"{path}: is of sagefm {content['sagefm']}, which this version "
+                    f"({__version__}) cannot read; upgrade sagefm"
+                )
+            vocabulary = Vocabulary(tuple(content["symbols"]), tuple(content["ensembl"]))
+            return cls(vocabulary, int(content["n_neighbors"]), content["most_detected"])
+        except InputError:
+            raise
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{folder}: is no corpus ({FILE} is missing); make one with sagefm corpus build"
+            ) from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: is damaged; put back a copy, or build anew") from error
+
+    def write(self, folder: Path) -> None:
+        """Write it, or raise InputError."""
+        content = asdict(self)
+        content |= content.pop("vocabulary")
+        text = json.dumps({"format": FORMAT, "sagefm": __version__, **content}, ensure_ascii=False)
+        try:
+            with replacing(folder / FILE) as beside:
+                beside.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep other builds away from a corpus; leave nothing of one that came to nothing.
+
+    Raises
+    ------
+    InputError
+        Another build is at work, the folder is no corpus, or it cannot be written to.
+    """
+    require_writable(folder / FILE)
+    is_new = not folder.exists()
+    if not is_new and not (folder / FILE).exists():
+        others = sorted({entry.name for entry in folder.iterdir()} - {_LOCK, _SLIDES})
+        if others:
+            raise InputError(
+                f"{folder}: holds other things ({few(others)}) and is no corpus; name a new folder"
+            )
+    with locked(folder):
+        (folder / _SLIDES).mkdir(exist_ok=True)
+        _tidy(folder)
+        try:
+            yield
+        finally:
+            _tidy(folder)
+            if not any((folder / _SLIDES).iterdir()):
+                _remove(folder, is_new)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a run that died left half done, and put back what it was replacing."""
+    for entry in sorted((folder / _SLIDES).iterdir()):
+        if not (found := _PASSING.fullmatch(entry.name)):
+            continue
+        place = place_of(folder, found["slide"])
+        if found["kind"] == "old" and not place.exists():
+            entry.rename(place)
+        else:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _remove(folder: Path, is_new: bool) -> None:
+    """Remove a corpus without slides."""
+    (folder / FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # Windows keeps a lock that is held; something else came to lie there
+        (folder / _LOCK).unlink(missing_ok=True)
+        (folder / _SLIDES).rmdir()
+        if is_new:
+            folder.rmdir()
+
+
+def place_of(folder: Path, slide: str) -> Path:
+    """Say where a slide lies."""
+    return folder / _SLIDES / f"{slide}.zarr"
+
+
+def beside(place: Path) -> Path:
+    """Give a new name to write a slide under until it is whole."""
+    return place.with_name(f".{place.stem}.{secrets.token_hex(4)}.new.zarr")
+
+
+def places(folder: Path) -> dict[str, Path]:
+    """Say which slides are there, and where."""
+    found = sorted((folder / _SLIDES).glob("[!.]*.zarr"))
+    return {place.name.removesuffix(".zarr"): place for place in found}
+
+
+def put_in_place(written: Path, place: Path) -> None:
+    """Give a slide that was written its name: from here on it is in the corpus."""
+    if place.exists():
+        old = written.with_name(f"{written.name.removesuffix('.new.zarr')}.old.zarr")
+        place.rename(old)
+        written.rename(place)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        written.rename(place)
+    sync(place.parent)

@@ -1,0 +1,212 @@
+"""A corpus as others see it: a table of slides, and regions of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sagefm import _keys
+from sagefm._errors import InputError
+from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pretrain.corpus.facts import FACTS
+from sagefm.pretrain.corpus.folder import Header, place_of, places
+from sagefm.pretrain.corpus.stored import DamagedError, Record, Stored
+from sagefm.pretrain.source import Region
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_COLUMNS = (*FACTS, "spots", "depth", "genes", "nonzeros", "checksum")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Many aligned slides on disk (a :class:`~sagefm.pretrain.source.Source`).
+
+    What is read is what was there when the corpus was opened: slides that are added later are not
+    seen, and one that is replaced is an error. Reading takes the memory of what is read. It may be
+    done from several threads, and in processes that get the corpus by pickling or forking.
+
+    Examples
+    --------
+    >>> corpus = Corpus.open("corpus")  # doctest: +SKIP
+    >>> corpus.table["spots"].sum()  # doctest: +SKIP
+    33008
+    >>> corpus.read("slide_1", 0, 512).expression.shape  # doctest: +SKIP
+    (603, 14558)
+    """
+
+    path: Path
+    vocabulary: Vocabulary
+    """The genes that all slides are aligned to."""
+    n_neighbors: int
+    """Spots in a neighborhood, the center included."""
+    table: pd.DataFrame
+    """A row per slide: patient, organ, disease, technology, license, source; spots, depth (median
+    counts per spot), genes (of the vocabulary, measured), nonzeros, checksum (of the content)."""
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Self:
+        """Open a corpus that :func:`build` made.
+
+        Raises
+        ------
+        InputError
+            There is none, it is of a later version, or what a slide says about itself is damaged.
+        """
+        folder = Path(path)
+        header = Header.read(folder)
+        rows = {}
+        for name, place in places(folder).items():
+            try:
+                rows[name] = Record.read(place).facts
+            except (DamagedError, OSError) as error:
+                raise _damaged(folder, name, error) from error
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=list(_COLUMNS))
+        return cls(folder, header.vocabulary, header.n_neighbors, table.rename_axis("slide"))
+
+    def __repr__(self) -> str:
+        return (
+            f"Corpus({self.path}: {len(self.table):,} slides of "
+            f"{self.table['patient'].nunique():,} patients, {int(self.table['spots'].sum()):,} "
+            f"spots × {len(self.vocabulary):,} genes)"
+        )
+
+    @property
+    def checksum(self) -> str:
+        """Stand for all that the corpus holds: vocabulary and slides."""
+        parts = [*self.vocabulary.symbols, *self.table.index, *self.table["checksum"]]
+        return sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def n_bytes(self) -> int:
+        """Size on disk."""
+        files = (file for place in places(self.path).values() for file in place.rglob("*"))
+        return sum(file.stat().st_size for file in files if file.is_file())
+
+    def detected(self, slide: str) -> NDArray[np.int64]:
+        """Count the spots of a slide that each gene of the vocabulary is detected in.
+
+        Raises
+        ------
+        InputError
+            As :meth:`read`.
+        """
+        with self._reading(slide) as stored:
+            return stored.read("var/detected")
+
+    def read(self, slide: str, start: int, stop: int) -> Region:
+        """Read spots `start` to `stop` of a slide, in the order of its curve, with their neighbors.
+
+        Raises
+        ------
+        InputError
+            There is no such slide or no such spots; the slide is damaged, gone or replaced.
+        """
+        with self._reading(slide) as stored:
+            spots = stored.record.facts["spots"]
+            if not 0 <= start < stop <= spots:
+                raise InputError(f"{slide}: has spots 0 to {spots}, not {start} to {stop}")
+            return stored.region(start, stop, len(self.vocabulary))
+
+    def slide(self, slide: str) -> "AnnData":
+        """Give a whole slide, its spots in the order of its source.
+
+        Returns
+        -------
+        Raw counts of the genes that the slide has (those that it lacks are no columns, so that they
+        count as missing), ``obsm["spatial"]``, ``obs["patient"]`` and, in
+        ``uns["sagefm"]["corpus"]``, its facts.
+
+        Raises
+        ------
+        InputError
+            As :meth:`read`.
+        """
+        from anndata import AnnData
+
+        with self._reading(slide) as stored:
+            content = stored.content()
+        order = np.argsort(content.row)
+        genes = np.flatnonzero(content.measured)
+        ensembl = np.array(self.vocabulary.ensembl, dtype=object)
+        symbols = np.array(self.vocabulary.symbols, dtype=object)
+        facts = self.table.loc[slide].to_dict()
+        return AnnData(
+            content.counts.astype(np.float32)[order][:, genes],
+            obs=pd.DataFrame({"patient": facts["patient"]}, index=content.barcodes[order]),
+            var=pd.DataFrame({_keys.GENE_IDS: ensembl[genes]}, index=symbols[genes]),
+            obsm={_keys.SPATIAL: content.spatial[order]},
+            uns={_keys.PROVENANCE: {"corpus": {"slide": slide, **facts}}},
+        )
+
+    def verify(self) -> list[str]:
+        """Read everything and compare it with its checksums.
+
+        Returns
+        -------
+        A line for every slide that is not what was written: which, why and what to do.
+        """
+        faults = []
+        for slide in self.table.index:
+            try:
+                with self._reading(slide) as stored:
+                    if stored.content().checksum() != stored.record.facts["checksum"]:
+                        raise DamagedError("its content fails its checksum")
+                    if tuple(stored.read("var/_index")) != self.vocabulary.symbols:
+                        raise DamagedError("its genes are not those of the corpus")
+            except InputError as error:
+                faults.append(str(error))
+        return faults
+
+    @contextmanager
+    def _reading(self, slide: str) -> Iterator[Stored]:
+        """Open a slide; whatever is wrong with it becomes a line that says what to do."""
+        if slide not in self.table.index:
+            near = get_close_matches(slide, self.table.index.tolist(), 1)
+            offer = f"; is it {near[0]!r}?" if near else ""
+            raise InputError(f"{self.path}: has no slide {slide!r}{offer}")
+        place = place_of(self.path, slide)
+        try:
+            state = _state(place)
+            stored = _opened(place, state)
+            same = stored.record.facts["checksum"] == self.table.at[slide, "checksum"]
+            yield stored
+            if not same or _state(place) != state:
+                raise InputError(
+                    f"{self.path}: slide {slide!r} was replaced after the corpus was opened; "
+                    "open it again"
+                )
+        except InputError:
+            raise
+        except (DamagedError, OSError, ValueError, IndexError) as error:
+            raise _damaged(self.path, slide, error) from error
+
+
+def _state(place: Path) -> tuple[int, int]:
+    """Tell a slide from one that took its place."""
+    about = (place / "zarr.json").stat()
+    return about.st_ino, about.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _opened(place: Path, state: tuple[int, int]) -> Stored:
+    """Open a slide, once for many reads."""
+    return Stored(place, Record.read(place))
+
+
+def _damaged(corpus: Path, slide: str, error: Exception) -> InputError:
+    remedy = f"add it again: sagefm corpus build FILE -o {corpus} --overwrite"
+    if not place_of(corpus, slide).exists():
+        return InputError(f"{corpus}: slide {slide!r} is gone; {remedy}")
+    why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+    return InputError(f"{corpus}: slide {slide!r} is damaged ({why}); {remedy}")

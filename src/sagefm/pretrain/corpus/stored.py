@@ -1,0 +1,259 @@
+"""One slide on disk: a zarr folder, written by anndata, with its facts in the topmost attributes.
+
+``X`` holds raw counts (CSR), ``obsm`` the coordinates and the neighborhoods, ``var`` the vocabulary
+and which of its genes the slide has. The spots stand along a space-filling curve, so that a patch
+of tissue is a few contiguous reads; ``obs["row"]`` is where they stood in the source.
+"""
+
+import hashlib
+import json
+import math
+import os
+import warnings
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, vstack
+
+from sagefm import _keys
+from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pretrain.corpus.facts import FACTS
+from sagefm.pretrain.source import Region
+
+NEIGHBORS = "neighbors"
+"""``obsm``: spots × k row numbers, the center first."""
+_CHUNK = 1 << 17
+"""Values that are packed together, each pack with its checksum, all of an array in one file."""
+_GAP = _CHUNK
+"""Values between two that are wanted, up to which one long read beats two short ones."""
+
+
+class DamagedError(Exception):
+    """What lies on disk is not what was written."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The arrays of a slide, its spots along the curve."""
+
+    counts: csr_matrix
+    """Spots × vocabulary, raw, uint16 where that is enough, else uint32."""
+    spatial: NDArray[np.float64]
+    neighbors: NDArray[np.int32]
+    row: NDArray[np.int64]
+    """Where each spot stood in the source."""
+    barcodes: NDArray[np.object_]
+    measured: NDArray[np.bool_]
+    """For each gene of the vocabulary whether the slide has it: absent is not zero."""
+    detected: NDArray[np.int64]
+    """For each gene of the vocabulary the number of spots that have it."""
+
+    def checksum(self) -> str:
+        """Sum up all that is stored, whatever the types it is stored in."""
+        parts = {
+            "indptr": (self.counts.indptr, "<i8"),
+            "indices": (self.counts.indices, "<u4"),
+            "data": (self.counts.data, "<u4"),
+            "spatial": (self.spatial, "<f8"),
+            "neighbors": (self.neighbors, "<i4"),
+            "row": (self.row, "<i8"),
+            "measured": (self.measured, "|b1"),
+            "detected": (self.detected, "<i8"),
+        }
+        digest = hashlib.sha256("\n".join(self.barcodes.tolist()).encode())
+        for name, (array, dtype) in parts.items():
+            digest.update(f"{name} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array, dtype=dtype).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a slide says about itself."""
+
+    facts: dict[str, Any]
+    """Its row in the table of the corpus."""
+    file: str
+    """The name its file was given under."""
+    stamp: str
+    """What tells, without reading it, that the file is still the same."""
+    pieces: list[str]
+    """All the slides that its file holds."""
+    version: str
+    """The sagefm that wrote it."""
+    format: int = 1
+
+    def sealed(self) -> dict[str, Any]:
+        """Add a checksum."""
+        content = asdict(self)
+        return {**content, "seal": _seal(content)}
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the record of a slide: OSError if there is none, DamagedError if it was changed."""
+        try:
+            content = json.loads((folder / "zarr.json").read_bytes())["attributes"]["sagefm"]
+            seal = content.pop("seal")
+            if seal != _seal(content):
+                raise DamagedError("its facts fail their checksum")
+            return cls(**content)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedError("its facts are damaged") from error
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write(folder: Path, content: Content, vocabulary: Vocabulary, record: Record) -> None:
+    """Write a slide to a new folder, and see it to the disk."""
+    import zarr
+    from anndata.experimental import write_dispatched
+
+    genes = {
+        _keys.GENE_IDS: np.array(vocabulary.ensembl, dtype=object),
+        "measured": content.measured,
+        "detected": content.detected,
+    }
+    parts = {
+        "X": content.counts,
+        "obs": pd.DataFrame({"row": content.row}, index=content.barcodes),
+        "var": pd.DataFrame(genes, index=np.array(vocabulary.symbols, dtype=object)),
+        "obsm": {_keys.SPATIAL: content.spatial, NEIGHBORS: content.neighbors},
+        "uns": {
+            _keys.PROVENANCE: {"corpus": {k: record.facts[k] for k in FACTS if record.facts[k]}}
+        },
+    }
+    kind = {"encoding-type": "anndata", "encoding-version": "0.1.0", "sagefm": record.sealed()}
+    with warnings.catch_warnings():
+        # How zarr stores text is not yet in the letter of its specification.
+        warnings.simplefilter("ignore")
+        root = zarr.open_group(folder, mode="w", zarr_format=3, attributes=kind)
+        for name, part in parts.items():
+            write_dispatched(root, name, part, _write_packed)
+    for place, _, files in os.walk(folder):
+        for file in files:
+            sync(Path(place, file))
+        sync(Path(place))
+
+
+def _write_packed(write: Any, group: Any, key: str, value: Any, **_: Any) -> None:
+    """Write a part of a slide; of arrays, every pack with a checksum and all packs in one file."""
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+    layout: dict[str, Any] = {}
+    if isinstance(value, csr_matrix | np.ndarray):
+        if isinstance(value, csr_matrix):  # its three arrays are laid out alike
+            n_rows, width = max(value.nnz, len(value.indptr)), []
+        else:
+            n_rows, *width = value.shape
+        rows = max(1, min(_CHUNK // int(np.prod(width)), n_rows))
+        layout = {"chunks": (rows, *width), "config": {"write_empty_chunks": True}}
+        # Of what was tried on counts lz4 is read fastest by far; zstd would save a fifth.
+        layout["compressors"] = [BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec()]
+        layout["shards"] = (rows * max(1, math.ceil(n_rows / rows)), *width)
+        if value.dtype == object:  # names
+            layout["compressors"] = [ZstdCodec(level=3), Crc32cCodec()]
+    write(group, key, value, dataset_kwargs=layout)
+
+
+def sync(path: Path) -> None:
+    """See a file, or the names in a folder, to the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows does so by itself
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A slide on disk. Nothing but where the counts of each spot lie is kept in memory.
+
+    Whatever is read, it raises DamagedError, or OSError, if it is gone or not what was written.
+    """
+
+    folder: Path
+    record: Record
+    _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Read rows `start` to `stop` of an array such as ``X/data``, all of them by default."""
+        import zarr
+
+        try:
+            if name not in self._arrays:
+                self._arrays[name] = zarr.open_array(self.folder / name, mode="r")
+            array = self._arrays[name]
+            stop = array.shape[0] if stop is None else stop
+        except MemoryError:
+            raise
+        except Exception as error:  # zarr raises nearly anything
+            raise DamagedError(f"the description of {name} is damaged") from error
+        file = Path(name, "c", *["0"] * array.ndim)
+        path = self.folder / file
+        if stop > start and not (path.exists() and path.stat().st_size):  # zarr takes it for zeros
+            raise DamagedError(f"{file.as_posix()} is missing")
+        try:
+            values = np.asarray(array[start:stop])
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise DamagedError(f"{file.as_posix()} fails its checksum") from error
+        if len(values) != stop - start:
+            raise DamagedError(f"{name} has {array.shape[0]} rows, not {stop}")
+        return values
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where the counts of each spot begin, and where those of the last end."""
+        ends = self.read("X/indptr").astype(np.int64)
+        wanted = (0, self.record.facts["spots"], self.record.facts["nonzeros"])
+        if (ends[0], len(ends) - 1, ends[-1]) != wanted or (np.diff(ends) < 0).any():
+            raise DamagedError("X/indptr is not that of its facts")
+        return ends
+
+    def content(self) -> Content:
+        """Read all of it."""
+        measured = self.read("var/measured")
+        return Content(
+            counts=self._counts(np.arange(self.record.facts["spots"]), len(measured)),
+            spatial=self.read(f"obsm/{_keys.SPATIAL}"),
+            neighbors=self.read(f"obsm/{NEIGHBORS}"),
+            row=self.read("obs/row"),
+            barcodes=self.read("obs/_index").astype(object),
+            measured=measured,
+            detected=self.read("var/detected"),
+        )
+
+    def region(self, start: int, stop: int, n_genes: int) -> Region:
+        """Read spots `start` to `stop` with their neighbors."""
+        neighbors = self.read(f"obsm/{NEIGHBORS}", start, stop)
+        rows, places = np.unique(neighbors, return_inverse=True)
+        if rows[0] < 0 or rows[-1] >= self.record.facts["spots"]:
+            raise DamagedError("some neighbors are no spots")
+        counts = self._counts(rows, n_genes)
+        logs = np.log1p(counts.data, dtype=np.float32)
+        logged = csr_matrix((logs, counts.indices, counts.indptr), shape=counts.shape)
+        return Region(logged, places.reshape(neighbors.shape).astype(np.int64))
+
+    def _counts(self, rows: NDArray[Any], n_genes: int) -> csr_matrix:
+        """Read the counts of some rows, in ascending order."""
+        ends = self._ends
+        gaps = ends[rows[1:]] - ends[rows[:-1] + 1]
+        parts = []
+        for run in np.split(rows, np.flatnonzero(gaps > _GAP) + 1):
+            first, last = int(run[0]), int(run[-1]) + 1
+            place = int(ends[first]), int(ends[last])
+            values = self.read("X/data", *place), self.read("X/indices", *place)
+            shape = (last - first, n_genes)
+            part = csr_matrix((*values, ends[first : last + 1] - place[0]), shape=shape)
+            parts.append(part if len(run) == shape[0] else part[run - first])
+        return parts[0] if len(parts) == 1 else csr_matrix(vstack(parts, format="csr"))
