@@ -1,7 +1,10 @@
 """The one public object: a network with its vocabulary, its neighborhoods and its provenance."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -97,6 +100,19 @@ class SageFM:
     def device(self) -> torch.device:
         """Where the network computes."""
         return self.network.first.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sha256 of all that an embedding depends on: weights, vocabulary and config.
+
+        It is computed when it is first asked for, and does not follow weights that change later.
+        """
+        described = [asdict(self.config), self.vocabulary.symbols, self.vocabulary.ensembl]
+        digest = hashlib.sha256(json.dumps(described).encode())
+        for name, weights in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weights.cpu().numpy().ravel().data)
+        return digest.hexdigest()
 
     @classmethod
     def new(cls, vocabulary: Vocabulary, config: Config | None = None, *, seed: int = 0) -> Self:
@@ -216,15 +232,9 @@ class SageFM:
         InputError
             No raw counts, no coordinates, too few spots, or hardly a gene in common.
         """
-        found = counts(slide, layer)
-        ids = found.var[GENE_IDS].astype(str).tolist() if GENE_IDS in found.var else None
-        alignment = self.vocabulary.align(found.var.index.astype(str).tolist(), ids)
-        expression = alignment.apply(found.matrix)
-        np.log1p(expression.data, out=expression.data)
-        neighbors = nearest(
-            coordinates(slide), self.config.n_neighbors, slide_codes(slide, slide_key)
+        return prepare(
+            slide, self.vocabulary, self.config.n_neighbors, layer=layer, slide_key=slide_key
         )
-        return Prepared(expression, neighbors, alignment, alignment.describe(found.matrix))
 
     def embed(self, slide: "AnnData | Prepared") -> NDArray[np.float32]:
         """Embed every spot: spots × width, nothing hidden.
@@ -296,6 +306,24 @@ class SageFM:
             z = self.network.embed(self.network.pool(projected, neighbors, part))
             result[block] = read(z).cpu().numpy()
         return result
+
+
+def prepare(
+    slide: "AnnData",
+    vocabulary: Vocabulary,
+    n_neighbors: int,
+    *,
+    layer: str | None = None,
+    slide_key: str | None = None,
+) -> Prepared:
+    """Do what :meth:`SageFM.prepare` does, for any vocabulary and size of neighborhoods."""
+    found = counts(slide, layer)
+    ids = found.var[GENE_IDS].astype(str).tolist() if GENE_IDS in found.var else None
+    alignment = vocabulary.align(found.var.index.astype(str).tolist(), ids)
+    expression = alignment.apply(found.matrix)
+    np.log1p(expression.data, out=expression.data)
+    neighbors = nearest(coordinates(slide), n_neighbors, slide_codes(slide, slide_key))
+    return Prepared(expression, neighbors, alignment, alignment.describe(found.matrix))
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -13,6 +13,8 @@ def test_the_published_recipe_has_the_published_values():
     train = recipe.train
     assert (train.mask_fraction, train.batch_size) == (0.3, 64)
     assert (train.learning_rate, train.weight_decay, train.patience) == (5e-5, 1e-4, 10)
+    assert (train.schedule, train.warmup_steps, train.clip_norm) == ("plateau", 0, 0.0)
+    assert recipe.data.weights == {}  # every spot once an epoch
 
 
 def test_small_ships_and_is_smaller():
@@ -31,12 +33,22 @@ def test_entries_can_be_replaced():
             "data.genes=genes.txt",
             'data.validation=["B", "C"]',
             "train.seed = 5",
+            "data.weights={breast=2, s1=0.5}",
+            "data.leave_out=['D']",
+            "train.schedule=cosine",
+            "train.clip_norm=1",
+            "train.precision=bfloat16",
         ],
     )
     assert recipe.train.max_epochs == 3
     assert recipe.train.seed == 5
     assert recipe.data.genes == "genes.txt"
     assert recipe.data.validation == ["B", "C"]
+    assert recipe.data.weights == {"breast": 2.0, "s1": 0.5}
+    assert recipe.data.leave_out == ["D"]
+    assert recipe.train.schedule == "cosine"
+    assert recipe.train.clip_norm == 1.0
+    assert recipe.train.precision == "bfloat16"
 
 
 def test_a_recipe_of_ones_own(tmp_path):
@@ -54,6 +66,15 @@ def test_a_recipe_of_ones_own(tmp_path):
         ("train.max_epochs=0", r"train\.max_epochs: .*greater than 0"),
         ("train.max_epochs=many", r"train\.max_epochs: .*integer"),
         ("train.mask_fraction=1.5", r"train\.mask_fraction: .*less than 1"),
+        ("train.schedule=linear", r"train\.schedule: .*'plateau' or 'cosine'"),
+        ("train.precision=half", r"train\.precision: .*'auto', 'float32' or 'bfloat16'"),
+        ("train.clip_norm=-1", r"train\.clip_norm: .*greater than or equal to 0"),
+        ("train.warmup_steps=0.5", r"train\.warmup_steps: .*integer"),
+        ("train.save_minutes=-1", r"train\.save_minutes: .*greater than or equal to 0"),
+        ("data.weights={breast=0}", r"data\.weights: .*greater than 0"),
+        ("data.weights=2", r"data\.weights: .*dictionary"),
+        ("data.patch=0", r"data\.patch: .*greater than 0"),
+        ("data.leave_out=D", r"data\.leave_out: .*list"),
         ("network.name=unknown", r"network\.name: .*no network 'unknown'; there is published"),
         ("network.widths=[8]", r"network\.widths: .*at least 2"),
         ("seed=3", r"write it as table\.entry=value"),

@@ -6,96 +6,209 @@ import torch
 
 from reference import published
 from sagefm.model import Config, SageFM
+from sagefm.nn import draw_masks
+from sagefm.pp.read import read
+from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.pretrain.module import Pretraining, masked_error
+from sagefm.pretrain.batches import gather
+from sagefm.pretrain.memory import Memory
+from sagefm.pretrain.module import Pretraining
+from sagefm.pretrain.pieces import pieces_of
+from sagefm.pretrain.plan import Plan, stretches_of
 from sagefm.pretrain.recipe import TrainTable
-from sagefm.pretrain.spots import Shuffled, Spots
 
-WIDTHS = (24, 16, 16, 16, 20)
-
-
-@pytest.fixture
-def task(slide, model):
-    prepared = model.prepare(slide)
-    module = Pretraining(model.network, model.config.n_neighbors, TrainTable(seed=3))
-    return prepared, Spots.of([prepared]), module
+TOLERANCE = 1e-5
+PATCHES = {"a": [slice(0, 16), slice(100, 105)], "b": [slice(37, 53)]}
+"""Spots along the curve of each slide: a batch of 37."""
 
 
-def test_loss_and_gradients_are_those_of_the_oracle(task):
-    prepared, spots, module = task
-    centers = [3, 77, 150, 4, 5, 199]
-    batch = spots.gather(centers)
-    masks = module.masks(batch, 9)
-    module.zero_grad()
-    loss = module.loss(batch, masks)
-    loss.backward()
+@pytest.fixture(scope="module")
+def slides(slide):
+    return {"a": slide, "b": simulate(150, seed=8, patient="p2", slide="b")}
 
-    oracle = published.of_ours(module.network.state_dict(), WIDTHS)
-    hidden = np.zeros(prepared.expression.shape, dtype=bool)
-    hidden[: len(centers)] = masks.numpy()
-    graphs = published.subgraphs(prepared.expression, prepared.neighbors[centers], hidden)
-    (whole,) = published.batches(graphs)
-    predicted = oracle(whole.x, whole.edge_index)[::15]
-    truth = torch.from_numpy(prepared.expression[centers].toarray())
-    expected = ((predicted - truth)[masks] ** 2).mean()
-    expected.backward()
 
-    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
-    gradients = dict(module.network.named_parameters())
-    pairs = [
-        (gradients["first"].grad, oracle.conv1.lin.weight.grad.T),
-        (gradients["first_bias"].grad, oracle.conv1.bias.grad),
-        (gradients["decoder.weight"].grad, oracle.fc_gene.weight.grad),
-        (gradients["decoder.bias"].grad, oracle.fc_gene.bias.grad),
-    ]
+def source_of(slides, vocabulary):
+    return Memory(pieces_of(slides), vocabulary, 15)
+
+
+def batch_of(source, patches=PATCHES, fraction=0.3, seed=9):
+    parts = []
+    for name, own in patches.items():
+        for spots in own:
+            region = source.read(name, spots.start, spots.stop)
+            parts.append((region, np.arange(spots.stop - spots.start)))
+    n_centers = sum(len(spots) for _, spots in parts)
+    chance = np.random.default_rng(seed)
+    masks = draw_masks(n_centers, len(source.vocabulary), fraction, chance)
+    return gather(parts, masks, masks.n_hidden())
+
+
+def oracle_of(network, slides, model, batch, patches=PATCHES):
+    """Loss of the published network on one dense subgraph per center, from the slides alone."""
+    oracle = published.of_ours(network.state_dict(), network.widths)
+    hidden = iter(batch.masks.dense().numpy())
+    graphs, truth, masks = [], [], []
+    for piece in pieces_of(slides):
+        expression = model.prepare(piece.slide).expression
+        neighbors = published.nearest_spots(piece.slide.obsm["spatial"])
+        for spots in patches.get(piece.name, []):
+            centers = piece.rows[spots]
+            own = np.array([next(hidden) for _ in centers])
+            # The oracle takes the rows of `hidden` in the order of the centers it is given.
+            graphs += published.subgraphs(expression, neighbors[centers], own)
+            truth.append(expression[centers].toarray())
+            masks.append(own)
+    [whole] = published.batches(graphs, size=10_000)
+    predicted = oracle(whole.x, whole.edge_index)[:: neighbors.shape[1]]
+    truth, masks = torch.from_numpy(np.concatenate(truth)), torch.from_numpy(np.concatenate(masks))
+    return oracle, ((predicted - truth)[masks] ** 2).mean()
+
+
+def gradients(network, oracle):
+    """Ours beside theirs, for every weight of the network."""
+    theirs = {"first": oracle.conv1.lin.weight.grad.T, "first_bias": oracle.conv1.bias.grad}
     for layer in range(4):
-        theirs = getattr(oracle, f"conv{layer + 2}")
-        pairs.append((gradients[f"encoder.{layer}.weight"].grad, theirs.lin.weight.grad))
-        pairs.append((gradients[f"encoder.{layer}.bias"].grad, theirs.bias.grad))
-    for ours, theirs in pairs:
-        assert float(theirs.abs().max()) > 1e-6
-        assert float((ours - theirs).abs().max()) <= 1e-5
+        convolution = getattr(oracle, f"conv{layer + 2}")
+        theirs[f"encoder.{layer}.weight"] = convolution.lin.weight.grad
+        theirs[f"encoder.{layer}.bias"] = convolution.bias.grad
+    theirs |= {
+        "decoder.weight": oracle.fc_gene.weight.grad,
+        "decoder.bias": oracle.fc_gene.bias.grad,
+    }
+    ours = {name: parameter.grad for name, parameter in network.named_parameters()}
+    assert ours.keys() == theirs.keys()
+    return [(name, ours[name], theirs[name]) for name in ours]
 
 
-def test_masks_differ_between_epochs_and_batches_but_not_between_runs(task):
-    _, spots, module = task
-    batch = spots.gather([0, 1, 2])
-    first = module.masks(batch, 0, 1, 1)
-    assert torch.equal(first, module.masks(batch, 0, 1, 1))
-    assert not torch.equal(first, module.masks(batch, 0, 1, 2))
-    assert not torch.equal(first, module.masks(batch, 0, 2, 1))
-    assert not torch.equal(first[0], first[1])
-    assert torch.equal(module.validation_masks(batch, 4), module.validation_masks(batch, 4))
+def require_the_oracles(model, slides, batch, patches=PATCHES):
+    network = model.network
+    network.zero_grad()
+    loss = Pretraining(network, TrainTable()).loss(batch)
+    loss.backward()
+    oracle, expected = oracle_of(network, slides, model, batch, patches)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), abs=TOLERANCE)
+    assert loss.item() > 0.01
+    for name, ours, theirs in gradients(network, oracle):
+        assert float(theirs.abs().max()) > 1e-6, name
+        assert float((ours - theirs).abs().max()) <= TOLERANCE, name
 
 
-def test_only_hidden_entries_count():
-    predicted, truth = torch.tensor([[1.0, 5.0], [2.0, 9.0]]), torch.zeros(2, 2)
-    masks = torch.tensor([[True, False], [True, False]])
-    assert float(masked_error(predicted, truth, masks)) == pytest.approx((1 + 4) / 2)
+@pytest.mark.parametrize("order", ["dense", "sparse"])
+def test_loss_and_gradients_are_those_of_the_oracle(model, slides, order, monkeypatch):
+    """Patches of two slides at once, in either order of the first product."""
+    monkeypatch.setattr("sagefm.nn.network._DENSE_PACE", {"dense": np.inf, "sparse": 0}[order])
+    batch = batch_of(source_of(slides, model.vocabulary))
+    assert len(batch.operators) == 3
+    require_the_oracles(model, slides, batch)
 
 
-def test_every_spot_comes_once_an_epoch_in_another_order():
-    order = Shuffled(np.arange(10, 60), seed=1)
-    first = list(order)
-    assert list(order) == first
-    order.set_epoch(1)
-    second = list(order)
-    assert sorted(first) == sorted(second) == list(range(10, 60))
-    assert first != second
+@pytest.mark.parametrize("fraction", [0.05, 0.9])
+def test_so_they_are_with_few_and_with_many_genes_hidden(model, slides, fraction):
+    require_the_oracles(
+        model, slides, batch_of(source_of(slides, model.vocabulary), fraction=fraction)
+    )
 
 
-def test_stacked_slides_do_not_see_each_other(slide, model):
-    prepared = model.prepare(slide)
-    spots = Spots.of([prepared, prepared])
-    assert len(spots) == 400
-    one, two = spots.gather([7, 30]), spots.gather([207, 230])
-    torch.testing.assert_close(one.mean, two.mean)
-    torch.testing.assert_close(one.centers, two.centers)
+@pytest.mark.slow
+def test_so_they_are_on_real_slides(shared):
+    slides = {name: read(shared / "slides" / f"{name}.h5ad") for name in ("her2st_A1", "her2st_B1")}
+    symbols = Vocabulary.read(shared / "sagefm_published_genes.txt").symbols[:3000]
+    model = SageFM.new(Vocabulary(symbols), Config(widths=(64, 32, 32, 32, 48)), seed=0)
+    torch.manual_seed(1)
+    for name, parameter in model.network.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    patches = {name: [slice(10, 26), slice(200, 216)] for name in slides}
+    require_the_oracles(
+        model, slides, batch_of(source_of(slides, model.vocabulary), patches), patches
+    )
+
+
+def test_a_batch_knows_the_loss_of_its_share(model, slides):
+    """The shares of two processes add up, each told how much is hidden in all."""
+    source = source_of(slides, model.vocabulary)
+    whole = batch_of(source)
+    module = Pretraining(model.network, TrainTable())
+    halves = []
+    for centers, patches in ((slice(0, 16), [0]), (slice(16, 37), [1, 2])):
+        parts = [
+            (source.read(name, spots.start, spots.stop), np.arange(spots.stop - spots.start))
+            for i, (name, spots) in enumerate((n, s) for n, own in PATCHES.items() for s in own)
+            if i in patches
+        ]
+        halves.append(gather(parts, whole.masks.of(centers), whole.n_hidden))
+    with torch.no_grad():
+        losses = [float(module.loss(batch)) for batch in (whole, *halves)]
+    assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-6)
+
+
+def test_only_hidden_entries_count(model, slides):
+    batch = batch_of(source_of(slides, model.vocabulary))
+    shown = ~batch.masks.hidden()
+    other = batch._replace(truth=torch.where(shown, batch.truth + 5, batch.truth))
+    module = Pretraining(model.network, TrainTable())
+    with torch.no_grad():
+        assert torch.equal(module.loss(batch), module.loss(other))
+
+
+def test_what_is_hidden_is_not_seen(model, slides):
+    """A hidden count of a center changes nothing; that of one of its neighbors does."""
+    source = source_of({"a": slides["a"]}, model.vocabulary)
+    batch = batch_of(source, {"a": [slice(50, 51)]})
+    gene = int(batch.masks.dense()[0].nonzero()[0])
+    with torch.no_grad():
+        before = model.network.mix(batch.rows, batch.operators)
+        row_of = [source.read("a", 50, 51).neighbors[0, i] for i in (0, 1)]
+        for row, seen in zip(row_of, (False, True), strict=True):
+            changed = source_of({"a": slides["a"]}, model.vocabulary)
+            expression = changed.read("a", 50, 51).expression
+            dense = expression.tolil()
+            dense[row, gene] += 3
+            new = dense.tocsr()
+            expression.data, expression.indices, expression.indptr = (
+                new.data,
+                new.indices,
+                new.indptr,
+            )
+            after = batch_of(changed, {"a": [slice(50, 51)]})
+            moved = float((model.network.mix(after.rows, after.operators) - before).abs().max())
+            assert (moved > 1e-3) == seen
+
+
+def test_slides_do_not_see_each_other(slides, model):
+    """The batch of a slide is the same beside another slide."""
+    alone = source_of({"b": slides["b"]}, model.vocabulary).read("b", 0, 150)
+    beside = source_of(slides, model.vocabulary).read("b", 0, 150)
+    np.testing.assert_array_equal(alone.neighbors, beside.neighbors)
+    assert (alone.expression != beside.expression).nnz == 0
+    assert beside.expression.shape[0] == 150
+
+
+def test_the_spots_of_a_source_are_ordered_along_the_curve(slides, model):
+    """Rows and their neighbors are those of the slide, in another order."""
+    source = source_of(slides, model.vocabulary)
+    for piece in pieces_of(slides):
+        prepared = model.prepare(piece.slide)
+        region = source.read(piece.name, 20, 60)
+        np.testing.assert_array_equal(region.neighbors[:, 0], np.arange(20, 60))
+        rows = piece.rows[20:60]
+        np.testing.assert_array_equal(piece.rows[region.neighbors], prepared.neighbors[rows])
+        assert (region.expression[20:60] != prepared.expression[rows]).nnz == 0
+
+
+def test_patches_share_most_of_their_neighbors(slides, model):
+    """Why batches are made of patches: a center costs far less than 15 spots."""
+    source = source_of(slides, model.vocabulary)
+    plan = Plan(stretches_of("a", np.arange(200), 200), 64, 16, {})
+    patches = [patch for batch in plan.shuffled(0, 0) for patch in batch]
+    rows = sum(len(np.unique(source.read(*p.stretch).neighbors[p.spots])) for p in patches)
+    assert rows < 5 * 200
 
 
 def test_an_untrained_network_starts_from_the_mean_of_each_gene(slide):
     vocabulary = Vocabulary(tuple(slide.var_names[:300]))
-    model = SageFM.new(vocabulary, Config(widths=WIDTHS))
+    model = SageFM.new(vocabulary, Config(widths=(24, 16, 16, 16, 20)))
     expression = model.prepare(slide).expression
     mean = torch.from_numpy(expression.mean(axis=0).A1).float()
     model.network.start_from(mean)

@@ -1,6 +1,24 @@
 """From slides to weights."""
 
-from sagefm.pretrain.fit import Result, fit
-from sagefm.pretrain.recipe import Recipe
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Recipe", "Result", "fit"]
+if TYPE_CHECKING:
+    from sagefm.pretrain.corpus import Corpus
+    from sagefm.pretrain.fitting import Result, fit
+    from sagefm.pretrain.recipe import Recipe
+
+__all__ = ["Corpus", "Recipe", "Result", "fit"]
+
+# A corpus is read without the training loop, and the loop takes a second to import.
+_HOMES = {"Corpus": "corpus", "Recipe": "recipe", "Result": "fitting", "fit": "fitting"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sagefm.pretrain.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'sagefm.pretrain' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

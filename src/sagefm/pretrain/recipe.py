@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -42,6 +42,12 @@ class DataTable(_Table):
     """``obs`` column; a slide without it counts as a patient of its own."""
     validation: _Share | list[str] = 0.1
     """Share of the patients to hold out, or their names."""
+    leave_out: list[str] = []
+    """Patients that are neither trained nor validated on: those to test on."""
+    patch: _Count = 16
+    """Spots of a patch of tissue; a batch is made of patches from several slides."""
+    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """How often a spot comes in an epoch, by organ or slide; once where nothing is said."""
 
 
 class TrainTable(_Table):
@@ -51,9 +57,19 @@ class TrainTable(_Table):
     batch_size: _Count = 64
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    """Of the learning rate: lower it when the validation loss stalls, or along half a wave."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises."""
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    """Longest gradient, longer ones are scaled down; 0 leaves them."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products; auto is bfloat16 on CUDA devices that have it, float32 elsewhere."""
     max_epochs: _Count = 200
     patience: _Count = 10
     """Epochs without a better validation loss before training ends."""
+    save_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """A run is saved that often, and after every epoch, for ``--resume``."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterable
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from sagefm.pretrain.module import Pretraining, masked_error
-from sagefm.pretrain.spots import Batch
+from sagefm.pretrain.batches import Batch
 
 
 def reference_losses(
-    module: Pretraining,
-    gene_mean: Tensor,
-    batches: Iterable[Batch],
+    gene_mean: Tensor, batches: Iterable[Batch], n_neighbors: int
 ) -> dict[str, float]:
     """Score the gene mean and the neighbor mean with the masks and the loss of validation.
 
@@ -22,19 +19,32 @@ def reference_losses(
         Mean log1p count of each gene over the training spots.
     batches
         The validation batches.
+    n_neighbors
+        Spots in a neighborhood, the center included.
 
     Returns
     -------
     ``gene_mean`` and ``neighbor_mean`` (mean over the center's 14 neighbors): mean squared error
     on log1p counts.
     """
-    losses: dict[str, list[float]] = {"gene_mean": [], "neighbor_mean": []}
-    sizes = []
-    for batch_idx, batch in enumerate(batches):
-        masks = module.validation_masks(batch, batch_idx)
-        k = module.n_neighbors
-        around = (k * batch.mean - batch.centers) / (k - 1)
-        losses["gene_mean"].append(float(masked_error(gene_mean, batch.centers, masks)))
-        losses["neighbor_mean"].append(float(masked_error(around, batch.centers, masks)))
-        sizes.append(len(batch.centers))
-    return {name: float(np.average(values, weights=sizes)) for name, values in losses.items()}
+    errors = {"gene_mean": 0.0, "neighbor_mean": 0.0}
+    entries = 0
+    for batch in batches:
+        hidden = batch.masks.hidden()
+        entries += batch.n_hidden
+        around = (n_neighbors * _means(batch) - batch.truth) / (n_neighbors - 1)
+        for name, guess in (("gene_mean", gene_mean[batch.masks.order]), ("neighbor_mean", around)):
+            error = torch.where(hidden, guess - batch.truth, 0.0)
+            errors[name] += float(error.double().square().sum())
+    return {name: error / entries for name, error in errors.items()}
+
+
+def _means(batch: Batch) -> Tensor:
+    """Average over the neighborhoods, nothing hidden: centers × genes in the order of the masks."""
+    dense = batch.rows.dense(len(batch.masks.order))
+    parts = torch.split(dense, [a.shape[1] for a in batch.operators])
+    shown = [
+        a[:, : -len(a)] @ x[: -len(a)]  # the last rows are what the centers hide
+        for a, x in zip(batch.operators, parts, strict=True)
+    ]
+    return torch.cat(shown)[:, batch.masks.order]

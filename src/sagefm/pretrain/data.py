@@ -1,0 +1,176 @@
+"""What a run trains and validates on: slides, split by patient, seen through one vocabulary."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from sagefm._errors import InputError, logger
+from sagefm.model import Config
+from sagefm.pp.counts import few
+from sagefm.pp.gene_lists import read_genes
+from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pretrain.memory import Memory
+from sagefm.pretrain.pieces import Piece
+from sagefm.pretrain.plan import Plan, Stretch, stretches_of
+from sagefm.pretrain.recipe import DataTable, Recipe
+from sagefm.pretrain.source import Selected, Source
+from sagefm.pretrain.split import hold_out, most_detected
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Spots = dict[str, NDArray[np.int64]]
+"""Slide name → spots of it, along its curve."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A source with the spots to train and those to validate on."""
+
+    source: Source
+    training: Spots
+    validation: Spots
+
+    def plan(self, spots: Spots, recipe: Recipe, *, mixed: bool = True) -> Plan:
+        """Plan the batches of an epoch over `spots`."""
+        table, stretches = self.source.table, dict[Stretch, NDArray[np.int64]]()
+        sizes = _sizes(table)
+        for slide, own in spots.items():
+            stretches |= stretches_of(slide, own, sizes[slide])
+        weights = _weights(table, recipe.data.weights) if mixed else {}
+        size, patch = recipe.train.batch_size, recipe.data.patch
+        if isinstance(self.source, Memory):  # all of it is at hand anyway
+            return Plan(stretches, size, patch, weights, window=len(stretches))
+        return Plan(stretches, size, patch, weights)
+
+
+def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots, Spots]:
+    """Choose the spots to train and those to validate on, all of a patient on one side.
+
+    With a single patient a connected piece of each slide is held out instead (told).
+
+    Parameters
+    ----------
+    table
+        A row per slide: patient, spots.
+
+    Raises
+    ------
+    InputError
+        A name that no slide has, or nobody left to train on.
+    """
+    unknown = sorted(set(data.leave_out) - set(table["patient"]))
+    if unknown:
+        raise InputError(f"data.leave_out: no slide is of patient {unknown[0]!r}")
+    table = table[~table["patient"].isin(data.leave_out)]
+    if table.empty:
+        raise InputError("no slides to train on; name at least one that is not left out")
+    held = hold_out(table["patient"].to_numpy(dtype=str), data.validation, seed)
+    sizes = _sizes(table)
+    if held.any():
+        names = table.index.to_numpy()
+        return (
+            {slide: np.arange(sizes[slide]) for slide in names[~held].tolist()},
+            {slide: np.arange(sizes[slide]) for slide in names[held].tolist()},
+        )
+    share = data.validation if isinstance(data.validation, float) else 0.1
+    logger.warning(
+        "all slides are of one patient: a connected piece of each (%.0f %% of its spots) is held "
+        "out, and the validation loss says nothing about other patients",
+        100 * share,
+    )
+    cuts = {slide: size - max(1, round(share * size)) for slide, size in sizes.items()}
+    return (
+        {slide: np.arange(cut) for slide, cut in cuts.items()},
+        {slide: np.arange(cut, sizes[slide]) for slide, cut in cuts.items()},
+    )
+
+
+def of_memory(slides: Mapping[str, "AnnData"], pieces: Iterable[Piece], recipe: Recipe) -> Split:
+    """Split and prepare slides in memory."""
+    pieces = list(pieces)
+    rows = {piece.name: {"patient": piece.patient, "spots": len(piece.rows)} for piece in pieces}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    training, validation = split_spots(table, recipe.data, recipe.train.seed)
+    if isinstance(recipe.data.genes, str):
+        vocabulary = read_genes(recipe.data.genes)
+    else:
+        shown = {id(slide): np.zeros(slide.n_obs, dtype=bool) for slide in slides.values()}
+        for piece in pieces:
+            shown[id(piece.slide)][piece.rows[training.get(piece.name, [])]] = True
+        masks = [shown[id(slide)] for slide in slides.values()]
+        vocabulary = most_detected(list(slides.values()), masks, recipe.data.genes)
+    used = [piece for piece in pieces if piece.name in training or piece.name in validation]
+    return Split(Memory(used, vocabulary, Config().n_neighbors), training, validation)
+
+
+def of_corpus(corpus: Source, recipe: Recipe) -> Split:
+    """Split a corpus, and look at it through the genes of the recipe."""
+    training, validation = split_spots(corpus.table, recipe.data, recipe.train.seed)
+    if isinstance(recipe.data.genes, str):
+        vocabulary = read_genes(recipe.data.genes)
+    else:
+        vocabulary = _most_detected(corpus, training, recipe.data.genes)
+    if vocabulary.symbols == corpus.vocabulary.symbols:
+        return Split(corpus, training, validation)
+    return Split(Selected.of(corpus, vocabulary), training, validation)
+
+
+def _most_detected(corpus: Source, training: Spots, n_genes: int) -> Vocabulary:
+    """Keep the genes of a corpus that are detected in the most training spots."""
+    detected = np.zeros(len(corpus.vocabulary), dtype=np.int64)
+    for slide, spots in training.items():
+        if len(spots) == corpus.table.loc[slide, "spots"]:
+            detected += corpus.detected(slide)
+        else:
+            for centers in _centers(corpus, {slide: spots}):
+                detected += np.bincount(centers.indices, minlength=len(detected))
+    symbols, ensembl = corpus.vocabulary.symbols, corpus.vocabulary.ensembl
+    ranked = sorted(np.flatnonzero(detected).tolist(), key=lambda i: (-detected[i], symbols[i]))
+    if len(ranked) < n_genes:
+        logger.warning(
+            "the training slides hold %d detected genes, the recipe asks for %d: all are used",
+            len(ranked), n_genes,
+        )  # fmt: skip
+    chosen = ranked[:n_genes]
+    return Vocabulary(tuple(symbols[i] for i in chosen), tuple(ensembl[i] for i in chosen))
+
+
+def gene_mean_of(split: Split) -> torch.Tensor:
+    """Average the log1p counts of each gene over the training spots: one pass over the data."""
+    total = np.zeros(len(split.source.vocabulary))
+    for centers in _centers(split.source, split.training):
+        total += centers.sum(axis=0).A1
+    return torch.from_numpy(total / sum(map(len, split.training.values()))).float()
+
+
+def _centers(source: Source, spots: Spots) -> Iterator[csr_matrix]:
+    """Read the log1p counts of some spots, a region at a time."""
+    sizes = _sizes(source.table)
+    for slide, own in spots.items():
+        for stretch, part in stretches_of(slide, own, sizes[slide]).items():
+            region = source.read(*stretch)
+            yield region.expression[region.neighbors[part, 0]]
+
+
+def _weights(table: pd.DataFrame, wanted: Mapping[str, float]) -> dict[str, float]:
+    """Say how often a spot of each slide comes: its own weight, else that of its organ."""
+    organs = table["organ"] if "organ" in table else pd.Series("", index=table.index)
+    unknown = sorted(set(wanted) - set(table.index) - set(organs))
+    if unknown:
+        raise InputError(
+            f"data.weights: {unknown[0]!r} is neither a slide nor an organ; there is "
+            f"{few(sorted({*organs, *table.index} - {''}), 8)}"
+        )
+    by_organ = {slide: wanted[organ] for slide, organ in organs.items() if organ in wanted}
+    return by_organ | {slide: wanted[slide] for slide in table.index if slide in wanted}
+
+
+def _sizes(table: pd.DataFrame) -> dict[str, int]:
+    return {str(slide): int(n) for slide, n in zip(table.index, table["spots"], strict=True)}

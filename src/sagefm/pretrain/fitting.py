@@ -1,0 +1,220 @@
+"""From slides to a model: the one function behind ``sagefm pretrain``."""
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sagefm import __version__
+from sagefm._errors import InputError, logger
+from sagefm.model import Config, SageFM, pick_device
+from sagefm.pp.counts import few
+from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
+from sagefm.pretrain.loop import Data, train
+from sagefm.pretrain.pieces import pieces_of
+from sagefm.pretrain.recipe import DataTable, Recipe
+from sagefm.pretrain.reference import reference_losses
+from sagefm.pretrain.run import Progress, Run, State, is_first_process, require_same
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sagefm.pretrain.source import Source
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training run leaves."""
+
+    model: SageFM
+    """The model of the best epoch."""
+    history: pd.DataFrame
+    """One row per epoch: epoch, train_loss, validation_loss, learning_rate, spots_per_second,
+    seconds (from the start); and, the same in every row, the losses of what needs no network on
+    the same masked genes of the validation spots: gene_mean, neighbor_mean (mean squared error on
+    log1p counts)."""
+
+
+def fit(
+    slides: "Mapping[str, AnnData] | Source",
+    recipe: Recipe | None = None,
+    *,
+    patients: Mapping[str, str] | None = None,
+    slide_key: str | None = None,
+    device: str | None = None,
+    devices: int = 1,
+    folder: str | Path | None = None,
+    resume: bool = False,
+    workers: int = 1,
+    progress: bool = True,
+) -> Result:
+    """Pretrain a model: predict the hidden genes of a spot from it and its neighbors.
+
+    The task, loss and optimizer are those of SAGE-FM (arXiv 2601.15504). Training and validation
+    never share a patient; with one patient only, a piece of each slide is held out (told).
+
+    Parameters
+    ----------
+    slides
+        Name → slide with raw counts and coordinates; or a :class:`sagefm.pretrain.Corpus`.
+    recipe
+        See :class:`Recipe`; the published one if not given.
+    patients
+        Slide name → patient; the recipe's ``patient_key`` column of ``obs`` if not given. A corpus
+        knows its patients.
+    slide_key
+        ``obs`` column that tells slides apart inside one object.
+    device
+        ``"cpu"``, ``"cuda"``; a CUDA device if there is one when not given.
+    devices
+        How many processes to train in, each on a device of its own (on the CPU, on its share of
+        the cores). More than one starts the running command again, so it is for scripts and the
+        command line, not for notebooks. Under ``torchrun`` its settings hold.
+    folder
+        Where the run is kept: what to resume from, the best model so far, logs. A folder that is
+        deleted at the end, if not given.
+    resume
+        Go on with the run in `folder`, after whatever ended it: the weights will be those that it
+        would have had without.
+    workers
+        Threads that read and gather batches.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    The model of the epoch with the lowest validation loss, and the history. Ctrl-C ends training
+    early and returns the best so far.
+
+    Raises
+    ------
+    InputError
+        A slide cannot be used, the split leaves nothing to train or to validate on, or the run to
+        resume is of something else.
+    """
+    recipe = recipe or Recipe()
+    where = pick_device(device)
+    split = _split(slides, recipe, patients, slide_key)
+    _require_enough(split, recipe, devices)
+    facts = _facts(split, recipe)
+    with ExitStack() as stack:
+        place = folder or stack.enter_context(tempfile.TemporaryDirectory())
+        run = Run(Path(place))
+        if resume:
+            run.require()  # before the lock makes its folder
+        if is_first_process():
+            stack.enter_context(run.locked())
+        state = run.load() if resume else None
+        if state:
+            require_same(run, state.facts, facts)
+        elif is_first_process():
+            run.clear()
+        return _train(split, recipe, run, state, facts, where, devices, workers, progress)
+
+
+def _split(
+    slides: "Mapping[str, AnnData] | Source",
+    recipe: Recipe,
+    patients: Mapping[str, str] | None,
+    slide_key: str | None,
+) -> Split:
+    if not isinstance(slides, Mapping):
+        return of_corpus(slides, recipe)
+    if not slides:
+        raise InputError("no slides to train on; name at least one")
+    if patients is None:
+        _tell_without_patients(slides, recipe.data.patient_key)
+    pieces = pieces_of(
+        slides, slide_key=slide_key, patient_key=recipe.data.patient_key, patients=patients
+    )
+    return of_memory(slides, pieces, recipe)
+
+
+def _tell_without_patients(slides: Mapping[str, "AnnData"], key: str) -> None:
+    """Say which slides do not name their patient: two of one patient would stand on both sides."""
+    lacking = [name for name, slide in slides.items() if key not in slide.obs]
+    if lacking and key != DataTable().patient_key and len(lacking) == len(slides):
+        raise InputError(f"no slide has a column {key!r} in obs; name the one with the patients")
+    if lacking:
+        logger.warning(
+            "%d of %d slides have no obs column %r and count as a patient each (%s)",
+            len(lacking), len(slides), key, few(lacking),
+        )  # fmt: skip
+
+
+def _require_enough(split: Split, recipe: Recipe, devices: int) -> None:
+    spots = min(sum(map(len, part.values())) for part in (split.training, split.validation))
+    processes = int(os.environ.get("WORLD_SIZE", devices))
+    if min(spots, recipe.train.batch_size // 4) < processes > 1:
+        raise InputError(
+            f"{processes} processes need batches of {4 * processes} spots at least and as many to "
+            f"validate on; there are {spots}, and train.batch_size is {recipe.train.batch_size}"
+        )
+
+
+def _facts(split: Split, recipe: Recipe) -> dict[str, Any]:
+    """Say what a run is of: a run goes on with the very same only."""
+    table = split.source.table
+    columns = [name for name in ("patient", "spots", "checksum") if name in table]
+    used = table.loc[[*split.training, *split.validation], columns]
+    free = {"patience", "save_minutes"}  # a run may go on longer
+    free |= {"max_epochs"} if recipe.train.schedule == "plateau" else set()
+    return {
+        "recipe": recipe.model_dump(exclude={"train": free}),
+        "slides": used[~used.index.duplicated()].to_dict("index"),
+        "genes": hashlib.sha256("\n".join(split.source.vocabulary).encode()).hexdigest(),
+    }
+
+
+def _train(
+    split: Split, recipe: Recipe, run: Run, state: State | None, facts: dict[str, Any],
+    device: torch.device, devices: int, workers: int, progress: bool,
+) -> Result:  # fmt: skip
+    config = Config(recipe.network.name, tuple(recipe.network.widths), split.source.n_neighbors)
+    model = SageFM.new(split.source.vocabulary, config, seed=recipe.train.seed)
+    if state:
+        model.network.load_state_dict(state.network)
+        gene_mean = state.gene_mean
+    else:
+        gene_mean = gene_mean_of(split)
+        model.network.start_from(gene_mean)
+    done = state.progress if state else Progress()
+    training = split.plan(split.training, recipe)
+    validation = split.plan(split.validation, recipe, mixed=False)
+    data = Data(split.source, training, validation, recipe.train, done, workers)
+    references = reference_losses(gene_mean, data.val_dataloader(), config.n_neighbors)
+    model.provenance = {
+        "weights": "pretrained",
+        **_provenance(split, recipe),
+        **{f"{name}_loss": loss for name, loss in references.items()},
+    }
+    start = state or State(done, {}, {}, gene_mean, facts)
+    train(model, run, data, start, device=device, devices=devices, progress_bar=progress)
+    history = pd.DataFrame(done.rows).assign(**references)
+    return Result(model, history)
+
+
+def _provenance(split: Split, recipe: Recipe) -> dict[str, Any]:
+    """Say what a model was made of: data, recipe with its seed, versions."""
+    sides = (split.training, split.validation)
+    spots = {
+        slide: sum(len(side.get(slide, ())) for side in sides) for slide in sides[0] | sides[1]
+    }
+    return {
+        "recipe": recipe.model_dump(),
+        "slides": spots,
+        "validation_spots": {slide: len(own) for slide, own in split.validation.items()},
+        "sagefm": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

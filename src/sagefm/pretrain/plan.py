@@ -1,0 +1,149 @@
+"""Which spots every batch of an epoch holds: decided ahead, from seed and epoch alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+STRETCH = 2048
+"""Spots that are read at a time."""
+WINDOW = 16
+"""Stretches whose patches are mixed, and which therefore lie in memory together."""
+
+
+class Stretch(NamedTuple):
+    """Spots `start` to `stop` of a slide, in the order of its curve."""
+
+    slide: str
+    start: int
+    stop: int
+
+
+class Patch(NamedTuple):
+    """A few spots of a stretch that lie near each other."""
+
+    stretch: Stretch
+    spots: NDArray[np.int64]
+    """Counted from the start of the stretch."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The spots to go through, by stretch, and how to cut and mix them.
+
+    Parameters
+    ----------
+    stretches
+        Each with the spots of it that count.
+    batch_size
+        Spots of a batch.
+    patch
+        Spots of a patch: those of one patch share most of their neighbors.
+    weights
+        How often a spot of a slide comes in an epoch, on average; once where not given.
+    window
+        Regions to mix.
+    """
+
+    stretches: Mapping[Stretch, NDArray[np.int64]]
+    batch_size: int
+    patch: int
+    weights: Mapping[str, float]
+    window: int = WINDOW
+
+    @property
+    def n_spots(self) -> int:
+        """How many spots there are."""
+        return sum(map(len, self.stretches.values()))
+
+    def in_order(self) -> list[list[Patch]]:
+        """Give batches that go through the stretches once, one after the other."""
+        pieces = [Patch(stretch, spots) for stretch, spots in self.stretches.items()]
+        return self._batches(pieces)
+
+    def shuffled(self, seed: int, epoch: int) -> list[list[Patch]]:
+        """Give the batches of an epoch, each of patches from several stretches.
+
+        The stretches come in a random order. Every patch of the r-th draws a moment between r and
+        r + window, and the patches come by their moments: a rolling shuffle that needs no more
+        than `window` stretches at a time.
+        """
+        chance = np.random.default_rng([seed, epoch])
+        keys = list(self.stretches)
+        patches: list[Patch] = []
+        moments: list[NDArray[np.float64]] = []
+        for rank, number in enumerate(chance.permutation(len(keys)).tolist()):
+            stretch = keys[number]
+            own = self._patches(stretch, chance)
+            patches += own
+            moments.append(rank + self.window * chance.random(len(own)))
+        if not patches:  # small weights, and chance, left none
+            stretch = keys[int(chance.integers(len(keys)))]
+            patches, moments = [Patch(stretch, self.stretches[stretch])], [np.zeros(1)]
+        order = np.argsort(np.concatenate(moments), kind="stable")
+        return self._batches([patches[i] for i in order.tolist()])
+
+    def _patches(self, stretch: Stretch, chance: np.random.Generator) -> list[Patch]:
+        """Cut the spots of a stretch afresh, and as often as its slide is to be seen."""
+        spots, weight = self.stretches[stretch], self.weights.get(stretch.slide, 1.0)
+        patches = []
+        for times in np.full(int(weight), 1.0).tolist() + [weight % 1] * (weight % 1 > 0):
+            cuts = np.arange(int(chance.integers(self.patch)), len(spots), self.patch)
+            whole = [Patch(stretch, part) for part in np.split(spots, cuts) if len(part)]
+            kept = chance.random(len(whole)) < times if times < 1 else np.ones(len(whole), bool)
+            patches += [patch for patch, keep in zip(whole, kept, strict=True) if keep]
+        return patches
+
+    def _batches(self, patches: Sequence[Patch]) -> list[list[Patch]]:
+        """Cut a row of patches into batches of exactly `batch_size` spots.
+
+        What is left at the end joins the last batch where it is too little for one of its own.
+        """
+        batches: list[list[Patch]] = [[]]
+        room = self.batch_size
+        for patch in patches:
+            spots = patch.spots
+            while len(spots):
+                if not room:
+                    batches.append([])
+                    room = self.batch_size
+                batches[-1].append(Patch(patch.stretch, spots[:room]))
+                taken = min(room, len(spots))
+                spots, room = spots[taken:], room - taken
+        if len(batches) > 1 and self.batch_size - room < self.batch_size / 4:
+            rest = batches.pop()
+            batches[-1] += rest
+        return batches
+
+
+def stretches_of(
+    slide: str, spots: NDArray[np.int64], n_spots: int
+) -> dict[Stretch, NDArray[np.int64]]:
+    """Cut a slide of `n_spots` into stretches of about equal size; give the `spots` of each."""
+    n_stretches = -(-n_spots // STRETCH)
+    ends = np.linspace(0, n_spots, n_stretches + 1).round().astype(np.int64)
+    cut = np.split(spots, np.searchsorted(spots, ends[1:-1]))
+    return {
+        Stretch(slide, int(start), int(stop)): part - start
+        for start, stop, part in zip(ends[:-1], ends[1:], cut, strict=True)
+        if len(part)
+    }
+
+
+def share_of(batch: Sequence[Patch], rank: int, world: int) -> tuple[slice, list[Patch]]:
+    """Give the spots of a batch that one of several processes works on.
+
+    Returns
+    -------
+    Which of the batch's spots these are, and their patches.
+    """
+    n_spots = sum(len(patch.spots) for patch in batch)
+    start, stop = rank * n_spots // world, (rank + 1) * n_spots // world
+    own, at = [], 0
+    for stretch, spots in batch:
+        part = spots[max(0, start - at) : max(0, stop - at)]
+        own += [Patch(stretch, part)] if len(part) else []
+        at += len(spots)
+    return slice(start, stop), own

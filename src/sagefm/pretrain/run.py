@@ -1,0 +1,185 @@
+"""A run on disk: what a killed training needs to go on as if nothing had happened."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sagefm._errors import InputError
+from sagefm._files import locked, replacing
+from sagefm.nn import Network, checkpoint
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    epoch: int = 0
+    """Epochs that are complete."""
+    batch: int = 0
+    """Batches done of the running epoch."""
+    step: int = 0
+    """Steps done in all."""
+    seconds: float = 0.0
+    """Time spent on them."""
+    error: float = 0.0
+    """Summed squared errors of the running epoch."""
+    entries: int = 0
+    """How many hidden entries they are of."""
+    rows: list[dict[str, float]] = field(default_factory=list)
+    """The history: one row per complete epoch."""
+
+    @property
+    def validation_losses(self) -> list[float]:
+        """Of the complete epochs."""
+        return [row["validation_loss"] for row in self.rows]
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a run is, but for its data."""
+
+    progress: Progress
+    network: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    """Moments by name, such as ``exp_avg.first``."""
+    gene_mean: Tensor
+    """Mean log1p count of each gene over the training spots."""
+    facts: dict[str, Any]
+    """What the run is of: the recipe, the slides. A run goes on with the same only."""
+
+
+class Run:
+    """The folder of a run.
+
+    It holds ``last.safetensors`` (to go on from), ``best.safetensors`` (a model file),
+    ``metrics.csv`` and TensorBoard's files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last = folder / "last.safetensors"
+        self.best = folder / "best.safetensors"
+        self.metrics = folder / "metrics.csv"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder."""
+        with locked(self.folder):
+            yield
+
+    def clear(self) -> None:
+        """Forget an earlier run."""
+        for path in (self.last, self.best, self.metrics):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+
+    def save(self, state: State) -> None:
+        """Write the state beside the old one, then in its place."""
+        weights = {f"network.{name}": tensor for name, tensor in state.network.items()}
+        weights |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
+        weights["gene_mean"] = state.gene_mean
+        facts = {"progress": asdict(state.progress), "facts": state.facts}
+        checkpoint.write(self.last, weights, facts)
+        with suppress(OSError), replacing(self.metrics) as beside:  # a copy: the state has it all
+            pd.DataFrame(state.progress.rows).to_csv(beside, index=False)
+
+    def require(self) -> None:
+        """Refuse to resume what is not there.
+
+        Raises
+        ------
+        InputError
+            The folder holds no run.
+        """
+        if not self.last.is_file():
+            raise InputError(f"{self.folder}: holds no run to resume; leave out --resume")
+
+    def load(self) -> State:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            There is none, or it is damaged.
+        """
+        self.require()
+        weights, header = checkpoint.read(self.last)
+        try:
+            progress = Progress(**header["progress"])
+            facts = dict(header["facts"])
+            gene_mean = weights.pop("gene_mean")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.last}: is not the state of a run ({error})") from error
+        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
+        for name, tensor in weights.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = tensor
+        moments = {f"{moment}.{name}" for moment in _MOMENTS for name in parts["network"]}
+        if parts["optimizer"].keys() != moments:
+            raise InputError(
+                f"{self.last}: is not the whole state of a run; begin anew with --overwrite"
+            )
+        return State(progress, parts["network"], parts["optimizer"], gene_mean, facts)
+
+
+def require_same(run: Run, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with another recipe or other data, where the result would be neither.
+
+    Raises
+    ------
+    InputError
+        Names the first thing that differs.
+    """
+    old, new = (_flat(json.loads(json.dumps(facts))) for facts in (before, now))
+    for entry in dict.fromkeys([*old, *new]):  # in the order of causes: the recipe first
+        if old.get(entry) != new.get(entry):
+            raise InputError(
+                f"{run.folder}: the run to resume has {entry} = {old.get(entry)}, and now it is "
+                f"{new.get(entry)}; give what it was begun with, or begin anew with --overwrite"
+            )
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def moments_of(optimizer: torch.optim.Optimizer, network: Network) -> dict[str, Tensor]:
+    """Give the optimizer's memory of each weight by name."""
+    return {
+        f"{moment}.{name}": state[moment]
+        for name, parameter in network.named_parameters()
+        if (state := optimizer.state.get(parameter))
+        for moment in _MOMENTS
+    }
+
+
+def restore_moments(
+    optimizer: torch.optim.Optimizer, network: Network, moments: Mapping[str, Tensor]
+) -> None:
+    """Give an optimizer back its memory."""
+    for name, parameter in network.named_parameters():
+        for moment in _MOMENTS if moments else ():
+            tensor = moments[f"{moment}.{name}"]
+            optimizer.state[parameter][moment] = tensor.clone().to(parameter.device)
+
+
+def is_first_process() -> bool:
+    """Say whether this process is the one of several that writes."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
