@@ -38,7 +38,7 @@ def embed(
     Returns
     -------
     Nothing. Sets ``obsm["X_sagefm"]`` (spots × width, float32) and ``uns["sagefm"]["embed"]``:
-    the model, its provenance and how many of its genes the slide has.
+    the model, its fingerprint and provenance, and how many of its genes the slide has.
 
     Raises
     ------
@@ -50,6 +50,7 @@ def embed(
     slide.uns.setdefault(PROVENANCE, {})["embed"] = {
         "key": key_added,
         "model": repr(model),
+        "fingerprint": model.fingerprint,
         "model_provenance": json.dumps(model.provenance),
         "genes": prepared.summary,
         "sagefm": __version__,
