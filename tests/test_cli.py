@@ -96,7 +96,7 @@ def test_an_unexpected_error_is_one_line_too(run, files, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the reason")
 
-    monkeypatch.setattr("sagefm.tl.embed", fail)
+    monkeypatch.setattr("sagefm.tl.many.embed", fail)
     status, _, err = run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "out.h5ad")
     assert status == 1
     assert one_line(err) == "error: RuntimeError: the reason (--debug shows where)"
@@ -147,14 +147,105 @@ def test_embed_in_place(run, files):
 def test_embed_several_slides_into_a_folder_and_go_on_after_a_bad_one(run, files):
     (files / "broken.h5ad").write_bytes(b"not an h5ad")
     slides = ["a.h5ad", "broken.h5ad", "b.h5ad"]
-    status, _, err = run("embed", *slides, "-m", "m.safetensors", "-o", "out")
+    command = ["embed", *slides, "-m", "m.safetensors", "-o", "out"]
+    status, out, err = run(*command, "--workers", 1)
     assert status == 2
-    assert "1 of 3 slides failed" in err
-    assert "broken.h5ad" in err
+    failed, error = err.splitlines()
+    assert failed.startswith("failed: broken.h5ad: ")
+    assert error.startswith("error: 1 of 3 slides failed and are not in out; put right")
+    lines = out.splitlines()
+    assert lines[0].startswith("out/a.h5ad: 200 spots × 20; matched 476 of 478")
+    assert lines[1] == failed  # as it happens, and among the others at the end
+    assert lines[-1] == "2 embedded, 0 already there, 1 failed"
     assert sorted(os.listdir("out")) == ["a.h5ad", "b.h5ad"]
+
+    status, out, _ = run(*command)
+    assert status == 2
+    assert out.splitlines()[-1] == "0 embedded, 2 already there, 1 failed"
     status, _, err = run("embed", *slides, "-m", "m.safetensors", "-o", "out.h5ad")
     assert status == 2
     assert "name a folder for 3 slides" in one_line(err)
+
+
+def test_embed_one_slide_is_always_done_but_not_into_a_folder(run, files):
+    for _ in range(2):
+        status, out, _ = run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "x.h5ad")
+        assert status == 0
+        assert out.startswith("x.h5ad: 200 spots")
+        assert len(out.splitlines()) == 1
+    assert run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "out")[0] == 0
+    status, out, _ = run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "out")
+    assert (status, out) == (0, "0 embedded, 1 already there\n")
+
+
+def test_embed_corpora(run, files):
+    assert run("corpus", "build", "a.h5ad", "b.h5ad", "-o", "corpus")[0] == 0
+    (files / "b.h5ad").rename(files / "c.h5ad")
+    command = ["embed", "corpus", "-m", "m.safetensors", "-o"]
+    status, out, _ = run("embed", "c.h5ad", *command[1:], "out")
+    assert status == 0
+    assert out.splitlines()[-1] == "3 embedded, 0 already there"
+    assert sorted(os.listdir("out")) == ["a.h5ad", "b.h5ad", "c.h5ad"]
+    one, other = (ad.read_h5ad(f"out/{name}.h5ad").obsm["X_sagefm"] for name in "bc")
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    status, _, err = run(*command, "out.h5ad")
+    assert status == 2
+    assert "name a folder for the slides of a corpus" in one_line(err)
+    status, _, err = run("embed", "a.h5ad", *command[1:], "out")
+    assert status == 2
+    assert "corpus: a second slide called 'a'" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--scheduler", "nonsense"], "nonsense: no dask scheduler answers"),
+        (["--scheduler", "tcp://127.0.0.1:9"], "such as tcp://10.0.0.1:8786"),
+        (["--scheduler", "tcp://127.0.0.1:9", "--workers", 2], "leave them out with a scheduler"),
+        (["--workers", 0], "--workers"),
+    ],
+)
+def test_workers_that_cannot_be_had(run, files, monkeypatch, options, words):
+    monkeypatch.setattr("sagefm._workers._PATIENCE", 0.5)
+    command = ["embed", "a.h5ad", "b.h5ad", "-m", "m.safetensors", "-o", "out", *options]
+    status, _, err = run(*command)
+    assert status == 2
+    assert words in one_line(err)
+    assert not (files / "out").exists()
+
+
+# A worker may run this twice.
+ENDLESS_READING = """
+import time
+import sagefm.tl._jobs as jobs
+whole = getattr(jobs.read, "whole", jobs.read)
+def read(path, **options):
+    if path.name == "b.h5ad":
+        time.sleep(1000)
+    return whole(path, **options)
+read.whole = whole
+jobs.read = read
+"""
+
+
+def test_interrupting_processes_keeps_what_is_finished(files):
+    slides = ["a.h5ad", "b.h5ad", "-m", "m.safetensors", "-o", "out", "--workers", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sagefm", "embed", *slides],
+        cwd=files,
+        env=os.environ | {"DASK_DISTRIBUTED__WORKER__PRELOAD": ENDLESS_READING},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        first = running.stdout.readline()
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes
+        _, err = running.communicate(timeout=60)
+    assert first.startswith("out/a.h5ad: 200 spots")
+    assert running.returncode == 130
+    assert err == "interrupted\n"
+    assert os.listdir(files / "out") == ["a.h5ad"]
 
 
 def test_two_slides_of_one_name_are_refused(run, files):
@@ -339,5 +430,5 @@ def test_interrupting_training_keeps_the_best_epoch(files):
     )
     assert done.returncode == 0, done.stderr
     assert "the best epoch so far is kept" in done.stderr
-    assert pd.read_csv(files / "new.csv")["epoch"].tolist() == [1, 2, 3]
+    assert pd.read_csv(files / "new.csv")["epoch"].tolist() == [1, 2]  # not the one cut short
     assert sagefm.SageFM.load(files / "new.safetensors").config.widths == (16, 8, 8, 8, 12)

@@ -1,24 +1,60 @@
-"""The tutorial runs as it stands."""
+"""The pages of the documentation run as they stand."""
 
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
+from sagefm.cli import main
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def blocks(page):
+    """The blocks of a page in order: language and text."""
+    return re.findall(r"```(python|sh)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def run(page, monkeypatch):
+    """Run the blocks of a page one after the other, in the current folder."""
+    names = {}
+    for language, text in blocks(page):
+        if language == "python":
+            exec(compile(text, page, "exec"), names)
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            monkeypatch.setattr(sys, "argv", shlex.split(line))
+            with pytest.raises(SystemExit) as stopped:
+                main()
+            assert not stopped.value.code, line
+    plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.slow
 def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
-    matplotlib.use("Agg")
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "tutorial.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
-    names = {}
-    for block in blocks:
-        exec(compile(block, "tutorial.md", "exec"), names)
-    plt.close("all")
+    assert len(blocks("tutorial.md")) == 6
+    run("tutorial.md", monkeypatch)
     assert "(600, 2)" in capsys.readouterr().out
     assert (tmp_path / "domains.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_page_about_training_runs(tmp_path, monkeypatch, capsys):
+    assert len(blocks("training.md")) == 6
+    run("training.md", monkeypatch)
+    assert "best epoch" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "embedded").iterdir()) == [
+        f"{patient}.h5ad" for patient in ("ann", "ben", "cyd", "dan")
+    ]
+    history = (tmp_path / "model.csv").read_text().splitlines()
+    assert len(history) == 4  # a header, two epochs, and one more after --resume

@@ -1,0 +1,6 @@
+"""Run the command as ``python -m sagefm``."""
+
+from sagefm.cli import main
+
+if __name__ == "__main__":
+    main()

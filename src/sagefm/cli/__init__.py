@@ -1,0 +1,68 @@
+"""The command. Every verb reads files, calls one public function and writes what it gives."""
+
+import errno
+import sys
+
+import typer
+
+from sagefm._errors import InputError, logger
+from sagefm.cli import corpus, models, slides, training
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A lightweight, interpretable foundation model for spatial transcriptomics.",
+    epilog="Add --debug to any command to see the whole traceback of an error.",
+)
+app.command()(slides.check)
+app.command()(slides.embed)
+app.command()(slides.domains)
+app.command()(training.pretrain)
+app.command()(models.convert)
+app.command()(models.info)
+app.command()(models.demo)
+app.add_typer(corpus.app, name="corpus")
+
+_INTERRUPTED = 130
+"""Exit status after Ctrl-C; typer gives it, and says nothing."""
+
+
+def main() -> None:
+    """Run the command: status 0 on success, 2 on a usage or input error with one line on stderr."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    _tell_on_stderr()
+    try:
+        status = app(arguments or ["--help"], prog_name="sagefm", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in sys.argv:
+            raise
+        status = _explain(error)
+    if status == _INTERRUPTED:
+        typer.echo("interrupted", err=True)
+    sys.exit(status)
+
+
+def _explain(error: BaseException) -> int:
+    """Print an error as one line; give the exit status."""
+    if isinstance(error, InputError):
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    if hasattr(error, "format_message"):  # a usage error of click, wherever typer keeps click
+        typer.echo(f"error: {error.format_message()} (see sagefm --help)", err=True)
+        return 2
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        typer.echo(f"error: {error.strerror}; make room, or choose another place", err=True)
+        return 2
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _INTERRUPTED
+    typer.echo(f"error: {type(error).__name__}: {error} (--debug shows where)", err=True)
+    return 1
+
+
+def _tell_on_stderr() -> None:
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False

@@ -1,0 +1,59 @@
+"""What several verbs share: their arguments and options, and how they name files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagefm._errors import InputError
+
+SlidePath = Annotated[
+    str, typer.Argument(metavar="SLIDE", help="Space Ranger folder, .h5ad or .zarr.")
+]
+SlidePaths = Annotated[
+    list[str], typer.Argument(metavar="SLIDES...", help="Space Ranger folders, .h5ad or .zarr.")
+]
+ModelPath = Annotated[str, typer.Option("--model", "-m", help="Model file (.safetensors).")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
+Layer = Annotated[
+    str | None, typer.Option(help="Where the raw counts are, if not in X or layers['counts'].")
+]
+SlideKey = Annotated[
+    str | None, typer.Option(help="obs column that tells slides apart inside one file.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Source of all chance.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; the best there is if not given.")]
+
+
+def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
+    """Refuse a path that does not end as it must."""
+    if path.suffix not in suffixes:
+        raise InputError(f"{path}: give it a name that ends with {' or '.join(suffixes)}")
+
+
+def slide_names(slides: Sequence[str]) -> dict[str, str]:
+    """Name each slide after its file, or after its sample folder."""
+    names: dict[str, str] = {}
+    for path in slides:
+        place = Path(path).resolve()
+        if place.name == "outs":
+            place = place.parent
+        name = place.name.removesuffix(".h5ad").removesuffix(".zarr")
+        if name in names.values():
+            raise InputError(
+                f"{path}: a second slide called {name!r}; give every slide a name of its own"
+            )
+        names[path] = name
+    return names
+
+
+def is_corpus(path: str) -> bool:
+    """Say whether a path is the folder of a corpus."""
+    return (Path(path) / "corpus.json").is_file()
+
+
+def placed(path: str, error: InputError) -> str:
+    """Name the slide in an error, once."""
+    named = str(error).startswith((path, str(Path(path))))
+    return str(error) if named else f"{path}: {error}"

@@ -1,0 +1,47 @@
+"""The verbs about models: convert, info, demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sagefm.cli._options import Out, Seed, require_suffix
+
+
+def convert(
+    published: Annotated[str, typer.Argument(metavar="PUBLISHED.pt")],
+    genes: Annotated[str, typer.Option(help="Its genes, in order: .txt or the published .npy.")],
+    out: Out,
+) -> None:
+    """Turn the published checkpoint and its gene list into one model file."""
+    import sagefm
+
+    require_suffix(out, [".safetensors"])
+    model = sagefm.SageFM.from_published(published, genes=genes, device="cpu")
+    model.save(out)
+    typer.echo(f"{out}: {model}")
+
+
+def info(model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
+    """Say what a model is and where it comes from."""
+    import json
+
+    import sagefm
+
+    loaded = sagefm.SageFM.load(model, device="cpu")
+    with_ids = sum(map(bool, loaded.vocabulary.ensembl))
+    typer.echo(f"{loaded}")
+    typer.echo(f"widths: {', '.join(map(str, loaded.config.widths))}")
+    typer.echo(f"parameters: {sum(p.numel() for p in loaded.network.parameters()):,}")
+    typer.echo(f"genes with Ensembl id: {with_ids:,} of {len(loaded.vocabulary):,}")
+    typer.echo(f"provenance: {json.dumps(loaded.provenance, indent=2)}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("demo"),
+    seed: Seed = 0,
+) -> None:
+    """Simulate slides, train, embed, find domains: pictures and a table, in a few minutes."""
+    import sagefm.demo
+
+    sagefm.demo.run(out, seed=seed, tell=typer.echo)

@@ -1,0 +1,180 @@
+"""The verbs about slides: check, embed, domains."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sagefm._errors import InputError, logger
+from sagefm._files import require_nothing_lost, write_slide
+from sagefm.cli._options import (
+    Device,
+    Layer,
+    ModelPath,
+    Out,
+    Seed,
+    SlideKey,
+    SlidePath,
+    is_corpus,
+    placed,
+    require_suffix,
+    slide_names,
+)
+
+if TYPE_CHECKING:
+    from sagefm.pp import Finding
+    from sagefm.tl import Source
+
+Method = Literal["gmm", "kmeans", "leiden"]
+
+
+def check(
+    slide: SlidePath,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Also count the genes of this model.")
+    ] = None,
+    layer: Layer = None,
+    slide_key: SlideKey = None,
+) -> None:
+    """Say what a file holds, what is wrong with it and how many model genes it has."""
+    import sagefm
+
+    loaded = sagefm.SageFM.load(model, device="cpu") if model else None
+    logger.setLevel("ERROR")  # what reading tells is printed below, with the rest
+    try:
+        found = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    except InputError:  # say all that is wrong with it, not only what stopped the reading
+        _echo_findings(
+            sagefm.pp.check(sagefm.pp.open_slide(slide), layer=layer, slide_key=slide_key)
+        )
+        raise
+    for name, value in sagefm.pp.summarize(found).items():
+        typer.echo(f"{name.replace('_', ' '):<16} {_spelled(value)}")
+    size = loaded.config.n_neighbors if loaded else 15
+    findings = sagefm.pp.check(found, slide_key=slide_key, n_neighbors=size)
+    told = found.uns["sagefm"]["read"]["told"]
+    for line in [t for t in told if t not in {finding.message for finding in findings}]:
+        typer.echo(f"{'told':<16} {line}")
+    _echo_findings(findings)
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        raise InputError(f"{slide}: {errors[0].message}")
+    if loaded:
+        typer.echo(f"{'model':<16} {loaded}")
+        try:
+            prepared = loaded.prepare(found, slide_key=slide_key)
+        except InputError as error:
+            raise InputError(placed(slide, error)) from error
+        typer.echo(f"{'model genes':<16} {prepared.summary}")
+
+
+def embed(
+    slides: Annotated[
+        list[str],
+        typer.Argument(metavar="SLIDES...", help="Space Ranger folders, .h5ad, .zarr, or corpora."),
+    ],
+    model: ModelPath,
+    out: Out,
+    layer: Layer = None,
+    slide_key: SlideKey = None,
+    device: Device = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes on this machine; half its cores if not given."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A dask cluster to use instead: tcp://host:8786."),
+    ] = None,
+) -> None:
+    """Embed every spot: writes .h5ad with obsm["X_sagefm"]; for several slides OUT is a folder.
+
+    What OUT has already, of the same model and slide, is not done again.
+    """
+    import sagefm
+
+    targets = _targets(slides, out)
+    done = sagefm.tl.embed_many(
+        targets, model, layer=layer, slide_key=slide_key, device=device, workers=workers,
+        scheduler=scheduler, again=out in targets, progress=typer.echo,
+    )  # fmt: skip
+    if len(targets) == 1 and done.errors:
+        raise done.errors.popitem()[1]
+    for reason in done.failed.values():
+        typer.echo(f"failed: {reason}", err=True)
+    if len(targets) > 1 or done.skipped:
+        typer.echo(str(done))
+    if done.failed:
+        raise InputError(
+            f"{len(done.failed)} of {len(targets)} slides failed and are not in {out}; put right "
+            "what is said above and run the same command again: it does only what is missing"
+        )
+
+
+def domains(
+    slide: SlidePath,
+    n_domains: Annotated[int, typer.Option("--n-domains", "-n", help="How many to find.")],
+    out: Out,
+    plot: Annotated[Path | None, typer.Option(help="Also draw them (.png, .pdf, .svg).")] = None,
+    method: Annotated[Method, typer.Option(help="How to cluster.")] = "gmm",
+    use_rep: Annotated[str, typer.Option(help="obsm key to cluster.")] = "X_sagefm",
+    smooth: Annotated[int, typer.Option(min=0, help="Rounds of voting among neighbors.")] = 0,
+    seed: Seed = 0,
+    layer: Layer = None,
+    slide_key: SlideKey = None,
+) -> None:
+    """Find tissue domains in an embedded slide: writes .h5ad with obs["sagefm_domain"]."""
+    import sagefm
+
+    require_suffix(out, [".h5ad"])
+    if plot is not None:
+        require_suffix(plot, [".png", ".pdf", ".svg"])
+    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    try:
+        sagefm.tl.domains(
+            found, n_domains, method=method, use_rep=use_rep, smooth=smooth, seed=seed,
+            slide_key=slide_key,
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(placed(slide, error)) from error
+    require_nothing_lost(found, slide, out)
+    if plot is not None:
+        sagefm.pl.spatial(found, save=plot)
+    write_slide(found, out)
+    sizes = found.obs["sagefm_domain"].value_counts()
+    typer.echo(f"{out}: " + ", ".join(f"domain {d}: {n:,} spots" for d, n in sizes.items()))
+
+
+def _echo_findings(findings: "Sequence[Finding]") -> None:
+    for finding in findings:
+        typer.echo(f"{finding.level:<16} {finding.message}")
+
+
+def _spelled(value: object) -> str:
+    """Write a value of a table for people."""
+    if value is None or isinstance(value, bool):
+        return {None: "unknown", True: "yes", False: "no"}[value]
+    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
+
+
+def _targets(slides: Sequence[str], out: Path) -> "dict[Path, Source]":
+    """Say where the result of each slide goes."""
+    corpora = [path for path in slides if is_corpus(path)]
+    if out.suffix == ".h5ad" and len(slides) == 1 and not corpora:
+        return {out: slides[0]}
+    if out.suffix or out.is_file():
+        many = "the slides of a corpus" if corpora else f"{len(slides)} slides"
+        raise InputError(f"{out}: name a folder for {many} (no suffix), or a .h5ad file for one")
+    alone = slide_names([path for path in slides if path not in corpora])
+    sources: dict[str, Source] = {name: path for path, name in alone.items()}
+    for path in corpora:
+        from sagefm.pretrain.corpus import Corpus
+
+        for name in Corpus.open(path).table.index:
+            if name in sources:
+                raise InputError(
+                    f"{path}: a second slide called {name!r}; embed it into another OUT"
+                )
+            sources[name] = (path, name)
+    return {out / f"{name}.h5ad": source for name, source in sources.items()}

@@ -1,0 +1,158 @@
+"""The verb pretrain."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sagefm._errors import InputError, logger
+from sagefm._files import replacing, require_writable
+from sagefm.cli._options import Device, Out, SlideKey, is_corpus, require_suffix, slide_names
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sagefm.pretrain import Corpus, Result
+
+
+def pretrain(
+    slides: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SLIDES...|CORPUS", help="Space Ranger folders, .h5ad, .zarr; or one corpus."
+        ),
+    ],
+    out: Out,
+    recipe: Annotated[
+        str, typer.Option(help="published, small, or the path of a TOML file.")
+    ] = "published",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="ENTRY=VALUE", help="Replace an entry of the recipe."),
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="CSV with columns slide and patient.")
+    ] = None,
+    patient_key: Annotated[
+        str | None, typer.Option(help="obs column with the patient (data.patient_key).")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Source of all chance (train.seed).")
+    ] = None,
+    slide_key: SlideKey = None,
+    device: Device = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes, each with a device or its share of the cores.")
+    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read and gather.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that ended.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT and its run if they exist.")] = False,
+) -> None:
+    """Train a model: writes OUT, and its loss curve beside it as .csv and .png.
+
+    The run is kept in a folder beside OUT that ends with .run: for --resume, the best model so
+    far, and logs (metrics.csv; tensorboard --logdir).
+    """
+    import sagefm
+    from sagefm.pretrain.run import is_first_process
+
+    require_suffix(out, [".safetensors"])
+    first, run = is_first_process(), out.with_suffix(".run")
+    if first:
+        _require_free(out, run, patients, resume=resume, overwrite=overwrite)
+    else:
+        logger.setLevel("ERROR")  # the first process speaks for all
+    changes = list(overrides or [])
+    changes += [f"data.patient_key={json.dumps(patient_key)}"] if patient_key else []
+    changes += [f"train.seed={seed}"] if seed is not None else []
+    loaded = sagefm.pretrain.Recipe.load(recipe, changes)
+    table = _patients(patients) if patients else None
+    source = _source(slides, slide_key, patients)
+    watched = first and sys.stderr.isatty()
+    if first:
+        logger.setLevel("WARNING" if watched else "INFO")  # a bar, or in a log a line per epoch
+    try:
+        result = sagefm.pretrain.fit(
+            source, loaded, patients=table, slide_key=slide_key, device=device, devices=devices,
+            folder=run, resume=resume, workers=workers, progress=watched,
+        )  # fmt: skip
+    except RuntimeError:
+        if first:
+            raise
+        raise typer.Exit(1) from None  # another process is gone, and the first says why
+    if first:
+        _write(result, out)
+
+
+def _require_free(
+    out: Path, run: Path, patients: Path | None, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse to write over a model, or over a run that could go on."""
+    for path in (out, out.with_suffix(".csv"), out.with_suffix(".png")):
+        require_writable(path)
+        ours = patients and path.exists() and path.samefile(patients)
+        if path.exists() and (ours or not (overwrite or resume)):
+            raise InputError(f"{path}: is there already; choose another OUT, or add --overwrite")
+    if (run / "last.safetensors").exists() and not (resume or overwrite):
+        raise InputError(
+            f"{run}: holds a run that has not finished; add --resume to go on with it, or "
+            "--overwrite to begin anew"
+        )
+
+
+def _source(
+    slides: Sequence[str], slide_key: str | None, patients: Path | None
+) -> "Mapping[str, AnnData] | Corpus":
+    import sagefm
+
+    corpora = [path for path in slides if is_corpus(path)]
+    if not corpora:
+        names = slide_names(slides)
+        return {name: sagefm.read(path, slide_key=slide_key) for path, name in names.items()}
+    if len(slides) > 1:
+        raise InputError(f"{corpora[0]}: is a corpus, give it alone; `sagefm corpus build` adds")
+    if patients or slide_key:
+        option = "--patients" if patients else "--slide-key"
+        raise InputError(f"{corpora[0]}: is a corpus and knows its own; leave out {option}")
+    return sagefm.pretrain.Corpus.open(corpora[0])
+
+
+def _write(result: "Result", out: Path) -> None:
+    import sagefm
+
+    curve, picture = out.with_suffix(".csv"), out.with_suffix(".png")
+    result.model.save(out)
+    with replacing(curve) as beside:
+        result.history.to_csv(beside, index=False)
+    sagefm.pl.training(result.history, save=picture)
+    told = result.model.provenance
+    typer.echo(
+        f"{out}: {result.model}; best epoch {told['best_epoch']} of {len(result.history)}, "
+        f"validation loss {told['validation_loss']:.4f} "
+        f"(neighbor mean {told['neighbor_mean_loss']:.4f}, "
+        f"gene mean {told['gene_mean_loss']:.4f}); curve in {curve.name} and {picture.name}"
+    )
+
+
+def _patients(path: Path) -> dict[str, str]:
+    """Read a table of patients: slide → patient."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
+    if not {"slide", "patient"} <= set(table.columns):
+        raise InputError(
+            f"{path}: has columns {', '.join(table.columns)}; it needs slide and patient"
+        )
+    table = table[["slide", "patient"]].drop_duplicates()
+    bad = table[table["slide"].duplicated() | (table["patient"].str.strip() == "")]
+    if len(bad):
+        raise InputError(
+            f"{path}: slide {bad['slide'].iloc[0]!r} has no patient, or two; give each slide one"
+        )
+    return dict(zip(table["slide"], table["patient"], strict=True))
