@@ -90,7 +90,7 @@ def load(n_batches=1_500):
     return {"spots/s": spots / (time.perf_counter() - begin)}
 
 
-def train(name, n_steps=150):
+def train(name, n_steps=100):
     """Train for a while; give spots/s and the most memory that it took."""
     import torch
 
@@ -114,8 +114,8 @@ def train(name, n_steps=150):
             module.loss(batch).backward()
             optimizer.step()
             seconds.append(time.perf_counter() - begin)
-    for _ in range(3_000):  # on through slide after slide, without the network
-        next(stream)
+    for _ in zip(range(1_000), stream, strict=False):  # on through the slides, without the network
+        pass
     return {
         "opening": opening,
         "spots": int(corpus.table["spots"].sum()),

@@ -1,8 +1,10 @@
 """Several processes train what one process trains."""
 
+import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -184,19 +186,20 @@ def typed(home, tmp_path_factory):
     for name, arguments in STARTS.items():
         folder = tmp_path_factory.mktemp(name)
         link_slides(home, folder)
-        started[name] = (
-            folder,
-            subprocess.Popen(
-                [sys.executable, *map(str, arguments)],
-                cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            ),
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
+        started[name] = folder, process
     yield started
     for _, process in started.values():
-        process.kill()
+        with suppress(ProcessLookupError):  # as it should be: all of them have ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -204,8 +207,6 @@ def test_two_processes_give_the_weights_of_one(typed, home, start):
     folder, process = typed[start]
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert (
-        len([line for line in err.splitlines() if "epoch 1:" in line]) == 1
-    )  # one speaks for both
+    assert len([line for line in err.splitlines() if "epoch 1:" in line]) == 1  # one tells for both
     assert out.count("best epoch") == 1
     require_near(folder, home)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -10,10 +9,9 @@ import pytest
 import torch
 from tests.pretrain.commands import Command, line_of
 
-from sagefm import InputError, SageFM
+from sagefm import SageFM
 from sagefm.nn import checkpoint
 from sagefm.pp.simulate import simulate
-from sagefm.pretrain import Recipe, fit
 
 SETTINGS = {
     "network.widths": "[16,8,8,8,12]",
@@ -27,7 +25,6 @@ SETTINGS = {
     "train.max_epochs": 4,
     "train.save_minutes": 0,
 }
-CHANGES = [f"{entry}={value}" for entry, value in SETTINGS.items()]
 STEPS = 13  # of an epoch: 200 spots
 NAMES = [f"s{i}" for i in range(4)]
 COMMAND = [
@@ -38,23 +35,16 @@ COMMAND = [
     "--recipe",
     "small",
 ]
-COMMAND += [word for change in CHANGES for word in ("--set", change)]
+COMMAND += [word for entry in SETTINGS.items() for word in ("--set", "{}={}".format(*entry))]
 
 
 @pytest.fixture(scope="module")
-def slides():
-    genes = simulate(15).var_names[:100]
-    return {
-        name: simulate(100, genes=genes, seed=i, patient=f"p{i // 2}", slide=name)
-        for i, name in enumerate(NAMES)
-    }
-
-
-@pytest.fixture(scope="module")
-def home(slides, tmp_path_factory):
+def home(tmp_path_factory):
     """The slides, and the run that nobody ends."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    for name, slide in slides.items():
+    genes = simulate(15).var_names[:100]
+    for i, name in enumerate(NAMES):
+        slide = simulate(100, genes=genes, seed=i, patient=f"p{i // 2}", slide=name)
         slide.write_h5ad(folder / f"{name}.h5ad")
     status, told = Command(folder, COMMAND).end()
     assert status == 0, told
@@ -116,6 +106,16 @@ def test_the_run_to_compare_with_is_worth_it(home):
 
 
 DIE = "import os, signal; die = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
+TERMINATED = """
+import os, signal
+from sagefm.pretrain.module import Pretraining
+step = Pretraining.training_step
+def training_step(self, batch, batch_idx):
+    if self.current_epoch == 1 and batch_idx == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, batch, batch_idx)
+Pretraining.training_step = training_step
+"""
 LATER = """
 import threading
 from sagefm.pretrain.module import Pretraining
@@ -216,6 +216,20 @@ def test_killed_at_the_worst_moments(place, home):
     status, told = Command(place, [*COMMAND, "--resume"]).end()
     assert status == 0, told
     require_the_same(place, home)
+    # Halves of states, each as large as the whole, would fill the disk in the end.
+    assert sorted(os.listdir(place / "m.run")) == sorted(os.listdir(home / "m.run"))
+
+
+def test_a_scheduler_that_takes_the_machine_back(place, home):
+    """SIGTERM: one line, and the run goes on from its last state."""
+    command = Command(place, COMMAND, before=TERMINATED)
+    status, told = command.end()
+    assert status not in (0, None)
+    assert "Traceback" not in told
+    assert len(told.splitlines()) <= 2  # of the first epoch, and of the end
+    status, told = Command(place, [*COMMAND, "--resume"]).end()
+    assert status == 0, told
+    require_the_same(place, home)
 
 
 def test_ctrl_c_from_a_terminal(place, home):
@@ -230,136 +244,6 @@ def test_ctrl_c_from_a_terminal(place, home):
     status, told = Command(place, [*COMMAND, "--resume"]).end()
     assert status == 0, told
     require_the_same(place, home)
-
-
-# From here on in this process, where a run takes a moment, and is saved when it ends.
-
-
-def recipe(*changes):
-    return Recipe.load("small", [*CHANGES, "train.save_minutes=60", *changes])
-
-
-@pytest.fixture(scope="module")
-def whole(slides, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    result = fit(slides, recipe(), folder=folder, progress=False)
-    return result, checkpoint.read(folder / "last.safetensors")[0]
-
-
-def require_whole(result, folder, whole):
-    expected, memory = whole
-    pd.testing.assert_frame_equal(timeless(result.history), timeless(expected.history))
-    last, _ = checkpoint.read(folder / "last.safetensors")
-    assert all(torch.equal(last[name], memory[name]) for name in memory)
-    ours, theirs = (each.model.network.state_dict() for each in (result, expected))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert result.model.provenance == expected.model.provenance
-
-
-def at_step(number, act, stage="training_step"):
-    """Patch the module to do something at the n-th step of a stage."""
-    from sagefm.pretrain.module import Pretraining
-
-    numbers, step = count(1), getattr(Pretraining, stage)
-
-    def patched(self, batch, batch_idx):
-        if next(numbers) == number:
-            act()
-        return step(self, batch, batch_idx)
-
-    return f"sagefm.pretrain.module.Pretraining.{stage}", patched
-
-
-def interrupt():
-    signal.raise_signal(signal.SIGINT)
-
-
-@pytest.mark.parametrize(
-    ("stage", "number", "epochs"),
-    [
-        ("training_step", 1, [1]),  # an epoch that is cut short counts where there is no other
-        ("training_step", STEPS, [1]),
-        ("validation_step", 3, [1]),
-        ("training_step", STEPS + 1, [1]),
-        ("training_step", 2 * STEPS + 6, [1, 2]),
-        ("training_step", 4 * STEPS, [1, 2, 3, 4]),
-    ],
-)
-def test_ctrl_c_at_any_step(slides, whole, tmp_path, monkeypatch, stage, number, epochs):
-    with monkeypatch.context() as patched:
-        patched.setattr(*at_step(number, interrupt, stage))
-        short = fit(slides, recipe(), folder=tmp_path, progress=False)
-    assert short.history["epoch"].tolist() == epochs
-    assert short.model.provenance["best_epoch"] in epochs
-    if len(epochs) > 1:
-        expected = timeless(whole[0].history.iloc[: len(epochs)])
-        pd.testing.assert_frame_equal(timeless(short.history), expected)
-    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False, workers=2)
-    require_whole(result, tmp_path, whole)
-
-
-def test_ctrl_c_again_and_again(slides, whole, tmp_path, monkeypatch):
-    for number in range(5):
-        with monkeypatch.context() as patched:
-            patched.setattr(*at_step(5, interrupt))
-            fit(slides, recipe(), folder=tmp_path, resume=number > 0, progress=False)
-    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
-    require_whole(result, tmp_path, whole)
-
-
-def test_a_slide_that_vanishes_ends_the_run_and_loses_nothing(slides, whole, tmp_path, monkeypatch):
-    """As where a disk is unplugged: one error, and the run goes on from its last state."""
-    from sagefm.pretrain.memory import Memory
-
-    def vanish():
-        def read(*_):
-            raise InputError("s2: is gone")
-
-        patched.setattr(Memory, "read", read)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(*at_step(2 * STEPS + 3, vanish))
-        with pytest.raises(InputError, match="s2: is gone"):
-            fit(slides, recipe(), folder=tmp_path, progress=False)
-    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
-    require_whole(result, tmp_path, whole)
-
-
-def test_a_finished_run_has_nothing_left_to_do(slides, whole, tmp_path, monkeypatch):
-    fit(slides, recipe(), folder=tmp_path, progress=False)
-    monkeypatch.setattr(*at_step(1, lambda: pytest.fail("trains on")))
-    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
-    require_whole(result, tmp_path, whole)
-
-
-def test_a_run_can_be_given_more_epochs(slides, whole, tmp_path):
-    fit(slides, recipe("train.max_epochs=2"), folder=tmp_path, progress=False)
-    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
-    require_whole(result, tmp_path, whole)
-
-
-def test_a_run_that_has_stalled_goes_on_with_more_patience(slides, whole, tmp_path):
-    impatient = ["train.patience=1", "train.learning_rate=1e-30"]
-    short = fit(slides, recipe(*impatient), folder=tmp_path, progress=False)
-    again = fit(slides, recipe(*impatient), folder=tmp_path, resume=True, progress=False)
-    assert len(short.history) == len(again.history) == 2
-    patient = ["train.patience=9", "train.learning_rate=1e-30"]
-    result = fit(slides, recipe(*patient), folder=tmp_path, resume=True, progress=False)
-    expected = fit(slides, recipe(*patient), progress=False)
-    assert timeless(result.history).equals(timeless(expected.history))
-
-
-def test_a_wave_goes_on_where_it_was(slides, tmp_path, monkeypatch):
-    wave = recipe("train.schedule=cosine")
-    expected = fit(slides, wave, progress=False)
-    with monkeypatch.context() as patched:
-        patched.setattr(*at_step(STEPS + 6, interrupt))
-        fit(slides, wave, folder=tmp_path, progress=False)
-    with pytest.raises(InputError, match=r"recipe\.train\.max_epochs = 4, and now it is 5"):
-        fit(slides, recipe("train.schedule=cosine", "train.max_epochs=5"), folder=tmp_path,
-            resume=True, progress=False)  # fmt: skip
-    result = fit(slides, wave, folder=tmp_path, resume=True, progress=False)
-    assert timeless(result.history).equals(timeless(expected.history))
 
 
 @pytest.mark.parametrize("file", ["last.safetensors", "best.safetensors"])

@@ -65,12 +65,12 @@ class _BlockError(torch.autograd.Function):
         total = toward.new_zeros(())
         for number, (start, stop) in enumerate(pairwise(masks.ends.tolist())):
             centers = masks.hides[:, number].nonzero().squeeze(1)
-            z, block = embedding[centers], slice(start, stop)
+            z, block = embedding.index_select(0, centers), slice(start, stop)
             predicted = F.relu(torch.addmm(biases[block], z, weights[block].T))
-            error = predicted - truth[centers, block]
-            total += error.square().sum()
+            error = predicted - truth[:, block].index_select(0, centers)
+            total += torch.linalg.vector_norm(error).square()
             if learning:
-                error = torch.where(predicted > 0, error, 0.0).mul_(2 * share)
+                error.mul_(predicted > 0).mul_(2 * share)
                 toward.index_add_(0, centers, (error @ weights[block]).float())
                 weights[block] = error.T @ z  # no longer needed: the gradient takes its place
                 biases[block] = error.sum(dim=0)

@@ -49,6 +49,6 @@ def training(
         ax.set(xlabel="epoch", ylabel="error of hidden genes\n(mean squared, log1p counts)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False)
+        ax.legend(framealpha=1, edgecolor="none")  # it may lie on a line
         finish([ax], show, save)
     return ax

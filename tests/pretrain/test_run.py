@@ -1,0 +1,177 @@
+"""A run that is ended, or changed, and goes on: in this process, where it takes a moment."""
+
+import signal
+from itertools import count
+
+import pandas as pd
+import pytest
+import torch
+
+from sagefm import InputError
+from sagefm.nn import checkpoint
+from sagefm.pp.simulate import simulate
+from sagefm.pretrain import Recipe, fit
+
+CHANGES = [
+    "network.widths=[16,8,8,8,12]",
+    "data.genes=60",
+    "data.patch=4",
+    "train.batch_size=16",
+    "train.learning_rate=3e-3",
+    "train.clip_norm=0.5",
+    "train.warmup_steps=7",
+    "train.max_epochs=4",
+    "train.save_minutes=60",  # it is saved when it ends
+]
+STEPS = 13  # of an epoch: 200 spots
+
+
+@pytest.fixture(scope="module")
+def slides():
+    genes = simulate(15).var_names[:100]
+    return {
+        f"s{i}": simulate(100, genes=genes, seed=i, patient=f"p{i // 2}", slide=f"s{i}")
+        for i in range(4)
+    }
+
+
+def recipe(*changes):
+    return Recipe.load("small", [*CHANGES, *changes])
+
+
+def timeless(history):
+    return history.drop(columns=["seconds", "spots_per_second"])
+
+
+@pytest.fixture(scope="module")
+def whole(slides, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    result = fit(slides, recipe(), folder=folder, progress=False)
+    return result, checkpoint.read(folder / "last.safetensors")[0]
+
+
+def require_whole(result, folder, whole):
+    expected, memory = whole
+    pd.testing.assert_frame_equal(timeless(result.history), timeless(expected.history))
+    last, _ = checkpoint.read(folder / "last.safetensors")
+    assert all(torch.equal(last[name], memory[name]) for name in memory)
+    ours, theirs = (each.model.network.state_dict() for each in (result, expected))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert result.model.provenance == expected.model.provenance
+
+
+def at_step(number, act, stage="training_step"):
+    """Patch the module to do something at the n-th step of a stage."""
+    from sagefm.pretrain.module import Pretraining
+
+    numbers, step = count(1), getattr(Pretraining, stage)
+
+    def patched(self, batch, batch_idx):
+        if next(numbers) == number:
+            act()
+        return step(self, batch, batch_idx)
+
+    return f"sagefm.pretrain.module.Pretraining.{stage}", patched
+
+
+def interrupt():
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "epochs"),
+    [
+        ("training_step", 1, [1]),  # an epoch that is cut short counts where there is no other
+        ("training_step", STEPS, [1]),
+        ("validation_step", 3, [1]),
+        ("training_step", STEPS + 1, [1]),
+        ("training_step", 2 * STEPS + 6, [1, 2]),
+        ("training_step", 4 * STEPS, [1, 2, 3, 4]),
+    ],
+)
+def test_ctrl_c_at_any_step(slides, whole, tmp_path, monkeypatch, stage, number, epochs):
+    with monkeypatch.context() as patched:
+        patched.setattr(*at_step(number, interrupt, stage))
+        short = fit(slides, recipe(), folder=tmp_path, progress=False)
+    assert short.history["epoch"].tolist() == epochs
+    assert short.model.provenance["best_epoch"] in epochs
+    if len(epochs) > 1:
+        expected = timeless(whole[0].history.iloc[: len(epochs)])
+        pd.testing.assert_frame_equal(timeless(short.history), expected)
+    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False, workers=2)
+    require_whole(result, tmp_path, whole)
+
+
+def test_ctrl_c_again_and_again(slides, whole, tmp_path, monkeypatch):
+    for number in range(5):
+        with monkeypatch.context() as patched:
+            patched.setattr(*at_step(5, interrupt))
+            fit(slides, recipe(), folder=tmp_path, resume=number > 0, progress=False)
+    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
+    require_whole(result, tmp_path, whole)
+
+
+def test_ctrl_c_twice_ends_at_once_and_loses_nothing(slides, whole, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patched:
+        patched.setattr(*at_step(STEPS + 3, lambda: (interrupt(), interrupt())))
+        with pytest.raises(KeyboardInterrupt):
+            fit(slides, recipe(), folder=tmp_path, progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
+    require_whole(result, tmp_path, whole)
+
+
+def test_a_slide_that_vanishes_ends_the_run_and_loses_nothing(slides, whole, tmp_path, monkeypatch):
+    """As where a disk is unplugged: one error, and the run goes on from its last state."""
+    from sagefm.pretrain.memory import Memory
+
+    def vanish():
+        def read(*_):
+            raise InputError("s2: is gone")
+
+        patched.setattr(Memory, "read", read)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*at_step(2 * STEPS + 3, vanish))
+        with pytest.raises(InputError, match="s2: is gone"):
+            fit(slides, recipe(), folder=tmp_path, progress=False)
+    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
+    require_whole(result, tmp_path, whole)
+
+
+def test_a_finished_run_has_nothing_left_to_do(slides, whole, tmp_path, monkeypatch):
+    fit(slides, recipe(), folder=tmp_path, progress=False)
+    monkeypatch.setattr(*at_step(1, lambda: pytest.fail("trains on")))
+    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
+    require_whole(result, tmp_path, whole)
+
+
+def test_a_run_can_be_given_more_epochs(slides, whole, tmp_path):
+    fit(slides, recipe("train.max_epochs=2"), folder=tmp_path, progress=False)
+    result = fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
+    require_whole(result, tmp_path, whole)
+
+
+def test_a_run_that_has_stalled_goes_on_with_more_patience(slides, whole, tmp_path):
+    impatient = ["train.patience=1", "train.learning_rate=1e-30"]
+    short = fit(slides, recipe(*impatient), folder=tmp_path, progress=False)
+    again = fit(slides, recipe(*impatient), folder=tmp_path, resume=True, progress=False)
+    assert len(short.history) == len(again.history) == 2
+    patient = ["train.patience=9", "train.learning_rate=1e-30"]
+    result = fit(slides, recipe(*patient), folder=tmp_path, resume=True, progress=False)
+    expected = fit(slides, recipe(*patient), progress=False)
+    assert timeless(result.history).equals(timeless(expected.history))
+
+
+def test_a_wave_goes_on_where_it_was(slides, tmp_path, monkeypatch):
+    wave = recipe("train.schedule=cosine")
+    expected = fit(slides, wave, progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(*at_step(STEPS + 6, interrupt))
+        fit(slides, wave, folder=tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"recipe\.train\.max_epochs = 4, and now it is 5"):
+        fit(slides, recipe("train.schedule=cosine", "train.max_epochs=5"), folder=tmp_path,
+            resume=True, progress=False)  # fmt: skip
+    result = fit(slides, wave, folder=tmp_path, resume=True, progress=False)
+    assert timeless(result.history).equals(timeless(expected.history))
