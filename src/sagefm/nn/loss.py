@@ -70,7 +70,7 @@ class _BlockError(torch.autograd.Function):
             error = predicted - truth[:, block].index_select(0, centers)
             total += torch.linalg.vector_norm(error).square()
             if learning:
-                error.mul_(predicted > 0).mul_(2 * share)
+                error = torch.where(predicted > 0, error, 0.0).mul_(2 * share)
                 toward.index_add_(0, centers, (error @ weights[block]).float())
                 weights[block] = error.T @ z  # no longer needed: the gradient takes its place
                 biases[block] = error.sum(dim=0)
@@ -86,4 +86,4 @@ class _BlockError(torch.autograd.Function):
         gradients = ctx.saved_tensors
         if gradient != 1:
             gradients = [gradient * each for each in gradients]
-        return *gradients, None, None, None, None, None
+        return *gradients, None, None, None, None

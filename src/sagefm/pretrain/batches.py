@@ -73,7 +73,8 @@ class Batches:
                         for stretch in {patch.stretch for patch in self.plan[coming]}:
                             if stretch not in regions:
                                 regions[stretch] = pool.submit(self.source.read, *stretch)
-                        ahead.append(pool.submit(self._gather, coming, dict(regions)))
+                        own = {patch.stretch: regions[patch.stretch] for patch in self.plan[coming]}
+                        ahead.append(pool.submit(self._gather, coming, own))
                     yield ahead.popleft().result()
                     for stretch in {patch.stretch for patch in self.plan[number]}:
                         if last_use[stretch] == number:

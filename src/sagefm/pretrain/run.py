@@ -76,6 +76,8 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the folder."""
         with locked(self.folder):
+            for left in (*self.folder.glob(".*.safetensors"), *self.folder.glob(".*.csv")):
+                left.unlink()  # half written by a run that was killed
             yield
 
     def clear(self) -> None:
