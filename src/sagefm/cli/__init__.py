@@ -2,6 +2,8 @@
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -30,9 +32,9 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command: status 0 on success, 2 on a usage or input error with one line on stderr."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    _tell_on_stderr()
     try:
-        status = app(arguments or ["--help"], prog_name="sagefm", standalone_mode=False)
+        with _telling_on_stderr():
+            status = app(arguments or ["--help"], prog_name="sagefm", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
             raise
@@ -59,10 +61,17 @@ def _explain(error: BaseException) -> int:
     return 1
 
 
-def _tell_on_stderr() -> None:
+@contextmanager
+def _telling_on_stderr() -> Iterator[None]:
+    """Write what is told to stderr while the command runs; leave the logger as it was."""
     import logging
 
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("note: %(message)s"))
-    logger.handlers = [handler]
-    logger.propagate = False
+    before = logger.handlers, logger.propagate, logger.level
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate, level = before
+        logger.setLevel(level)
