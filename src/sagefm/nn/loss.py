@@ -47,6 +47,8 @@ def dense_hidden_error(
 
 
 class _BlockError(torch.autograd.Function):
+    """The loss with its gradients, which are ready when it is: backward only hands them out."""
+
     @staticmethod
     def forward(
         ctx: Any,

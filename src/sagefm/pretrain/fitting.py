@@ -80,8 +80,8 @@ def fit(
         the cores). More than one starts the running command again, so it is for scripts and the
         command line, not for notebooks. Under ``torchrun`` its settings hold.
     folder
-        Where the run is kept: what to resume from, the best model so far, logs. A folder that is
-        deleted at the end, if not given.
+        Where the run is kept: what to resume from, the best model so far, logs. An earlier run in
+        it is deleted, unless it is resumed. A folder that is deleted at the end, if not given.
     resume
         Go on with the run in `folder`, after whatever ended it: the weights will be those that it
         would have had without.
