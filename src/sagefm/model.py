@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +19,7 @@ from sagefm._keys import GENE_IDS
 from sagefm.nn import NETWORKS, Network, SparseRows, build, checkpoint
 from sagefm.pp.counts import coordinates, counts, slide_codes
 from sagefm.pp.gene_lists import read_genes
-from sagefm.pp.neighborhood import nearest
+from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.vocabulary import Alignment, Vocabulary
 
 if TYPE_CHECKING:
@@ -48,11 +48,15 @@ class Prepared:
     expression: csr_matrix
     """Spots × vocabulary, log1p counts, float32."""
     neighbors: NDArray[np.int64]
-    """Spots × `n_neighbors` row numbers, the center first."""
+    """Spots × `n_neighbors` row numbers of `expression`, the center first."""
     alignment: Alignment
     """How the genes of the slide map to the vocabulary."""
     summary: str
     """One line about the alignment."""
+
+    def at(self, spots: slice | NDArray[np.int64]) -> "Prepared":
+        """Keep some centers; their neighbors stay at hand."""
+        return replace(self, neighbors=self.neighbors[spots])
 
 
 @dataclass
@@ -251,6 +255,7 @@ class SageFM:
         slide: "AnnData | Prepared",
         *,
         hidden: NDArray[np.bool_] | csr_matrix | None = None,
+        hidden_around: bool = False,
         genes: Sequence[str] | None = None,
     ) -> NDArray[np.float32]:
         """Predict the expression of every spot from its neighborhood.
@@ -260,8 +265,9 @@ class SageFM:
         slide
             A slide, or what :meth:`prepare` made of it.
         hidden
-            Spots × vocabulary, boolean, dense or sparse: what the center does not show. Its
-            neighbors always show theirs.
+            Spots × vocabulary, boolean, dense or sparse: what the center does not show.
+        hidden_around
+            Whether its neighbors do not show it either.
         genes
             Symbols or Ensembl ids to predict; the whole vocabulary if not given.
 
@@ -275,7 +281,7 @@ class SageFM:
             As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape.
         """
         prepared = self._prepared(slide)
-        part = None if hidden is None else _hidden_part(prepared.expression, hidden)
+        part = None if hidden is None else _hidden_part(prepared, hidden, hidden_around)
         if genes is None:
             return self._over_blocks(prepared, len(self.vocabulary), self.network.decode, part)
         columns = torch.from_numpy(self.vocabulary.positions(genes)).to(self.device)
@@ -296,7 +302,7 @@ class SageFM:
     ) -> NDArray[np.float32]:
         """Embed block by block and keep what `read` makes of the embeddings: spots × width."""
         prepared = self._prepared(slide)
-        n_spots = prepared.expression.shape[0]
+        n_spots = len(prepared.neighbors)
         result = np.empty((n_spots, width), dtype=np.float32)
         projected = self.network.project(SparseRows.from_scipy(prepared.expression, self.device))
         for start in range(0, n_spots, _BLOCK):
@@ -344,20 +350,24 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def _hidden_part(expression: csr_matrix, hidden: NDArray[np.bool_] | csr_matrix) -> csr_matrix:
-    """Keep the log1p counts that are hidden, without a dense matrix of numbers."""
-    if hidden.shape != expression.shape:
+def _hidden_part(
+    prepared: Prepared, hidden: NDArray[np.bool_] | csr_matrix, around: bool
+) -> csr_matrix:
+    """Keep the log1p counts that are hidden, of centers or summed over their neighborhoods."""
+    n_spots, n_genes = prepared.expression.shape
+    centers = prepared.neighbors if around else prepared.neighbors[:, :1]
+    if hidden.shape != (len(centers), n_genes):
         raise InputError(
             f"hidden is {' × '.join(map(str, hidden.shape))}, but the slide has "
-            f"{expression.shape[0]} spots and the model {expression.shape[1]} genes; "
+            f"{len(centers)} spots and the model {n_genes} genes; "
             "give one row per spot and one column per gene of the vocabulary"
         )
+    part = (average(centers, n_spots=n_spots) * centers.shape[1]) @ prepared.expression
     if issparse(hidden):
-        return csr_matrix(expression.multiply(hidden.astype(bool)))
-    rows = np.repeat(np.arange(expression.shape[0]), np.diff(expression.indptr))
-    part = expression.copy()
-    part.data *= np.asarray(hidden, dtype=bool)[rows, expression.indices]
-    return part
+        return csr_matrix(part.multiply(hidden.astype(bool)))
+    rows = np.repeat(np.arange(len(centers)), np.diff(part.indptr))
+    part.data *= np.asarray(hidden, dtype=bool)[rows, part.indices]
+    return csr_matrix(part)
 
 
 def _fill(

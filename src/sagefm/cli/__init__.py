@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import typer
 
 from sagefm._errors import InputError, logger
-from sagefm.cli import corpus, models, slides, training
+from sagefm.cli import corpus, evaluation, models, slides, training
 
 app = typer.Typer(
     add_completion=False,
@@ -20,6 +20,7 @@ app.command()(slides.check)
 app.command()(slides.embed)
 app.command()(slides.domains)
 app.command()(training.pretrain)
+app.command()(evaluation.evaluate)
 app.command()(models.convert)
 app.command()(models.info)
 app.command()(models.demo)
@@ -31,7 +32,7 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command: status 0 on success, 2 on a usage or input error with one line on stderr."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments = evaluation.spread([word for word in sys.argv[1:] if word != "--debug"])
     try:
         with _telling_on_stderr():
             status = app(arguments or ["--help"], prog_name="sagefm", standalone_mode=False)

@@ -1,6 +1,17 @@
 """Results beside their baselines."""
 
-from sagefm.evaluate.baselines import pca
-from sagefm.evaluate.protocols import domain_recovery
+from sagefm.evaluate.baselines.embeddings import competitors
+from sagefm.evaluate.baselines.pca import pca
+from sagefm.evaluate.cohort import Cohort
+from sagefm.evaluate.protocols.annotation import annotation_protocol as annotation
+from sagefm.evaluate.protocols.domain_recovery import domain_recovery
+from sagefm.evaluate.protocols.domains import domains_protocol as domains
+from sagefm.evaluate.protocols.recovery import recovery
+from sagefm.evaluate.protocols.subtype import subtype_protocol as subtype
+from sagefm.evaluate.result import Result
+from sagefm.evaluate.scorecard import scorecard
 
-__all__ = ["domain_recovery", "pca"]
+__all__ = [
+    "Cohort", "Result", "annotation", "competitors", "domain_recovery", "domains", "pca",
+    "recovery", "scorecard", "subtype",
+]  # fmt: skip

@@ -108,7 +108,9 @@ def _rank_candidates(
     return np.take_along_axis(candidates, ranks, axis=1), complete
 
 
-def average(neighbors: NDArray[np.int64], *, center: bool = True) -> csr_matrix:
+def average(
+    neighbors: NDArray[np.int64], *, center: bool = True, n_spots: int | None = None
+) -> csr_matrix:
     """Make the operator that averages over the neighborhoods.
 
     Parameters
@@ -118,18 +120,20 @@ def average(neighbors: NDArray[np.int64], *, center: bool = True) -> csr_matrix:
     center
         Whether the center counts as one of the k spots, as in the published network, or only its
         k - 1 neighbors are averaged.
+    n_spots
+        Spots of the slide, where `neighbors` has the rows of only some of them.
 
     Returns
     -------
-    Sparse spots × spots float32 matrix whose rows sum to 1.
+    Sparse rows of `neighbors` × spots float32 matrix whose rows sum to 1.
     """
     members = neighbors if center else neighbors[:, 1:]
-    n_spots, size = members.shape
+    n_rows, size = members.shape
     return csr_matrix(
         (
             np.full(members.size, 1 / size, dtype=np.float32),
             members.ravel(),
             np.arange(0, members.size + 1, size),
         ),
-        shape=(n_spots, n_spots),
+        shape=(n_rows, n_rows if n_spots is None else n_spots),
     )

@@ -1,0 +1,140 @@
+"""The verb evaluate."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sagefm._errors import InputError
+from sagefm._files import replacing
+from sagefm.cli._options import Device, Layer, Out, Seed, SlideKey, slide_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sagefm.evaluate import Cohort
+
+SEVERAL = ("--slides", "--reference")
+"""Options that take all values up to the next option."""
+
+
+def evaluate(
+    slides: Annotated[
+        list[str],
+        typer.Option(metavar="SLIDES...", help="Space Ranger folders, .h5ad or .zarr to score on."),
+    ],
+    out: Out,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="recovery, imputation, domains, annotation, subtype; or all."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="Model file; give several at will.")
+    ] = None,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SLIDES...",
+            help="What baselines learn from; the other patients' slides if not given.",
+        ),
+    ] = None,
+    label_key: Annotated[str, typer.Option(help="obs column with the labels of spots.")] = "label",
+    subtype_key: Annotated[
+        str | None, typer.Option(help="Column (of obs or --table) with the label of a slide.")
+    ] = None,
+    patient_key: Annotated[str, typer.Option(help="obs column with the patient.")] = "patient",
+    table: Annotated[
+        Path | None, typer.Option(help="CSV with a row per slide: slide, patient, subtype, …")
+    ] = None,
+    obsm: Annotated[
+        list[str] | None, typer.Option(help="obsm key of another embedding; several at will.")
+    ] = None,
+    mofa: Annotated[bool, typer.Option(help="Let MOFA take part (the slowest competitor).")] = True,
+    seed: Seed = 0,
+    layer: Layer = None,
+    slide_key: SlideKey = None,
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another scorecard in OUT.")] = False,
+) -> None:
+    """Score models beside all baselines: tables, pictures and data in the folder OUT.
+
+    Each protocol is kept as soon as it is done: the same command goes on where it was stopped.
+    """
+    import sagefm
+    from sagefm.evaluate.cohort import Cohort
+    from sagefm.evaluate.markdown import markdown
+
+    loaded = {Path(path).stem: sagefm.SageFM.load(path, device=device) for path in model or []}
+    if len(loaded) < len(model or []):
+        raise InputError("two models have the same file name; rename one of them")
+    facts = _facts(table) if table else None
+    cohort = Cohort(
+        _named(slides), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
+    )
+    learned = Cohort(
+        _named(reference), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
+    ) if reference else None  # fmt: skip
+    results = sagefm.evaluate.scorecard(
+        cohort, loaded, out, protocols=_protocols(protocol, cohort, label_key, subtype_key),
+        reference=learned, label_key=label_key, subtype_key=subtype_key, obsm=obsm or [],
+        mofa=mofa, seed=seed, command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
+        progress=lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
+    pictures = sagefm.pl.scorecard(results, out)
+    with replacing(out / "scorecard.md") as beside:
+        beside.write_text(markdown(results, cohort, loaded, pictures, out), encoding="utf-8")
+    typer.echo(f"{out / 'scorecard.md'}: {', '.join(results)} on {len(cohort)} slides")
+
+
+def _named(paths: Sequence[str]) -> dict[str, str]:
+    return {name: path for path, name in slide_names(paths).items()}
+
+
+def _protocols(
+    asked: Sequence[str] | None, cohort: "Cohort", label_key: str, subtype_key: str | None
+) -> list[str]:
+    """Spell out "all": what these slides allow; the rest is told."""
+    from sagefm.evaluate.scorecard import PROTOCOLS
+
+    if asked and "all" not in asked:
+        return list(dict.fromkeys(asked))
+    labeled = [n for n in cohort if (obs := cohort[n].obs).get(label_key, obs.index).notna().any()
+               and label_key in obs]  # fmt: skip
+    enough = cohort.table.loc[labeled, "patient"].nunique() > 1
+    left_out = {
+        "annotation": "" if enough else f"fewer than two patients have labels in {label_key!r}",
+        "subtype": "" if subtype_key else "no --subtype-key",
+    }
+    for name, reason in left_out.items():
+        if reason:
+            typer.echo(f"{name}: left out, for {reason}", err=True)
+    return [name for name in PROTOCOLS if not left_out.get(name)]
+
+
+def _facts(path: Path) -> "pd.DataFrame":
+    """Read a table with a row per slide."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
+    if "slide" not in table or table["slide"].duplicated().any():
+        raise InputError(f"{path}: needs a column slide that names each slide once")
+    return table.set_index("slide")
+
+
+def spread(arguments: Sequence[str]) -> list[str]:
+    """Repeat an option that takes several values before each of them, as typer wants it."""
+    found: list[str] = []
+    option = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            option = argument if argument in SEVERAL else ""
+            found += [] if option else [argument]
+        else:
+            found += [option, argument] if option else [argument]
+    return found

@@ -1,0 +1,1 @@
+"""What a model has to beat: methods without a trained network."""

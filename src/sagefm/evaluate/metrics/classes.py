@@ -1,0 +1,108 @@
+"""How well classes are predicted: per spot, per class, and how far the probabilities hold."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+N_BINS = 15
+
+
+def accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Get the share of right predictions; NaN for nothing."""
+    truth = np.asarray(truth)
+    return float((truth == np.asarray(predicted)).mean()) if len(truth) else float("nan")
+
+
+def per_class(truth: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
+    """Measure each class that occurs in the truth; a class that is only predicted has no row.
+
+    Parameters
+    ----------
+    truth, predicted
+        A class per observation, all of one type; none missing.
+
+    Returns
+    -------
+    Indexed by class (sorted): ``recall``, ``f1`` (both 0 for a class that is never found) and ``n``
+    (observations).
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    classes = np.unique(np.asarray(truth))
+    if not len(classes):
+        return pd.DataFrame({"recall": [], "f1": [], "n": []})
+    with warnings.catch_warnings():
+        # Many classes among few observations look like a regression to sklearn.
+        warnings.filterwarnings("ignore", message="The number of unique classes")
+        _, recall, f1, n = precision_recall_fscore_support(
+            np.asarray(truth), np.asarray(predicted), labels=classes, zero_division=0.0
+        )
+    return pd.DataFrame({"recall": recall, "f1": f1, "n": n}, index=pd.Index(classes, name="class"))
+
+
+def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Average the recall over the classes of the truth; NaN for nothing."""
+    return float(per_class(truth, predicted)["recall"].mean())
+
+
+def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Average F1 over the classes of the truth; NaN for nothing.
+
+    scikit-learn's default also averages over classes that are predicted and never occur.
+    """
+    return float(per_class(truth, predicted)["f1"].mean())
+
+
+def calibration_error(right: ArrayLike, confidence: ArrayLike, n_bins: int = N_BINS) -> float:
+    """Get the expected calibration error: how far confidence is from the share of right answers.
+
+    Parameters
+    ----------
+    right
+        Whether each prediction is right.
+    confidence
+        The probability that was given to it, 0 to 1.
+    n_bins
+        Bins of equal width; their gaps are averaged, weighted by the predictions in them.
+
+    Returns
+    -------
+    0 (calibrated) to 1; NaN for nothing, or if a confidence is missing.
+    """
+    right = np.asarray(right, dtype=np.float64)
+    confidence = np.asarray(confidence, dtype=np.float64)
+    if not len(right) or np.isnan(confidence).any():
+        return float("nan")
+    bins = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def macro_auroc(truth: ArrayLike, scores: ArrayLike) -> float:
+    """Average the area under the ROC curve over the classes, each against all others.
+
+    Parameters
+    ----------
+    truth
+        Integer from 0 to classes - 1 per observation.
+    scores
+        Observations × classes, larger for a likelier class. Equal scores count as half right.
+
+    Returns
+    -------
+    0 to 1, at random 0.5; NaN where a class does not occur, is the only one, or lacks a score.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if not scores.size or np.isnan(scores).any():
+        return float("nan")
+    of_class: NDArray[np.bool_] = np.asarray(truth)[:, None] == np.arange(scores.shape[1])
+    inside = of_class.sum(axis=0)
+    outside = len(of_class) - inside
+    if (inside == 0).any() or (outside == 0).any():
+        return float("nan")
+    # Mann-Whitney: the area is the share of pairs that are in the right order.
+    ranks = np.where(of_class, rankdata(scores, axis=0), 0.0).sum(axis=0)
+    return float(((ranks - inside * (inside + 1) / 2) / (inside * outside)).mean())

@@ -1,0 +1,253 @@
+"""Honest statistics: a slide or a patient is one observation, however many spots it has."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+N_BOOTSTRAPS = 2000
+LEAST_UNITS = 3
+"""Fewer patients than this are no sample of patients: then slides are resampled, or nothing."""
+LEVEL = 0.95
+
+
+def units_of(patients: "pd.Series[str]") -> tuple["pd.Series[str]", str]:
+    """Choose what is resampled: patients if there are three at least, else slides.
+
+    Parameters
+    ----------
+    patients
+        Slide (the index) → patient.
+
+    Returns
+    -------
+    Slide → unit, and the name of the unit: ``"patient"`` or ``"slide"``.
+    """
+    if patients.nunique() >= LEAST_UNITS:
+        return patients, "patient"
+    return pd.Series(patients.index, index=patients.index, dtype=object), "slide"
+
+
+def resampled(n_units: int, seed: int, n_draws: int = N_BOOTSTRAPS) -> NDArray[np.float64]:
+    """Draw bootstrap weights: draws × units, how often each unit is drawn, divided by their number.
+
+    The same seed gives the same draws, so that everything that is compared is resampled together.
+    """
+    drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), n_draws)
+    return drawn / n_units
+
+
+def interval(draws: ArrayLike, axis: int = 0) -> NDArray[np.float64]:
+    """Percentile interval (95 %) of bootstrap draws: low and high, NaN where all draws are NaN."""
+    draws = np.asarray(draws, dtype=np.float64)
+    tail = 50 * (1 - LEVEL)
+    if np.isnan(draws).all():
+        return np.full((2, *np.delete(draws.shape, axis)), np.nan)
+    return np.asarray(np.nanpercentile(draws, [tail, 100 - tail], axis=axis))
+
+
+def over_units(
+    scores: pd.DataFrame, metrics: Sequence[str], patients: "pd.Series[str]", *, by: str = "method"
+) -> tuple[pd.DataFrame, str]:
+    """Average scores within each unit: seeds and sections of a patient are no observations.
+
+    Parameters
+    ----------
+    scores
+        A row per `by` and slide (and seed, …), with a column ``slide``.
+    metrics
+        Columns of `scores`.
+    patients
+        Slide → patient.
+
+    Returns
+    -------
+    A row per (`by`, unit), in the order of `scores`; and the name of the unit.
+    """
+    shown = patients.loc[list(dict.fromkeys(scores["slide"]))]
+    units, unit = units_of(shown)
+    per_slide = scores.groupby([by, "slide"], sort=False)[list(metrics)].mean().reset_index()
+    per_slide["unit"] = per_slide["slide"].map(units)
+    return per_slide.groupby([by, "unit"], sort=False)[list(metrics)].mean(), unit
+
+
+def summarize(
+    scores: pd.DataFrame,
+    metrics: Sequence[str],
+    patients: "pd.Series[str]",
+    *,
+    by: str = "method",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Average scores over patients, with bootstrap intervals over patients.
+
+    Parameters
+    ----------
+    scores, metrics, patients
+        As for :func:`over_units`.
+    by
+        Column that tells the rows of the result apart.
+    seed
+        Of the resampling.
+
+    Returns
+    -------
+    A row per value of `by`, in the order of `scores`: it, ``n_slides``, ``n_patients``, and for
+    each metric its mean over units, ``…_low`` and ``…_high`` (95 %; missing for fewer than three
+    units). ``unit`` says what was resampled: patients, or slides where there are fewer than three
+    patients.
+    """
+    per_unit, unit = over_units(scores, metrics, patients, by=by)
+    rows = []
+    for method, values in per_unit.groupby(level=0, sort=False):
+        slides = scores.loc[scores[by] == method, "slide"].unique()
+        row: dict[str, object] = {
+            by: method, "n_slides": len(slides), "n_patients": patients.loc[slides].nunique(),
+            "unit": unit,
+        }  # fmt: skip
+        for metric in metrics:
+            known = values[metric].dropna().to_numpy()
+            low, high = mean_interval(known, seed)
+            mean = float(known.mean()) if len(known) else np.nan
+            row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def mean_interval(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Bootstrap interval of the mean of independent values; NaN for fewer than three."""
+    if len(values) < LEAST_UNITS:
+        return np.full(2, np.nan)
+    return interval(resampled(len(values), seed) @ values)
+
+
+def compare(
+    scores: pd.DataFrame,
+    metric: str,
+    against: str,
+    patients: "pd.Series[str]",
+    *,
+    by: str = "method",
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare every method with one of them, paired over patients.
+
+    Parameters
+    ----------
+    scores, patients, by, seed
+        As for :func:`summarize`.
+    metric
+        Column of `scores`.
+    against
+        The method that the others are compared with.
+
+    Returns
+    -------
+    A row per other method: `by`, ``difference`` (method minus `against`, mean over units) with its
+    interval, ``p`` (sign-flip permutation test over units, two-sided, exact up to 13 units),
+    ``q`` (Benjamini-Hochberg over the rows) and ``n_units``. With n units p cannot be below
+    2 / 2**n: five patients or fewer never reach 0.05.
+    """
+    per_unit, unit = over_units(scores, [metric], patients, by=by)
+    wide = per_unit[metric].unstack(0)
+    rows = []
+    for method in [name for name in dict.fromkeys(scores[by]) if name != against]:
+        difference = (wide[method] - wide[against]).dropna().to_numpy()
+        low, high = mean_interval(difference, seed)
+        rows.append(
+            {
+                by: method,
+                "against": against,
+                "difference": float(difference.mean()) if len(difference) else np.nan,
+                "low": low,
+                "high": high,
+                "p": sign_flip_p(difference, seed),
+                "n_units": len(difference),
+                "unit": unit,
+            }
+        )
+    found = pd.DataFrame(rows)
+    if len(found):
+        found.insert(list(found).index("p") + 1, "q", benjamini_hochberg(found["p"]))
+    return found
+
+
+def sign_flip_p(difference: ArrayLike, seed: int = 0) -> float:
+    """Two-sided p of paired differences being centered at zero, by flipping their signs.
+
+    Exact where 2**n sign patterns are at most 9,999, else from as many random ones.
+
+    Returns
+    -------
+    p; 1 where all differences are zero, NaN for fewer than two.
+    """
+    difference = np.asarray(difference, dtype=np.float64)
+    if len(difference) < 2:
+        return float("nan")
+    test = stats.permutation_test(
+        (difference, np.zeros_like(difference)),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=9_999,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
+    """Adjust p values for the false discovery rate; missing ones stay missing and do not count."""
+    p = np.asarray(p, dtype=np.float64)
+    q = np.full(p.shape, np.nan)
+    known = ~np.isnan(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known])
+    return q
+
+
+def verdicts(
+    summary: pd.DataFrame,
+    scores: pd.DataFrame,
+    metric: str,
+    kinds: Mapping[str, str],
+    patients: "pd.Series[str]",
+    *,
+    larger_is_better: bool = True,
+    by: str = "method",
+    seed: int = 0,
+) -> "pd.Series[str]":
+    """Say of every model whether it beats the best baseline.
+
+    Parameters
+    ----------
+    summary
+        Of :func:`summarize`, with a column `metric`.
+    scores, patients, by, seed
+        As for :func:`summarize`.
+    kinds
+        Method → ``"baseline"``, ``"model"`` or ``"control"``.
+
+    Returns
+    -------
+    For each row of `summary` a few words, empty but for models: wins or loses where the 95 %
+    interval of the paired difference leaves out zero, undecided otherwise.
+    """
+    of_baselines = summary[summary[by].map(kinds) == "baseline"].set_index(by)[metric].dropna()
+    if of_baselines.empty:
+        return pd.Series("", index=summary.index)
+    best = str(of_baselines.idxmax() if larger_is_better else of_baselines.idxmin())
+    compared = compare(scores, metric, best, patients, by=by, seed=seed).set_index(by)
+    words = []
+    for method in summary[by]:
+        if kinds.get(method) != "model":
+            words.append("")
+            continue
+        row = compared.loc[method]
+        gain = row["difference"] * (1 if larger_is_better else -1)
+        sure = row["low"] > 0 or row["high"] < 0
+        ahead = "ahead of" if gain > 0 else "behind"
+        outcome = ("beats" if gain > 0 else "loses to") if sure else f"undecided, {ahead}"
+        words.append(f"{outcome} {best} ({row['difference']:+.3f})")
+    return pd.Series(words, index=summary.index)

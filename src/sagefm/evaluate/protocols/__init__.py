@@ -1,0 +1,1 @@
+"""How results are measured: the same readout for every method."""

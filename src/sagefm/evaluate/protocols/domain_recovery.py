@@ -1,0 +1,147 @@
+"""Domains against labels: one readout for every method, spread over seeds."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sagefm._errors import InputError
+from sagefm.tl.domains import Method, domains
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+READ_COMPONENTS = 20
+"""Principal components of an embedding that its readouts see."""
+
+
+def domain_recovery(
+    slide: "AnnData",
+    label_key: str,
+    embeddings: Mapping[str, NDArray[Any]],
+    *,
+    methods: Sequence[Method] = ("gmm",),
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    n_components: int = READ_COMPONENTS,
+) -> pd.DataFrame:
+    """Cluster embeddings into as many domains as there are labels, and compare with the labels.
+
+    Every embedding gets the same readout: its leading principal components, the same clustering,
+    the same seeds. Spots without a label are clustered and not counted.
+
+    Parameters
+    ----------
+    slide
+        With labels.
+    label_key
+        ``obs`` column with the labels.
+    embeddings
+        Name → spots × width.
+    methods
+        Clustering methods of :func:`sagefm.tl.domains`.
+    seeds
+        One clustering each.
+    n_components
+        Principal components that are kept of each embedding.
+
+    Returns
+    -------
+    One row per embedding, method and seed: embedding, method, seed, ari (adjusted Rand index), nmi
+    (normalized mutual information), n_spots (labeled).
+
+    Raises
+    ------
+    InputError
+        No such column, fewer than two labels, or an embedding without one row per spot.
+    """
+    if label_key not in slide.obs:
+        raise InputError(f"obs[{label_key!r}]: no such column; there is {', '.join(slide.obs)}")
+    truth = slide.obs[label_key]
+    n_domains = truth.nunique()
+    if n_domains < 2:
+        raise InputError(f"obs[{label_key!r}]: has {n_domains} labels; two are needed at least")
+    for name, embedding in embeddings.items():
+        if np.ndim(embedding) != 2 or len(embedding) != slide.n_obs:
+            raise InputError(
+                f"embedding {name!r}: has the shape {np.shape(embedding)}; give one row for each "
+                f"of the {slide.n_obs} spots"
+            )
+    rows = []
+    for name, method, seed in product(embeddings, methods, seeds):
+        found = find_domains(
+            name, embeddings[name], n_domains, method=method, seed=seed, n_components=n_components
+        )
+        rows.append(
+            {
+                "embedding": name,
+                "method": method,
+                "seed": seed,
+                **agreement(truth, found),
+                "n_spots": int(truth.notna().sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def find_domains(
+    name: str,
+    values: NDArray[Any],
+    n_domains: int,
+    *,
+    method: Method = "gmm",
+    seed: int,
+    n_components: int = READ_COMPONENTS,
+) -> NDArray[np.str_]:
+    """Cluster an embedding: the one readout of all that is compared.
+
+    Parameters
+    ----------
+    name
+        What an error calls the embedding.
+    values
+        Spots × width.
+    n_domains, method, seed, n_components
+        As for :func:`sagefm.tl.domains`.
+
+    Returns
+    -------
+    The domain of each spot: "1" is the largest, "2" the next, …
+
+    Raises
+    ------
+    InputError
+        The embedding is not finite or the same in every spot, or there are fewer spots than
+        domains.
+    """
+    import anndata as ad
+    from threadpoolctl import threadpool_limits
+
+    spots = pd.DataFrame(index=pd.RangeIndex(len(values)).astype(str))
+    work = ad.AnnData(obs=spots, obsm={name: np.asarray(values)})
+    # The matrices are so small that on a busy machine threads cost ten times what they save.
+    with threadpool_limits(1):
+        domains(
+            work, n_domains, method=method, use_rep=name, n_components=n_components, seed=seed,
+            key_added="found",
+        )  # fmt: skip
+    return np.asarray(work.obs["found"], dtype=str)
+
+
+def agreement(truth: "pd.Series[Any]", found: NDArray[np.str_]) -> dict[str, float]:
+    """Compare domains with labels, on the spots that have one.
+
+    Returns
+    -------
+    ``ari`` (adjusted Rand index, 0 for chance) and ``nmi`` (normalized mutual information).
+    """
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    labeled = truth.notna().to_numpy()
+    pair = truth[labeled].astype(str), found[labeled]
+    return {
+        "ari": float(adjusted_rand_score(*pair)),
+        "nmi": float(normalized_mutual_info_score(*pair)),
+    }

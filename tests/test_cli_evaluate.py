@@ -1,0 +1,89 @@
+"""The verb evaluate, as a user types it."""
+
+import json
+import sys
+
+import pytest
+
+from sagefm import cli
+from sagefm._files import write_slide
+from sagefm.model import Config, SageFM
+from sagefm.pp.simulate import simulate
+from sagefm.pp.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("evaluate")
+    for i in (1, 2):
+        slide = simulate(150, seed=i, biology_seed=1, patient=f"p{i}", slide=f"s{i}")
+        write_slide(slide, place / f"s{i}.h5ad")
+    vocabulary = Vocabulary(tuple(slide.var_names[:500]))
+    SageFM.new(vocabulary, Config(widths=(16, 12, 12, 12, 14))).save(place / "net.safetensors")
+    return place
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["sagefm", "evaluate", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+def test_a_users_own_two_slides(run, folder):
+    """All protocols that two labeled slides allow; a second call does nothing again."""
+    words = ["--slides", "s1.h5ad", "s2.h5ad", "-m", "net.safetensors", "--label-key", "domain"]
+    words += ["--no-mofa", "-o", "card"]
+    status, _, err = run(*words)
+    assert status == 0, err
+    assert "subtype: left out" in err
+    card = folder / "card"
+    held = json.loads((card / "scorecard.json").read_text())
+    assert set(held["protocols"]) == {"recovery", "imputation", "domains", "annotation"}
+    assert held["command"].startswith("sagefm evaluate --slides s1.h5ad s2.h5ad")
+    assert held["settings"]["seed"] == 0
+    assert len(held["slides"]["s1"]["checksum"]) == 64
+    for protocol in held["protocols"].values():
+        for rows in protocol["summary"].values():
+            assert all("n_slides" in row and "kind" in row for row in rows)
+    page = (card / "scorecard.md").read_text()
+    assert "neighbor mean" in page
+    assert (card / "scorecard.csv").is_file()
+    for line in page.splitlines():
+        if line.startswith("!["):
+            assert (card / line.split("](")[1][:-1]).is_file()
+    before = (card / "recovery" / "result.json").stat().st_mtime_ns
+    status, _, err = run(*words)
+    assert status == 0
+    assert "recovery: done already" in err
+    assert (card / "recovery" / "result.json").stat().st_mtime_ns == before
+
+
+def test_another_scorecard_is_not_mixed_in(run, folder):
+    words = ["--slides", "s1.h5ad", "--protocol", "domains", "--no-mofa", "-o", "other"]
+    assert run(*words, "--label-key", "domain")[0] == 0
+    status, _, err = run(*words, "--label-key", "domain", "--seed", "1")
+    assert status == 2
+    assert "--overwrite" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--slides", "nothing.h5ad"], "nothing.h5ad"),
+        (["--slides", "s1.h5ad", "--protocol", "magic"], "magic"),
+        (["--slides", "s1.h5ad", "--protocol", "subtype"], "--subtype-key"),
+        (["--slides", "s1.h5ad", "--table", "none.csv"], "none.csv"),
+        (["--slides", "s1.h5ad", "-m", "s1.h5ad"], "s1.h5ad"),
+    ],
+)
+def test_bad_input_is_one_clear_line(run, words, said):
+    status, _, err = run(*words, "-o", "bad")
+    assert status == 2
+    assert said in err.splitlines()[-1]
