@@ -7,6 +7,7 @@ from sagefm.evaluate import Cohort, recovery
 from sagefm.evaluate.baselines.predictors import NEIGHBOR_MEAN, baselines
 from sagefm.evaluate.baselines.reference import Piece, Reference
 from sagefm.evaluate.baselines.shown import Shown, View
+from sagefm.evaluate.metrics.poisson import log1p_mean
 from sagefm.evaluate.protocols import masks
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
@@ -112,3 +113,15 @@ def test_modules_are_hidden_whole(slides):
         own = drawn[:, modules == module]
         assert (own.all(axis=1) | ~own.any(axis=1)).all()
     assert 0.2 < drawn.mean() < 0.4
+
+
+def test_the_best_possible_prediction_stands_beside(slides):
+    """Counts are Poisson with known rates, so the mean log1p is the best that there is."""
+    slide = slides["s0"][:, :300].copy()
+    chance = np.random.default_rng(5)
+    rate = chance.gamma(1, 3, (1, 300)) * chance.gamma(20, 0.05, (120, 1))
+    slide.X = type(slide.X)(chance.poisson(rate).astype(np.float32))
+    slide.layers["best_prediction"] = log1p_mean(rate)
+    for protocol in ("recovery", "imputation"):
+        for table in recovery(Cohort({"s": slide}), {}, protocol=protocol).summary.values():
+            assert table["method"].iloc[0] == "best possible"
