@@ -7,6 +7,7 @@ import pytest
 
 from sagefm import cli
 from sagefm._files import write_slide
+from sagefm.evaluate import Cohort
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
@@ -71,6 +72,13 @@ def test_another_scorecard_is_not_mixed_in(run, folder):
     status, _, err = run(*words, "--label-key", "domain", "--seed", "1")
     assert status == 2
     assert "--overwrite" in err
+
+
+def test_new_labels_make_another_scorecard():
+    slide = simulate(150, seed=1)
+    before = Cohort({"s": slide}).table["checksum"]["s"]
+    slide.obs["domain"] = slide.obs["domain"].astype(str).replace("D1", "D2")
+    assert Cohort({"s": slide}).table["checksum"]["s"] != before
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class Cohort(Mapping[str, "AnnData"]):
     ----------
     table
         A row per slide: patient, spots, genes, counts (of a median spot), checksum (sha256 of
-        counts, gene names and coordinates), and the columns of `facts`.
+        counts, gene names, coordinates, obs and obsm), and the columns of `facts`.
 
     Raises
     ------
@@ -148,6 +148,9 @@ def _facts(slide: "AnnData", layer: str | None) -> dict[str, object]:
     digest.update(found.matrix.data.data)
     digest.update("\n".join(found.var.index.astype(str)).encode())
     digest.update(np.ascontiguousarray(coordinates(slide)).data)
+    digest.update(slide.obs.astype(str).to_csv().encode())
+    for key in sorted(slide.obsm):
+        digest.update(key.encode() + np.ascontiguousarray(slide.obsm[key]).tobytes())
     return {
         "spots": slide.n_obs,
         "genes": found.matrix.shape[1],
