@@ -43,7 +43,7 @@ def test_a_users_own_two_slides(run, folder):
     words += ["--no-mofa", "-o", "card"]
     status, _, err = run(*words)
     assert status == 0, err
-    assert "subtype: left out" in err
+    assert "subtype is left out: a label per slide is needed" in err
     card = folder / "card"
     held = json.loads((card / "scorecard.json").read_text())
     assert set(held["protocols"]) == {"recovery", "imputation", "domains", "annotation"}

@@ -7,7 +7,7 @@ from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.baselines.pca import joint_pca
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols import probe as probes
-from sagefm.evaluate.protocols.annotation import annotation_protocol
+from sagefm.evaluate.protocols.annotation import annotation
 from sagefm.pp.simulate import simulate
 
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "ece"]
@@ -69,7 +69,7 @@ def told():
 @pytest.fixture(scope="module")
 def result(slides, asked, told):
     methods = [plain_pca(asked), oracle(), random()]
-    return annotation_protocol(Cohort(slides), methods, "domain", progress=told.append)
+    return annotation(Cohort(slides), methods, "domain", progress=told.append)
 
 
 def test_a_table_for_each_probe(result, told):
@@ -120,7 +120,7 @@ def test_probes_learn_from_the_other_patients_alone(slides, monkeypatch):
 
     monkeypatch.setattr(probes, "fit_probe", spy)
     two = {name: slides[name] for name in ("p1_0", "p2_0")}
-    annotation_protocol(Cohort(two), [plain_pca()], "domain")
+    annotation(Cohort(two), [plain_pca()], "domain")
     expected = [(80, sorted(slides[name].obs["domain"])) for name in ("p2_0", "p1_0")]
     assert taught[:2] == expected  # the majority class
     assert taught[2:] == [expected[0]] * 4 + [expected[1]] * 4  # permuted labels too
@@ -148,9 +148,7 @@ def test_details_agree(result, slides):
 
 def test_deterministic(slides):
     few = {name: slides[name] for name in ("p1_0", "p2_0")}
-    first, second = (
-        annotation_protocol(Cohort(few), [plain_pca()], "domain", seed=4) for _ in range(2)
-    )
+    first, second = (annotation(Cohort(few), [plain_pca()], "domain", seed=4) for _ in range(2))
     for one, other in zip(first.summary.values(), second.summary.values(), strict=True):
         pd.testing.assert_frame_equal(one, other)
         assert one["accuracy_low"].isna().all()  # two patients are no sample of patients
@@ -161,7 +159,7 @@ def test_classes_that_nobody_else_has_and_spots_without_a_label(slides):
     own = changed["p3_0"].obs
     own.loc[own.index[:7], "domain"] = "only here"
     own.loc[own.index[7:12], "domain"] = None
-    found = annotation_protocol(Cohort(changed), [oracle()], "domain")
+    found = annotation(Cohort(changed), [oracle()], "domain")
     assert any("7 spots of 315 have a class that no other patient has" in n for n in found.notes)
     rows = found.details["annotation"].query("slide == 'p3_0' and method == 'oracle'")
     assert (rows["n_spots"] == 75).all()
@@ -181,7 +179,7 @@ def test_groups_and_what_is_left_out(slides):
     changed["bare"] = section("p7", 0)
     del changed["bare"].obs["domain"]
     changed["p2_0"].obs["domain"] = None
-    found = annotation_protocol(Cohort(changed), [random()], "domain")
+    found = annotation(Cohort(changed), [random()], "domain")
     groups = found.details["annotation"].groupby("group", sort=False)["slide"].unique()
     assert [list(members) for members in groups] == [["p1_0", "p1_1", "p3_0"], ["p4_0", "p5_0"]]
     assert "layer 0, layer 1, layer 2, … (2 patients)" in groups.index[1]
@@ -194,7 +192,7 @@ def test_a_method_that_fails_is_left_out(slides):
         raise InputError("no common genes; give some")
 
     broken = Embedding("broken", "model", of)
-    found = annotation_protocol(Cohort(slides), [broken, random()], "domain")
+    found = annotation(Cohort(slides), [broken, random()], "domain")
     assert "broken" not in found.details["annotation"]["method"].tolist()
     assert any(
         note.startswith("broken is left out") and "no common genes" in note for note in found.notes
@@ -203,17 +201,17 @@ def test_a_method_that_fails_is_left_out(slides):
 
 def test_errors_are_one_clear_line(slides):
     with pytest.raises(InputError, match=r"obs\['region'\]: no such column; there is"):
-        annotation_protocol(Cohort(slides), [random()], "region")
+        annotation(Cohort(slides), [random()], "region")
     one = {name: slides[name] for name in ("p1_0", "p1_1")}
     with pytest.raises(InputError, match="no two patients share 2 labels") as caught:
-        annotation_protocol(Cohort(one), [random()], "domain")
+        annotation(Cohort(one), [random()], "domain")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
 def test_real_breast_cancer(shared):
     places = {name: shared / "slides" / f"her2st_{name}.h5ad" for name in ("A1", "B1", "C1")}
-    found = annotation_protocol(Cohort(places), [plain_pca()], "label")
+    found = annotation(Cohort(places), [plain_pca()], "label")
     table = next(iter(found.summary.values())).set_index("method")
     assert table.loc["PCA", "balanced_accuracy"] > table.loc["permuted labels", "balanced_accuracy"]
     assert table.loc["PCA", "n_patients"] == 3

@@ -12,7 +12,7 @@ from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.metrics.clusters import separation, spatial_coherence
 from sagefm.evaluate.metrics.mixing import batch_mixing
 from sagefm.evaluate.protocols.domain_recovery import domain_recovery, find_domains
-from sagefm.evaluate.protocols.domains import domains_protocol
+from sagefm.evaluate.protocols.domains import domains
 from sagefm.model import Config, SageFM
 from sagefm.pp import nearest, simulate
 from sagefm.pp.vocabulary import Vocabulary
@@ -65,7 +65,7 @@ def lines():
 
 @pytest.fixture(scope="module")
 def result(slides, field, lines):
-    return domains_protocol(
+    return domains(
         Cohort(slides), field, "domain", seeds=[0, 1], n_domains=3, progress=lines.append
     )
 
@@ -187,14 +187,14 @@ def test_mixing_of_slides_that_share_labels(result, slides):
 def test_without_scib_metrics_a_note_says_so(slides, field, monkeypatch):
     monkeypatch.setitem(sys.modules, "scib_metrics", None)
     pair = Cohort({name: slides[name] for name in ("s0", "s1")})
-    found = domains_protocol(pair, field[-1:], "domain", seeds=[0])
+    found = domains(pair, field[-1:], "domain", seeds=[0])
     assert not any(name.startswith("Batch") for name in found.summary)
     assert any("pip install sagefm[evaluate]" in note for note in found.notes)
 
 
 def test_the_same_numbers_every_time(slides, field):
     pair = Cohort({"s1": slides["s1"]})
-    one, other = (domains_protocol(pair, field, "domain", seeds=[3], seed=2) for _ in range(2))
+    one, other = (domains(pair, field, "domain", seeds=[3], seed=2) for _ in range(2))
     for name in one.summary:
         pd.testing.assert_frame_equal(one.summary[name], other.summary[name])
     for name in one.details:
@@ -203,7 +203,7 @@ def test_the_same_numbers_every_time(slides, field):
 
 
 def test_no_labels_at_all(slides, field):
-    found = domains_protocol(Cohort({"s2": slides["s2"]}), field[:1], None, seeds=[0])
+    found = domains(Cohort({"s2": slides["s2"]}), field[:1], None, seeds=[0])
     assert list(found.summary) == [WITHOUT]
     assert found.details["domains"]["n_domains"].tolist() == [7]
     assert list(found.details["domains"]["method"]) == ["PCA"]
@@ -213,7 +213,7 @@ def test_spots_without_label_are_not_counted(slides, field):
     slide = slides["s0"].copy()
     hidden = np.random.default_rng(0).permutation(120)[:40]
     slide.obs.loc[slide.obs_names[hidden], "domain"] = np.nan
-    found = domains_protocol(Cohort({"s0": slide}), field[:1], "domain", seeds=[0])
+    found = domains(Cohort({"s0": slide}), field[:1], "domain", seeds=[0])
     scores = found.details["domains"]
     assert set(scores["n_labeled"]) == {80}
     assert set(scores["n_spots"]) == {120}
@@ -225,12 +225,12 @@ def test_one_that_fails_everywhere_does_not_stop_the_others(slides, field):
     stranger = SageFM.new(Vocabulary(("NOT1A", "NOT2A")), Config(widths=(4, 4, 4, 4, 4)))
     added = competitors({"stranger": stranger}, obsm=["X_a"], mofa=False)
     some = [one for one in added if one.name in ("PCA", "obsm X_a", "stranger")]
-    found = domains_protocol(Cohort({"s0": slides["s0"]}), some, "domain", seeds=[0])
+    found = domains(Cohort({"s0": slides["s0"]}), some, "domain", seeds=[0])
     assert list(found.summary[WITHOUT]["method"]) == ["PCA"]
     notes = "\n".join(found.notes)
     assert "stranger is left out on s0: " in notes
     assert "obsm X_a is left out on s0: obsm['X_a']: is not in a slide" in notes
-    nobody = domains_protocol(Cohort({"s0": slides["s0"]}), some[1:], "domain", seeds=[0])
+    nobody = domains(Cohort({"s0": slides["s0"]}), some[1:], "domain", seeds=[0])
     assert nobody.summary == {}
     assert len(nobody.notes) > 2
 
@@ -244,7 +244,7 @@ def test_a_line_before_each_embedding(result, lines):
 def test_smoothed_expression_beats_chance_on_real_slides(shared):
     files = {name: shared / "slides" / f"{name}.h5ad" for name in ("her2st_A1", "her2st_B1")}
     found = (
-        domains_protocol(Cohort(files), competitors({}, mofa=False), "label", seeds=[0])
+        domains(Cohort(files), competitors({}, mofa=False), "label", seeds=[0])
         .summary[AGREEMENT]
         .set_index("method")["ari"]
     )

@@ -5,7 +5,7 @@ import pytest
 from sagefm import InputError
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.cohort import Cohort
-from sagefm.evaluate.protocols.subtype import CAPTION, subtype_protocol
+from sagefm.evaluate.protocols.subtype import CAPTION, subtype
 from sagefm.pp.simulate import simulate
 
 
@@ -51,7 +51,7 @@ def random():
 
 @pytest.fixture(scope="module")
 def result(slides):
-    return subtype_protocol(Cohort(slides), [oracle(), random()], "subtype", n_permutations=60)
+    return subtype(Cohort(slides), [oracle(), random()], "subtype", n_permutations=60)
 
 
 def test_truth_is_found_and_noise_is_not(result):
@@ -83,7 +83,7 @@ def test_details_are_out_of_fold_probabilities(result):
 def test_a_patient_is_held_out_with_all_sections(slides):
     asked = []
     cohort = Cohort(slides)
-    subtype_protocol(cohort, [oracle(asked, "baseline")], "subtype", n_permutations=2)
+    subtype(cohort, [oracle(asked, "baseline")], "subtype", n_permutations=2)
     assert len(asked) == 10
     for names, learn_from in asked:
         out = {cohort.patient(n) for n, known in zip(names, learn_from, strict=True) if not known}
@@ -92,13 +92,13 @@ def test_a_patient_is_held_out_with_all_sections(slides):
         assert not out & taught
         assert len(names) == 12
     asked.clear()  # a model learns from nobody, and needs one slide at a time
-    subtype_protocol(cohort, [oracle(asked)], "subtype", n_permutations=2)
+    subtype(cohort, [oracle(asked)], "subtype", n_permutations=2)
     assert [names for names, _ in asked] == [[name] for name in slides]
     assert not any(known for _, learn_from in asked for known in learn_from)
 
 
 def test_deterministic(slides, result):
-    again = subtype_protocol(
+    again = subtype(
         Cohort(slides), [oracle(), random()], "subtype", n_permutations=60
     )  # fmt: skip
     pd.testing.assert_frame_equal(again.summary[CAPTION], result.summary[CAPTION])
@@ -112,7 +112,7 @@ def test_labels_from_the_table_three_classes_and_rare_ones(slides):
     )  # fmt: skip
     facts.loc["p0_1", "grade"] = None
     cohort = Cohort(slides, facts=facts)
-    found = subtype_protocol(cohort, [random()], "grade", n_permutations=5)
+    found = subtype(cohort, [random()], "grade", n_permutations=5)
     table = found.summary[CAPTION]
     assert (table["n_patients"] == 9).all()
     assert (table["n_slides"] == 10).all()
@@ -128,7 +128,7 @@ def test_embeddings_that_tell_nothing(slides):
         raise InputError("too few genes; give more")
 
     methods = [same, Embedding("broken", "baseline", of)]
-    found = subtype_protocol(Cohort(slides), methods, "subtype", n_permutations=5)
+    found = subtype(Cohort(slides), methods, "subtype", n_permutations=5)
     table = found.summary[CAPTION].set_index("method")
     assert table.loc["same", "auroc"] == 0.5
     assert "broken" not in table.index
@@ -140,7 +140,7 @@ def test_errors_are_one_clear_line(slides):
 
     def message(cohort, key):
         with pytest.raises(InputError) as caught:
-            subtype_protocol(cohort, [random()], key)
+            subtype(cohort, [random()], key)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -167,5 +167,5 @@ def test_the_size_of_the_signal_survives_columns_of_noise(slides):
         ]
 
     methods = [Embedding("PCA", "baseline", of)]
-    found = subtype_protocol(Cohort(slides), methods, "subtype", n_permutations=1)
+    found = subtype(Cohort(slides), methods, "subtype", n_permutations=1)
     assert found.summary[CAPTION].set_index("method").loc["PCA", "auroc"] == 1

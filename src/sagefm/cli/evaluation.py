@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sagefm.evaluate import Cohort
 
+_USUAL_LABELS = "label"
 SEVERAL = ("--slides", "--reference")
 """Options that take all values up to the next option."""
 
@@ -41,7 +42,9 @@ def evaluate(
             help="What baselines learn from; the other patients' slides if not given.",
         ),
     ] = None,
-    label_key: Annotated[str, typer.Option(help="obs column with the labels of spots.")] = "label",
+    label_key: Annotated[
+        str, typer.Option(help="obs column with the labels of spots.")
+    ] = _USUAL_LABELS,
     subtype_key: Annotated[
         str | None, typer.Option(help="Column (of obs or --table) with the label of a slide.")
     ] = None,
@@ -96,22 +99,31 @@ def _named(paths: Sequence[str]) -> dict[str, str]:
 def _protocols(
     asked: Sequence[str] | None, cohort: "Cohort", label_key: str, subtype_key: str | None
 ) -> list[str]:
-    """Spell out "all": what these slides allow; the rest is told."""
+    """Spell out "all": what these slides allow; the rest is told.
+
+    Raises
+    ------
+    InputError
+        A column of labels was named, and no slide has labels there.
+    """
+    from sagefm.evaluate.protocols.subtype import require_subtypes
     from sagefm.evaluate.scorecard import PROTOCOLS
 
+    labeled = cohort.labeled(label_key)
+    if not labeled and label_key != _USUAL_LABELS:
+        raise InputError(f"--label-key {label_key}: no slide has labels in such a column of obs")
     if asked and "all" not in asked:
         return list(dict.fromkeys(asked))
-    labeled = [n for n in cohort if (obs := cohort[n].obs).get(label_key, obs.index).notna().any()
-               and label_key in obs]  # fmt: skip
-    enough = cohort.table.loc[labeled, "patient"].nunique() > 1
-    left_out = {
-        "annotation": "" if enough else f"fewer than two patients have labels in {label_key!r}",
-        "subtype": "" if subtype_key else "no --subtype-key",
-    }
+    left_out = {}
+    if cohort.table.loc[labeled, "patient"].nunique() < 2:
+        left_out["annotation"] = f"fewer than two patients have labels in obs[{label_key!r}]"
+    try:
+        require_subtypes(cohort, subtype_key)
+    except InputError as error:
+        left_out["subtype"] = str(error)
     for name, reason in left_out.items():
-        if reason:
-            typer.echo(f"{name}: left out, for {reason}", err=True)
-    return [name for name in PROTOCOLS if not left_out.get(name)]
+        typer.echo(f"{name} is left out: {reason}", err=True)
+    return [name for name in PROTOCOLS if name not in left_out]
 
 
 def _facts(path: Path) -> "pd.DataFrame":

@@ -3,11 +3,11 @@
 from sagefm.evaluate.baselines.embeddings import competitors
 from sagefm.evaluate.baselines.pca import pca
 from sagefm.evaluate.cohort import Cohort
-from sagefm.evaluate.protocols.annotation import annotation_protocol as annotation
+from sagefm.evaluate.protocols.annotation import annotation
 from sagefm.evaluate.protocols.domain_recovery import domain_recovery
-from sagefm.evaluate.protocols.domains import domains_protocol as domains
+from sagefm.evaluate.protocols.domains import domains
 from sagefm.evaluate.protocols.recovery import recovery
-from sagefm.evaluate.protocols.subtype import subtype_protocol as subtype
+from sagefm.evaluate.protocols.subtype import subtype
 from sagefm.evaluate.result import Result
 from sagefm.evaluate.scorecard import scorecard
 

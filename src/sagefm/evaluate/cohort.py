@@ -89,7 +89,7 @@ class Cohort(Mapping[str, "AnnData"]):
                 alone = None if len(pieces) == 1 else tuple(np.sort(piece.rows).tolist())
                 self._sections[piece.name] = _Section(source, alone)
                 own = slide if alone is None else slide[list(alone)]
-                rows[piece.name] = {"patient": piece.patient, **_facts(own, layer)}
+                rows[piece.name] = {"patient": piece.patient, **_facts(own)}
                 if facts is not None:
                     rows[piece.name] |= _facts_of(facts, given)
         self.table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
@@ -108,7 +108,7 @@ class Cohort(Mapping[str, "AnnData"]):
     def _read(self, source: "Given") -> "AnnData":
         if isinstance(source, str | os.PathLike):
             return read(source, layer=self.layer, slide_key=self.slide_key)
-        return source
+        return source if self.layer is None else _with_counts(source, self.layer)
 
     def only(self, names: Iterable[str]) -> "Cohort":
         """Keep some of the slides."""
@@ -117,6 +117,11 @@ class Cohort(Mapping[str, "AnnData"]):
         part._sections = {name: self._sections[name] for name in names}
         part.table = self.table.loc[list(part._sections)]
         return part
+
+    def labeled(self, key: str) -> list[str]:
+        """List the slides that have labels in a column of ``obs``."""
+        return [name for name, slide in self.items() if key in slide.obs
+                and labels_of(slide, key).notna().any()]  # fmt: skip
 
     def patient(self, name: str) -> str:
         """Whose a slide is."""
@@ -140,8 +145,18 @@ def labels_of(slide: "AnnData", key: str) -> "pd.Series[str]":
     return pd.Series(words.where(column.notna() & (words != ""), None), dtype=object)
 
 
-def _facts(slide: "AnnData", layer: str | None) -> dict[str, object]:
+def _with_counts(slide: "AnnData", layer: str) -> "AnnData":
+    """Do for a slide in memory what reading one does: put its counts into ``X``."""
+    from anndata import AnnData
+
     found = counts(slide, layer)
+    return AnnData(
+        found.matrix, obs=slide.obs, var=found.var, uns=dict(slide.uns), obsm=dict(slide.obsm)
+    )
+
+
+def _facts(slide: "AnnData") -> dict[str, object]:
+    found = counts(slide)
     digest = hashlib.sha256()
     for part in (found.matrix.indptr.astype(np.int64), found.matrix.indices.astype(np.int64)):
         digest.update(part.data)

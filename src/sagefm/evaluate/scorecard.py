@@ -4,20 +4,20 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from sagefm._errors import InputError
-from sagefm._files import locked, replacing
+from sagefm._files import locked
+from sagefm.evaluate import kept
 from sagefm.evaluate.baselines.embeddings import competitors
 from sagefm.evaluate.cohort import Cohort
-from sagefm.evaluate.protocols.annotation import annotation_protocol
-from sagefm.evaluate.protocols.domains import domains_protocol
+from sagefm.evaluate.protocols.annotation import annotation
+from sagefm.evaluate.protocols.domains import domains
 from sagefm.evaluate.protocols.recovery import recovery
-from sagefm.evaluate.protocols.subtype import subtype_protocol
+from sagefm.evaluate.protocols.subtype import require_subtypes, subtype
 from sagefm.evaluate.result import Result
 from sagefm.model import SageFM
 
@@ -79,7 +79,8 @@ def scorecard(
 
     Returns
     -------
-    The result of each protocol, in the order asked for.
+    What `out` now holds: the result of each protocol, also of those that an earlier call with the
+    same slides, models and settings was asked for.
 
     Raises
     ------
@@ -88,58 +89,50 @@ def scorecard(
     """
     if unknown := [name for name in protocols if name not in PROTOCOLS]:
         raise InputError(f"protocol {unknown[0]!r}: choose of {', '.join(PROTOCOLS)}, or all")
-    facts = {
-        "slides": json.loads(cohort.table.to_json(orient="index")),
-        "reference": [] if reference is None else reference.table["checksum"].to_dict(),
-        "models": {name: model.fingerprint for name, model in models.items()},
-        "settings": {
-            "label_key": label_key, "subtype_key": subtype_key, "obsm": list(obsm), "mofa": mofa,
-            "seed": seed,
-        },
-        "versions": _versions(),
-    }  # fmt: skip
+    if "subtype" in protocols:
+        require_subtypes(cohort, subtype_key)
     out = Path(out)
+    settings = {
+        "label_key": label_key, "subtype_key": subtype_key, "obsm": list(obsm), "mofa": mofa,
+        "seed": seed,
+    }  # fmt: skip
+    facts = _facts(cohort, models, reference, settings)
     stamp = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    field = partial(competitors, models, obsm=obsm, mofa=mofa, seed=seed)
+    how: dict[str, Any] = {"seed": seed, "progress": progress}
+    run: dict[str, Callable[[], Result]] = {
+        "recovery": lambda: recovery(cohort, models, reference, **how),
+        "imputation": lambda: recovery(cohort, models, reference, protocol="imputation", **how),
+        "domains": lambda: domains(cohort, field(), label_key, **how),
+        "annotation": lambda: annotation(cohort, field(), label_key, **how),
+        "subtype": lambda: subtype(cohort, field(), subtype_key or "", **how),
+    }
     with locked(out):
-        _require_same(out, stamp, overwrite)
-        results = {}
+        kept.require_same(out, stamp, overwrite)
         for name in protocols:
-            done = _load(out / name, stamp)
-            if done is not None:
+            if kept.load(out / name, stamp) is not None:
                 progress(f"{name}: done already")
             else:
-                done = _run(
-                    name, cohort, models, reference, label_key, subtype_key,
-                    lambda: competitors(models, obsm=obsm, mofa=mofa, seed=seed), seed, progress,
-                )  # fmt: skip
-                _save(out / name, done, stamp)
-            results[name] = done
-            # What an earlier call with the same settings kept stays part of the scorecard.
-            kept = {p: _load(out / p, stamp) for p in PROTOCOLS}
-            _write(out, {p: r for p, r in kept.items() if r is not None}, facts, stamp, command)
+                kept.save(out / name, run[name](), stamp)
+            results = kept.all_of(out, PROTOCOLS, stamp)
+            kept.write(out, results, facts, stamp, command)
     return results
 
 
-def _run(
-    name: str,
+def _facts(
     cohort: Cohort,
     models: Mapping[str, SageFM],
     reference: Cohort | None,
-    label_key: str,
-    subtype_key: str | None,
-    field: Callable[[], Any],
-    seed: int,
-    progress: Callable[[str], None],
-) -> Result:
-    if name in ("recovery", "imputation"):
-        return recovery(cohort, models, reference, protocol=name, seed=seed, progress=progress)
-    if name == "domains":
-        return domains_protocol(cohort, field(), label_key, seed=seed, progress=progress)
-    if name == "annotation":
-        return annotation_protocol(cohort, field(), label_key, seed=seed, progress=progress)
-    if subtype_key is None:
-        raise InputError("subtype: needs a label per slide; name its column with --subtype-key")
-    return subtype_protocol(cohort, field(), subtype_key, seed=seed, progress=progress)
+    settings: Mapping[str, object],
+) -> dict[str, Any]:
+    """Say all that the numbers depend on."""
+    return {
+        "slides": json.loads(cohort.table.to_json(orient="index")),
+        "reference": {} if reference is None else reference.table["checksum"].to_dict(),
+        "models": {name: model.fingerprint for name, model in models.items()},
+        "settings": dict(settings),
+        "versions": _versions(),
+    }
 
 
 def _versions() -> dict[str, str]:
@@ -150,79 +143,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
-
-
-def _require_same(out: Path, stamp: str, overwrite: bool) -> None:
-    """Refuse to mix two scorecards in one folder."""
-    held = _read(out / "scorecard.json")
-    if held is not None and held.get("stamp") != stamp and not overwrite:
-        raise InputError(
-            f"{out}: holds a scorecard of other slides, models, settings or versions; choose "
-            "another folder, or add --overwrite"
-        )
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return None
-
-
-def _save(folder: Path, result: Result, stamp: str) -> None:
-    """Keep a result; the file that says it is whole comes last."""
-    for name, table in result.details.items():
-        with replacing(folder / f"{name}.csv") as beside:
-            table.to_csv(beside, index=False, float_format="%.6g")
-    whole = {
-        "stamp": stamp,
-        "protocol": result.protocol,
-        "notes": result.notes,
-        "details": list(result.details),
-        "summary": {caption: _records(table) for caption, table in result.summary.items()},
-    }
-    with replacing(folder / "result.json") as beside:
-        beside.write_text(json.dumps(whole, indent=1))
-
-
-def _load(folder: Path, stamp: str) -> Result | None:
-    """Read a result that was kept under the same stamp, whole."""
-    held = _read(folder / "result.json")
-    if held is None or held["stamp"] != stamp:
-        return None
-    try:
-        details = {name: pd.read_csv(folder / f"{name}.csv") for name in held["details"]}
-    except (OSError, ValueError):
-        return None
-    summary = {caption: pd.DataFrame(rows) for caption, rows in held["summary"].items()}
-    return Result(held["protocol"], summary, details, held["notes"])
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return list(json.loads(table.to_json(orient="records", double_precision=12)))
-
-
-def _write(
-    out: Path, results: Mapping[str, Result], facts: Mapping[str, Any], stamp: str, command: str
-) -> None:
-    """Write what all protocols gave as one JSON and one tidy CSV."""
-    protocols = {
-        name: {
-            "summary": {caption: _records(table) for caption, table in result.summary.items()},
-            "notes": result.notes,
-        }
-        for name, result in results.items()
-    }
-    whole = {"stamp": stamp, "command": command, **facts, "protocols": protocols}
-    with replacing(out / "scorecard.json") as beside:
-        beside.write_text(json.dumps(whole, indent=1))
-    rows = [
-        table.melt(["method", "kind"], var_name="metric").assign(protocol=name, table=caption)
-        for name, result in results.items()
-        for caption, table in result.summary.items()
-    ]
-    if rows:
-        tidy = pd.concat(rows, ignore_index=True).dropna(subset="value")
-        with replacing(out / "scorecard.csv") as beside:
-            columns = ["protocol", "table", "method", "kind", "metric", "value"]
-            tidy[columns].to_csv(beside, index=False)

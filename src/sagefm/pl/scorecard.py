@@ -207,6 +207,7 @@ class _Pictures:
     """Model → color, the same in all pictures."""
 
     def write(self, folder: Path) -> list[Path]:
+        """Draw all of it; give the files."""
         files: dict[Path, None] = {}
         for name, draw in self._drawings():
             path, n = folder / f"{name}.png", 1

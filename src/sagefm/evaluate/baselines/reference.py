@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 SHRINKAGES = (1e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6)
-DEFAULT_SHRINKAGE = 3e4
+DEFAULT_SHRINKAGE = 1e5
 """Counts; used where there is no slide of another patient to choose it on."""
 N_COMPONENTS = 50
 SAMPLE = 3000

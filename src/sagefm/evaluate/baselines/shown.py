@@ -42,7 +42,7 @@ class View:
     """Spots × panel, the best possible prediction (log1p counts), which a simulation knows."""
 
     @classmethod
-    def of(cls, slide: "AnnData", panel: Vocabulary, layer: str | None = None) -> "View":
+    def of(cls, slide: "AnnData", panel: Vocabulary) -> "View":
         """Align a slide to the panel and find its neighborhoods.
 
         Raises
@@ -50,7 +50,7 @@ class View:
         InputError
             As :meth:`sagefm.SageFM.prepare`.
         """
-        found = counts(slide, layer)
+        found = counts(slide)
         ids = found.var["gene_ids"].astype(str).tolist() if "gene_ids" in found.var else None
         alignment = panel.align(found.var.index.astype(str).tolist(), ids)
         aligned = alignment.apply(found.matrix)

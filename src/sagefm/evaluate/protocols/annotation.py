@@ -58,7 +58,7 @@ class _Answer:
     confidence: NDArray[np.float64]
 
 
-def annotation_protocol(
+def annotation(
     cohort: Cohort,
     embeddings: Sequence[Embedding],
     label_key: str,

@@ -36,7 +36,7 @@ _SEPARATION = ["silhouette", "calinski_harabasz", "davies_bouldin", "coherence",
 _PLACE = ["slide", "spot", "x", "y", "label"]
 
 
-def domains_protocol(
+def domains(
     cohort: Cohort,
     embeddings: Sequence[Embedding],
     label_key: str | None,

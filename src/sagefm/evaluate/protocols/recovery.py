@@ -106,7 +106,7 @@ def recovery(
         progress(f"{protocol}: {name} ({i + 1} of {len(cohort)})")
         slide, patient = cohort[name], cohort.patient(name)
         try:
-            view = View.of(slide, panel, cohort.layer)
+            view = View.of(slide, panel)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         known = Reference.without(patient, pieces, seed)
@@ -145,7 +145,7 @@ def _pieces(
     for i, name in enumerate(slides):
         progress(f"reference: {name} ({i + 1} of {len(slides)})")
         try:
-            view = View.of(slides[name], panel, slides.layer)
+            view = View.of(slides[name], panel)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         found[name] = Piece.of(view, slides.patient(name), size, seed + i)

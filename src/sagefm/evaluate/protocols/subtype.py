@@ -57,7 +57,7 @@ class _Samples:
         return [list(self.patients != out) for out in range(len(self.truth))]
 
 
-def subtype_protocol(
+def subtype(
     cohort: Cohort,
     embeddings: Sequence[Embedding],
     subtype_key: str,
@@ -134,6 +134,19 @@ def subtype_protocol(
     summary["q"] = statistics.benjamini_hochberg(summary["p"])
     notes = [*_readout(control, n_permutations), *probes.remarks(embeddings), *notes]
     return Result("subtype", {CAPTION: summary}, {"subtype": pd.concat(details)}, notes)
+
+
+def require_subtypes(cohort: Cohort, key: str | None) -> None:
+    """Refuse slides that a subtype cannot be learned from, before hours are spent on the rest.
+
+    Raises
+    ------
+    InputError
+        As :func:`subtype`, or no column is named.
+    """
+    if key is None:
+        raise InputError("a label per slide is needed; name its column with --subtype-key")
+    _samples(cohort, key)
 
 
 def _samples(cohort: Cohort, key: str) -> tuple[_Samples, list[str]]:
@@ -221,7 +234,7 @@ def _pseudobulk(cohort: Cohort, samples: _Samples) -> list[Floats]:
 
     sums = []
     for name in samples.slides:
-        found = counts(cohort[name], cohort.layer)
+        found = counts(cohort[name])
         summed = pd.Series(found.matrix.sum(axis=0, dtype=np.float64).A1, found.var.index)
         sums.append(summed.groupby(level=0).sum())
     table = pd.concat(sums, axis=1, join="inner")
