@@ -25,5 +25,5 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "pip>=25.1"
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[evaluate]" --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[evaluate,perturb]" --group dev
 	touch $@
