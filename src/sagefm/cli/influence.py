@@ -1,0 +1,121 @@
+"""The verb influence."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sagefm._errors import InputError
+from sagefm._files import replacing, require_writable
+from sagefm.cli._options import (
+    Device,
+    Layer,
+    ModelPath,
+    Out,
+    Seed,
+    SlideKey,
+    SlidePath,
+    listed,
+    placed,
+    require_suffix,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Where = Literal["neighbors", "center"]
+_PICTURES = 6
+"""Genes that are drawn where none are named."""
+
+
+def influence(
+    slide: SlidePath,
+    model: ModelPath,
+    out: Out,
+    genes: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Predicted genes; all if not given.")
+    ] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Genes that may influence them, or all; if not given, those of --genes.",
+        ),
+    ] = None,
+    where: Annotated[
+        Where, typer.Option(help="With --genes: influence of the neighbors or of the center.")
+    ] = "neighbors",
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Without --genes: edges kept per gene.")] = 50,
+    spots: Annotated[
+        int | None, typer.Option(min=1, help="Average over so many, drawn; all if not given.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also draw --genes, or the 6 that influence others the most."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    layer: Layer = None,
+    slide_key: SlideKey = None,
+    device: Device = None,
+) -> None:
+    """Find which gene raises or lowers which: a network of genes, .csv or .graphml.
+
+    With --genes a .csv is the matrix of sources × genes; otherwise a row per edge.
+    """
+    import sagefm
+
+    require_suffix(out, [".csv", ".graphml"])
+    require_writable(out)
+    if plot is not None:
+        require_writable(plot / "gene.png")
+    chosen = listed(genes)
+    loaded = sagefm.SageFM.load(model, device=device)
+    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    try:
+        table = sagefm.tl.influence(
+            found, loaded, chosen, sources="all" if sources == "all" else listed(sources),
+            where=where, region=region, n_spots=spots, top=top, seed=seed, slide_key=slide_key,
+            progress=lambda line: typer.echo(line, err=True),
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(placed(slide, error)) from error
+    edges = table if chosen is None else sagefm.tl.to_edges(table, where)
+    _write(table if out.suffix == ".csv" else edges, out, matrix=chosen is not None)
+    drawn = _draw(edges, chosen, where, plot) if plot is not None else 0
+    n_targets = edges["target"].nunique()
+    pictures = f"; {plot}: {drawn} pictures" if plot is not None else ""
+    typer.echo(f"{out}: {len(edges):,} edges on {n_targets:,} genes{pictures}")
+
+
+def _write(table: "pd.DataFrame", out: Path, *, matrix: bool) -> None:
+    """Write the table as it is, or as a graph."""
+    with replacing(out) as beside:
+        if out.suffix == ".csv":
+            table.to_csv(beside, index=matrix, float_format="%.6g")
+            return
+        import networkx
+
+        import sagefm
+
+        networkx.write_graphml(sagefm.tl.to_graph(table), beside)
+
+
+def _draw(edges: "pd.DataFrame", chosen: list[str] | None, where: Where, folder: Path) -> int:
+    """Draw the genes that have an edge, a picture each; say how many."""
+    import sagefm
+
+    if chosen is None:
+        sizes = edges[where].abs().groupby(edges["source"]).sum()
+        chosen = sizes.sort_values(ascending=False, kind="stable").index[:_PICTURES].tolist()
+    there = {*edges["source"], *edges["target"]}
+    drawn = [gene for gene in chosen if gene in there]
+    for gene in drawn:
+        name = gene.replace("/", "_")
+        sagefm.pl.influence(edges, gene, value=where, save=folder / f"{name}.png")
+    return len(drawn)
