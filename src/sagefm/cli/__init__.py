@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import typer
 
 from sagefm._errors import InputError, logger
-from sagefm.cli import corpus, evaluation, models, slides, training
+from sagefm.cli import corpus, evaluation, influence, models, perturbation, slides, training
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +19,8 @@ app = typer.Typer(
 app.command()(slides.check)
 app.command()(slides.embed)
 app.command()(slides.domains)
+app.command()(perturbation.perturb)
+app.command()(influence.influence)
 app.command()(training.pretrain)
 app.command()(evaluation.evaluate)
 app.command()(models.convert)

@@ -48,6 +48,16 @@ def slide_names(slides: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def listed(names: str | None) -> list[str] | None:
+    """Read a list of genes."""
+    if names is None:
+        return None
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    if not found:
+        raise InputError(f"{names!r}: names no gene; write A,B")
+    return found
+
+
 def is_corpus(path: str) -> bool:
     """Say whether a path is the folder of a corpus."""
     return (Path(path) / "corpus.json").is_file()

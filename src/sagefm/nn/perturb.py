@@ -1,0 +1,74 @@
+"""What a network predicts after genes were changed, without a second look at the expression.
+
+The first layer is linear: a gene that changes adds a number per spot times its row of weights to
+the pooled neighborhood. So the pooled neighborhoods of a slide are kept, a change costs the layers
+behind them, and spots that it does not touch cost nothing.
+"""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sagefm.nn.network import Network
+
+_BLOCK = 1024
+"""Spots at a time: their hidden layers stay in the processor's cache."""
+
+
+class Responses:
+    """Predictions at some spots, as they are and after changes around them.
+
+    Parameters
+    ----------
+    network
+        The network.
+    pooled
+        Spots × first width, what :meth:`Network.pool` gives: nothing is changed there yet, and what
+        shall be hidden is hidden.
+    """
+
+    def __init__(self, network: Network, pooled: Tensor) -> None:
+        self._network, self._pooled = network, pooled
+
+    def __len__(self) -> int:
+        return len(self._pooled)
+
+    @cached_property
+    def _embedding(self) -> Tensor:
+        """Of every spot, unchanged: a change that reaches every spot has no need of it."""
+        blocks = torch.split(self._pooled, _BLOCK)
+        return torch.cat([self._network.embed(block) for block in blocks])
+
+    @torch.inference_mode()
+    def unchanged(self, wanted: Tensor) -> Tensor:
+        """Predict before anything changes: spots × genes `wanted`, log1p counts."""
+        return self._network.decode(self._embedding, wanted)
+
+    @torch.inference_mode()
+    def changed(self, genes: Tensor, change: Tensor, wanted: Tensor) -> Tensor:
+        """Predict after a change.
+
+        Parameters
+        ----------
+        genes
+            Positions of the genes that change.
+        change
+            Spots × `genes`: by how much the mean log1p count of the neighborhood changes.
+        wanted
+            Positions of the genes to predict.
+
+        Returns
+        -------
+        Spots × `wanted`, log1p counts.
+        """
+        moved = (change != 0).any(dim=1)
+        at, still = moved.nonzero().squeeze(1), (~moved).nonzero().squeeze(1)
+        predicted = self._pooled.new_empty(len(self), len(wanted))
+        if len(still):
+            predicted[still] = self._network.decode(self._embedding[still], wanted)
+        weights = self._network.first[genes]
+        for rows in torch.split(at, _BLOCK):
+            z = self._network.embed(torch.addmm(self._pooled[rows], change[rows], weights))
+            predicted[rows] = self._network.decode(z, wanted)
+        return predicted

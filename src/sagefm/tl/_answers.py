@@ -1,0 +1,130 @@
+"""What one slide answers when ligands are raised in the neighbors of its spots."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sagefm.tl._plan import Plan, View
+from sagefm.tl._screen import Floats, Positions, Screen
+from sagefm.tl._shelf import Shelf
+
+if TYPE_CHECKING:
+    from sagefm.model import SageFM
+
+Progress = Callable[[str], None]
+AT_ONCE = 50
+"""Genes between two lines of progress, and lost at most when a run is killed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one slide answers."""
+
+    response: Floats
+    """Pairs × levels: mean predicted target."""
+    span: Floats
+    """Per pair: how far apart the ligand's lowest and highest level are."""
+    screened: Floats
+    """Screened genes × targets, then controls: effects, on the spots of the null."""
+    reversed: Floats
+    """Per pair, on the spots of the null; so is shuffled."""
+    shuffled: Floats
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """One slide, asked in pieces that are kept."""
+
+    view: View
+    shelf: Shelf
+    progress: Progress
+
+    def means(
+        self, what: str, screen: Screen, genes: Positions, wanted: Sequence[Positions], levels: int
+    ) -> list[Floats]:
+        """Raise each of `genes` and read `wanted`: for each gene, levels × wanted."""
+        heights = np.array([self.view.facts.levels(gene, levels) for gene in genes])
+
+        def answers(part: slice) -> Floats:
+            found = screen.means(genes[part], heights[part], wanted[part])
+            return np.concatenate([means.ravel() for means in found])
+
+        found: list[Floats] = []
+        for start in range(0, len(genes), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            flat = self.shelf.get(f"{self.view.name}.{what}.{start}", partial(answers, part))
+            sizes = [(levels, len(own)) for own in wanted[part]]
+            ends = np.cumsum([height * width for height, width in sizes])[:-1]
+            pieces = zip(np.split(flat, ends), sizes, strict=True)
+            found += [piece.reshape(size) for piece, size in pieces]
+            where = f"{self.view.name}: " if self.view.name else ""
+            self.progress(f"{where}{what}: {len(found)} of {len(genes)} genes")
+        return found
+
+
+def ask(
+    view: View,
+    model: "SageFM",
+    plan: Plan,
+    levels: int,
+    n_null_spots: int,
+    seed: int,
+    shelf: Shelf,
+    progress: Progress,
+) -> Found:
+    """Ask one slide all that a plan wants to know.
+
+    `n_null_spots` of its spots, drawn with `seed`, answer what nulls need.
+    """
+    chance = np.random.default_rng(seed)
+    neighbors = view.prepared.neighbors
+    n_drawn = min(n_null_spots, len(view.spots))
+    drawn = np.sort(chance.choice(view.spots, n_drawn, replace=False))
+    strangers = chance.choice(len(neighbors), n_drawn, replace=False)
+    mixed = np.column_stack([neighbors[drawn, :1], neighbors[strangers, 1:]])
+    around = Screen(model, view.prepared, neighbors[view.spots], plan.targets)
+    sample = Screen(model, view.prepared, neighbors[drawn], plan.targets)
+    shuffled = Screen(model, view.prepared, mixed, plan.targets)
+    turned = Screen(model, view.prepared, neighbors[drawn], plan.ligands)
+
+    means = _Asking(view, shelf, progress).means
+    forward = plan.partners(plan.ligand, plan.ligands, plan.target)
+    backward = plan.partners(plan.target, plan.targets, plan.ligand)
+    pairs = (plan.ligands, plan.ligand, forward, plan.target)
+    response = _per_pair(*pairs, means("ligands", around, plan.ligands, forward, levels))
+    strange = _per_pair(*pairs, means("shuffled neighbors", shuffled, plan.ligands, forward, 2))
+    back = means("reversed", turned, plan.targets, backward, 2)
+    every = [np.concatenate([plan.targets, plan.controls])] * len(plan.screened)
+    screened = np.array(means("nulls", sample, plan.screened, every, 2))
+
+    # A gene that the slide does not show cannot be raised there.
+    silent = view.facts.high == 0
+    response[silent[plan.ligand]] = np.nan
+    strange[silent[plan.ligand]] = np.nan
+    screened[silent[plan.screened]] = np.nan
+    turned_back = _per_pair(plan.targets, plan.target, backward, plan.ligand, back)
+    turned_back[silent[plan.target]] = np.nan
+    return Found(
+        response=response,
+        span=(view.facts.high - view.facts.low)[plan.ligand],
+        screened=screened[:, -1] - screened[:, 0],
+        reversed=turned_back[:, -1] - turned_back[:, 0],
+        shuffled=strange[:, -1] - strange[:, 0],
+    )
+
+
+def _per_pair(
+    genes: Positions,
+    gene: Positions,
+    wanted: Sequence[Positions],
+    read: Positions,
+    found: Sequence[Floats],
+) -> Floats:
+    """Pick each pair's row of levels from what was found gene by gene: pairs × levels."""
+    at = np.searchsorted(genes, gene)
+    return np.stack(
+        [found[i][:, np.searchsorted(wanted[i], r)] for i, r in zip(at, read, strict=True)]
+    )

@@ -1,0 +1,122 @@
+"""What a perturbation asks of every slide: which pairs, and which genes to hold them against."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sagefm._errors import InputError, logger
+from sagefm.pp.counts import few
+from sagefm.tl import _nulls
+from sagefm.tl._screen import GeneFacts, Positions
+
+if TYPE_CHECKING:
+    from sagefm.model import Prepared, SageFM
+
+N_ALIKE = 30
+N_CONTROLS = 100
+
+
+@dataclass(frozen=True)
+class View:
+    """One slide."""
+
+    name: str
+    prepared: "Prepared"
+    spots: Positions
+    facts: GeneFacts
+
+    def checksum(self) -> list[float]:
+        """Tell the slide from others, roughly but quickly."""
+        x = self.prepared.expression
+        return [*x.shape, x.nnz, float(x.data.sum(dtype=np.float64)),
+                float(x.indices.sum(dtype=np.float64)), len(self.spots),
+                float(self.spots.sum())]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of every slide; genes are positions in the vocabulary."""
+
+    pairs: pd.DataFrame
+    ligand: Positions
+    """Of each pair."""
+    target: Positions
+    ligands: Positions
+    """Each once, sorted; so are targets."""
+    targets: Positions
+    matched: Positions
+    """Ligands × genes."""
+    alike: Positions
+    """Ligands × genes."""
+    screened: Positions
+    """Each ligand and each gene of a null once, sorted."""
+    controls: Positions
+    """Genes like the targets, on which it is measured how much a gene moves others in general."""
+
+    @classmethod
+    def of(
+        cls, table: pd.DataFrame, model: "SageFM", views: Sequence[View], n_matched: int
+    ) -> "Plan":
+        shown = np.max([view.facts.high for view in views], axis=0) > 0
+        table, ligand, target = _usable(table, model, shown)
+        ligands, targets = np.unique(ligand), np.unique(target)
+        free = np.setdiff1d(np.flatnonzero(shown), np.union1d(ligands, targets))
+        if len(free) < 2:
+            raise InputError(
+                "pairs: name all genes that the slide shows, so that none are left to hold effects "
+                "against; name fewer"
+            )
+        features = np.mean([view.facts.likeness() for view in views], axis=0)
+        matched = _nulls.matched(features, ligands, free, n_matched)
+        largest = max(views, key=lambda view: len(view.spots))
+        alike = _nulls.alike(largest.prepared.expression, ligands, free, N_ALIKE)
+        screened = np.unique(np.concatenate([ligands, matched.ravel(), alike.ravel()]))
+        some = targets[np.linspace(0, len(targets) - 1, min(len(targets), N_CONTROLS)).astype(int)]
+        like = _nulls.matched(features, some, free, -(-N_CONTROLS // len(some)))
+        return cls(
+            table, ligand, target, ligands, targets, matched, alike, screened, np.unique(like)
+        )
+
+    def partners(self, own: Positions, of: Positions, other: Positions) -> list[Positions]:
+        """List for each gene `of` the `other` side of the pairs in which it is the `own` side."""
+        return [np.unique(other[own == gene]) for gene in of]
+
+
+def _usable(
+    table: pd.DataFrame, model: "SageFM", shown: NDArray[np.bool_]
+) -> tuple[pd.DataFrame, Positions, Positions]:
+    """Keep the pairs that can be asked, tell of the others; and find their genes."""
+    vocabulary = model.vocabulary
+    unknown, found = {}, {}
+    for gene in pd.unique(table[["ligand", "target"]].to_numpy().ravel()):
+        try:
+            found[gene] = int(vocabulary.positions([gene])[0])
+        except InputError as error:
+            unknown[gene] = str(error)
+    known = table["ligand"].isin(list(found)) & table["target"].isin(list(found))
+    silent = known & ~table["ligand"].map(lambda gene: gene in found and shown[found[gene]])
+    reasons = []
+    if unknown:
+        first = next(iter(unknown.values()))
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        reasons.append(f"{(~known).sum()} with genes unknown to the model ({first}{more})")
+    if silent.any():
+        genes = few(pd.unique(table.loc[silent, "ligand"]))
+        reasons.append(f"{silent.sum()} whose ligand no spot of the slide has ({genes})")
+    kept = table[known & ~silent].reset_index(drop=True)
+    if kept.empty:
+        raise InputError(f"pairs: none is left; left out: {'; '.join(reasons) or 'nothing given'}")
+    if reasons:
+        logger.warning(
+            "%d of %d pairs are left out: %s", len(table) - len(kept), len(table),
+            "; ".join(reasons),
+        )  # fmt: skip
+    ligand, target = (
+        np.array([found[gene] for gene in kept[side]], dtype=np.int64)
+        for side in ("ligand", "target")
+    )
+    return kept, ligand, target

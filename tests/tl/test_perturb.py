@@ -1,0 +1,222 @@
+"""Pairs of genes, against the oracle and against what is planted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from reference import published
+from sagefm import InputError
+from sagefm.pp.simulate import simulate
+from sagefm.tl import perturb, respond
+from sagefm.tl._screen import GeneFacts
+
+COLUMNS = [
+    "ligand", "target", "complex", "effect", "effect_low", "effect_high", "slope", "direction",
+    "monotone", "sign", "as_expected", "null_low", "null_median", "null_high", "z", "p", "q",
+    "p_alike", "p_partners", "effect_reversed", "effect_shuffled", "n_slides", "n_spots",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pairs(slide, model):
+    """Some pairs of genes that the slide shows and the model predicts; two share a target."""
+    shown = [g for g in model.vocabulary if g in slide.var_names]
+    depth = np.asarray(slide[:, shown].X.sum(axis=0)).ravel()
+    a, b, c, *_ = (shown[i] for i in np.argsort(-depth))
+    predicted = model.predict(slide, genes=shown).mean(axis=0)
+    x, y, z, *_ = (shown[i] for i in np.argsort(-predicted) if shown[i] not in (a, b, c))
+    return [(a, x), (b, y), (c, y), (z, z)]
+
+
+@pytest.fixture(scope="module")
+def table(slide, model, pairs):
+    return perturb(slide, model, pairs, levels=4, n_matched=30, n_null_spots=60, seed=2)
+
+
+def means(slide, model, ligand, targets, hidden, heights, rows=slice(None)):
+    """Run the published way: edit each subgraph, hide, predict; heights × targets."""
+    network = published.of_ours(model.network.state_dict(), model.config.widths)
+    prepared = model.prepare(slide)
+    source, read, hide = (model.vocabulary.positions(g) for g in ([ligand], targets, hidden))
+    edges = published.complete_graph(prepared.neighbors.shape[1])
+    answers = []
+    for height in heights:
+        found = []
+        for members in prepared.neighbors[rows]:
+            x = prepared.expression[members].toarray()
+            x[1:, source] = height
+            x[0, hide] = 0
+            with torch.no_grad():
+                found.append(network(torch.from_numpy(x), edges)[0, read].numpy())
+        answers.append(np.mean(found, axis=0, dtype=np.float64))
+    return np.array(answers)
+
+
+def heights_of(slide, model, gene, n):
+    values = model.prepare(slide).expression[:, model.vocabulary.positions([gene])].toarray()
+    return np.linspace(values.min(), values.max(), n)
+
+
+def test_effects_are_those_of_the_published_way(slide, model, pairs, table):
+    assert list(table) == COLUMNS
+    targets = sorted({target for _, target in pairs})
+    for row in table.itertuples():
+        heights = heights_of(slide, model, row.ligand, 4)
+        found = means(slide, model, row.ligand, [row.target], targets, heights)[:, 0]
+        assert row.effect == pytest.approx(found[-1] - found[0], abs=1e-5)
+        assert row.slope == pytest.approx(np.polyfit(heights, found, 1)[0], abs=1e-5)
+        assert row.direction == ("up" if found[-1] > found[0] else "down")
+        steps = np.sign(np.diff(found)) == np.sign(found[-1] - found[0])
+        assert row.monotone == pytest.approx(steps.mean())
+        assert row.n_spots == slide.n_obs
+
+
+def test_the_reversed_direction_raises_the_target(slide, model, pairs, table):
+    ligands = sorted({ligand for ligand, _ in pairs})
+    drawn = np.sort(np.random.default_rng(2).choice(slide.n_obs, 60, replace=False))
+    for row in table.itertuples():
+        heights = heights_of(slide, model, row.target, 2)
+        found = means(slide, model, row.target, [row.ligand], ligands, heights, drawn)[:, 0]
+        assert row.effect_reversed == pytest.approx(found[1] - found[0], abs=1e-5)
+
+
+def test_nulls_are_effects_of_other_genes_on_the_same_target(slide, model, pairs, table):
+    """Their quantiles lie within what all genes that stand in no pair do."""
+    targets = sorted({target for _, target in pairs})
+    drawn = np.sort(np.random.default_rng(2).choice(slide.n_obs, 60, replace=False))
+    prepared = model.prepare(slide)
+    facts = GeneFacts.of(prepared.expression, prepared.neighbors)
+    used = {gene for pair in pairs for gene in pair}
+    free = [g for g, high in zip(model.vocabulary, facts.high, strict=True) if high > 0
+            and g not in used]  # fmt: skip
+    row = table.iloc[0]
+    some = free[:: max(1, len(free) // 25)]
+    effects = [
+        np.diff(means(slide, model, gene, [row.target], targets, heights_of(slide, model, gene, 2),
+                      drawn)[:, 0])[0]
+        for gene in some
+    ]  # fmt: skip
+    assert np.quantile(effects, 0.2) <= row.null_high
+    assert np.quantile(effects, 0.8) >= row.null_low
+    assert row.null_low <= row.null_median <= row.null_high
+    assert (table["p"] > 0).all()
+    assert (table["q"] >= table["p"] - 1e-12).all()
+
+
+def test_the_spread_between_neighborhoods_is_that_of_their_means(slide, model):
+    prepared = model.prepare(slide)
+    x = prepared.expression.toarray().astype(np.float64)
+    exact = x[prepared.neighbors[:, 1:]].mean(axis=1).std(axis=0)
+    facts = GeneFacts.of(prepared.expression, prepared.neighbors)
+    np.testing.assert_allclose(facts.spread, exact, atol=1e-4)
+    np.testing.assert_allclose(facts.detected, (x > 0).mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(facts.mean, x.mean(axis=0), atol=1e-5)
+    assert np.array_equal(facts.low, x.min(axis=0))
+
+
+def test_a_region_is_read_alone(slide, model, pairs):
+    inside = (slide.obs["domain"] == slide.obs["domain"].iloc[0]).to_numpy()
+    found = perturb(slide, model, pairs[:1], n_matched=5, n_null_spots=10, region=inside)
+    targets = [pairs[0][1]]
+    heights = heights_of(slide, model, pairs[0][0], 5)
+    exact = means(slide, model, pairs[0][0], targets, targets, heights, np.flatnonzero(inside))
+    assert found["effect"][0] == pytest.approx(exact[-1, 0] - exact[0, 0], abs=1e-5)
+    assert found["n_spots"][0] == inside.sum()
+
+
+def test_several_slides_are_averaged_with_an_interval(slide, model, pairs):
+    slides = {f"s{i}": simulate(120 + i, seed=20 + i) for i in range(3)}
+    how = {"n_matched": 10, "n_null_spots": 30}
+    alone = [perturb(one, model, pairs, **how) for one in slides.values()]
+    together = perturb(slides, model, pairs, **how)
+    effects = np.array([one["effect"] for one in alone])
+    np.testing.assert_allclose(together["effect"], effects.mean(axis=0), atol=1e-6)
+    assert (together["n_slides"] == 3).all()
+    assert (together["n_spots"] == 120 + 121 + 122).all()
+    assert (together["effect_low"] <= together["effect"] + 1e-9).all()
+    assert (together["effect_high"] >= together["effect"] - 1e-9).all()
+    assert (together["effect_low"] >= effects.min(axis=0) - 1e-6).all()
+    assert alone[0]["effect_low"].isna().all()
+
+
+def test_signs_are_held_against_directions(slide, model, pairs, table):
+    given = pd.DataFrame(pairs, columns=["ligand", "target"])
+    way = {"up": 1.0, "down": -1.0}
+    given["sign"] = [way[table["direction"][0]], -way[table["direction"][1]], np.nan, np.nan]
+    found = perturb(slide, model, given, n_matched=5, n_null_spots=20)
+    assert found["as_expected"].tolist()[:2] == [True, False]
+    assert found["as_expected"].isna().tolist() == [False, False, True, True]
+
+
+def test_the_same_seed_gives_the_same_table(slide, model, pairs, table):
+    again = perturb(slide, model, pairs, levels=4, n_matched=30, n_null_spots=60, seed=2)
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_a_killed_run_goes_on_where_it_was(slide, model, pairs, tmp_path, table):
+    keep, lines = tmp_path / "parts", []
+
+    class Killed(Exception):
+        pass
+
+    def progress(line):
+        lines.append(line)
+        if line.startswith("nulls"):
+            raise Killed
+
+    how = {"levels": 4, "n_matched": 30, "n_null_spots": 60, "seed": 2, "keep": keep}
+    with pytest.raises(Killed):
+        perturb(slide, model, pairs, progress=progress, **how)
+    kept = {path.name: path.stat().st_mtime_ns for path in keep.iterdir()}
+    assert any("nulls" in name for name in kept)
+    after = {}
+
+    def look(line):
+        after.update({p.name: p.stat().st_mtime_ns for p in keep.iterdir()})
+
+    found = perturb(slide, model, pairs, progress=look, **how)
+    pd.testing.assert_frame_equal(found, table)
+    assert kept.items() <= after.items()
+    assert not keep.exists()
+
+
+def test_what_another_call_left_is_not_taken(slide, model, pairs, tmp_path):
+    keep = tmp_path / "parts"
+    how = {"n_matched": 5, "n_null_spots": 20, "keep": keep}
+
+    def stop(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perturb(slide, model, pairs, progress=stop, seed=1, **how)
+    found = perturb(slide, model, pairs, seed=3, **how)
+    fresh = perturb(slide, model, pairs, seed=3, n_matched=5, n_null_spots=20)
+    pd.testing.assert_frame_equal(found, fresh)
+
+
+def test_pairs_that_cannot_be_asked_are_left_out_and_told(slide, model, pairs, caplog):
+    more = [*pairs[:1], ("NOPE", pairs[0][1]), ("NOT1A", pairs[0][1])]
+    found = perturb(slide, model, more, n_matched=5, n_null_spots=20)
+    assert len(found) == 1
+    assert "2 of 3 pairs are left out" in caplog.text
+    assert "NOPE" in caplog.text
+    assert "NOT1A" in caplog.text
+    with pytest.raises(InputError, match="no spot of the slide has"):
+        perturb(slide, model, [("NOT1A", pairs[0][1])])
+    with pytest.raises(InputError, match="not one of the model's genes"):
+        perturb(slide, model, [("NOPE", pairs[0][1])])
+    with pytest.raises(InputError, match="two levels"):
+        perturb(slide, model, pairs, levels=1)
+    with pytest.raises(InputError, match="no spot"):
+        perturb(slide, model, pairs, region=np.zeros(slide.n_obs, dtype=bool))
+
+
+def test_the_map_averages_to_the_effect(slide, model, pairs, table):
+    ligand, target = pairs[0]
+    heights = heights_of(slide, model, ligand, 2)
+    high, low = (
+        respond(slide.copy(), model, {ligand: float(h)}, sorted({t for _, t in pairs}))[target]
+        for h in heights[::-1]
+    )
+    assert (high - low).mean() == pytest.approx(table["effect"][0], abs=1e-5)
