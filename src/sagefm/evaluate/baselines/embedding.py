@@ -28,9 +28,12 @@ class Embedding:
         each slide, all in one space.
     note
         What a reader must know about it.
+    transductive
+        Whether it learns from every slide that it embeds, whatever it is told.
     """
 
     name: str
     kind: Kind
     of: "Callable[[Sequence[AnnData], Sequence[bool]], list[NDArray[Any]]]"
     note: str = ""
+    transductive: bool = False

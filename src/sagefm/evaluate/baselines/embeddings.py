@@ -64,7 +64,7 @@ def competitors(
         logger.warning("MOFA is left out: mofapy2 is missing; pip install sagefm[evaluate]")
     elif mofa:
         note = "learns from every slide that it is given: it has no projection for new data"
-        field.append(Embedding("MOFA", "baseline", partial(_mofa, seed=seed), note))
+        field.append(Embedding("MOFA", "baseline", partial(_mofa, seed=seed), note, True))
     field += [Embedding(f"obsm {key}", "model", partial(_held, key=key)) for key in obsm]
     field += [
         Embedding(name, "model", partial(_embedded, model=model)) for name, model in models.items()

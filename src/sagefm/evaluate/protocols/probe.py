@@ -176,10 +176,10 @@ def embedded_by_fold(
     """Embed slides once per fold, learning from the slides that the fold trains on.
 
     A model is trained already, and a control knows nothing: they are asked once, and may learn
-    from no slide.
+    from no slide. So is what learns from every slide anyway.
     """
-    if embedding.kind != "baseline":
-        once = embedded(embedding, slides, [False] * len(slides))
+    if embedding.kind != "baseline" or embedding.transductive:
+        once = embedded(embedding, slides, [embedding.transductive] * len(slides))
         for _ in folds:
             yield once
         return
