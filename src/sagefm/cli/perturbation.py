@@ -1,7 +1,7 @@
 """The verb perturb."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,6 +48,10 @@ def perturb(
             help="liana, cellphonedb, cellchat or a CSV with ligand, target; not --ligand.",
         ),
     ] = None,
+    sets: Annotated[
+        Path | None,
+        typer.Option(metavar="GMT", help="Gene sets to read with --ligand, in place of --targets."),
+    ] = None,
     levels: Annotated[int, typer.Option(min=2, help="Steps from lowest to highest.")] = 5,
     region: Annotated[
         str | None,
@@ -72,17 +76,25 @@ def perturb(
     if plot is not None:
         require_writable(plot / "pairs.png")
     loaded = sagefm.SageFM.load(model, device=device)
-    wanted = _pairs(ligand, targets, pairs, loaded)
+    _require_one_question(ligand, targets, pairs, sets, plot)
+    raised = listed(ligand) or []
+    loaded.vocabulary.positions(raised)
     found: dict[str, AnnData] = {}
     for path, name in slide_names(slides).items():
         found[name] = sagefm.read(path, layer=layer, slide_key=slide_key)
     asked = found if len(found) > 1 else next(iter(found.values()))
-    keep = out.with_name(f"{out.name}.parts")
+    how: dict[str, Any] = {
+        "region": region, "seed": seed, "slide_key": slide_key,
+        "keep": out.with_name(f"{out.name}.parts"),
+        "progress": lambda line: typer.echo(line, err=True),
+    }  # fmt: skip
     try:
-        table = sagefm.tl.perturb(
-            asked, loaded, wanted, levels, region=region, seed=seed, slide_key=slide_key,
-            keep=keep, progress=lambda line: typer.echo(line, err=True),
-        )  # fmt: skip
+        if sets is not None:
+            read = sagefm.tl.gene_sets(sets)
+            table = sagefm.tl.perturb_sets(asked, loaded, raised, read, **how)
+        else:
+            wanted = _pairs(raised, targets, pairs, loaded)
+            table = sagefm.tl.perturb(asked, loaded, wanted, levels, **how)
     except InputError as error:
         raise InputError(placed(slides[0], error) if len(slides) == 1 else str(error)) from error
     with replacing(out) as beside:
@@ -90,21 +102,39 @@ def perturb(
     if plot is not None:
         _draw(table, next(iter(found.values())), loaded, region, slide_key, plot)
     passed = int((table["q"] < 0.05).sum())
-    typer.echo(f"{out}: {len(table):,} pairs, {passed:,} with q < 0.05")
+    what = "pairs" if sets is None else "rows"
+    typer.echo(f"{out}: {len(table):,} {what}, {passed:,} with q < 0.05")
+
+
+def _require_one_question(
+    ligand: str | None,
+    targets: str | None,
+    pairs: str | None,
+    sets: Path | None,
+    plot: Path | None,
+) -> None:
+    """Refuse options that do not go together."""
+    asked = [ligand is not None, targets is not None, pairs is not None, sets is not None]
+    if asked not in ([True, True, False, False], [False, False, True, False],
+                     [True, False, False, True]):  # fmt: skip
+        raise InputError(
+            "say what to perturb: --ligand A --targets B,C, or --ligand A --sets FILE.gmt, or "
+            "--pairs liana|FILE"
+        )
+    if sets is not None and plot is not None:
+        raise InputError("--plot draws pairs, not sets; leave one of the two out")
 
 
 def _pairs(
-    ligand: str | None, targets: str | None, pairs: str | None, model: "SageFM"
+    raised: list[str], targets: str | None, pairs: str | None, model: "SageFM"
 ) -> "pd.DataFrame":
     import sagefm
 
-    if (pairs is None) == (ligand is None) or (ligand is None) != (targets is None):
-        raise InputError("say what to perturb: --ligand A --targets B,C or --pairs liana|FILE")
     if pairs is not None:
         return sagefm.tl.pairs(pairs)
-    table = sagefm.tl.set_pairs(listed(ligand) or [], listed(targets) or [])
+    table = sagefm.tl.set_pairs(raised, listed(targets) or [])
     # Names that were typed are not left out in silence, as those of a resource are.
-    model.vocabulary.positions([*table["ligand"].unique(), *table["target"].unique()])
+    model.vocabulary.positions(table["target"].unique())
     return table
 
 
@@ -118,11 +148,11 @@ def _draw(
 ) -> None:
     """Draw the strongest pairs beside their nulls, and the first of them on the first slide."""
     import sagefm
+    from sagefm.pl.perturbation import strongest
 
     sagefm.pl.perturbation(table, save=folder / "pairs.png")
-    order = table.assign(size=-table["z"].abs()).sort_values(["q", "p", "size"], kind="stable")
     highest = sagefm.tl.Change("quantile", 1.0)
-    for pair in order.head(_MAPS).itertuples():
+    for pair in strongest(table, _MAPS).itertuples():
         sagefm.tl.respond(
             slide, model, {str(pair.ligand): highest}, [str(pair.target)], region=region,
             slide_key=slide_key,

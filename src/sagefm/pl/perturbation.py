@@ -8,11 +8,13 @@ import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 
 from sagefm._errors import InputError
 from sagefm._keys import RESPONSE
-from sagefm.pl._style import finish, journal
+from sagefm.pl._style import COLUMN, finish, journal
 from sagefm.pl.spatial import spatial
 from sagefm.pp.counts import coordinates, few
 
@@ -20,6 +22,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _FOUND, _NOT_FOUND, _NULL = "#D55E00", "#444444", "#CCCCCC"
+_NEEDED = ["ligand", "target", "effect", "null_low", "null_median", "null_high", "z", "p", "q"]
+
+
+def strongest(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Choose the pairs with the smallest q, then p, then the largest distance from the null."""
+    order = table.assign(size=-table["z"].abs()).sort_values(["q", "p", "size"], kind="stable")
+    return order.drop(columns="size").head(n)
 
 
 def perturbation(
@@ -51,35 +60,53 @@ def perturbation(
     Raises
     ------
     InputError
-        The table is empty.
+        The table is empty or lacks a column, or `n` is out of its range.
     """
+    if missing := [name for name in _NEEDED if name not in table]:
+        raise InputError(f"{missing[0]!r}: no such column; give a table of sagefm.tl.perturb")
     if table.empty:
         raise InputError("the table of pairs is empty; there is nothing to draw")
-    order = table.assign(size=-table["z"].abs()).sort_values(["q", "p", "size"], kind="stable")
-    shown = order.head(n)
+    if n < 1:
+        raise InputError(f"n={n}: give a whole number from 1 on")
+    shown = strongest(table, n)
     rows = np.arange(len(shown))
     with journal():
         if ax is None:
-            _, ax = plt.subplots(figsize=(3.4, 0.8 + 0.17 * len(shown)), layout="constrained")
+            height = 1.0 + 0.17 * max(len(shown), 2)
+            _, ax = plt.subplots(figsize=(COLUMN, height), layout="constrained")
         widths = shown["null_high"] - shown["null_low"]
-        ax.barh(rows, widths, 0.7, shown["null_low"], color=_NULL, label="matched genes, 95 %")
-        ax.plot(shown["null_median"], rows, "|", color="#888888", ms=6, label="their median")
-        ax.hlines(rows, shown["effect_low"], shown["effect_high"], color="#888888", lw=1)
+        gray = "#888888"
+        marks: list[Artist | BarContainer] = [
+            ax.barh(rows, widths, 0.7, shown["null_low"], color=_NULL, label="matched genes, 95 %"),
+            *ax.plot(shown["null_median"], rows, "|", color=gray, ms=6, label="their median"),
+        ]
+        if {"effect_low", "effect_high"} <= set(shown) and shown["effect_low"].notna().any():
+            ends = shown["effect_low"], shown["effect_high"]
+            marks.append(ax.hlines(rows, *ends, color=_NOT_FOUND, lw=1, label="95 % over slides"))
         sure = (shown["q"] < 0.05).to_numpy()
-        for which, color, label in ((sure, _FOUND, "q < 0.05"), (~sure, _NOT_FOUND, "q ≥ 0.05")):
+        for which, color, label in ((~sure, _NOT_FOUND, "q ≥ 0.05"), (sure, _FOUND, "q < 0.05")):
             if which.any():
-                ax.plot(shown["effect"][which], rows[which], "o", color=color, ms=3.5, label=label)
-        ax.axvline(0, color="#888888", lw=0.6)
+                marks[:0] = ax.plot(
+                    shown["effect"][which], rows[which], "o", color=color, ms=3.5, label=label
+                )
+        ax.axvline(0, color=gray, lw=0.6)
         names = [f"{a} → {b}" for a, b in zip(shown["ligand"], shown["target"], strict=True)]
-        ax.set_yticks(rows, names)
+        ax.set_yticks(rows, [name.replace("$", r"\$") for name in names])
         ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.use_sticky_edges = False
+        ax.locator_params(axis="x", nbins=5)
+        ax.tick_params(labelsize=6)
+        # Words end at the right border: to the left, below and above the names, there is room.
         ax.set_xlabel(
-            "effect: predicted target, ligand at its highest minus lowest\n(log1p counts)"
-        )
+            "effect: predicted target, ligand at its highest\nminus at its lowest (log1p counts)",
+            fontsize=7, loc="right", ma="left",
+        )  # fmt: skip
+        ax.legend(
+            handles=marks, ncols=2, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0),
+            borderaxespad=0.2,
+        )  # fmt: skip
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12 - 1.6 / len(shown)), ncols=2,
-                  frameon=False)  # fmt: skip
         finish([ax], show, save)
     return ax
 
@@ -118,7 +145,7 @@ def response(
     Raises
     ------
     InputError
-        No such result or gene.
+        No such result or gene, or the object holds several slides.
     """
     if key not in slide.obsm:
         raise InputError(f"obsm[{key!r}]: is not there; run sagefm.tl.respond first")
@@ -127,13 +154,18 @@ def response(
     if missing := [name for name in names if name not in held]:
         raise InputError(f"{missing[0]}: obsm[{key!r}] has no such gene, but {few(held.columns)}")
     values = pd.DataFrame(held[names].to_numpy(), slide.obs_names, names)
-    drawn = ad.AnnData(obs=values, uns=dict(slide.uns), obsm={"spatial": coordinates(slide)})
+    drawn = ad.AnnData(
+        obs=slide.obs.assign(**values), uns=dict(slide.uns), obsm={"spatial": coordinates(slide)}
+    )
     with journal():
         axes = spatial(drawn, names, title=[title] if title else None, cmap="RdBu_r", ax=ax,
                        show=False)  # fmt: skip
         panels = [axes] if isinstance(axes, Axes) else axes
         for panel, name in zip(panels, names, strict=True):
-            most = float(np.nanmax(np.abs(values[name]))) or 1.0
-            panel.collections[-1].set_clim(-most, most)
+            most = float(values[name].abs().fillna(0.0).max()) or 1.0
+            spots = panel.collections[-1]
+            spots.set_clim(-most, most)
+            if spots.colorbar is not None:
+                spots.colorbar.set_label("change of predicted log1p counts", fontsize=6)
         finish(panels, show, save)
     return panels[0] if isinstance(genes, str) else panels

@@ -8,10 +8,11 @@ from sagefm.tl.influence import consensus_network, influence, to_edges, to_graph
 from sagefm.tl.many import Done, embed_many
 from sagefm.tl.pairs import gene_sets, pairs, set_pairs
 from sagefm.tl.perturb import perturb
+from sagefm.tl.perturb_sets import perturb_sets
 from sagefm.tl.respond import KNOCKOUT, Change, respond
 
 __all__ = [
     "KNOCKOUT", "Change", "Done", "Source", "consensus_network", "domains", "embed", "embed_many",
-    "explain", "gene_sets", "influence", "pairs", "perturb", "respond", "set_pairs", "to_edges",
-    "to_graph",
+    "explain", "gene_sets", "influence", "pairs", "perturb", "perturb_sets", "respond", "set_pairs",
+    "to_edges", "to_graph",
 ]  # fmt: skip

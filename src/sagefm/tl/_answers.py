@@ -35,12 +35,14 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _Asking:
+class Asking:
     """One slide, asked in pieces that are kept."""
 
     view: View
     shelf: Shelf
     progress: Progress
+    label: str
+    """Of what is kept."""
 
     def means(
         self, what: str, screen: Screen, genes: Positions, wanted: Sequence[Positions], levels: int
@@ -55,7 +57,7 @@ class _Asking:
         found: list[Floats] = []
         for start in range(0, len(genes), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            flat = self.shelf.get(f"{self.view.name}.{what}.{start}", partial(answers, part))
+            flat = self.shelf.get(f"{self.label}.{what}.{start}", partial(answers, part))
             sizes = [(levels, len(own)) for own in wanted[part]]
             ends = np.cumsum([height * width for height, width in sizes])[:-1]
             pieces = zip(np.split(flat, ends), sizes, strict=True)
@@ -79,41 +81,45 @@ def ask(
 
     `n_null_spots` of its spots, drawn with `seed`, answer what nulls need.
     """
-    chance = np.random.default_rng(seed)
     neighbors = view.prepared.neighbors
-    n_drawn = min(n_null_spots, len(view.spots))
-    drawn = np.sort(chance.choice(view.spots, n_drawn, replace=False))
-    strangers = chance.choice(len(neighbors), n_drawn, replace=False)
+    drawn = view.draw(n_null_spots, seed)
+    strangers = np.random.default_rng([seed, 1]).choice(len(neighbors), len(drawn), replace=False)
     mixed = np.column_stack([neighbors[drawn, :1], neighbors[strangers, 1:]])
     around = Screen(model, view.prepared, neighbors[view.spots], plan.targets)
-    sample = Screen(model, view.prepared, neighbors[drawn], plan.targets)
     shuffled = Screen(model, view.prepared, mixed, plan.targets)
     turned = Screen(model, view.prepared, neighbors[drawn], plan.ligands)
 
-    means = _Asking(view, shelf, progress).means
+    asking = Asking(view, shelf, progress, view.name)
+    means = asking.means
     forward = plan.partners(plan.ligand, plan.ligands, plan.target)
     backward = plan.partners(plan.target, plan.targets, plan.ligand)
     pairs = (plan.ligands, plan.ligand, forward, plan.target)
     response = _per_pair(*pairs, means("ligands", around, plan.ligands, forward, levels))
     strange = _per_pair(*pairs, means("shuffled neighbors", shuffled, plan.ligands, forward, 2))
     back = means("reversed", turned, plan.targets, backward, 2)
-    every = [np.concatenate([plan.targets, plan.controls])] * len(plan.screened)
-    screened = np.array(means("nulls", sample, plan.screened, every, 2))
-
     # A gene that the slide does not show cannot be raised there.
     silent = view.facts.high == 0
     response[silent[plan.ligand]] = np.nan
     strange[silent[plan.ligand]] = np.nan
-    screened[silent[plan.screened]] = np.nan
     turned_back = _per_pair(plan.targets, plan.target, backward, plan.ligand, back)
     turned_back[silent[plan.target]] = np.nan
     return Found(
         response=response,
         span=(view.facts.high - view.facts.low)[plan.ligand],
-        screened=screened[:, -1] - screened[:, 0],
+        screened=screened(model, plan, drawn, asking),
         reversed=turned_back[:, -1] - turned_back[:, 0],
         shuffled=strange[:, -1] - strange[:, 0],
     )
+
+
+def screened(model: "SageFM", plan: Plan, spots: Positions, asking: Asking) -> Floats:
+    """Raise ligands and the genes of their nulls: effects on targets, then controls."""
+    view = asking.view
+    screen = Screen(model, view.prepared, view.prepared.neighbors[spots], plan.targets)
+    every = [np.concatenate([plan.targets, plan.controls])] * len(plan.screened)
+    found = np.array(asking.means("nulls", screen, plan.screened, every, 2))
+    found[view.facts.high[plan.screened] == 0] = np.nan
+    return np.asarray(found[:, -1] - found[:, 0])
 
 
 def _per_pair(
@@ -128,3 +134,12 @@ def _per_pair(
     return np.stack(
         [found[i][:, np.searchsorted(wanted[i], r)] for i, r in zip(at, read, strict=True)]
     )
+
+
+def mean(parts: Sequence[Floats]) -> Floats:
+    """Average over slides; what no slide has is missing."""
+    stacked = np.array(parts)
+    known = ~np.isnan(stacked)
+    total = np.where(known, stacked, 0.0).sum(axis=0)
+    n = known.sum(axis=0)
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)

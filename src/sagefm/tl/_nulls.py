@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
+_LEAST_CONTROLS = 3
 
 
 def matched(features: Floats, genes: Positions, candidates: Positions, n: int) -> Positions:
@@ -79,6 +80,50 @@ class Standing:
         tests need.
         """
         return upper_tail(np.abs(self.z), self.null)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How far genes move others in general: what is particular to a pair is beyond that.
+
+    Some genes move everything (they stand for depth, or come in patches, so that they go with much
+    by accident). Without this, they would stand out on every target.
+    """
+
+    center: Floats
+    """Per target and control, the mean effect of all screened genes."""
+    width: Floats
+    """The standard deviation of these effects."""
+    shift: Floats
+    """Per screened gene, the mean of its standardized effects on the controls."""
+    reach: Floats
+    """Their standard deviation."""
+
+    @classmethod
+    def of(cls, effects: Floats, genes: Positions, controls: Positions) -> Self:
+        """Measure it on effects of `genes` on targets and, in the last columns, `controls`."""
+        center = np.nanmean(effects, axis=0)
+        width = np.nanstd(effects, axis=0)
+        width[~(width > 1e-6 * np.abs(effects).max(initial=0, where=~np.isnan(effects)))] = np.inf
+        n_targets = effects.shape[1] - len(controls)
+        moved = np.isfinite(width[n_targets:])
+        standardized = ((effects - center) / width)[:, n_targets:]
+        others = np.where(genes[:, None] == controls, np.nan, standardized)[:, moved]
+        if others.shape[1] < _LEAST_CONTROLS:
+            return cls(center, width, np.zeros(len(effects)), np.ones(len(effects)))
+        reach = np.nanstd(others, axis=1)
+        return cls(center, width, np.nanmean(others, axis=1), np.where(reach > 0, reach, 1.0))
+
+    def particular(self, effects: Floats) -> Floats:
+        """Leave what a gene does to genes in general (screened × targets and controls)."""
+        standardized = (effects - self.center) / self.width
+        return (standardized - self.shift[:, None]) / self.reach[:, None]
+
+    def effect(self, values: Floats, gene: Positions, target: Positions) -> Floats:
+        """Say what effect of `gene` on `target` would be as particular as `values`."""
+        # A target that nothing moves has no width: then no effect is what there would be.
+        width = np.where(np.isfinite(self.width), self.width, 0.0)[target]
+        return (values * self.reach[gene] + self.shift[gene]) * width + self.center[target]
 
 
 def upper_tail(size: Floats, null: Floats) -> Floats:

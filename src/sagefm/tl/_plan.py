@@ -1,8 +1,8 @@
 """What a perturbation asks of every slide: which pairs, and which genes to hold them against."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError, logger
 from sagefm.pp.counts import few
 from sagefm.tl import _nulls
+from sagefm.tl._region import region_of
 from sagefm.tl._screen import GeneFacts, Positions
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+
     from sagefm.model import Prepared, SageFM
 
 N_ALIKE = 30
@@ -29,12 +32,36 @@ class View:
     spots: Positions
     facts: GeneFacts
 
+    def draw(self, n: int, seed: int) -> Positions:
+        """Draw at most `n` of the spots."""
+        chance = np.random.default_rng(seed)
+        return np.sort(chance.choice(self.spots, min(n, len(self.spots)), replace=False))
+
     def checksum(self) -> list[float]:
         """Tell the slide from others, roughly but quickly."""
         x = self.prepared.expression
         return [*x.shape, x.nnz, float(x.data.sum(dtype=np.float64)),
                 float(x.indices.sum(dtype=np.float64)), len(self.spots),
                 float(self.spots.sum())]  # fmt: skip
+
+
+def views_of(
+    slide: "AnnData | Mapping[str, AnnData]",
+    model: "SageFM",
+    region: "NDArray[np.bool_] | str | None",
+    *,
+    layer: str | None,
+    slide_key: str | None,
+) -> list[View]:
+    """Prepare one slide, or several by name."""
+    slides = cast("Mapping[str, AnnData]", slide if isinstance(slide, Mapping) else {"": slide})
+    views = []
+    for name, one in slides.items():
+        prepared = model.prepare(one, layer=layer, slide_key=slide_key)
+        spots = np.flatnonzero(region_of(one, region))
+        facts = GeneFacts.of(prepared.expression, prepared.neighbors)
+        views.append(View(name, prepared, spots, facts))
+    return views
 
 
 @dataclass(frozen=True)
@@ -59,7 +86,12 @@ class Plan:
 
     @classmethod
     def of(
-        cls, table: pd.DataFrame, model: "SageFM", views: Sequence[View], n_matched: int
+        cls,
+        table: pd.DataFrame,
+        model: "SageFM",
+        views: Sequence[View],
+        n_matched: int,
+        n_controls: int = N_CONTROLS,
     ) -> "Plan":
         shown = np.max([view.facts.high for view in views], axis=0) > 0
         table, ligand, target = _usable(table, model, shown)
@@ -75,8 +107,8 @@ class Plan:
         largest = max(views, key=lambda view: len(view.spots))
         alike = _nulls.alike(largest.prepared.expression, ligands, free, N_ALIKE)
         screened = np.unique(np.concatenate([ligands, matched.ravel(), alike.ravel()]))
-        some = targets[np.linspace(0, len(targets) - 1, min(len(targets), N_CONTROLS)).astype(int)]
-        like = _nulls.matched(features, some, free, -(-N_CONTROLS // len(some)))
+        some = targets[np.linspace(0, len(targets) - 1, min(len(targets), n_controls)).astype(int)]
+        like = _nulls.matched(features, some, free, -(-n_controls // len(some)))
         return cls(
             table, ligand, target, ligands, targets, matched, alike, screened, np.unique(like)
         )

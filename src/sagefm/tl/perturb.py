@@ -1,9 +1,8 @@
 """Which genes answer when their neighbors say more of a ligand, and is it more than chance."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,9 @@ from scipy.stats import bootstrap, false_discovery_control
 
 from sagefm._errors import InputError
 from sagefm.tl import _nulls
-from sagefm.tl._answers import Found, Progress, ask
-from sagefm.tl._plan import Plan, View
-from sagefm.tl._region import region_of
-from sagefm.tl._screen import Floats, GeneFacts, Positions
+from sagefm.tl._answers import Found, Progress, ask, mean
+from sagefm.tl._plan import Plan, View, views_of
+from sagefm.tl._screen import Floats, Positions
 from sagefm.tl._shelf import Shelf
 from sagefm.tl.pairs import pairs as read_pairs
 
@@ -104,13 +102,7 @@ def perturb(
     """
     if levels < 2:
         raise InputError(f"levels={levels}: give two levels at least")
-    slides = cast("Mapping[str, AnnData]", slide if isinstance(slide, Mapping) else {"": slide})
-    views = []
-    for name, one in slides.items():
-        prepared = model.prepare(one, layer=layer, slide_key=slide_key)
-        spots = np.flatnonzero(region_of(one, region))
-        facts = GeneFacts.of(prepared.expression, prepared.neighbors)
-        views.append(View(name, prepared, spots, facts))
+    views = views_of(slide, model, region, layer=layer, slide_key=slide_key)
     table = read_pairs(pairs)
     plan = Plan.of(table, model, views, n_matched)
     shelf = Shelf(keep, {
@@ -124,20 +116,11 @@ def perturb(
     return result
 
 
-def _mean(parts: Sequence[Floats]) -> Floats:
-    """Average over slides; what no slide has is missing."""
-    stacked = np.array(parts)
-    known = ~np.isnan(stacked)
-    total = np.where(known, stacked, 0.0).sum(axis=0)
-    n = known.sum(axis=0)
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
-
-
 def _table(
     plan: Plan, found: Sequence[Found], views: Sequence[View], levels: int, seed: int
 ) -> pd.DataFrame:
-    response = _mean([one.response for one in found])
-    span = _mean([np.where(one.span > 0, one.span, np.nan) for one in found])
+    response = mean([one.response for one in found])
+    span = mean([np.where(one.span > 0, one.span, np.nan) for one in found])
     per_slide = np.array([one.response[:, -1] - one.response[:, 0] for one in found])
     effect = response[:, -1] - response[:, 0]
     size = np.abs(response).max(axis=1)
@@ -158,10 +141,10 @@ def _table(
     table["sign"] = expected
     table["as_expected"] = pd.array(np.sign(expected.fillna(0)) == way, "boolean")
     table.loc[~known, "as_expected"] = pd.NA
-    for name, values in _significance(plan, _mean([one.screened for one in found])).items():
+    for name, values in _significance(plan, mean([one.screened for one in found])).items():
         table[name] = values
-    table["effect_reversed"] = _mean([one.reversed for one in found])
-    table["effect_shuffled"] = _mean([one.shuffled for one in found])
+    table["effect_reversed"] = mean([one.reversed for one in found])
+    table["effect_shuffled"] = mean([one.shuffled for one in found])
     table["n_slides"] = (~np.isnan(per_slide)).sum(axis=0)
     table["n_spots"] = (~np.isnan(per_slide)).T @ [len(view.spots) for view in views]
     return table
@@ -188,7 +171,7 @@ def _significance(plan: Plan, effects: Floats) -> dict[str, Floats]:
     at_target = np.searchsorted(plan.targets, plan.target)
     of_pair = np.searchsorted(plan.ligands, plan.ligand)
     at_ligand = np.searchsorted(plan.screened, plan.ligand)
-    scale = _Scale.of(plan, effects)
+    scale = _nulls.Scale.of(effects, plan.screened, plan.controls)
     particular = scale.particular(effects)[:, : len(plan.targets)]
     own = particular[at_ligand, at_target]
 
@@ -208,49 +191,6 @@ def _significance(plan: Plan, effects: Floats) -> dict[str, Floats]:
         "p_alike": _nulls.Standing.of(own, null(plan.alike)).p(),
         "p_partners": _among_partners(plan, particular),
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """How far genes move others in general: what is particular to a pair is beyond that.
-
-    Some genes move everything (they stand for depth, or come in patches, so that they go with much
-    by accident). Without this, they would stand out on every target.
-    """
-
-    center: Floats
-    """Per target and control, the mean effect of all screened genes."""
-    width: Floats
-    """The standard deviation of these effects."""
-    shift: Floats
-    """Per screened gene, the mean of its standardized effects on the controls."""
-    reach: Floats
-    """Their standard deviation."""
-
-    @classmethod
-    def of(cls, plan: Plan, effects: Floats) -> "_Scale":
-        center = np.nanmean(effects, axis=0)
-        width = np.nanstd(effects, axis=0)
-        width[~(width > 1e-6 * np.abs(effects).max(initial=0, where=~np.isnan(effects)))] = np.inf
-        n_targets = len(plan.targets)
-        controls = ((effects - center) / width)[:, n_targets:]
-        moved = np.isfinite(width[n_targets:])
-        itself = plan.screened[:, None] == plan.controls
-        others = np.where(itself, np.nan, controls)[:, moved]
-        if others.shape[1] < 3:
-            return cls(center, width, np.zeros(len(effects)), np.ones(len(effects)))
-        return cls(center, width, np.nanmean(others, axis=1), np.nanstd(others, axis=1))
-
-    def particular(self, effects: Floats) -> Floats:
-        """Leave what a gene does to genes in general (screened × targets and controls)."""
-        standardized = (effects - self.center) / self.width
-        return (standardized - self.shift[:, None]) / self.reach[:, None]
-
-    def effect(self, values: Floats, gene: Positions, target: Positions) -> Floats:
-        """Say what effect of `gene` on `target` would be as particular as `values`."""
-        # A target that nothing moves has no width: then no effect is what there would be.
-        width = np.where(np.isfinite(self.width), self.width, 0.0)[target]
-        return (values * self.reach[gene] + self.shift[gene]) * width + self.center[target]
 
 
 def _among_partners(plan: Plan, effects: Floats) -> Floats:
