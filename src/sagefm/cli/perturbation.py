@@ -70,6 +70,7 @@ def perturb(
     Several slides are averaged. The same command goes on where a killed run stopped.
     """
     import sagefm
+    from sagefm.pp.counts import numbered
 
     require_suffix(out, [".csv"])
     require_writable(out)
@@ -102,8 +103,8 @@ def perturb(
     if plot is not None:
         _draw(table, next(iter(found.values())), loaded, region, slide_key, plot)
     passed = int((table["q"] < 0.05).sum())
-    what = "pairs" if sets is None else "rows"
-    typer.echo(f"{out}: {len(table):,} {what}, {passed:,} with q < 0.05")
+    rows = numbered(len(table), "pair" if sets is None else "row")
+    typer.echo(f"{out}: {rows}, {passed:,} with q < 0.05")
 
 
 def _require_one_question(
@@ -149,7 +150,9 @@ def _draw(
     """Draw the strongest pairs beside their nulls, and the first of them on the first slide."""
     import sagefm
     from sagefm.pl.perturbation import strongest
+    from sagefm.pp.counts import slide_codes
 
+    first = slide_codes(slide, slide_key) == 0  # of several in one file
     sagefm.pl.perturbation(table, save=folder / "pairs.png")
     highest = sagefm.tl.Change("quantile", 1.0)
     for pair in strongest(table, _MAPS).itertuples():
@@ -159,6 +162,7 @@ def _draw(
         )  # fmt: skip
         name = f"{pair.ligand}_{pair.target}".replace("/", "_")
         sagefm.pl.response(
-            slide, str(pair.target), title=f"{pair.target}, {pair.ligand} at its highest around",
+            slide[first], str(pair.target),
+            title=f"{pair.target}, {pair.ligand} at its highest around",
             save=folder / f"{name}.png",
         )  # fmt: skip

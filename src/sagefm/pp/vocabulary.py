@@ -128,18 +128,24 @@ class Vocabulary:
             A gene is not in the vocabulary; the message offers the nearest names.
         """
         genes = [genes] if isinstance(genes, str) else list(genes)
-        by_id = {e: i for i, e in enumerate(self.ensembl) if e}
-        found = [self.index.get(gene, by_id.get(bare_id(gene))) for gene in genes]
+        found = self.find(genes)
         missing = [gene for gene, position in zip(genes, found, strict=True) if position is None]
         if missing:
-            raise InputError(f"{missing[0]}: not one of the model's genes{self._near(missing[0])}")
+            raise InputError(self.missing(missing[0]))
         return np.array(found, dtype=np.int64)
 
-    def _near(self, gene: str) -> str:
+    def find(self, genes: Iterable[str]) -> list[int | None]:
+        """Find genes as :meth:`positions` does, with None for those that are not there."""
+        by_id = {e: i for i, e in enumerate(self.ensembl) if e}
+        return [self.index.get(gene, by_id.get(bare_id(gene))) for gene in genes]
+
+    def missing(self, gene: str) -> str:
+        """Say that a gene is not in the vocabulary, and offer the nearest names."""
         from difflib import get_close_matches
 
         near = get_close_matches(gene.upper(), self.symbols, n=3)
-        return f"; did you mean {' or '.join(near)}?" if near else ""
+        offer = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"{gene}: not one of the model's genes{offer}"
 
     def align(
         self, names: Sequence[str], ids: Sequence[str] | None = None, known: GeneNames | None = None

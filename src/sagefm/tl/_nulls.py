@@ -117,7 +117,8 @@ class Scale:
     def particular(self, effects: Floats) -> Floats:
         """Leave what a gene does to genes in general (screened × targets and controls)."""
         standardized = (effects - self.center) / self.width
-        return (standardized - self.shift[:, None]) / self.reach[:, None]
+        particular = (standardized - self.shift[:, None]) / self.reach[:, None]
+        return np.where(np.isfinite(self.width), particular, 0.0)  # nothing moves it: nobody can
 
     def effect(self, values: Floats, gene: Positions, target: Positions) -> Floats:
         """Say what effect of `gene` on `target` would be as particular as `values`."""

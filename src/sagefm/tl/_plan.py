@@ -122,23 +122,22 @@ def _usable(
     table: pd.DataFrame, model: "SageFM", shown: NDArray[np.bool_]
 ) -> tuple[pd.DataFrame, Positions, Positions]:
     """Keep the pairs that can be asked, tell of the others; and find their genes."""
-    vocabulary = model.vocabulary
-    unknown, found = {}, {}
-    for gene in pd.unique(table[["ligand", "target"]].to_numpy().ravel()):
-        try:
-            found[gene] = int(vocabulary.positions([gene])[0])
-        except InputError as error:
-            unknown[gene] = str(error)
+    genes = list(dict.fromkeys(table[["ligand", "target"]].to_numpy().ravel()))
+    positions = dict(zip(genes, model.vocabulary.find(genes), strict=True))
+    found = {gene: at for gene, at in positions.items() if at is not None}
+    unknown = [gene for gene in genes if gene not in found]
     known = table["ligand"].isin(list(found)) & table["target"].isin(list(found))
     silent = known & ~table["ligand"].map(lambda gene: gene in found and shown[found[gene]])
     reasons = []
     if unknown:
-        first = next(iter(unknown.values()))
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        reasons.append(f"{(~known).sum()} with genes unknown to the model ({first}{more})")
+        reasons.append(
+            f"{(~known).sum()} with genes unknown to the model "
+            f"({model.vocabulary.missing(unknown[0])}{more})"
+        )
     if silent.any():
-        genes = few(pd.unique(table.loc[silent, "ligand"]))
-        reasons.append(f"{silent.sum()} whose ligand no spot of the slide has ({genes})")
+        names = few(pd.unique(table.loc[silent, "ligand"]))
+        reasons.append(f"{silent.sum()} whose ligand no spot of the slide has ({names})")
     kept = table[known & ~silent].reset_index(drop=True)
     if kept.empty:
         raise InputError(f"pairs: none is left; left out: {'; '.join(reasons) or 'nothing given'}")
