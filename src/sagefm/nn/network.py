@@ -16,6 +16,7 @@ dense spots × genes matrix.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -102,10 +103,24 @@ class Network(nn.Module):
 
     def embed(self, pooled: Tensor) -> Tensor:
         """Turn pooled neighborhoods into embeddings: centers × last width."""
-        z = pooled + self.first_bias
-        for layer in self.encoder:
-            z = layer(F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True))
+        z: Tensor = self.encoder[-1](self.hidden(pooled))
         return z
+
+    def hidden(self, pooled: Tensor) -> Tensor:
+        """Compute all but the last layer of the encoder: centers × last width but one."""
+        z = pooled + self.first_bias
+        for layer in list(self.encoder)[:-1]:
+            z = layer(F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True))
+        return F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True)
+
+    def reader(self, genes: Tensor) -> tuple[Tensor, Tensor]:
+        """Make one linear layer of the last of the encoder and the decoder: weights and biases.
+
+        What :meth:`hidden` gives, through it and a ReLU, is the prediction of `genes`. Where these
+        are few that spares the embedding.
+        """
+        weight, last = self.decoder.weight[genes], cast(nn.Linear, self.encoder[-1])
+        return weight @ last.weight, self.decoder.bias[genes] + weight @ last.bias
 
     def decode(self, embedding: Tensor, genes: Tensor | None = None) -> Tensor:
         """Predict log1p counts of the center, for all genes or for the positions `genes`."""

@@ -2,12 +2,14 @@
 
 The first layer is linear: a gene that changes adds a number per spot times its row of weights to
 the pooled neighborhood. So the pooled neighborhoods of a slide are kept, a change costs the layers
-behind them, and spots that it does not touch cost nothing.
+behind them, and spots that it does not touch cost nothing. The last layer of the encoder and the
+decoder are one linear layer for the genes that are read.
 """
 
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sagefm.nn.network import Network
@@ -30,20 +32,20 @@ class Responses:
 
     def __init__(self, network: Network, pooled: Tensor) -> None:
         self._network, self._pooled = network, pooled
+        self._readers: dict[bytes, tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return len(self._pooled)
 
     @cached_property
-    def _embedding(self) -> Tensor:
+    def _hidden(self) -> Tensor:
         """Of every spot, unchanged: a change that reaches every spot has no need of it."""
-        blocks = torch.split(self._pooled, _BLOCK)
-        return torch.cat([self._network.embed(block) for block in blocks])
+        return torch.cat([self._network.hidden(part) for part in torch.split(self._pooled, _BLOCK)])
 
     @torch.inference_mode()
     def unchanged(self, wanted: Tensor) -> Tensor:
         """Predict before anything changes: spots × genes `wanted`, log1p counts."""
-        return self._network.decode(self._embedding, wanted)
+        return F.relu(F.linear(self._hidden, *self._reader(wanted)))
 
     @torch.inference_mode()
     def changed(self, genes: Tensor, change: Tensor, wanted: Tensor) -> Tensor:
@@ -62,13 +64,21 @@ class Responses:
         -------
         Spots × `wanted`, log1p counts.
         """
+        reader = self._reader(wanted)
         moved = (change != 0).any(dim=1)
         at, still = moved.nonzero().squeeze(1), (~moved).nonzero().squeeze(1)
         predicted = self._pooled.new_empty(len(self), len(wanted))
         if len(still):
-            predicted[still] = self._network.decode(self._embedding[still], wanted)
+            predicted[still] = F.linear(self._hidden[still], *reader)
         weights = self._network.first[genes]
         for rows in torch.split(at, _BLOCK):
-            z = self._network.embed(torch.addmm(self._pooled[rows], change[rows], weights))
-            predicted[rows] = self._network.decode(z, wanted)
-        return predicted
+            pooled = torch.addmm(self._pooled[rows], change[rows], weights)
+            predicted[rows] = F.linear(self._network.hidden(pooled), *reader)
+        return F.relu(predicted)
+
+    def _reader(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Make the last layer for some genes, once."""
+        key = wanted.cpu().numpy().tobytes()
+        if key not in self._readers:
+            self._readers[key] = self._network.reader(wanted)
+        return self._readers[key]
