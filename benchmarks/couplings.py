@@ -23,7 +23,7 @@ from sagefm.pretrain import Recipe
 
 N_PAIRS, N_GENES, N_PATIENTS, N_UNSEEN, N_SPOTS = 20, 600, 6, 3, 1000
 N_TRUTHS, N_NULLS = 5, 20
-EPOCHS = 60
+EPOCHS = 40
 FIRST = 100  # the biologies before were looked at while the nulls were chosen
 
 

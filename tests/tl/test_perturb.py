@@ -125,11 +125,11 @@ def test_a_region_is_read_alone(slide, model, pairs):
     assert found["n_spots"][0] == inside.sum()
 
 
-def test_several_slides_are_averaged_with_an_interval(slide, model, pairs):
-    slides = {f"s{i}": simulate(120 + i, seed=20 + i) for i in range(3)}
+def test_several_slides_are_averaged_with_an_interval(slide, model, pairs, tmp_path):
+    slides = {f"ward/s{i}": simulate(120 + i, seed=20 + i) for i in range(3)}
     how = {"n_matched": 10, "n_null_spots": 30}
     alone = [perturb(one, model, pairs, **how) for one in slides.values()]
-    together = perturb(slides, model, pairs, **how)
+    together = perturb(slides, model, pairs, keep=tmp_path / "parts", **how)
     effects = np.array([one["effect"] for one in alone])
     np.testing.assert_allclose(together["effect"], effects.mean(axis=0), atol=1e-6)
     assert (together["n_slides"] == 3).all()
@@ -193,6 +193,13 @@ def test_what_another_call_left_is_not_taken(slide, model, pairs, tmp_path):
     found = perturb(slide, model, pairs, seed=3, **how)
     fresh = perturb(slide, model, pairs, seed=3, n_matched=5, n_null_spots=20)
     pd.testing.assert_frame_equal(found, fresh)
+
+
+def test_a_folder_of_other_things_is_left_alone(slide, model, pairs, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="other things"):
+        perturb(slide, model, pairs, keep=tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_pairs_that_cannot_be_asked_are_left_out_and_told(slide, model, pairs, caplog):
