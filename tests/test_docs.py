@@ -49,6 +49,14 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_the_page_about_perturbation_runs(tmp_path, monkeypatch, capsys):
+    assert len(blocks("perturbation.md")) == 13
+    run("perturbation.md", monkeypatch)
+    assert "coupled pairs found" in capsys.readouterr().out
+    assert (tmp_path / "pictures" / "CX3CL1_CX3CR1.png").is_file()
+
+
+@pytest.mark.slow
 def test_the_page_about_training_runs(tmp_path, monkeypatch, capsys):
     assert len(blocks("training.md")) == 6
     run("training.md", monkeypatch)

@@ -213,6 +213,10 @@ def test_pairs_that_cannot_be_asked_are_left_out_and_told(slide, model, pairs, c
         perturb(slide, model, [("NOT1A", pairs[0][1])])
     with pytest.raises(InputError, match="not one of the model's genes"):
         perturb(slide, model, [("NOPE", pairs[0][1])])
+    with pytest.raises(InputError, match="n_matched=0"):
+        perturb(slide, model, pairs, n_matched=0)
+    with pytest.raises(InputError, match=r"^ward: region"):
+        perturb({"ward": slide, "home": slide}, model, pairs, region="domain=nowhere")
     with pytest.raises(InputError, match="two levels"):
         perturb(slide, model, pairs, levels=1)
     with pytest.raises(InputError, match="no spot"):

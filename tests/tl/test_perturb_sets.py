@@ -88,6 +88,19 @@ def test_a_set_that_is_wired_to_a_gene_stands_out(slide, model, genes):
     assert found["z"][ligand] > found["z"][genes[6]]
 
 
+def test_genes_may_be_named_by_id(slide, model, genes, sets, table):
+    from sagefm import SageFM
+    from sagefm.pp import Vocabulary
+
+    ids = [f"ENSG{number:011}" for number in range(len(model.vocabulary))]
+    known = SageFM(model.network, Vocabulary(model.vocabulary.symbols, tuple(ids)), model.config)
+    by_id = dict(zip(model.vocabulary.symbols, ids, strict=True))
+    named = {name: [by_id.get(gene, gene) for gene in own] for name, own in sets.items()}
+    found = perturb_sets(slide, known, [by_id[g] for g in genes[:2]], named, n_matched=20,
+                         n_spots=80)  # fmt: skip
+    pd.testing.assert_frame_equal(found, table)
+
+
 def test_bad_input_is_one_clear_line(slide, model, genes, sets):
     with pytest.raises(InputError, match="none has a gene that the model knows"):
         perturb_sets(slide, model, genes[0], {"none": ["NOPE"]})

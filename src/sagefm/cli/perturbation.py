@@ -52,7 +52,9 @@ def perturb(
         Path | None,
         typer.Option(metavar="GMT", help="Gene sets to read with --ligand, in place of --targets."),
     ] = None,
-    levels: Annotated[int, typer.Option(min=2, help="Steps from lowest to highest.")] = 5,
+    levels: Annotated[
+        int, typer.Option(min=2, help="Steps from lowest to highest; sets need only the two.")
+    ] = 5,
     region: Annotated[
         str | None,
         typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 N_ALIKE = 30
 N_CONTROLS = 100
+_LEAST_MATCHED = 3
+"""Fewer genes have no spread to speak of."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ def views_of(
     slides = cast("Mapping[str, AnnData]", slide if isinstance(slide, Mapping) else {"": slide})
     views = []
     for name, one in slides.items():
-        prepared = model.prepare(one, layer=layer, slide_key=slide_key)
-        spots = np.flatnonzero(region_of(one, region))
+        try:
+            prepared = model.prepare(one, layer=layer, slide_key=slide_key)
+            spots = np.flatnonzero(region_of(one, region))
+        except InputError as error:
+            raise InputError(f"{name}: {error}" if name else str(error)) from error
         facts = GeneFacts.of(prepared.expression, prepared.neighbors)
         views.append(View(name, prepared, spots, facts))
     return views
@@ -93,11 +98,13 @@ class Plan:
         n_matched: int,
         n_controls: int = N_CONTROLS,
     ) -> "Plan":
+        if n_matched < _LEAST_MATCHED:
+            raise InputError(f"n_matched={n_matched}: give {_LEAST_MATCHED} genes at least")
         shown = np.max([view.facts.high for view in views], axis=0) > 0
         table, ligand, target = _usable(table, model, shown)
         ligands, targets = np.unique(ligand), np.unique(target)
         free = np.setdiff1d(np.flatnonzero(shown), np.union1d(ligands, targets))
-        if len(free) < 2:
+        if len(free) < _LEAST_MATCHED:
             raise InputError(
                 "pairs: name all genes that the slide shows, so that none are left to hold effects "
                 "against; name fewer"

@@ -73,14 +73,18 @@ def perturb_sets(
         No set is left, or as :func:`sagefm.tl.perturb`.
     """
     views = views_of(slide, model, region, layer=layer, slide_key=slide_key)
-    known = {name: [gene for gene in genes if gene in model.vocabulary]
-             for name, genes in sets.items()}  # fmt: skip
+    raised = model.vocabulary.positions(upstream)
+    ligands = [model.vocabulary[int(at)] for at in raised]
+    known = {
+        name: [model.vocabulary[at] for at in model.vocabulary.find(genes) if at is not None]
+        for name, genes in sets.items()
+    }
     if empty := [name for name, genes in known.items() if not genes]:
         logger.warning("sets without a gene that the model knows are left out: %s", few(empty))
     if len(empty) == len(known):
         raise InputError("sets: none has a gene that the model knows; are these gene symbols?")
     shelf = Shelf(keep, {
-        "model": model.fingerprint, "upstream": upstream, "sets": known, "n_matched": n_matched,
+        "model": model.fingerprint, "upstream": ligands, "sets": known, "n_matched": n_matched,
         "n_spots": n_spots, "seed": seed, "slides": [view.checksum() for view in views],
     })  # fmt: skip
     rows: list[dict[str, object]] = []
@@ -88,7 +92,7 @@ def perturb_sets(
     for number, (name, genes) in enumerate((n, g) for n, g in known.items() if g):
         progress(f"{name} ({number + 1} of {len(known) - len(empty)})")
         n_controls = max(N_CONTROLS, 2 * len(genes))
-        plan = Plan.of(set_pairs(upstream, genes), model, views, n_matched, n_controls)
+        plan = Plan.of(set_pairs(ligands, genes), model, views, n_matched, n_controls)
         effects = mean(
             [
                 screened(
@@ -107,7 +111,8 @@ def perturb_sets(
     table = pd.DataFrame(rows)
     standing = _nulls.Standing.of(table.pop("particular").to_numpy(), np.concatenate(nulls))
     table["z"], table["p"] = standing.z, standing.p()
-    table["q"] = false_discovery_control(table["p"])
+    known_p = table["p"].notna()
+    table.loc[known_p, "q"] = false_discovery_control(table.loc[known_p, "p"])
     columns = ["ligand", "set", "n_genes", "effect", "share_up", "effect_random", "z", "p", "q",
                "p_random", "n_slides"]  # fmt: skip
     return table[columns]
