@@ -3,10 +3,12 @@
 import json
 import sys
 
+import pandas as pd
 import pytest
 
 from sagefm import cli
 from sagefm._files import write_slide
+from sagefm.cli import evaluation
 from sagefm.evaluate import Cohort
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
@@ -74,6 +76,36 @@ def test_another_scorecard_is_not_mixed_in(run, folder):
     assert "--overwrite" in err
 
 
+def test_a_subtype_that_cannot_be_learned_is_left_out_of_all(folder, capsys):
+    """And told before the other protocols take their time."""
+    facts = pd.DataFrame({"grade": ["low", "high"]}, index=["s1", "s2"])
+    cohort = Cohort({name: folder / f"{name}.h5ad" for name in facts.index}, facts=facts)
+    found = evaluation._protocols(["all"], cohort, "domain", "grade")
+    assert found == ["recovery", "imputation", "domains", "annotation"]
+    said = capsys.readouterr().err
+    assert said.startswith("subtype is left out: grade: at least two classes")
+
+
+def test_a_page_covers_what_earlier_calls_did(run, folder):
+    words = ["--slides", "s1.h5ad", "--no-mofa", "--label-key", "domain", "-o", "grows"]
+    assert run(*words, "--protocol", "domains")[0] == 0
+    assert run(*words, "--protocol", "recovery")[0] == 0
+    page = (folder / "grows" / "scorecard.md").read_text()
+    assert "## Recovery" in page
+    assert "## Domains" in page
+
+
+def test_counts_of_a_layer_are_what_every_protocol_sees():
+    slide = simulate(60, seed=1)
+    plain = Cohort({"s": slide})
+    other = slide.copy()
+    other.layers["raw counts"] = slide.X.copy()
+    other.X = slide.X.log1p()
+    found = Cohort({"s": other}, layer="raw counts")["s"]
+    assert (found.X != plain["s"].X).nnz == 0
+    assert list(found.obs) == list(slide.obs)
+
+
 def test_new_labels_make_another_scorecard():
     slide = simulate(150, seed=1)
     before = Cohort({"s": slide}).table["checksum"]["s"]
@@ -87,7 +119,9 @@ def test_new_labels_make_another_scorecard():
         (["--slides", "nothing.h5ad"], "nothing.h5ad"),
         (["--slides", "s1.h5ad", "--protocol", "magic"], "magic"),
         (["--slides", "s1.h5ad", "--protocol", "subtype"], "--subtype-key"),
+        (["--slides", "s1.h5ad", "--protocol", "subtype", "--subtype-key", "domain"], "several"),
         (["--slides", "s1.h5ad", "--table", "none.csv"], "none.csv"),
+        (["--slides", "s1.h5ad", "--label-key", "tissue"], "no slide has labels"),
         (["--slides", "s1.h5ad", "-m", "s1.h5ad"], "s1.h5ad"),
     ],
 )
