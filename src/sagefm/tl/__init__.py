@@ -4,6 +4,7 @@ from sagefm.tl._jobs import Source
 from sagefm.tl.domains import domains
 from sagefm.tl.embed import embed
 from sagefm.tl.explain import explain
+from sagefm.tl.impute import impute
 from sagefm.tl.influence import consensus_network, influence, to_edges, to_graph
 from sagefm.tl.many import Done, embed_many
 from sagefm.tl.pairs import gene_sets, pairs, set_pairs
@@ -13,6 +14,6 @@ from sagefm.tl.respond import KNOCKOUT, Change, respond
 
 __all__ = [
     "KNOCKOUT", "Change", "Done", "Source", "consensus_network", "domains", "embed", "embed_many",
-    "explain", "gene_sets", "influence", "pairs", "perturb", "perturb_sets", "respond", "set_pairs",
-    "to_edges", "to_graph",
+    "explain", "gene_sets", "impute", "influence", "pairs", "perturb", "perturb_sets", "respond",
+    "set_pairs", "to_edges", "to_graph",
 ]  # fmt: skip

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 N_ALIKE = 30
 N_CONTROLS = 100
+_POOL = 3000
+"""Genes that the nulls of many ligands share: else nearly every gene would be raised."""
 _LEAST_MATCHED = 3
 """Fewer genes have no spread to speak of."""
 
@@ -96,6 +98,7 @@ class Plan:
         model: "SageFM",
         views: Sequence[View],
         n_matched: int,
+        seed: int,
         n_controls: int = N_CONTROLS,
     ) -> "Plan":
         if n_matched < _LEAST_MATCHED:
@@ -109,10 +112,13 @@ class Plan:
                 "pairs: name all genes that the slide shows, so that none are left to hold effects "
                 "against; name fewer"
             )
+        pool = free
+        if len(ligands) * (n_matched + N_ALIKE) > _POOL < len(free):
+            pool = np.sort(np.random.default_rng(seed).choice(free, _POOL, replace=False))
         features = np.mean([view.facts.likeness() for view in views], axis=0)
-        matched = _nulls.matched(features, ligands, free, n_matched)
+        matched = _nulls.matched(features, ligands, pool, n_matched)
         largest = max(views, key=lambda view: len(view.spots))
-        alike = _nulls.alike(largest.prepared.expression, ligands, free, N_ALIKE)
+        alike = _nulls.alike(largest.prepared.expression, ligands, pool, N_ALIKE)
         screened = np.unique(np.concatenate([ligands, matched.ravel(), alike.ravel()]))
         some = targets[np.linspace(0, len(targets) - 1, min(len(targets), n_controls)).astype(int)]
         like = _nulls.matched(features, some, free, -(-n_controls // len(some)))

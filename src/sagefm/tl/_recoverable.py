@@ -1,6 +1,6 @@
-"""How well genes are recovered where they were hidden, and what that says of genes never seen."""
+"""How well genes are recovered where they are hidden, and what that says of genes never seen."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,11 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Positions = NDArray[np.int64]
 
+GUESSES = ("model", "neighbor_mean", "depth")
+"""What is compared with the truth: the model, and two guesses that need none."""
+_TRUTH = "truth"
 _SPOTS = 1024
 """Spots whose predictions stand in memory together."""
-_GENES = 2048
-"""Genes that are predicted together, at most."""
 _CONSTANT = 1e-10
 """A variance below this share of the mean square is none: what rounding leaves of a constant."""
 _SIMILAR = 50
@@ -32,9 +33,9 @@ _SIMILAR = 50
 
 @dataclass(frozen=True)
 class Block:
-    """Some genes that were hidden in some spots: what was predicted, and what is there.
+    """Genes that were hidden in some spots: what was predicted there, and what is there.
 
-    Arrays are spots × genes, log1p counts, if nothing else is said.
+    Spots × genes, log1p counts, if nothing else is said.
     """
 
     spots: slice
@@ -46,7 +47,7 @@ class Block:
     around: Singles
     """The mean of the neighbors of each spot."""
     visible: Floats
-    """(spots) counts that the center shows, of the genes of the model."""
+    """(spots) counts of each center, but those of the hidden genes."""
 
 
 class HiddenGenes:
@@ -56,23 +57,23 @@ class HiddenGenes:
     ----------
     model, prepared
         The model, and the slide as it sees it.
+    depth
+        Counts of each spot of the slide, over all of its genes.
     """
 
-    def __init__(self, model: "SageFM", prepared: "Prepared") -> None:
+    def __init__(self, model: "SageFM", prepared: "Prepared", depth: Floats) -> None:
         self._network, self._device = model.network, model.device
         self._expression, self._neighbors = prepared.expression, prepared.neighbors
-        counts = self._expression.copy()
-        counts.data = np.expm1(counts.data.astype(np.float64))
-        self._depth = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+        self._depth = depth
         with torch.inference_mode():
             self._projected = self._network.project(
                 SparseRows.from_scipy(self._expression, self._device)
             )
 
     def predict(
-        self, spots: Positions, genes: Positions, together: list[Positions], *, around: bool
+        self, spots: Positions, genes: Positions, parts: Sequence[Positions], *, around: bool
     ) -> Iterator[Block]:
-        """Predict genes while they are hidden.
+        """Hide the genes of one part after the other, and predict them.
 
         Parameters
         ----------
@@ -80,24 +81,163 @@ class HiddenGenes:
             Rows of the slide.
         genes
             Positions in the vocabulary.
-        together
-            Parts of `genes` (numbers of its entries); the genes of a part are hidden together.
+        parts
+            Which of `genes` are hidden together.
         around
             Whether they are hidden in the neighbors too, or in the center only.
-
-        Yields
-        ------
-        Blocks, until every gene was predicted in every spot once.
         """
-        for part in together:
+        for part in parts:
+            columns = self._expression[:, genes[part]]
             for start in range(0, len(spots), _SPOTS):
-                rows = slice(start, min(start + _SPOTS, len(spots)))
-                yield self._block(spots[rows], rows, genes[part], part, around)
+                rows = slice(start, start + _SPOTS)
+                yield self._block(rows, self._neighbors[spots[rows]], part, genes[part],
+                                  columns, around)  # fmt: skip
 
     @torch.inference_mode()
     def _block(
-        self, spots: Positions, rows: slice, genes: Positions, part: Positions, around: bool
-    ) -> Block:
-        network, neighbors = self._network, self._neighbors[spots]
-        near = self._expression[neighbors.ravel()][:, genes]
-        ...
+        self, rows: slice, neighbors: Positions, part: Positions, genes: Positions,
+        columns: csr_matrix, around: bool,
+    ) -> Block:  # fmt: skip
+        """Predict `genes`, whose log1p counts are `columns`, at the centers of `neighbors`."""
+        network, n_spots = self._network, len(self._neighbors)
+        members = neighbors if around else neighbors[:, :1]
+        part_hidden = (average(members, n_spots=n_spots) * members.shape[1]) @ columns
+        hidden = csr_matrix(
+            (part_hidden.data, genes[part_hidden.indices].astype(part_hidden.indptr.dtype),
+             part_hidden.indptr),
+            shape=(len(members), self._expression.shape[1]),
+        )  # fmt: skip
+        pooled = network.pool(
+            self._projected,
+            torch.from_numpy(neighbors).to(self._device),
+            SparseRows.from_scipy(hidden, self._device) if hidden.nnz else None,
+        )
+        wanted = torch.from_numpy(genes).to(self._device)
+        truth = columns[neighbors[:, 0]].toarray()
+        unseen = np.rint(np.expm1(truth.astype(np.float64))).sum(axis=1)
+        return Block(
+            spots=rows,
+            genes=part,
+            predicted=network.decode(network.embed(pooled), wanted).cpu().numpy(),
+            truth=truth,
+            around=(average(neighbors, center=False, n_spots=n_spots) @ columns).toarray(),
+            visible=np.maximum(self._depth[neighbors[:, 0]] - unseen, 0.0),
+        )
+
+
+class Agreement:
+    """Sums of truth and guesses of hidden genes, over the spots of each slide.
+
+    Guesses are the ``"model"``, the ``"neighbor_mean"``, and the ``"depth"`` of a spot: log1p of
+    its visible counts, the same for all genes that are hidden together.
+
+    Parameters
+    ----------
+    slides
+        For each spot the number of its slide.
+    n_genes
+        How many genes.
+    """
+
+    def __init__(self, slides: NDArray[np.int64], n_genes: int) -> None:
+        self._slides, self._n = slides, np.bincount(slides)[:, None].astype(np.float64)
+        pairs = [(name, other) for name in (_TRUTH, *GUESSES) for other in (name, _TRUTH)]
+        pairs += [(name, "") for name in (_TRUTH, *GUESSES)] + [("model", "depth")]
+        self._sums = {pair: np.zeros((len(self._n), n_genes)) for pair in pairs}
+        self._detected = np.zeros(n_genes)
+
+    def add(self, block: Block) -> None:
+        """Add a block; every gene of every spot is added once."""
+        depth = np.log1p(block.visible)[:, None]
+        values = {
+            _TRUTH: block.truth.astype(np.float64),
+            "model": block.predicted.astype(np.float64),
+            "neighbor_mean": block.around.astype(np.float64),
+            "depth": np.broadcast_to(depth, block.truth.shape),
+        }
+        self._detected[block.genes] += (block.truth > 0).sum(axis=0)
+        slides = self._slides[block.spots]
+        for slide in np.unique(slides):
+            here = slides == slide
+            part = {name: held[here] for name, held in values.items()}
+            part[""] = np.ones_like(part[_TRUTH])
+            for (name, other), sums in self._sums.items():
+                sums[slide, block.genes] += np.einsum("ij,ij->j", part[name], part[other])
+
+    @property
+    def detected(self) -> Floats:
+        """Share of the spots with a count of each gene."""
+        return self._detected / len(self._slides)
+
+    def mean(self, guess: str) -> Floats:
+        """Mean of a guess over all spots, per gene."""
+        return np.asarray(self._sums[guess, ""].sum(axis=0) / len(self._slides))
+
+    def varies(self, guess: str) -> NDArray[np.bool_]:
+        """Say of each gene whether a guess varies within a slide."""
+        return np.asarray((self._variation(guess) > 0).any(axis=0))
+
+    def error(self, guess: str) -> Floats:
+        """Mean squared error of a guess, per gene."""
+        pairs = ((_TRUTH, _TRUTH), (guess, guess), (guess, _TRUTH))
+        truth, square, product = (self._sums[pair].sum(axis=0) for pair in pairs)
+        return np.asarray(np.maximum(truth - 2 * product + square, 0) / len(self._slides))
+
+    def pearson(self, guess: str) -> Floats:
+        """Correlation of truth and guess, per gene: the mean over slides on which the truth varies.
+
+        NaN where it varies on none. A guess that does not vary where the truth does has 0.
+        """
+        return self._over_slides(self._correlation(guess, _TRUTH))
+
+    def beyond_depth(self) -> Floats:
+        """Correlation of truth and model after depth is taken out of both; NaN and 0 as above."""
+        truth, model = self._correlation("depth", _TRUTH), self._correlation("model", "depth")
+        left = (1 - truth**2) * (1 - model**2)
+        shared = self._correlation("model", _TRUTH) - truth * model
+        r = np.divide(shared, np.sqrt(left), out=np.zeros_like(left), where=left > _CONSTANT)
+        return self._over_slides(np.where(self._variation("model") > 0, r, 0.0))
+
+    def _over_slides(self, r: Floats) -> Floats:
+        varies = self._variation(_TRUTH) > 0
+        total, n_slides = np.where(varies, np.clip(r, -1, 1), 0.0).sum(axis=0), varies.sum(axis=0)
+        unknown = np.full_like(total, np.nan)
+        return np.asarray(np.divide(total, n_slides, out=unknown, where=n_slides > 0))
+
+    def _variation(self, name: str) -> Floats:
+        """Sum of squared deviations within each slide, exactly 0 where only rounding is left."""
+        square = self._sums[name, name]
+        varied = square - self._sums[name, ""] ** 2 / np.maximum(self._n, 1)
+        return np.asarray(np.where(varied > _CONSTANT * square, varied, 0.0))
+
+    def _correlation(self, name: str, other: str) -> Floats:
+        """Slides × genes, 0 where one of the two does not vary."""
+        scale = np.sqrt(self._variation(name) * self._variation(other))
+        means = self._sums[name, ""] * self._sums[other, ""] / np.maximum(self._n, 1)
+        shared = self._sums[name, other] - means
+        return np.asarray(np.divide(shared, scale, out=np.zeros_like(shared), where=scale > 0))
+
+
+def of_similar(mean: Floats, known_mean: Floats, known: Floats) -> Floats:
+    """Guess a value for genes from the known genes that are predicted to be as common.
+
+    Parameters
+    ----------
+    mean
+        Mean prediction of each gene, log1p counts.
+    known_mean
+        The same of each known gene.
+    known
+        The value of each known gene; those without one (NaN) do not count.
+
+    Returns
+    -------
+    For each gene the median of the 50 known genes that are nearest; NaN where there is none.
+    """
+    there = np.isfinite(known)
+    if not there.any():
+        return np.full(len(mean), np.nan)
+    n_similar = min(_SIMILAR, int(there.sum()))
+    tree = cKDTree(known_mean[there][:, None])
+    _, nearest = tree.query(mean[:, None], np.arange(1, n_similar + 1))
+    return np.asarray(np.median(known[there][nearest], axis=1), dtype=np.float64)

@@ -67,11 +67,12 @@ def perturb(
         All spots if not given. (Their neighbors may lie outside.)
     n_matched
         Genes that a ligand is held against: those nearest in mean, share of spots, largest value
-        and spread between neighborhoods, among the genes that stand in no pair of the call.
+        and spread between neighborhoods, among the genes that stand in no pair of the call (among
+        3,000 of these, drawn at random, where there are many ligands).
     n_null_spots
         Spots on which nulls are computed, drawn at random; a pair is compared on the same spots.
     seed
-        Of these spots, and of the shuffled neighbors.
+        Of these spots and genes, and of the shuffled neighbors.
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`.
     keep
@@ -104,7 +105,7 @@ def perturb(
         raise InputError(f"levels={levels}: give two levels at least")
     views = views_of(slide, model, region, layer=layer, slide_key=slide_key)
     table = read_pairs(pairs)
-    plan = Plan.of(table, model, views, n_matched)
+    plan = Plan.of(table, model, views, n_matched, seed)
     shelf = Shelf(keep, {
         "model": model.fingerprint, "levels": levels, "seed": seed, "n_null_spots": n_null_spots,
         "pairs": table[["ligand", "target"]].to_numpy().tolist(), "n_matched": n_matched,

@@ -92,7 +92,7 @@ def perturb_sets(
     for number, (name, genes) in enumerate((n, g) for n, g in known.items() if g):
         progress(f"{name} ({number + 1} of {len(known) - len(empty)})")
         n_controls = max(N_CONTROLS, 2 * len(genes))
-        plan = Plan.of(set_pairs(ligands, genes), model, views, n_matched, n_controls)
+        plan = Plan.of(set_pairs(ligands, genes), model, views, n_matched, seed, n_controls)
         effects = mean(
             [
                 screened(
