@@ -8,7 +8,16 @@ from contextlib import contextmanager
 import typer
 
 from sagefm._errors import InputError, logger
-from sagefm.cli import corpus, evaluation, influence, models, perturbation, slides, training
+from sagefm.cli import (
+    corpus,
+    evaluation,
+    imputation,
+    influence,
+    models,
+    perturbation,
+    slides,
+    training,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(slides.check)
 app.command()(slides.embed)
+app.command()(imputation.impute)
 app.command()(slides.domains)
 app.command()(perturbation.perturb)
 app.command()(influence.influence)

@@ -85,7 +85,7 @@ def spatial(
         raise InputError(f"{len(titles)} titles for {len(names)} panels; name one for each color")
     if ax is not None and len(names) > 1:
         raise InputError(f"ax takes one panel, not {len(names)}; draw one color at a time on it")
-    _require_one_slide(slide)
+    require_one_slide(slide)
     points = coordinates(slide)
     values = [_values(slide, name, layer) for name in names]
     shades = [_shades(slide, *pair, palette) for pair in zip(names, values, strict=True)]
@@ -114,7 +114,14 @@ def spatial(
     return axes[0] if isinstance(color, str) else axes
 
 
-def _require_one_slide(slide: "AnnData") -> None:
+def require_one_slide(slide: "AnnData") -> None:
+    """Refuse an object of several slides: they would be drawn on top of each other.
+
+    Raises
+    ------
+    InputError
+        There are several.
+    """
     try:
         several = len(np.unique(slide_codes(slide))) > 1
     except InputError:

@@ -101,7 +101,8 @@ def impute(
     - `reliable`: for a measured gene, `r_model` is at least `least_r` and not below
       `r_neighbor_mean`, and `r_beyond_depth` is at least `least_beyond_depth`. For another,
       `r_expected` and `r_beyond_depth_expected` are at least those. On fewer than 50 spots no gene
-      is reliable; nor is one whose truth does not vary, where correlations are NaN.
+      is reliable; nor is one whose truth does not vary, where correlations are NaN. The flag
+      speaks of the pattern over spots, not of the level, which can be off: see `mse_model`.
 
     Sets ``obsm["sagefm_imputed"]`` (DataFrame, spots × genes, float32, missing outside the region)
     and ``uns["sagefm"]["imputed"]``: this table as ``"confidence"``, and how it was made.
@@ -118,8 +119,8 @@ def impute(
     network pools is the neighborhood, so that a prediction follows the depth of the neighborhood;
     dividing by the depth of the spot adds the noise of that.
 
-    Of several thousand columns, HDF5 cannot store the names of between about 4,100 and 8,000 as
-    ``write_h5ad`` wants to; ``sagefm impute`` can.
+    For 4,090 to 5,000 genes ``write_h5ad`` fails ("object header message is too large") unless
+    ``h5py.get_config().track_order`` is True; ``sagefm impute`` sees to it.
     """
     _require_choices(scale, hide, least_r, least_beyond_depth)
     named = None if genes is None else _named(genes, model.vocabulary)

@@ -1,0 +1,122 @@
+"""The verb impute."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sagefm._errors import InputError
+from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
+from sagefm._keys import IMPUTED
+from sagefm.cli._options import (
+    Device,
+    Layer,
+    ModelPath,
+    Out,
+    Seed,
+    SlideKey,
+    SlidePath,
+    listed,
+    placed,
+    require_suffix,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Hide = Literal["center", "neighborhood"]
+_MANY = 4000
+"""Columns of a table whose names HDF5 has room for in any case."""
+
+
+def impute(
+    slide: SlidePath,
+    model: ModelPath,
+    out: Out,
+    genes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Genes to impute, measured or not; all that the slide lacks if not given.",
+        ),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
+    ] = None,
+    counts_per_10k: Annotated[
+        bool, typer.Option("--counts-per-10k", help="Instead of log1p counts.")
+    ] = False,
+    hide: Annotated[
+        Hide, typer.Option(help="Where a measured gene is hidden while it is predicted.")
+    ] = "center",
+    table: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Also write how far to trust each gene.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also draw up to 6 genes: measured and imputed."),
+    ] = None,
+    seed: Seed = 0,
+    layer: Layer = None,
+    slide_key: SlideKey = None,
+    device: Device = None,
+) -> None:
+    """Predict genes that a slide lacks, or measured ones anew: .h5ad with obsm["sagefm_imputed"].
+
+    What was measured stays as it is. How well each gene is recovered is checked by hiding it.
+    """
+    import sagefm
+
+    require_suffix(out, [".h5ad"])
+    require_writable(out)
+    if table is not None:
+        require_suffix(table, [".csv"])
+        require_writable(table)
+    if plot is not None:
+        require_writable(plot / "imputed.png")
+    chosen = listed(genes)
+    loaded = sagefm.SageFM.load(model, device=device)
+    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    require_nothing_lost(found, slide, out)
+    try:
+        trust = sagefm.tl.impute(
+            found, loaded, chosen, region=region, hide=hide, seed=seed, slide_key=slide_key,
+            scale="counts_per_10k" if counts_per_10k else "log1p",
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(placed(slide, error)) from error
+    _write(found, out)
+    if table is not None:
+        with replacing(table) as beside:
+            trust.to_csv(beside, float_format="%.6g")
+    if plot is not None:
+        _draw(found, slide_key, plot)
+    n = len(trust)
+    said = f"{n:,} gene{'s' if n > 1 else ''} imputed"
+    typer.echo(f"{out}: {said}, {int(trust['reliable'].sum()):,} reliable")
+
+
+def _write(slide: "AnnData", out: Path) -> None:
+    """Write the slide; HDF5 has room for thousands of names of columns if it tracks their order.
+
+    anndata asks for that from 5,001 columns on, but HDF5 needs it from about 4,090.
+    """
+    import h5py
+
+    settings = h5py.get_config()
+    before = settings.track_order
+    settings.track_order = slide.obsm[IMPUTED].shape[1] > _MANY
+    try:
+        write_slide(slide, out)
+    finally:
+        settings.track_order = before
+
+
+def _draw(slide: "AnnData", slide_key: str | None, folder: Path) -> None:
+    """Draw the genes that are recovered best, on the first of several slides."""
+    import sagefm
+    from sagefm.pp.counts import slide_codes
+
+    first = slide_codes(slide, slide_key) == 0
+    sagefm.pl.imputed(slide[first], save=folder / "imputed.png")

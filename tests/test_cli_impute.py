@@ -1,0 +1,138 @@
+"""The verb impute, as a user types it."""
+
+import os
+import sys
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+import sagefm
+import test_docs
+from sagefm import cli
+from sagefm.cli import imputation
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path, slide, model):
+    """Run `sagefm impute ...` in a folder with a slide and a model."""
+    monkeypatch.chdir(tmp_path)
+    slide.write_h5ad("s.h5ad")
+    model.save("m.safetensors")
+
+    def command(*words):
+        words = ["sagefm", "impute", *map(str, words), "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return command
+
+
+def test_all_genes_that_the_slide_lacks(run, slide, model):
+    status, out, err = run("s.h5ad", "-m", "m.safetensors", "-o", "o.h5ad")
+    assert status == 0, err
+    wanted = sagefm.tl.impute(held := slide.copy(), model)
+    reliable = int(wanted["reliable"].sum())
+    assert out == f"o.h5ad: 2 genes imputed, {reliable} reliable\n"
+    written = ad.read_h5ad("o.h5ad")
+    pd.testing.assert_frame_equal(
+        written.obsm["sagefm_imputed"], held.obsm["sagefm_imputed"], atol=1e-6
+    )
+    assert (written.X != slide.X).nnz == 0
+    assert sorted(os.listdir()) == ["m.safetensors", "o.h5ad", "s.h5ad"]
+
+
+def test_chosen_genes_in_a_region_with_table_and_picture(run, slide, model):
+    genes = [gene for gene in model.vocabulary if gene in slide.var_names][:7]
+    region = f"domain={slide.obs['domain'].iloc[0]}"
+    words = ["--genes", ",".join(genes), "--region", region, "--counts-per-10k", "--seed", 3]
+    words += ["--hide", "neighborhood", "--table", "t.csv", "--plot", "p"]
+    status, out, err = run("s.h5ad", "-m", "m.safetensors", "-o", "s.h5ad", *words)
+    assert status == 0, err
+    wanted = sagefm.tl.impute(
+        held := slide.copy(), model, genes, region=region, scale="counts_per_10k",
+        hide="neighborhood", seed=3,
+    )  # fmt: skip
+    reliable = int(wanted["reliable"].sum())
+    assert out == f"s.h5ad: 7 genes imputed, {reliable} reliable\n"
+    written = ad.read_h5ad("s.h5ad").obsm["sagefm_imputed"]
+    pd.testing.assert_frame_equal(written, held.obsm["sagefm_imputed"], rtol=1e-4)
+    table = pd.read_csv("t.csv", index_col="gene")
+    pd.testing.assert_frame_equal(table, wanted, rtol=1e-4, check_dtype=False)
+    assert os.listdir("p") == ["imputed.png"]
+
+
+def test_several_slides_in_one_file(run, slide, model):
+    both = ad.concat({"a": slide, "b": slide}, label="lane", index_unique="-")
+    both.write_h5ad("b.h5ad")
+    words = ["--genes", "NOT1A", "--slide-key", "lane", "--plot", "p"]
+    status, out, err = run("b.h5ad", "-m", "m.safetensors", "-o", "o.h5ad", *words)
+    assert status == 0, err
+    assert out.startswith("o.h5ad: 1 gene imputed, ")
+    assert os.listdir("p") == ["imputed.png"]
+    values = ad.read_h5ad("o.h5ad").obsm["sagefm_imputed"]["NOT1A"].to_numpy()
+    np.testing.assert_allclose(values[:200], model.predict(slide, genes=["NOT1A"])[:, 0], atol=1e-6)
+    np.testing.assert_allclose(values[200:], values[:200])
+
+
+def test_thousands_of_genes_fit_into_a_file(slide, tmp_path):
+    held = slide[:20].copy()
+    names = [f"NOT{i}A" for i in range(4200)]
+    values = np.ones((20, 4200), dtype=np.float32)
+    held.obsm["sagefm_imputed"] = pd.DataFrame(values, held.obs_names, names)
+    imputation._write(held, tmp_path / "o.h5ad")
+    with h5py.File(tmp_path / "o.h5ad") as file:
+        table = file["obsm/sagefm_imputed"]
+        assert list(table.attrs["column-order"]) == names
+        assert (table[names[-1]][:] == 1).all()
+    assert not h5py.get_config().track_order
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-o", "o.csv"], "o.csv: give it a name that ends with .h5ad"),
+        (["-o", "o.h5ad", "--table", "t.txt"], "t.txt: give it a name that ends with .csv"),
+        (["-o", "o.h5ad", "--genes", "NOT3A"], "s.h5ad: NOT3A: not one of the model's genes"),
+        (["-o", "o.h5ad", "--genes", ","], "names no gene"),
+        (["-o", "o.h5ad", "--genes", "NOT1A,NOT1A"], "s.h5ad: NOT1A: is named twice"),
+        (["-o", "o.h5ad", "--region", "domain"], "write it KEY=VALUE"),
+        (["-o", "o.h5ad", "--region", "domain=brain"], "no spot has that value"),
+        (["-o", "o.h5ad", "--hide", "slide"], "--hide"),
+        (["-o", "o.h5ad", "--plot", "s.h5ad"], "s.h5ad"),
+        (["-o", "s.h5ad/o.h5ad"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_clear_line(run, words, said):
+    status, out, err = run("s.h5ad", "-m", "m.safetensors", *words)
+    assert status == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert not out
+    assert sorted(os.listdir()) == ["m.safetensors", "s.h5ad"]
+
+
+def test_a_slide_that_would_lose_something_is_not_written_over(run, slide):
+    processed = slide.copy()
+    processed.layers["counts"] = processed.X.copy()
+    processed.X = processed.X.log1p() * 0.7
+    processed.write_h5ad("s.h5ad")
+    status, _, err = run("s.h5ad", "-m", "m.safetensors", "-o", "s.h5ad")
+    assert status == 2
+    assert "s.h5ad: is not written over" in err
+    assert "counts" in ad.read_h5ad("s.h5ad").layers
+
+
+@pytest.mark.slow
+def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert len(test_docs.blocks("imputation.md")) == 5
+    test_docs.run("imputation.md", monkeypatch)
+    assert "imputed.h5ad: 60 genes imputed, " in capsys.readouterr().out
+    assert (tmp_path / "pictures" / "imputed.png").stat().st_size > 20_000
+    assert (tmp_path / "denoised.png").stat().st_size > 10_000
+    assert len(pd.read_csv("confidence.csv")) == 60
