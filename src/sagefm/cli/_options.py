@@ -22,6 +22,10 @@ Layer = Annotated[
 SlideKey = Annotated[
     str | None, typer.Option(help="obs column that tells slides apart inside one file.")
 ]
+Region = Annotated[
+    str | None,
+    typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Source of all chance.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; the best there is if not given.")]
 

@@ -13,6 +13,7 @@ from sagefm.cli._options import (
     Layer,
     ModelPath,
     Out,
+    Region,
     Seed,
     SlideKey,
     SlidePath,
@@ -40,10 +41,7 @@ def impute(
             help="Genes to impute, measured or not; all that the slide lacks if not given.",
         ),
     ] = None,
-    region: Annotated[
-        str | None,
-        typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
-    ] = None,
+    region: Region = None,
     counts_per_10k: Annotated[
         bool, typer.Option("--counts-per-10k", help="Instead of log1p counts.")
     ] = False,

@@ -12,6 +12,7 @@ from sagefm.cli._options import (
     Layer,
     ModelPath,
     Out,
+    Region,
     Seed,
     SlideKey,
     SlidePath,
@@ -45,10 +46,7 @@ def influence(
     where: Annotated[
         Where, typer.Option(help="With --genes: influence of the neighbors or of the center.")
     ] = "neighbors",
-    region: Annotated[
-        str | None,
-        typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
-    ] = None,
+    region: Region = None,
     top: Annotated[int, typer.Option(min=1, help="Without --genes: edges kept per gene.")] = 50,
     spots: Annotated[
         int | None, typer.Option(min=1, help="Average over so many, drawn; all if not given.")

@@ -12,6 +12,7 @@ from sagefm.cli._options import (
     Layer,
     ModelPath,
     Out,
+    Region,
     Seed,
     SlideKey,
     SlidePaths,
@@ -55,10 +56,7 @@ def perturb(
     levels: Annotated[
         int, typer.Option(min=2, help="Steps from lowest to highest; sets need only the two.")
     ] = 5,
-    region: Annotated[
-        str | None,
-        typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
-    ] = None,
+    region: Region = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also draw the strongest pairs.")
     ] = None,
