@@ -195,6 +195,23 @@ def test_what_another_call_left_is_not_taken(slide, model, pairs, tmp_path):
     pd.testing.assert_frame_equal(found, fresh)
 
 
+def test_pieces_of_other_nulls_are_not_taken(slide, model, pairs, tmp_path, monkeypatch):
+    """As from a version that chose the genes of the nulls otherwise."""
+    keep = tmp_path / "parts"
+    how = {"n_matched": 40, "n_null_spots": 20, "keep": keep}
+
+    def stop(line):
+        if line.startswith("nulls"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perturb(slide, model, pairs, progress=stop, **how)
+    monkeypatch.setattr("sagefm.tl._plan._POOL", 60)
+    found = perturb(slide, model, pairs, **how)
+    fresh = perturb(slide, model, pairs, n_matched=40, n_null_spots=20)
+    pd.testing.assert_frame_equal(found, fresh)
+
+
 def test_a_folder_of_other_things_is_left_alone(slide, model, pairs, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="other things"):

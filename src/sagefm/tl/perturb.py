@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import bootstrap, false_discovery_control
 
+from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm.tl import _nulls
 from sagefm.tl._answers import Found, Progress, ask, mean
@@ -109,7 +110,8 @@ def perturb(
     shelf = Shelf(keep, {
         "model": model.fingerprint, "levels": levels, "seed": seed, "n_null_spots": n_null_spots,
         "pairs": table[["ligand", "target"]].to_numpy().tolist(), "n_matched": n_matched,
-        "slides": [view.checksum() for view in views],
+        "slides": [view.checksum() for view in views], "sagefm": __version__,
+        "plan": [plan.screened.tolist(), plan.controls.tolist()],
     })  # fmt: skip
     found = [ask(view, model, plan, levels, n_null_spots, seed, shelf, progress) for view in views]
     result = _table(plan, found, views, levels, seed)

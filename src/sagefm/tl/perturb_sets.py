@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
+from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm.pp.counts import few
 from sagefm.tl import _nulls
@@ -86,6 +87,7 @@ def perturb_sets(
     shelf = Shelf(keep, {
         "model": model.fingerprint, "upstream": ligands, "sets": known, "n_matched": n_matched,
         "n_spots": n_spots, "seed": seed, "slides": [view.checksum() for view in views],
+        "sagefm": __version__,
     })  # fmt: skip
     rows: list[dict[str, object]] = []
     nulls: list[Floats] = []
