@@ -101,6 +101,13 @@ class Plan:
         seed: int,
         n_controls: int = N_CONTROLS,
     ) -> "Plan":
+        """Choose what to ask, and the genes of the nulls; `seed` draws the latter where needed.
+
+        Raises
+        ------
+        InputError
+            No pair is left, or too few genes to hold effects against.
+        """
         if n_matched < _LEAST_MATCHED:
             raise InputError(f"n_matched={n_matched}: give {_LEAST_MATCHED} genes at least")
         shown = np.max([view.facts.high for view in views], axis=0) > 0
