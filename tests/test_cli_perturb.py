@@ -198,7 +198,7 @@ A_B = ["--ligand", "{a}", "--targets", "{b}"]
         (["s1.h5ad", *HOW, *A_B, "--sets", "s.gmt"], "say what to perturb"),
         (["s1.h5ad", *HOW, "--ligand", "{a}", "--sets", "nothere.gmt"], "nothere.gmt: cannot be"),
         (["s1.h5ad", *HOW, "--ligand", ",", "--targets", "{a}"], "names no gene"),
-        (["s1.h5ad", *HOW, "--pairs", "nothere.csv"], "nothere.csv: no such file, and none of the"),
+        (["s1.h5ad", *HOW, "--pairs", "nothere.csv"], "error: nothere.csv: no such file, and none of the"),
         (["s1.h5ad", "-m", "net.safetensors", "-o", "out.tsv", *A_B],
          "out.tsv: give it a name that ends with .csv"),
         (["s1.h5ad", "-m", "net.safetensors", "-o", "sub", *A_B], "sub: give it a name"),

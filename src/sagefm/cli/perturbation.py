@@ -80,6 +80,8 @@ def perturb(
     _require_one_question(ligand, targets, pairs, sets, plot)
     raised = listed(ligand) or []
     loaded.vocabulary.positions(raised)
+    wanted = None if sets else _pairs(raised, targets, pairs, loaded)
+    read = sagefm.tl.gene_sets(sets) if sets else {}
     found: dict[str, AnnData] = {}
     for path, name in slide_names(slides).items():
         found[name] = sagefm.read(path, layer=layer, slide_key=slide_key)
@@ -90,11 +92,9 @@ def perturb(
         "progress": lambda line: typer.echo(line, err=True),
     }  # fmt: skip
     try:
-        if sets is not None:
-            read = sagefm.tl.gene_sets(sets)
+        if wanted is None:
             table = sagefm.tl.perturb_sets(asked, loaded, raised, read, **how)
         else:
-            wanted = _pairs(raised, targets, pairs, loaded)
             table = sagefm.tl.perturb(asked, loaded, wanted, levels, **how)
     except InputError as error:
         raise InputError(placed(slides[0], error) if len(slides) == 1 else str(error)) from error
