@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from sagefm import InputError
+from sagefm._reduction import fit_reduction
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.protocols import probe as probes
 from sagefm.pp.simulate import simulate
@@ -113,12 +114,12 @@ def test_what_labels_are_permuted_on():
 def test_a_wide_embedding_of_low_rank_is_not_blown_up():
     z, labels = spots(width=3)
     wide = z @ np.random.default_rng(0).normal(size=(3, 200)).astype(np.float32)
-    reduction = probes.fit_reduction(wide[:200], 50)
+    reduction = fit_reduction(wide[:200], 50)
     reduced = reduction(wide[200:])
     assert reduced.shape == (200, 3)
     assert np.abs(reduced).max() < 10
     assert accuracy(probes.fit_probe("linear", wide, labels), wide, labels) > 0.85
-    assert not probes.fit_reduction(np.ones((5, 90)), 50)(np.ones((2, 90))).any()
+    assert not fit_reduction(np.ones((5, 90)), 50)(np.ones((2, 90))).any()
 
 
 def test_what_learns_from_all_slides_anyway_is_asked_once():

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sagefm._errors import InputError
+from sagefm._reduction import Reduction, fit_reduction
 from sagefm.evaluate.baselines.embedding import Embedding
 
 if TYPE_CHECKING:
@@ -21,38 +22,7 @@ PROBES = {
     "linear": "logistic regression, C = 1",
     "mlp": "one hidden layer of 64, weight decay 0.01, stopped early on a tenth of the spots",
 }
-_LEAST_SPREAD = 1e-4  # of a component, next to the first: below is rounding
-_ZERO = 1e-10
 _LEAST_STOPPED_EARLY = 2  # spots of a class: one to learn from and one to stop by
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """Principal components, each scaled to standard deviation 1 in what they were learned from."""
-
-    pca: Any
-    scale: NDArray[np.float64]
-    """Of the components that are kept."""
-
-    def __call__(self, z: NDArray[Any]) -> NDArray[np.float64]:
-        """Reduce rows × width to rows × components."""
-        components = self.pca.transform(z)[:, : len(self.scale)]
-        return np.asarray(components / self.scale, dtype=np.float64)
-
-
-def fit_reduction(z: NDArray[Any], n_components: int, seed: int = 0) -> Reduction:
-    """Learn at most so many components, and no more than the rank: scaling would blow up the rest.
-
-    Components come first and scaling second: the other way around, what leads an embedding would
-    be buried under its columns of noise.
-    """
-    from sklearn.decomposition import PCA
-
-    with np.errstate(invalid="ignore"):  # where all rows are alike, it divides by zero
-        pca = PCA(min(n_components, len(z) - 1, z.shape[1]), random_state=seed).fit(z)
-    spread = np.sqrt(np.asarray(pca.explained_variance_, dtype=np.float64))
-    rank = int((spread > _LEAST_SPREAD * spread[0]).sum())
-    return Reduction(pca, spread[:rank] if rank and spread[0] > _ZERO else np.ones(1))
 
 
 @dataclass(frozen=True)

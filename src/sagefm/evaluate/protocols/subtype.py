@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
+from sagefm._reduction import fit_reduction
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.cohort import Cohort, labels_of
 from sagefm.evaluate.metrics import classes, statistics
@@ -256,7 +257,7 @@ def _reduced(samples: _Samples, by_fold: Sequence[Floats]) -> list[_Fold]:
     folds = []
     for learn_from, features in zip(samples.folds, by_fold, strict=True):
         known = np.array(learn_from)
-        reduction = probes.fit_reduction(features[known], N_COMPONENTS)
+        reduction = fit_reduction(features[known], N_COMPONENTS)
         folds.append(_Fold(~known, reduction(features)))
     return folds
 

@@ -1,0 +1,64 @@
+"""What was learned from: near is near, far is far, and other groups set the scale."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sagefm._familiar import Familiar
+
+
+def cloud(seed, n=300, at=0.0, width=30):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, width)) * np.linspace(3, 0.1, width) + at).astype(np.float32)
+
+
+def test_tissue_like_the_known_is_not_novel_and_other_tissue_is():
+    known = Familiar.learn([cloud(i) for i in range(4)], list("abcd"))
+    assert np.mean(known.novelty(cloud(9))) == pytest.approx(0.5, abs=0.06)
+    assert known.novelty(cloud(9, at=8.0)).min() > 0.95
+
+
+def test_the_scale_is_that_of_other_groups():
+    shifted = [cloud(i, at=3.0 * i) for i in range(3)]  # patients far from each other
+    between = Familiar.learn(shifted, list("abc"))
+    assert between.novelty(cloud(8, at=1.5)).mean() < 0.6
+    within = Familiar.learn(shifted, list("aaa"))
+    assert (within.n_groups, between.n_groups) == (1, 3)
+    assert np.median(within.own) < np.median(between.own)
+
+
+def test_distances_are_those_to_the_five_nearest():
+    z = cloud(1, n=60, width=4)
+    known = Familiar.learn([z], ["a"])
+    assert len(known.spots) == 60
+    new = cloud(2, n=7, width=4)
+    apart = np.linalg.norm(known.reduction(new)[:, None] - known.spots[None], axis=2)
+    wanted = np.sort(apart, axis=1)[:, :5].mean(axis=1)
+    np.testing.assert_allclose(known.distance(new), wanted, rtol=1e-5)
+    apart = np.linalg.norm(known.spots[:, None] - known.spots[None], axis=2)
+    np.testing.assert_allclose(known.own, np.sort(apart, axis=1)[:, 1:6].mean(axis=1), rtol=1e-5)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(0, 5))
+def test_any_sizes_of_groups(sizes, seed):
+    parts = [cloud(i, n=n, width=6) for i, n in enumerate(sizes)]
+    if sum(sizes) < 3:
+        parts.append(cloud(99, n=3, width=6))
+    known = Familiar.learn(parts, [str(i) for i in range(len(parts))], seed=seed)
+    novelty = known.novelty(cloud(7, n=5, width=6))
+    assert ((novelty >= 0) & (novelty <= 1)).all()
+    assert np.isfinite(known.own).all()
+
+
+def test_small_groups_keep_their_spots_where_room_is_short():
+    known = Familiar.learn([cloud(1, n=6000), cloud(2, n=50)], ["a", "b"])
+    assert len(known.spots) == 4096
+    assert (known.groups == 1).sum() == 50
+
+
+def test_arrays_make_it_again():
+    known = Familiar.learn([cloud(1), cloud(2)], ["a", "b"])
+    again = Familiar.from_arrays(known.arrays())
+    np.testing.assert_allclose(again.distance(cloud(3)), known.distance(cloud(3)), rtol=1e-5)
+    assert np.array_equal(again.groups, known.groups)
