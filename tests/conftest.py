@@ -1,11 +1,19 @@
-"""What the tests share: where the real data lie, and small slides and models."""
+"""What the tests share: where the real data lie, small slides and models, and the command."""
 
+import os
 import sys
 from pathlib import Path
+
+# Before torch is imported, and for the processes that tests start: what is computed here is so
+# small that a second thread costs more than it gives, a hundred times as much on a busy machine.
+# numba, which scanpy uses, would bring the second thread of OpenMP back, and torch's with it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import pytest
 import torch
 
+from sagefm import cli
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
@@ -44,3 +52,17 @@ def model(vocabulary):
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
     return model
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `sagefm WORDS...` in an empty folder; give status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words):
+        monkeypatch.setattr(sys, "argv", ["sagefm", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return command

@@ -15,23 +15,9 @@ import sagefm
 from reference import published
 from sagefm.cli import main
 from sagefm.pp.simulate import simulate
+from tests.pretrain.commands import Command
 
 TINY = ["--set", "network.widths=[16,8,8,8,12]", "--set", "data.genes=200"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `sagefm ...` in an empty folder; give status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sagefm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return command
 
 
 @pytest.fixture
@@ -385,50 +371,42 @@ def test_a_device_that_is_not_there(run, files, options):
 
 
 SLEEPY_WRITE = """
-import os, sys, signal
+import os, signal
 import anndata
-from sagefm.cli import main
 def write(self, path, *_, **__):
     with open(path, "wb") as file:
         file.write(b"half of a slide")
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 anndata.AnnData.write_h5ad = write
-sys.argv = ["sagefm", "embed", "a.h5ad", "-m", "m.safetensors", "-o", "a.h5ad"]
-main()
 """
 
 
 def test_a_run_killed_while_writing_leaves_the_old_file(files):
     before = (files / "a.h5ad").read_bytes()
-    done = subprocess.run([sys.executable, "-c", SLEEPY_WRITE], cwd=files, check=False)
-    assert done.returncode == -signal.SIGKILL
+    command = ["embed", "a.h5ad", "-m", "m.safetensors", "-o", "a.h5ad"]
+    status, told = Command(files, command, before=SLEEPY_WRITE).end()
+    assert status == -signal.SIGKILL, told
     assert (files / "a.h5ad").read_bytes() == before
 
 
 INTERRUPTED = """
-import os, signal, sys
-from lightning.pytorch.callbacks import Callback
+import os, signal
 import sagefm.pretrain.module as module
-from sagefm.cli import main
 step = module.Pretraining.training_step
 def interrupted(self, batch, batch_idx):
     if self.current_epoch == 2:
         os.kill(os.getpid(), signal.SIGINT)
     return step(self, batch, batch_idx)
 module.Pretraining.training_step = interrupted
-sys.argv = ["sagefm", "pretrain", "a.h5ad", "b.h5ad", "-o", "new.safetensors", "--recipe", "small",
-            "--set", "network.widths=[16,8,8,8,12]", "--set", "data.genes=200",
-            "--set", "train.max_epochs=500", "--set", "train.patience=500"]
-main()
 """
 
 
 def test_interrupting_training_keeps_the_best_epoch(files):
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], cwd=files, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "the best epoch so far is kept" in done.stderr
+    command = ["pretrain", "a.h5ad", "b.h5ad", "-o", "new.safetensors", "--recipe", "small", *TINY]
+    command += ["--set", "train.max_epochs=500", "--set", "train.patience=500"]
+    status, told = Command(files, command, before=INTERRUPTED).end()
+    assert status == 0, told
+    assert "the best epoch so far is kept" in told
     assert pd.read_csv(files / "new.csv")["epoch"].tolist() == [1, 2]  # not the one cut short
     assert sagefm.SageFM.load(files / "new.safetensors").config.widths == (16, 8, 8, 8, 12)

@@ -1,28 +1,10 @@
 """`sagefm corpus`, as a user types it."""
 
-import sys
-
 import pandas as pd
 import pytest
 
-from sagefm.cli import main
 from sagefm.pp.simulate import simulate
 from sagefm.pretrain.corpus import Corpus
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `sagefm ...` in an empty folder; give status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sagefm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        captured = capsys.readouterr()
-        return stopped.value.code or 0, captured.out, captured.err
-
-    return command
 
 
 @pytest.fixture

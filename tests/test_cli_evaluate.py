@@ -1,12 +1,10 @@
 """The verb evaluate, as a user types it."""
 
 import json
-import sys
 
 import pandas as pd
 import pytest
 
-from sagefm import cli
 from sagefm._files import write_slide
 from sagefm.cli import evaluation
 from sagefm.evaluate import Cohort
@@ -18,25 +16,19 @@ from sagefm.pp.vocabulary import Vocabulary
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("evaluate")
+    few = {"genes": simulate(15).var_names[:300], "biology_seed": 1}
     for i in (1, 2):
-        slide = simulate(150, seed=i, biology_seed=1, patient=f"p{i}", slide=f"s{i}")
+        slide = simulate(100, seed=i, patient=f"p{i}", slide=f"s{i}", **few)
         write_slide(slide, place / f"s{i}.h5ad")
-    vocabulary = Vocabulary(tuple(slide.var_names[:500]))
+    vocabulary = Vocabulary(tuple(slide.var_names[:200]))
     SageFM.new(vocabulary, Config(widths=(16, 12, 12, 12, 14))).save(place / "net.safetensors")
     return place
 
 
 @pytest.fixture
-def run(folder, monkeypatch, capsys):
+def run(run, folder, monkeypatch):
     monkeypatch.chdir(folder)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["sagefm", "evaluate", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
+    return lambda *words: run("evaluate", *words)
 
 
 def test_a_users_own_two_slides(run, folder):
@@ -107,7 +99,7 @@ def test_counts_of_a_layer_are_what_every_protocol_sees():
 
 
 def test_new_labels_make_another_scorecard():
-    slide = simulate(150, seed=1)
+    slide = simulate(60, seed=1)
     before = Cohort({"s": slide}).table["checksum"]["s"]
     slide.obs["domain"] = slide.obs["domain"].astype(str).replace("D1", "D2")
     assert Cohort({"s": slide}).table["checksum"]["s"] != before

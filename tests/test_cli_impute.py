@@ -1,35 +1,22 @@
 """The verb impute, as a user types it."""
 
 import os
-import sys
 
 import anndata as ad
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
 import sagefm
 import test_docs
-from sagefm import cli
-from sagefm.cli import imputation
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path, slide, model):
+def run(run, slide, model):
     """Run `sagefm impute ...` in a folder with a slide and a model."""
-    monkeypatch.chdir(tmp_path)
     slide.write_h5ad("s.h5ad")
     model.save("m.safetensors")
-
-    def command(*words):
-        words = ["sagefm", "impute", *map(str, words), "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code or 0, *capsys.readouterr()
-
-    return command
+    return lambda *words: run("impute", *words, "--device", "cpu")
 
 
 def test_all_genes_that_the_slide_lacks(run, slide, model):
@@ -77,19 +64,6 @@ def test_several_slides_in_one_file(run, slide, model):
     values = ad.read_h5ad("o.h5ad").obsm["sagefm_imputed"]["NOT1A"].to_numpy()
     np.testing.assert_allclose(values[:200], model.predict(slide, genes=["NOT1A"])[:, 0], atol=1e-6)
     np.testing.assert_allclose(values[200:], values[:200])
-
-
-def test_thousands_of_genes_fit_into_a_file(slide, tmp_path):
-    held = slide[:20].copy()
-    names = [f"NOT{i}A" for i in range(4200)]
-    values = np.ones((20, 4200), dtype=np.float32)
-    held.obsm["sagefm_imputed"] = pd.DataFrame(values, held.obs_names, names)
-    imputation._write(held, tmp_path / "o.h5ad")
-    with h5py.File(tmp_path / "o.h5ad") as file:
-        table = file["obsm/sagefm_imputed"]
-        assert list(table.attrs["column-order"]) == names
-        assert (table[names[-1]][:] == 1).all()
-    assert not h5py.get_config().track_order
 
 
 @pytest.mark.parametrize(

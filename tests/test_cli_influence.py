@@ -1,13 +1,10 @@
 """The verb influence, as a user types it."""
 
-import sys
-
 import networkx
 import pandas as pd
 import pytest
 
 import sagefm
-from sagefm import cli
 from sagefm._files import write_slide
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
@@ -30,17 +27,9 @@ def held(folder):
 
 
 @pytest.fixture
-def run(folder, monkeypatch, capsys):
+def run(run, folder, monkeypatch):
     monkeypatch.chdir(folder)
-
-    def call(*words):
-        words = ["sagefm", "influence", *map(str, words), "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
+    return lambda *words: run("influence", *words, "--device", "cpu")
 
 
 def test_genome_wide(run, folder, held):

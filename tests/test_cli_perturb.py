@@ -1,7 +1,5 @@
 """The verb perturb, as a user types it."""
 
-import sys
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,7 +7,6 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import sagefm
-from sagefm import cli
 from sagefm._files import write_slide
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
@@ -44,24 +41,16 @@ def held(tmp_path_factory):
 
 
 @pytest.fixture
-def folder(held, tmp_path, monkeypatch):
+def folder(held, tmp_path):
     """An empty folder but for links to them."""
     for path in held.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def run(folder, monkeypatch, capsys):
-    def call(*words):
-        words = ["sagefm", "perturb", *map(str, words), "--device", "cpu"]
-        monkeypatch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return call
+def run(run, folder):
+    return lambda *words: run("perturb", *words, "--device", "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sys
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,6 @@ import torch
 
 from sagefm import SageFM
 from sagefm._files import locked
-from sagefm.cli import main
 from sagefm.nn import checkpoint
 from sagefm.pp.simulate import simulate
 from tests.pretrain.commands import Command, line_of
@@ -40,17 +38,9 @@ COMMAND = with_settings()
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, place):
+def run(run, place):
     """Run `sagefm ...` in the folder of the slides; give status and what is told on stderr."""
-    monkeypatch.chdir(place)
-
-    def command(*arguments):
-        monkeypatch.setattr(sys, "argv", ["sagefm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return stopped.value.code or 0, capsys.readouterr().err
-
-    return command
+    return lambda *words: run(*words)[::2]
 
 
 def a_slide(i, **more):

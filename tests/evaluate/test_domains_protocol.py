@@ -241,12 +241,11 @@ def test_a_line_before_each_embedding(result, lines):
 
 
 @pytest.mark.slow
-def test_smoothed_expression_beats_chance_on_real_slides(shared):
-    files = {name: shared / "slides" / f"{name}.h5ad" for name in ("her2st_A1", "her2st_B1")}
-    found = (
-        domains(Cohort(files), competitors({}, mofa=False), "label", seeds=[0])
-        .summary[AGREEMENT]
-        .set_index("method")["ari"]
-    )
-    assert found["PCA of 7-spot means"] > 0.15
-    assert found[["random numbers", "permuted labels"]].abs().max() < 0.1
+def test_smoothed_expression_beats_chance_on_a_real_slide(shared):
+    places = {"her2st_A1": shared / "slides" / "her2st_A1.h5ad"}
+    asked = ("PCA", "PCA of 7-spot means", "random numbers")
+    field = [one for one in competitors({}, mofa=False) if one.name in asked]
+    found = domains(Cohort(places), field, "label", seeds=[0])
+    ari = found.summary[AGREEMENT].set_index("method")["ari"]
+    assert ari["PCA of 7-spot means"] > 0.15
+    assert ari[["random numbers", "permuted labels"]].abs().max() < 0.1

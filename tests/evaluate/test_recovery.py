@@ -16,15 +16,16 @@ from sagefm.pp.vocabulary import Vocabulary
 
 @pytest.fixture(scope="module")
 def slides():
+    genes = simulate(15).var_names[:400]
     return {
-        f"s{i}": simulate(120, seed=i, biology_seed=1, patient=f"p{i}", slide=f"s{i}")
+        f"s{i}": simulate(120, genes=genes, seed=i, biology_seed=1, patient=f"p{i}", slide=f"s{i}")
         for i in range(3)
     }
 
 
 @pytest.fixture(scope="module")
 def network(slides):
-    genes = tuple(slides["s0"].var_names[:600])
+    genes = tuple(slides["s0"].var_names[:250])
     return SageFM.new(Vocabulary(genes), Config(widths=(16, 12, 12, 12, 14)), seed=1)
 
 

@@ -65,7 +65,7 @@ def test_all_ways_to_spell_masks_agree(n_centers, n_genes, fraction, seed):
 
 def test_every_gene_is_hidden_equally_often_and_without_regard_to_its_neighbors():
     """Over many batches of one center: each gene at the rate, each pair at the rate of a draw."""
-    n_genes, n_draws = 40, 6000
+    n_genes, n_draws = 40, 2000
     rng = np.random.default_rng(1)
     dense = np.stack([draw_masks(1, n_genes, 0.3, rng).dense()[0] for _ in range(n_draws)])
     shares = dense.mean(axis=0)

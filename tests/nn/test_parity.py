@@ -52,18 +52,19 @@ def test_simulated_slide(slide, vocabulary, widths, tmp_path):
     network = oracle(len(vocabulary), widths)
     model = converted(network, vocabulary, tmp_path)
     prepared = model.prepare(slide)
-    neighbors = published.nearest_spots(slide.obsm["spatial"])
+    neighbors = published.nearest_spots(slide.obsm["spatial"])[::4]
     hidden = masks(prepared.expression.shape)
 
     embedding = published.run(network, prepared.expression, neighbors)
     assert np.abs(embedding).max() > 0.1
-    assert largest_difference(model.embed(slide), embedding) <= TOLERANCE
+    assert largest_difference(model.embed(slide)[::4], embedding) <= TOLERANCE
     full = published.run(network, prepared.expression, neighbors, what="predict")
     assert (full > 0).any()
-    assert largest_difference(model.predict(slide), full) <= TOLERANCE
-    masked = published.run(network, prepared.expression, neighbors, hidden, "predict")
+    assert largest_difference(model.predict(slide)[::4], full) <= TOLERANCE
+    # The oracle takes the rows of `hidden` in the order of the centers it is given.
+    masked = published.run(network, prepared.expression, neighbors, hidden[::4], "predict")
     assert largest_difference(masked, full) > 1e-3  # the mask matters
-    assert largest_difference(model.predict(slide, hidden=hidden), masked) <= TOLERANCE
+    assert largest_difference(model.predict(slide, hidden=hidden)[::4], masked) <= TOLERANCE
 
 
 def test_training_form_is_the_same_network(slide, model):
@@ -86,7 +87,8 @@ def test_training_form_is_the_same_network(slide, model):
 @pytest.mark.parametrize("name", ["her2st_A1", "dlpfc_151673"])
 def test_real_slide_at_published_size(shared, name, tmp_path):
     slide = read(shared / "slides" / f"{name}.h5ad")
-    keep = np.random.default_rng(0).permutation(slide.n_obs)[:200]
+    slide = slide[np.argsort(slide.obsm["spatial"][:, 0])[:400]].copy()  # a strip of the tissue
+    keep = np.random.default_rng(0).permutation(slide.n_obs)[:40]
     vocabulary = Vocabulary.read(shared / "sagefm_published_genes.txt")
     network = oracle(len(vocabulary), (1024, 512, 512, 512, 1024))
     model = converted(network, vocabulary, tmp_path)
@@ -97,7 +99,6 @@ def test_real_slide_at_published_size(shared, name, tmp_path):
 
     embedding = published.run(network, prepared.expression, neighbors[keep])
     assert largest_difference(model.embed(prepared)[keep], embedding) <= TOLERANCE
-    # The oracle takes the rows of `hidden` in the order of the centers it is given.
     masked = published.run(network, prepared.expression, neighbors[keep], hidden[keep], "predict")
     ours = model.predict(prepared, hidden=sp.csr_matrix(hidden))
     assert largest_difference(ours[keep], masked) <= TOLERANCE

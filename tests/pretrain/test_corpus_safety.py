@@ -7,24 +7,17 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
 
 import pandas as pd
 import pytest
+from tests.pretrain.commands import Command
 
 from sagefm import InputError
 from sagefm._workers import each
 from sagefm.pp.simulate import simulate
 from sagefm.pretrain.corpus import Corpus, build
-
-BUILD = """
-import sys
-from sagefm.pretrain.corpus import build
-out, *files = sys.argv[1:]
-build({file.rsplit("/")[-1][:-5]: file for file in files}, out, progress=print)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +46,6 @@ def corpus(built, tmp_path):
     return Corpus.open(tmp_path / "c")
 
 
-def in_process(out, files):
-    arguments = [sys.executable, "-u", "-c", BUILD, str(out), *map(str, files.values())]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-
-
 def left_over(out):
     return [entry.name for entry in (out / "slides").iterdir() if entry.name.startswith(".")]
 
@@ -67,12 +55,11 @@ def test_a_killed_build_leaves_whole_slides_and_goes_on(files, built, tmp_path):
     delays = random.Random(0)
     ends = []
     for _ in range(3):
-        running = in_process(out, files)
-        running.stdout.readline()  # imports are over
+        running = Command(tmp_path, ["corpus", "build", *files.values(), "-o", out])
+        running.until(lambda told=running.told: told.exists() and told.stat().st_size > 0)
         time.sleep(delays.uniform(0, 0.4))
-        running.send_signal(signal.SIGKILL)
-        ends.append(running.wait())
-        running.stdout.close()
+        running.send(signal.SIGKILL)
+        ends.append(running.end()[0])
         if (out / "corpus.json").exists():
             assert Corpus.open(out).verify() == []
     assert ends[0] == -signal.SIGKILL
