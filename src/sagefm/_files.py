@@ -20,6 +20,9 @@ try:
 except ImportError:  # Windows has no such locks; then it is up to the user
     fcntl = None
 
+_MANY = 4000
+"""Columns of a table whose names HDF5 has room for in any case."""
+
 
 def require_writable(path: str | Path) -> None:
     """Refuse a path that nothing can be written to, before any work is done for it.
@@ -130,12 +133,23 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_slide(slide: "AnnData", path: str | Path) -> None:
-    """Write a slide as .h5ad, beside `path` first.
+    """Write a slide as .h5ad, beside `path` first; its tables may have thousands of columns.
 
     Raises
     ------
     InputError
         As :func:`replacing`.
     """
-    with replacing(path) as beside:
-        slide.write_h5ad(beside)
+    import h5py
+
+    tables = (slide.obs, slide.var, *slide.obsm.values(), *slide.varm.values())
+    settings = h5py.get_config()
+    before = settings.track_order
+    # HDF5 has room for more names than that if it tracks their order. anndata asks for it from
+    # 5,001 columns on, but HDF5 needs it from about 4,090.
+    settings.track_order = before or any(table.shape[1] > _MANY for table in tables)
+    try:
+        with replacing(path) as beside:
+            slide.write_h5ad(beside)
+    finally:
+        settings.track_order = before

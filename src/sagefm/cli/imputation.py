@@ -7,7 +7,6 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
-from sagefm._keys import IMPUTED
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Hide = Literal["center", "neighborhood"]
-_MANY = 4000
-"""Columns of a table whose names HDF5 has room for in any case."""
 
 
 def impute(
@@ -84,7 +81,7 @@ def impute(
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slide, error)) from error
-    _write(found, out)
+    write_slide(found, out)
     if table is not None:
         with replacing(table) as beside:
             trust.to_csv(beside, float_format="%.6g")
@@ -93,22 +90,6 @@ def impute(
     n = len(trust)
     said = f"{n:,} gene{'s' if n > 1 else ''} imputed"
     typer.echo(f"{out}: {said}, {int(trust['reliable'].sum()):,} reliable")
-
-
-def _write(slide: "AnnData", out: Path) -> None:
-    """Write the slide; HDF5 has room for thousands of names of columns if it tracks their order.
-
-    anndata asks for that from 5,001 columns on, but HDF5 needs it from about 4,090.
-    """
-    import h5py
-
-    settings = h5py.get_config()
-    before = settings.track_order
-    settings.track_order = slide.obsm[IMPUTED].shape[1] > _MANY
-    try:
-        write_slide(slide, out)
-    finally:
-        settings.track_order = before
 
 
 def _draw(slide: "AnnData", slide_key: str | None, folder: Path) -> None:
