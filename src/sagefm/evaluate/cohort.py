@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from sagefm._errors import InputError
-from sagefm.pp.counts import coordinates, counts, few
+from sagefm.pp.counts import coordinates, counts
+from sagefm.pp.labels import labels_of
 from sagefm.pp.read import read
 from sagefm.pretrain.pieces import pieces_of
 
@@ -126,23 +127,6 @@ class Cohort(Mapping[str, "AnnData"]):
     def patient(self, name: str) -> str:
         """Whose a slide is."""
         return str(self.table.loc[name, "patient"])
-
-
-def labels_of(slide: "AnnData", key: str) -> "pd.Series[str]":
-    """Get the labels of the spots as strings, missing where a spot has none (or an empty one).
-
-    Raises
-    ------
-    InputError
-        There is no such column in ``obs``.
-    """
-    if key not in slide.obs:
-        raise InputError(
-            f"obs[{key!r}]: no such column; there is {few(slide.obs.columns, 20) or 'nothing'}"
-        )
-    column = slide.obs[key]
-    words = column.astype(str).str.strip()
-    return pd.Series(words.where(column.notna() & (words != ""), None), dtype=object)
 
 
 def _with_counts(slide: "AnnData", layer: str) -> "AnnData":
