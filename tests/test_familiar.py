@@ -62,3 +62,38 @@ def test_arrays_make_it_again():
     again = Familiar.from_arrays(known.arrays())
     np.testing.assert_allclose(again.distance(cloud(3)), known.distance(cloud(3)), rtol=1e-5)
     assert np.array_equal(again.groups, known.groups)
+
+
+def test_read_again_it_is_the_very_same():
+    known = Familiar.learn([cloud(1), cloud(2)], ["a", "b"], n_components=30, unit=True)
+    again = Familiar.from_arrays(known.arrays(), width=30)
+    assert np.array_equal(again.distance(cloud(3)), known.distance(cloud(3)))
+    for name, values in known.arrays().items():
+        assert np.array_equal(again.arrays()[name], values)
+
+
+def test_only_the_direction_may_count():
+    known = Familiar.learn([cloud(1), cloud(2)], ["a", "b"], unit=True)
+    z = cloud(3, n=20)
+    np.testing.assert_allclose(known.distance(7 * z), known.distance(z), rtol=1e-4)
+    both = Familiar.learn([cloud(1), cloud(2)], ["a", "b"])
+    assert (both.distance(7 * z) > 2 * both.distance(z)).mean() > 0.9
+    assert np.isfinite(known.distance(np.zeros((1, 30)))).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda a: a.pop("own"), "own is missing"),
+        (lambda a: a.update(center=a["center"][:-1]), "center 29 is not"),
+        (lambda a: a.update(axes=a["axes"][:, :-1]), "spots 600×20 is not"),
+        (lambda a: a.update(groups=a["groups"][:, None]), "groups 600×1 is not"),
+        (lambda a: a.update(spots=a["spots"][:0], own=a["own"][:0]), "spots 0×20 is not"),
+        (lambda a: a.update(own=a["own"] * np.nan), "own 600 is not"),
+    ],
+)
+def test_what_is_damaged_is_not_read(change, said):
+    arrays = Familiar.learn([cloud(1), cloud(2)], ["a", "b"]).arrays()
+    change(arrays)
+    with pytest.raises(ValueError, match=said):
+        Familiar.from_arrays(arrays, width=30)

@@ -1,13 +1,18 @@
 """SageFM: arrays in, arrays out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from anndata import concat
 
 from sagefm import InputError, SageFM
+from sagefm._familiar import Familiar
 from sagefm.model import Config
+from sagefm.nn import checkpoint
 from sagefm.pp.vocabulary import Vocabulary
 
 
@@ -131,3 +136,50 @@ def test_the_summary_of_a_prepared_slide_counts_missing_genes(slide, model):
     assert "2 missing genes are set to 0" in prepared.summary
     frame = pd.DataFrame.sparse.from_spmatrix(prepared.expression)
     assert (frame.iloc[:, [0, -1]] == 0).to_numpy().all()
+
+
+@pytest.fixture
+def learned(slide, model):
+    """The model, knowing what it was trained on."""
+    z = model.embed(slide)
+    trained_on = Familiar.learn([z[:120], z[120:]], ["a", "b"])
+    return replace(model, trained_on=trained_on)
+
+
+def test_what_a_model_was_trained_on_goes_with_it(learned, model, slide, tmp_path):
+    learned.save(tmp_path / "a.safetensors")
+    SageFM.load(tmp_path / "a.safetensors").save(tmp_path / "b.safetensors")  # a copy of a copy
+    again = SageFM.load(tmp_path / "b.safetensors")
+    for name, values in learned.trained_on.arrays().items():
+        assert np.array_equal(again.trained_on.arrays()[name], values)
+    z = model.embed(slide)
+    assert np.array_equal(again.trained_on.novelty(z), learned.trained_on.novelty(z))
+    assert again.fingerprint == model.fingerprint  # of the embedding, which is the same
+    assert np.array_equal(again.embed(slide), z)
+
+
+def test_a_file_without_it_is_read_as_before(model, tmp_path):
+    model.save(tmp_path / "m.safetensors")
+    assert not any(name.startswith("trained_on") for name in checkpoint.read(
+        tmp_path / "m.safetensors")[0])  # fmt: skip
+    assert SageFM.load(tmp_path / "m.safetensors").trained_on is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("own", None, "own is missing"),
+        ("axes", torch.zeros(3, 4), "axes 3×4 is not what it was"),
+        ("center", torch.full((20,), torch.nan), "center 20 is not what it was"),
+    ],
+)
+def test_what_is_damaged_is_one_line(learned, tmp_path, name, values, said):
+    path = tmp_path / "m.safetensors"
+    learned.save(path)
+    weights, header = checkpoint.read(path)
+    del weights[f"trained_on.{name}"]
+    checkpoint.write(path, weights | ({} if values is None else {f"trained_on.{name}": values}),
+                     header)  # fmt: skip
+    with pytest.raises(InputError, match=rf"m\.safetensors: .*{said}.*copy it again") as caught:
+        SageFM.load(path)
+    assert "\n" not in str(caught.value)

@@ -16,17 +16,18 @@ _COMPONENTS = 20
 _MOST = 4096
 """Spots that are kept."""
 _NEAREST = 5
-_PARTS = ("center", "axes", "spots", "groups", "own")
+_PARTS = ("center", "axes", "spots", "groups", "own", "unit")
+_ZERO = 1e-12
 
 
 @dataclass(frozen=True)
 class Familiar:
     """The spots that something was learned from, as a space in which others are near or far.
 
-    A distance is the mean of those to the 5 nearest kept spots, over at most 20 principal
-    components of standard deviation 1. It is read against the distances of the kept spots
-    themselves, each to the spots of the other groups: as far as a slide, or a patient, lies from
-    the others when nobody knows it.
+    A distance is the mean of those to the 5 nearest kept spots, over a few principal components
+    (at most 20, if nothing else is asked for) of standard deviation 1. It is read against the
+    distances of the kept spots themselves, each to the spots of the other groups: as far as a
+    slide, or a patient, lies from the others when nobody knows it.
 
     Attributes
     ----------
@@ -38,16 +39,25 @@ class Familiar:
         Code of the group (slide or patient) of each.
     own
         Distance of each to the spots of the other groups.
+    unit
+        Whether embeddings are scaled to length 1 before all else.
     """
 
     reduction: Reduction
     spots: Floats
     groups: NDArray[np.int64]
     own: Floats
+    unit: bool = False
 
     @classmethod
     def learn(
-        cls, embeddings: Sequence[NDArray[Any]], groups: Sequence[str], *, seed: int = 0
+        cls,
+        embeddings: Sequence[NDArray[Any]],
+        groups: Sequence[str],
+        *,
+        n_components: int = _COMPONENTS,
+        unit: bool = False,
+        seed: int = 0,
     ) -> Self:
         """Keep spots of each slide, as many of each group as there is room for.
 
@@ -58,6 +68,10 @@ class Familiar:
         groups
             What each slide belongs to, such as its patient. With one group only, distances are to
             its own other spots, and too small for what comes from elsewhere.
+        n_components
+            How many components at most.
+        unit
+            Whether only the direction of an embedding counts, not its length (which follows depth).
         seed
             Of the choice of spots.
         """
@@ -65,11 +79,13 @@ class Familiar:
         of_spot = np.concatenate(
             [np.full(len(z), g) for z, g in zip(embeddings, _codes(groups), strict=True)]
         )
-        kept = _fair(of_spot, chance)
+        kept = fair_sample(of_spot, chance)
         chosen = np.concatenate([np.asarray(z) for z in embeddings])[kept]
-        reduction = fit_reduction(chosen, _COMPONENTS, seed)
+        chosen = _scaled(chosen) if unit else chosen
+        reduction = fit_reduction(chosen, n_components, seed)
         spots, codes = reduction(chosen), of_spot[kept]
-        return cls(reduction, spots, codes, _own_distances(spots, codes))
+        found = cls(reduction, spots, codes, _own_distances(spots, codes), unit)
+        return cls.from_arrays(found.arrays())  # rounded as it is written: read, it is the same
 
     @property
     def n_groups(self) -> int:
@@ -78,7 +94,8 @@ class Familiar:
 
     def distance(self, z: NDArray[Any]) -> Floats:
         """Get the distance of each spot (rows × width) to what was learned from."""
-        return _to_nearest(cKDTree(self.spots), self.reduction(z), 0)
+        reduced = self.reduction(_scaled(z) if self.unit else z)
+        return _to_nearest(cKDTree(self.spots), reduced, 0)
 
     def novelty(self, z: NDArray[Any]) -> Floats:
         """Get the share of kept spots that lie nearer to the other groups: 0 to 1 per spot.
@@ -89,18 +106,47 @@ class Familiar:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Get all of it as named arrays, to be written."""
-        found = (self.reduction.center, self.reduction.axes, self.spots, self.groups, self.own)
+        found = (self.reduction.center, self.reduction.axes, self.spots, self.groups, self.own,
+                 np.array(self.unit, dtype=np.int64))  # fmt: skip
         singles = [a if a.dtype.kind == "i" else a.astype(np.float32) for a in found]
         return dict(zip(_PARTS, singles, strict=True))
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, ArrayLike]) -> Self:
-        """Make it from what :meth:`arrays` gave."""
-        center, axes, spots, groups, own = (np.asarray(arrays[name]) for name in _PARTS)
+    def from_arrays(cls, arrays: Mapping[str, ArrayLike], width: int | None = None) -> Self:
+        """Make it from what :meth:`arrays` gave.
+
+        Parameters
+        ----------
+        arrays
+            All of them, by name.
+        width
+            Of the embeddings that it must fit; any if not given.
+
+        Raises
+        ------
+        ValueError
+            One is missing, has another shape than the others need, or is not finite.
+        """
+        if missing := [name for name in _PARTS if name not in arrays]:
+            raise ValueError(f"{missing[0]} is missing")
+        parts = {name: np.asarray(arrays[name]) for name in _PARTS}
+        center, axes, spots, groups, own, unit = parts.values()
+        width, n_spots = center.size if width is None else width, max(own.size, 1)
+        shapes = [(width,), (width, *axes.shape[1:2]), (n_spots, *axes.shape[1:2]), (n_spots,)]
+        shapes += [(n_spots,), ()]
+        for (name, values), wanted in zip(parts.items(), shapes, strict=True):
+            if values.shape != wanted or not np.isfinite(values).all():
+                raise ValueError(f"{name} {'×'.join(map(str, values.shape))} is not what it was")
         reduction = Reduction(center.astype(np.float64), axes.astype(np.float64))
         return cls(
-            reduction, spots.astype(np.float64), groups.astype(np.int64), own.astype(np.float64)
-        )
+            reduction, spots.astype(np.float64), groups.astype(np.int64), own.astype(np.float64),
+            bool(unit),
+        )  # fmt: skip
+
+
+def _scaled(z: NDArray[Any]) -> NDArray[Any]:
+    """Scale each row to length 1."""
+    return np.asarray(z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), _ZERO))
 
 
 def _codes(groups: Sequence[str]) -> list[int]:
@@ -108,8 +154,8 @@ def _codes(groups: Sequence[str]) -> list[int]:
     return [known[name] for name in groups]
 
 
-def _fair(of_spot: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
-    """Choose spots, as many of each group as there is room for, in their order."""
+def fair_sample(of_spot: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
+    """Choose at most 4,096 spots, as many of each group as there is room for, in their order."""
     order = chance.permutation(len(of_spot))
     rank = np.empty(len(of_spot), dtype=np.int64)  # within the own group
     for code in np.unique(of_spot):

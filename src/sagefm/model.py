@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix, issparse
 
 from sagefm import __version__
 from sagefm._errors import InputError
+from sagefm._familiar import Familiar
 from sagefm._keys import GENE_IDS
 from sagefm.nn import NETWORKS, Network, SparseRows, build, checkpoint
 from sagefm.pp.counts import coordinates, counts, slide_codes
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 4096
 """Spots whose hidden layers stand in memory together."""
+_KNOWN = "trained_on."
+"""What the names of arrays begin with that tell what a model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class SageFM:
         What the network is made of.
     provenance
         Where the weights come from: data, seed, versions.
+    trained_on
+        A sample of the spots that it was trained on, as it embeds them; None where it is not known.
 
     Examples
     --------
@@ -85,6 +90,7 @@ class SageFM:
     vocabulary: Vocabulary
     config: Config
     provenance: dict[str, Any] = field(default_factory=dict)
+    trained_on: Familiar | None = None
 
     def __post_init__(self) -> None:
         self.network.eval()
@@ -144,6 +150,11 @@ class SageFM:
             The file is missing, damaged, or not a model of sagefm.
         """
         weights, header = checkpoint.read(path)
+        known = {
+            name.removeprefix(_KNOWN): weights.pop(name)
+            for name in list(weights)
+            if name.startswith(_KNOWN)
+        }
         try:
             vocabulary = Vocabulary(tuple(header["symbols"]), tuple(header["ensembl"]))
             config = Config(**header["config"] | {"widths": tuple(header["config"]["widths"])})
@@ -155,8 +166,9 @@ class SageFM:
                 f"{path}: holds a network {config.network!r} that this version does not know "
                 f"({', '.join(NETWORKS)}); upgrade sagefm"
             )
-        network = _fill(path, weights, vocabulary, config)
-        return cls(network.to(pick_device(device)), vocabulary, config, provenance)
+        network = checkpoint.fill(path, weights, config.network, len(vocabulary), config.widths)
+        trained_on = _trained_on(path, known, config.widths[-1]) if known else None
+        return cls(network.to(pick_device(device)), vocabulary, config, provenance, trained_on)
 
     @classmethod
     def from_published(
@@ -185,7 +197,7 @@ class SageFM:
             *(weights[f"encoder.{layer}.weight"].shape[0] for layer in range(4)),
         )
         config = Config(widths=widths)
-        network = _fill(path, weights, vocabulary, config)
+        network = checkpoint.fill(path, weights, config.network, len(vocabulary), widths)
         provenance = {
             "weights": "published checkpoint",
             "source": Path(path).name,
@@ -209,7 +221,11 @@ class SageFM:
             "ensembl": self.vocabulary.ensembl,
             "provenance": self.provenance,
         }
-        checkpoint.write(path, self.network.state_dict(), header)
+        weights = self.network.state_dict()
+        if self.trained_on is not None:
+            found = self.trained_on.arrays()
+            weights |= {_KNOWN + name: torch.from_numpy(values) for name, values in found.items()}
+        checkpoint.write(path, weights, header)
 
     def to(self, device: str) -> Self:
         """Move the network to a device."""
@@ -370,22 +386,12 @@ def _hidden_part(
     return csr_matrix(part)
 
 
-def _fill(
-    path: str | Path, weights: dict[str, torch.Tensor], vocabulary: Vocabulary, config: Config
-) -> Network:
-    """Make the network of `config` around `weights`, if they fit."""
-    with torch.device("meta"):
-        network = build(config.network, len(vocabulary), config.widths)
-    for name, wanted in network.state_dict().items():
-        found = tuple(weights[name].shape) if name in weights else None
-        if found != tuple(wanted.shape):
-            raise InputError(
-                f"{path}: {name} has shape {found}, but a vocabulary of {len(vocabulary):,} genes "
-                f"and widths {config.widths} need {tuple(wanted.shape)}; "
-                "is this the gene list that belongs to the weights?"
-            )
-    for name in network.state_dict():
-        if not torch.isfinite(weights[name]).all():
-            raise InputError(f"{path}: {name} has NaN or infinite weights; train the model again")
-    network.load_state_dict({name: weights[name].float() for name in weights}, assign=True)
-    return network
+def _trained_on(path: str | Path, known: dict[str, torch.Tensor], width: int) -> Familiar:
+    """Read the sample of spots that a model was trained on."""
+    try:
+        return Familiar.from_arrays({n: values.numpy() for n, values in known.items()}, width)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: what it says of the spots it was trained on is damaged ({error}); copy it "
+            "again"
+        ) from error

@@ -9,14 +9,18 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sagefm import InputError, SageFM
+from sagefm.model import Config
 from sagefm.nn import checkpoint, draw_masks
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain import Recipe, fit
+from sagefm.pretrain.corpus import Corpus, build
+from sagefm.pretrain.familiar import familiar_of
 from sagefm.pretrain.loop import VALIDATION
 from sagefm.pretrain.memory import Memory
 from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.schedule import learning_rate
+from sagefm.pretrain.source import Selected
 
 FAST = ["network.widths=[32,16,16,16,24]", "data.genes=300", "train.learning_rate=3e-3"]
 ONE_STEP = ["train.max_epochs=1", "train.batch_size=10000"]
@@ -306,3 +310,45 @@ def test_slides_without_a_patient_are_told(slides, caplog):
     del bare.obs["patient"]
     fit({"s0": slides["s0"], "bare": bare}, recipe("train.max_epochs=1"), progress=False)
     assert "1 of 2 slides have no obs column 'patient'" in caplog.text
+
+
+def test_the_model_knows_what_it_was_trained_on(result, slides):
+    """Spots of the training patients alone, as the final model embeds them, by patient."""
+    model, known = result.model, result.model.trained_on
+    held = {slides[name].obs["patient"].iloc[0] for name in model.provenance["validation_spots"]}
+    trained = [name for name in slides if slides[name].obs["patient"].iloc[0] not in held]
+    patients = [slides[name].obs["patient"].iloc[0] for name in trained]
+    assert len(known.spots) == SPOTS * len(trained)
+    assert known.n_groups == len(set(patients)) == 2
+    z = np.concatenate([model.embed(slides[name]) for name in trained])
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    found = known.reduction(z)
+    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(known.spots, axis=0), atol=2e-3)
+    unseen = model.embed(slides[next(iter(model.provenance["validation_spots"]))])
+    assert known.distance(z * 3).mean() < known.distance(unseen).mean()
+
+
+def test_without_several_patients_slides_are_the_groups(slides):
+    two = {"s0": slides["s0"], "s1": slides["s1"]}
+    known = fit(two, recipe("train.max_epochs=1"), progress=False).model.trained_on
+    assert known.n_groups == 2
+    assert len(known.spots) == 2 * 108  # a tenth of each is held out
+
+
+def test_what_is_known_of_a_corpus_is_what_is_known_of_its_slides(slides, tmp_path, monkeypatch):
+    monkeypatch.setattr("sagefm._familiar._MOST", 60)
+    some = {name: slides[name] for name in ("s0", "s2", "s4")}
+    for name, slide in some.items():
+        slide.write_h5ad(tmp_path / f"{name}.h5ad")
+    build({name: tmp_path / f"{name}.h5ad" for name in some}, tmp_path / "corpus")
+    vocabulary = Vocabulary(tuple(slides["s0"].var_names[:300]))
+    model = SageFM.new(vocabulary, Config(widths=(16, 8, 8, 8, 12)), seed=1)
+    corpus = Selected.of(Corpus.open(tmp_path / "corpus"), vocabulary)
+    training = {"s0": np.arange(SPOTS), "s2": np.arange(20, SPOTS), "s4": np.arange(7)}
+    sources = corpus, Memory(pieces_of(some), vocabulary, 15)
+    stored, held = (familiar_of(model, source, training) for source in sources)
+    assert len(stored.spots) == 60
+    assert np.bincount(stored.groups).tolist() == [27, 26, 7]  # all of the few of the third
+    assert np.array_equal(stored.groups, held.groups)
+    z = model.embed(slides["s1"])
+    np.testing.assert_allclose(stored.distance(z), held.distance(z), rtol=1e-2)

@@ -82,6 +82,8 @@ def require_near(folder, home, atol=1e-5):
     models = [SageFM.load(each / "m.safetensors") for each in (folder, home)]
     for a, b in zip(*(model.network.parameters() for model in models), strict=True):
         torch.testing.assert_close(a, b, atol=atol, rtol=1e-4)
+    ours, theirs = (model.trained_on.groups for model in models)
+    assert np.array_equal(ours, theirs)
     one, other = (pd.read_csv(each / "m.csv") for each in (folder, home))
     for column in ("epoch", "learning_rate", "gene_mean", "neighbor_mean"):
         assert one[column].equals(other[column])

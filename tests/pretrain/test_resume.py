@@ -88,6 +88,8 @@ def require_the_same(folder, home):
     states = [model.network.state_dict() for model in models]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
     assert models[0].provenance == models[1].provenance
+    known = [model.trained_on.arrays() for model in models]
+    assert all(np.array_equal(known[0][name], known[1][name]) for name in known[1])
     for table in ("m.csv", "m.run/metrics.csv"):
         tables = [
             timeless(pd.read_csv(each / table, float_precision="round_trip"))

@@ -34,6 +34,9 @@ def info(model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
     typer.echo(f"widths: {', '.join(map(str, loaded.config.widths))}")
     typer.echo(f"parameters: {sum(p.numel() for p in loaded.network.parameters()):,}")
     typer.echo(f"genes with Ensembl id: {with_ids:,} of {len(loaded.vocabulary):,}")
+    known = loaded.trained_on
+    seen = f"{len(known.spots):,} spots of {known.n_groups}" if known else "not known"
+    typer.echo(f"sample of what it was trained on (patients or slides): {seen}")
     typer.echo(f"provenance: {json.dumps(loaded.provenance, indent=2)}")
 
 

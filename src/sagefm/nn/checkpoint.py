@@ -15,9 +15,11 @@ from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
+from sagefm.nn.network import Network, build
 
 _HEADER = "sagefm"
 _FORMAT = 1
+MODEL = "model"
 
 
 def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -44,13 +46,18 @@ def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, 
         ) from error
 
 
-def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the weights and the header that :func:`write` wrote.
+
+    Parameters
+    ----------
+    kind
+        What the header must say under this name; a model, or the state of a run, says nothing.
 
     Raises
     ------
     InputError
-        The file is missing, truncated, not safetensors, or not of sagefm.
+        The file is missing, truncated, not safetensors, not of sagefm, or of another kind.
     """
     _require_file(path)
     try:
@@ -73,6 +80,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: has format {header.get('format')}, this version reads {_FORMAT}; "
             "upgrade sagefm"
         )
+    if (found := header.get("kind", MODEL)) != kind:
+        raise InputError(f"{path}: is no {kind} but one of the kind {found}; give another file")
     return weights, header
 
 
@@ -122,6 +131,37 @@ def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         if isinstance(value, plain)
     }
     return _rename(path, state), facts
+
+
+def fill(
+    path: str | Path,
+    weights: Mapping[str, Tensor],
+    name: str,
+    n_genes: int,
+    widths: tuple[int, ...],
+) -> Network:
+    """Make the network called `name` around `weights`, which came from `path`.
+
+    Raises
+    ------
+    InputError
+        A weight has another shape than so many genes and such widths need, or is not finite.
+    """
+    with torch.device("meta"):
+        network = build(name, n_genes, widths)
+    for part, wanted in network.state_dict().items():
+        found = tuple(weights[part].shape) if part in weights else None
+        if found != tuple(wanted.shape):
+            raise InputError(
+                f"{path}: {part} has shape {found}, but a vocabulary of {n_genes:,} genes "
+                f"and widths {widths} need {tuple(wanted.shape)}; "
+                "is this the gene list that belongs to the weights?"
+            )
+    for part in network.state_dict():
+        if not torch.isfinite(weights[part]).all():
+            raise InputError(f"{path}: {part} has NaN or infinite weights; train the model again")
+    network.load_state_dict({part: weights[part].float() for part in weights}, assign=True)
+    return network
 
 
 def _rename(path: str | Path, state: dict[str, Any]) -> dict[str, Tensor]:

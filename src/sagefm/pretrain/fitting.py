@@ -19,6 +19,7 @@ from sagefm._errors import InputError, logger
 from sagefm.model import Config, SageFM, pick_device
 from sagefm.pp.counts import few
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
+from sagefm.pretrain.familiar import familiar_of
 from sagefm.pretrain.loop import Data, train
 from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.recipe import DataTable, Recipe
@@ -92,7 +93,8 @@ def fit(
 
     Returns
     -------
-    The model of the epoch with the lowest validation loss, and the history. Ctrl-C ends training
+    The model of the epoch with the lowest validation loss, and the history. The model knows a
+    sample of its training spots (of several processes that of the first does). Ctrl-C ends training
     early and returns the best so far.
 
     Raises
@@ -199,6 +201,9 @@ def _train(
     }
     start = state or State(done, {}, {}, gene_mean, facts)
     train(model, run, data, start, device=device, devices=devices, progress_bar=progress)
+    if is_first_process():
+        seed = recipe.train.seed
+        model.trained_on = familiar_of(model, split.source, split.training, seed=seed)
     history = pd.DataFrame(done.rows).assign(**references)
     return Result(model, history)
 

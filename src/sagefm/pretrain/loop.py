@@ -212,7 +212,7 @@ def train(
         best = SageFM.load(run.best, device="cpu")
         keeper.best = best.network.state_dict()
         model.provenance |= {k: best.provenance[k] for k in ("best_epoch", "validation_loss")}
-    with _quiet_lightning(), keeping_memory(device):
+    with quiet_lightning(), keeping_memory(device):
         trainer = _trainer(run, settings, device, devices, keeper, progress_bar)
         trainer.fit_loop.epoch_progress.current.completed = progress.epoch
         trainer.fit_loop.epoch_progress.current.processed = progress.epoch
@@ -298,7 +298,7 @@ def _stopping_on_interrupt(keeper: Keeper) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keep Lightning's notes about hardware and workers away from users."""
     chatty = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [each.level for each in chatty]
