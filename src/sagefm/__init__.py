@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from sagefm._errors import InputError
 
 if TYPE_CHECKING:
-    from sagefm import evaluate, pl, pp, pretrain, tl
+    from sagefm import evaluate, pl, pp, pretrain, report, tl
     from sagefm.model import SageFM
     from sagefm.pp.read import read
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "SageFM", "evaluate", "pl", "pp", "pretrain", "read", "tl"]
+__all__ = ["InputError", "SageFM", "evaluate", "pl", "pp", "pretrain", "read", "report", "tl"]
 
 _HOMES = {"SageFM": "sagefm.model", "read": "sagefm.pp.read"}
 

@@ -1,4 +1,4 @@
-"""The verbs about slides: check, embed, domains."""
+"""The verbs about slides: embed, domains."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sagefm._errors import InputError, logger
+from sagefm._errors import InputError
 from sagefm._files import require_nothing_lost, write_slide
 from sagefm.cli._options import (
     Device,
@@ -23,50 +23,9 @@ from sagefm.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from sagefm.pp import Finding
     from sagefm.tl import Source
 
 Method = Literal["gmm", "kmeans", "leiden"]
-
-
-def check(
-    slide: SlidePath,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Also count the genes of this model.")
-    ] = None,
-    layer: Layer = None,
-    slide_key: SlideKey = None,
-) -> None:
-    """Say what a file holds, what is wrong with it and how many model genes it has."""
-    import sagefm
-
-    loaded = sagefm.SageFM.load(model, device="cpu") if model else None
-    logger.setLevel("ERROR")  # what reading tells is printed below, with the rest
-    try:
-        found = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    except InputError:  # say all that is wrong with it, not only what stopped the reading
-        _echo_findings(
-            sagefm.pp.check(sagefm.pp.open_slide(slide), layer=layer, slide_key=slide_key)
-        )
-        raise
-    for name, value in sagefm.pp.summarize(found).items():
-        typer.echo(f"{name.replace('_', ' '):<16} {_spelled(value)}")
-    size = loaded.config.n_neighbors if loaded else 15
-    findings = sagefm.pp.check(found, slide_key=slide_key, n_neighbors=size)
-    told = found.uns["sagefm"]["read"]["told"]
-    for line in [t for t in told if t not in {finding.message for finding in findings}]:
-        typer.echo(f"{'told':<16} {line}")
-    _echo_findings(findings)
-    errors = [finding for finding in findings if finding.level == "error"]
-    if errors:
-        raise InputError(f"{slide}: {errors[0].message}")
-    if loaded:
-        typer.echo(f"{'model':<16} {loaded}")
-        try:
-            prepared = loaded.prepare(found, slide_key=slide_key)
-        except InputError as error:
-            raise InputError(placed(slide, error)) from error
-        typer.echo(f"{'model genes':<16} {prepared.summary}")
 
 
 def embed(
@@ -144,18 +103,6 @@ def domains(
     write_slide(found, out)
     sizes = found.obs["sagefm_domain"].value_counts()
     typer.echo(f"{out}: " + ", ".join(f"domain {d}: {n:,} spots" for d, n in sizes.items()))
-
-
-def _echo_findings(findings: "Sequence[Finding]") -> None:
-    for finding in findings:
-        typer.echo(f"{finding.level:<16} {finding.message}")
-
-
-def _spelled(value: object) -> str:
-    """Write a value of a table for people."""
-    if value is None or isinstance(value, bool):
-        return {None: "unknown", True: "yes", False: "no"}[value]
-    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
 
 
 def _targets(slides: Sequence[str], out: Path) -> "dict[Path, Source]":

@@ -1,0 +1,33 @@
+"""One self-contained page about a slide, and what stands on it."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sagefm.report.html import page
+    from sagefm.report.judge import Quality, quality
+    from sagefm.report.rules import RULES, Rule
+    from sagefm.report.words import contents, remarks
+
+__all__ = ["RULES", "Quality", "Rule", "contents", "page", "quality", "remarks"]
+
+# What a slide holds is said without torch and matplotlib.
+_HOMES = {
+    "RULES": "rules",
+    "Quality": "judge",
+    "Rule": "rules",
+    "contents": "words",
+    "page": "html",
+    "quality": "judge",
+    "remarks": "words",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sagefm.report.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'sagefm.report' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

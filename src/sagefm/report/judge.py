@@ -1,0 +1,210 @@
+"""How far a model can be trusted on a slide: facts, grades, and a verdict with its reason."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sagefm import __version__
+from sagefm._errors import InputError
+from sagefm._keys import PROVENANCE, QUALITY
+from sagefm.pp.counts import find_counts
+from sagefm.report.recovery import DEPTH, GENE_MEAN, MODEL, NEIGHBOR_MEAN, Recovery, recover
+from sagefm.report.rules import NOVEL, RULE, USES, Grade, verdict
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sagefm.model import Prepared, SageFM
+
+_DISTANCES = ("novelty", "novel")
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What is known about a slide, and about a model on it."""
+
+    facts: pd.DataFrame
+    """A row per fact: what, value, shown (the value, written), expected (where it is known of the
+    training), grade (good, care, bad, unknown), said (one sentence)."""
+    verdicts: pd.DataFrame
+    """A row per use: verdict (trust, with care, do not) and reason. Empty without a model."""
+    methods: pd.DataFrame
+    """A row per method that fills in hidden genes, the best first: error (mean squared, log1p
+    counts) and r (median over genes of the correlation within the slide). Empty without a model."""
+    genes: pd.DataFrame
+    """A row per gene for the model and for the neighbor mean: gene, method, detected (share of
+    spots), mse, r_within. Empty without a model."""
+    spots: pd.DataFrame
+    """A row per spot: counts, genes, and with a model novelty, error and error_neighbor_mean (mean
+    squared, over its hidden genes). NaN where it is not known."""
+    made: dict[str, Any]
+    """How: model, fingerprint, matched genes, mask_fraction, seed, version."""
+
+
+def quality(
+    slide: "AnnData",
+    model: "SageFM | None" = None,
+    *,
+    mask_fraction: float = 0.3,
+    seed: int = 0,
+    layer: str | None = None,
+    slide_key: str | None = None,
+) -> Quality:
+    """Say how far to trust a model on a slide, and why.
+
+    Depth and genes of the slide; how much of what the model knows it has; how far it lies from what
+    the model was trained on; and how well the model predicts genes that are hidden from it, beside
+    the simple methods of :func:`sagefm.evaluate.recovery` that need no other slide. The rules are
+    :data:`sagefm.report.rules.RULES`.
+
+    Parameters
+    ----------
+    slide
+        Raw counts and ``obsm["spatial"]``.
+    model
+        A model; without one only depth and genes are looked at, and there is no verdict.
+    mask_fraction
+        Share of the measured genes to hide in each spot: 0.3 as in the paper.
+    seed
+        Of what is hidden.
+    layer, slide_key
+        As for :meth:`sagefm.SageFM.prepare`. Several slides in one object are judged together, each
+        with its own neighbors and its own mean.
+
+    Returns
+    -------
+    The facts and the verdict. Sets ``obsm["sagefm_quality"]`` (DataFrame, `spots`) and
+    ``uns["sagefm"]["quality"]`` (the other tables, and how they were made).
+
+    Raises
+    ------
+    InputError
+        `mask_fraction` is not between 0 and 1, or as :meth:`sagefm.SageFM.prepare`.
+    """
+    if not 0 < mask_fraction < 1:
+        raise InputError(f"mask_fraction={mask_fraction}: give a share above 0 and below 1")
+    matrix = find_counts(slide, layer).matrix
+    depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
+    n_genes = np.asarray((matrix > 0).getnnz(axis=1), dtype=np.float64)
+    spots = pd.DataFrame({"counts": depth, "genes": n_genes}, index=slide.obs_names)
+    values = {
+        "spots": float(len(depth)), "counts": float(np.median(depth)),
+        "genes": float(np.median(n_genes)),
+    }  # fmt: skip
+    made: dict[str, Any] = {"mask_fraction": mask_fraction, "seed": seed, "sagefm": __version__}
+    best, recovery = "", None
+    if model is not None:
+        prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
+        alignment = prepared.alignment
+        values["model_genes"] = alignment.n_matched / len(model.vocabulary)
+        values["model_counts"] = alignment.share_of_counts(matrix)
+        spots["novelty"] = _novelty(model, prepared)
+        values["novelty"] = float(np.median(spots["novelty"]))
+        values["novel"] = _share_above(spots["novelty"], NOVEL)
+        recovery = recover(
+            slide, model, prepared, mask_fraction=mask_fraction, seed=seed, layer=layer,
+            slide_key=slide_key,
+        )  # fmt: skip
+        compared, best = _compared(recovery)
+        values |= compared
+        for column, name in (("error", MODEL), ("error_neighbor_mean", NEIGHBOR_MEAN)):
+            spots[column] = np.nan if recovery is None else recovery.errors[name]
+        made |= {
+            "model": repr(model), "fingerprint": model.fingerprint, "matched": prepared.summary,
+        }  # fmt: skip
+    found = _judged(values, best, model, spots, recovery, made)
+    _keep(slide, found)
+    return found
+
+
+def _novelty(model: "SageFM", prepared: "Prepared") -> Any:
+    """Get the novelty of each spot; NaN where the model does not know what it was trained on."""
+    if model.trained_on is None:
+        return np.full(len(prepared.neighbors), np.nan)
+    return model.trained_on.novelty(model.embed(prepared))
+
+
+def _share_above(values: "pd.Series[float]", bound: float) -> float:
+    return float((values > bound).mean()) if values.notna().all() else float("nan")
+
+
+def _compared(recovery: Recovery | None) -> tuple[dict[str, float], str]:
+    """Set the model beside the simple methods; and name the best of these."""
+    if recovery is None:
+        names = ("error_gene_mean", "error_neighbor_mean", "error_best", "r_neighbor_mean",
+                 "r_depth")  # fmt: skip
+        return dict.fromkeys(names, float("nan")), ""
+    error, r = recovery.methods["error"], recovery.methods["r"]
+    best = str(error.drop(MODEL).idxmin())
+    others = {"gene_mean": GENE_MEAN, "neighbor_mean": NEIGHBOR_MEAN, "best": best}
+    found = {
+        f"error_{key}": float(error[MODEL] / max(float(error[name]), 1e-12))
+        for key, name in others.items()
+    }
+    for key, name in (("neighbor_mean", NEIGHBOR_MEAN), ("depth", DEPTH)):
+        found[f"r_{key}"] = float(r[MODEL] - r[name])
+    return found, best
+
+
+def _judged(
+    values: dict[str, float], best: str, model: "SageFM | None", spots: pd.DataFrame,
+    recovery: Recovery | None, made: dict[str, Any],
+) -> Quality:  # fmt: skip
+    """Grade every value, and judge the slide for every use."""
+    expected = _expected(model)
+    rows, graded = {}, dict[str, tuple[Grade, str]]()
+    for name, value in values.items():
+        rule = RULE[name]
+        grade = rule.grade(value)
+        if name in _DISTANCES and grade == "bad" and _of_one_group(model):
+            grade = "care"  # against the distances within one slide, every other one is far
+        said = rule.said[grade].format(best=best)
+        graded[name] = grade, said
+        shown = "not known" if np.isnan(value) else rule.form.format(value)
+        rows[name] = [rule.what, value, shown, expected.get(name, ""), grade, said]
+    columns = ["what", "value", "shown", "expected", "grade", "said"]
+    facts = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("fact")
+    judged = {use: verdict(use, graded) for use in USES if model is not None}
+    verdicts = pd.DataFrame.from_dict(judged, orient="index", columns=["verdict", "reason"])
+    methods = pd.DataFrame(columns=["error", "r"]) if recovery is None else recovery.methods
+    genes = pd.DataFrame(columns=["gene", "method", "detected", "mse", "r_within"])
+    if recovery is not None:
+        kept = recovery.genes["method"].isin([MODEL, NEIGHBOR_MEAN])
+        genes = recovery.genes.loc[kept, genes.columns].reset_index(drop=True)
+    return Quality(facts, verdicts.rename_axis("use"), methods, genes, spots, made)
+
+
+def _of_one_group(model: "SageFM | None") -> bool:
+    return bool(model and model.trained_on and model.trained_on.n_groups == 1)
+
+
+def _expected(model: "SageFM | None") -> dict[str, str]:
+    """Say what a model's own file tells of where its training lies."""
+    told: dict[str, str] = {}
+    if model is None:
+        return told
+    if (known := model.trained_on) is not None:
+        own = (
+            "within its one slide"
+            if known.n_groups == 1
+            else f"between its own {known.n_groups} patients or slides"
+        )
+        told["novelty"], told["novel"] = f"0.50 {own}", f"{1 - NOVEL:.0%} {own}"
+    loss = model.provenance.get("validation_loss")
+    for name in ("gene_mean", "neighbor_mean"):
+        other = model.provenance.get(f"{name}_loss")
+        if loss and other:
+            told[f"error_{name}"] = f"{loss / other:.2f} × in its validation, over all genes"
+    return told
+
+
+def _keep(slide: "AnnData", found: Quality) -> None:
+    """Put the result where it is written with the slide."""
+    tables = {"facts": found.facts, "verdicts": found.verdicts, "methods": found.methods,
+              "genes": found.genes}  # fmt: skip
+    slide.obsm[QUALITY] = found.spots.copy()
+    slide.uns.setdefault(PROVENANCE, {})["quality"] = {
+        **{name: table.copy() for name, table in tables.items() if len(table)}, **found.made,
+    }  # fmt: skip
