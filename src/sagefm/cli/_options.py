@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sagefm._errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SlidePath = Annotated[
     str, typer.Argument(metavar="SLIDE", help="Space Ranger folder, .h5ad or .zarr.")
@@ -71,3 +74,21 @@ def placed(path: str, error: InputError) -> str:
     """Name the slide in an error, once."""
     named = str(error).startswith((path, str(Path(path))))
     return str(error) if named else f"{path}: {error}"
+
+
+def by_name(paths: Sequence[str]) -> dict[str, str]:
+    """Give the path of each slide under its name."""
+    return {name: path for path, name in slide_names(paths).items()}
+
+
+def facts_of(path: Path) -> "pd.DataFrame":
+    """Read a table with a row per slide."""
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
+    if "slide" not in table or table["slide"].duplicated().any():
+        raise InputError(f"{path}: needs a column slide that names each slide once")
+    return table.set_index("slide")

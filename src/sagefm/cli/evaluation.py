@@ -10,15 +10,13 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
-from sagefm.cli._options import Device, Layer, Out, Seed, SlideKey, slide_names
+from sagefm.cli._options import Device, Layer, Out, Seed, SlideKey, by_name, facts_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sagefm.evaluate import Cohort
 
 _USUAL_LABELS = "label"
-SEVERAL = ("--slides", "--reference")
+SEVERAL = ("--slides", "--reference", "--known")
 """Options that take all values up to the next option."""
 
 
@@ -73,12 +71,12 @@ def evaluate(
     loaded = {Path(path).stem: sagefm.SageFM.load(path, device=device) for path in model or []}
     if len(loaded) < len(model or []):
         raise InputError("two models have the same file name; rename one of them")
-    facts = _facts(table) if table else None
+    facts = facts_of(table) if table else None
     cohort = Cohort(
-        _named(slides), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
+        by_name(slides), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
     )
     learned = Cohort(
-        _named(reference), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
+        by_name(reference), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
     ) if reference else None  # fmt: skip
     results = sagefm.evaluate.scorecard(
         cohort, loaded, out, protocols=_protocols(protocol, cohort, label_key, subtype_key),
@@ -90,10 +88,6 @@ def evaluate(
     with replacing(out / "scorecard.md") as beside:
         beside.write_text(markdown(results, cohort, loaded, pictures, out), encoding="utf-8")
     typer.echo(f"{out / 'scorecard.md'}: {', '.join(results)} on {len(cohort)} slides")
-
-
-def _named(paths: Sequence[str]) -> dict[str, str]:
-    return {name: path for path, name in slide_names(paths).items()}
 
 
 def _protocols(
@@ -124,19 +118,6 @@ def _protocols(
     for name, reason in left_out.items():
         typer.echo(f"{name} is left out: {reason}", err=True)
     return [name for name in PROTOCOLS if name not in left_out]
-
-
-def _facts(path: Path) -> "pd.DataFrame":
-    """Read a table with a row per slide."""
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
-    if "slide" not in table or table["slide"].duplicated().any():
-        raise InputError(f"{path}: needs a column slide that names each slide once")
-    return table.set_index("slide")
 
 
 def spread(arguments: Sequence[str]) -> list[str]:

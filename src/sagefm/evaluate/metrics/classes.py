@@ -4,8 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+from numpy.typing import ArrayLike
 
 N_BINS = 15
 
@@ -79,30 +78,3 @@ def calibration_error(right: ArrayLike, confidence: ArrayLike, n_bins: int = N_B
     bins = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
     gaps = np.bincount(bins, weights=right - confidence, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(right))
-
-
-def macro_auroc(truth: ArrayLike, scores: ArrayLike) -> float:
-    """Average the area under the ROC curve over the classes, each against all others.
-
-    Parameters
-    ----------
-    truth
-        Integer from 0 to classes - 1 per observation.
-    scores
-        Observations × classes, larger for a likelier class. Equal scores count as half right.
-
-    Returns
-    -------
-    0 to 1, at random 0.5; NaN where a class does not occur, is the only one, or lacks a score.
-    """
-    scores = np.asarray(scores, dtype=np.float64)
-    if not scores.size or np.isnan(scores).any():
-        return float("nan")
-    of_class: NDArray[np.bool_] = np.asarray(truth)[:, None] == np.arange(scores.shape[1])
-    inside = of_class.sum(axis=0)
-    outside = len(of_class) - inside
-    if (inside == 0).any() or (outside == 0).any():
-        return float("nan")
-    # Mann-Whitney: the area is the share of pairs that are in the right order.
-    ranks = np.where(of_class, rankdata(scores, axis=0), 0.0).sum(axis=0)
-    return float(((ranks - inside * (inside + 1) / 2) / (inside * outside)).mean())

@@ -1,8 +1,6 @@
 """The subtype of a sample, read from what its spots have in common."""
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,52 +8,39 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm._reduction import fit_reduction
 from sagefm.evaluate.baselines.embedding import Embedding
-from sagefm.evaluate.cohort import Cohort, labels_of
-from sagefm.evaluate.metrics import classes, statistics
+from sagefm.evaluate.cohort import Cohort
+from sagefm.evaluate.metrics import statistics
 from sagefm.evaluate.protocols import probe as probes
 from sagefm.evaluate.result import Result
-from sagefm.pp.counts import counts, few
+from sagefm.pp.counts import few
+from sagefm.tl._sample_probe import Floats
+from sagefm.tl._samples import (
+    LEAST_PATIENTS,
+    N_COMPONENTS,
+    N_PERMUTATIONS,
+    PSEUDOBULK,
+    Samples,
+    averaged,
+    counted,
+    evaluated,
+    folds_of,
+    label,
+    label_of,
+    labelings,
+    listed,
+    of_patients,
+    out_of_fold,
+    pseudobulk,
+    scores,
+    summed,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 CAPTION = "Subtype of a sample, leave one patient out"
-PSEUDOBULK = "pseudobulk PCA"
 PERMUTED = "permuted labels"
-LEAST_PATIENTS = 3
-"""Of a class: with fewer, the probe would learn it from one patient."""
-N_COMPONENTS = 10
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """One patient held out: features of the slides, reduced by what the other slides teach."""
-
-    held_out: NDArray[np.bool_]
-    """Of each slide."""
-    features: Floats
-    """Slides × components, of all slides."""
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """The slides that take part, and what is known of them."""
-
-    slides: list[str]
-    patients: NDArray[np.int64]
-    """Code of the patient of each slide."""
-    truth: NDArray[np.int64]
-    """Code of the class of each patient."""
-    classes: list[str]
-
-    @property
-    def folds(self) -> list[list[bool]]:
-        """For each patient that is held out, which slides are learned from."""
-        return [list(self.patients != out) for out in range(len(self.truth))]
 
 
 def subtype(
@@ -64,7 +49,7 @@ def subtype(
     subtype_key: str,
     *,
     seed: int = 0,
-    n_permutations: int = 200,
+    n_permutations: int = N_PERMUTATIONS,
     progress: Callable[[str], object] | None = None,
 ) -> Result:
     """Predict the subtype of each patient from the slides of all other patients.
@@ -106,8 +91,7 @@ def subtype(
     """
     tell = progress or (lambda _: None)
     samples, notes = _samples(cohort, subtype_key)
-    rng = np.random.default_rng(seed)
-    permuted = [rng.permutation(samples.truth) for _ in range(n_permutations)]
+    truths = labelings(samples.truth, n_permutations, seed)
     control = probes.named_pca(embeddings)
     rows, details = [], []
     slides: list[AnnData] = []
@@ -119,18 +103,19 @@ def subtype(
         except InputError as error:
             notes.append(f"{name} is left out: {error}")
             continue
-        folds = _reduced(samples, by_fold)
-        probabilities = _out_of_fold(samples, folds, samples.truth)
-        null = pd.DataFrame(
-            [_scores(labels, _of_patients(samples, _out_of_fold(samples, folds, labels)))
-             for labels in permuted],
-            columns=["auroc", "accuracy", "balanced_accuracy"],
-        )  # fmt: skip
-        row = {"method": name, "kind": kind} | _evaluated(samples, probabilities, null, seed)
+        folds = folds_of(samples, by_fold)
+        probabilities = out_of_fold(samples, folds, truths)
+        of_patient = averaged(samples, probabilities)
+        table = scores(truths, of_patient)
+        row: dict[str, object] = {
+            "method": name, "kind": kind,
+            "n_patients": len(samples.truth), "n_slides": len(samples.names),
+            **evaluated(samples.truth, of_patient[0], table, seed),
+        }  # fmt: skip
         rows.append(row)
         if embedding is control:
-            rows.append(_control(row, null))
-        details.append(_detail(cohort, samples, probabilities, name, kind))
+            rows.append(_control(row, table[1:]))
+        details.append(_detail(cohort, samples, probabilities[0], name, kind))
     summary = pd.DataFrame(rows)
     summary["q"] = statistics.benjamini_hochberg(summary["p"])
     notes = [*_readout(control, n_permutations), *probes.remarks(embeddings), *notes]
@@ -150,77 +135,56 @@ def require_subtypes(cohort: Cohort, key: str | None) -> None:
     _samples(cohort, key)
 
 
-def _samples(cohort: Cohort, key: str) -> tuple[_Samples, list[str]]:
+def _samples(cohort: Cohort, key: str) -> tuple[Samples, list[str]]:
     """Decide which slides take part."""
     subtypes = _subtypes(cohort, key)
     notes = []
     if missing := [name for name in cohort if name not in subtypes]:
         notes.append(f"Left out, no {key}: {few(missing, 10)}.")
-    table = pd.DataFrame({"subtype": subtypes})
-    table["patient"] = [cohort.patient(str(name)) for name in table.index]
-    per_patient = table.groupby("patient", sort=False)["subtype"]
-    if len(mixed := per_patient.nunique()[lambda n: n > 1]):
-        patient = mixed.index[0]
-        raise InputError(
-            f"{key}: the slides of patient {patient} have several "
-            f"({few(table.loc[table['patient'] == patient, 'subtype'].unique())}); "
-            "give a patient one, or leave it empty"
-        )
-    of_patient = per_patient.first()
-    sizes = of_patient.value_counts().sort_index()
+    of_patient = of_patients(key, subtypes, [cohort.patient(name) for name in subtypes])
+    sizes = counted(of_patient)
     kept = [str(name) for name in sizes.index[sizes >= LEAST_PATIENTS]]
     if len(kept) < 2:
-        found = ", ".join(f"{name} {n}" for name, n in sizes.items()) or "none"
         raise InputError(
             f"{key}: at least two classes of {LEAST_PATIENTS} patients are needed "
-            f"(patients: {found}); add patients or choose another column"
+            f"(patients: {listed(sizes)}); add patients or choose another column"
         )
     if rare := [f"{name} ({n})" for name, n in sizes.items() if name not in kept]:
         notes.append(f"Left out, fewer than {LEAST_PATIENTS} patients: {few(rare, 10)}.")
-    table = table[table["subtype"].isin(kept)]
-    codes, patients = pd.factorize(table["patient"])
+    names = [name for name, subtype in subtypes.items() if subtype in kept]
+    codes, patients = pd.factorize(np.array([cohort.patient(name) for name in names]))
     truth = pd.Categorical(of_patient.loc[patients], categories=kept).codes.astype(np.int64)
-    names = [str(name) for name in table.index]
-    return _Samples(names, codes.astype(np.int64), truth, kept), notes
+    return Samples(names, codes.astype(np.int64), truth, kept), notes
 
 
 def _subtypes(cohort: Cohort, key: str) -> dict[str, str]:
     """Get the subtype of each slide that has one."""
     if key in cohort.table:
-        words = cohort.table[key].astype(str).str.strip()
-        known = words[cohort.table[key].notna() & (words != "")]
-        return {str(name): str(value) for name, value in known.items()}
+        given = {str(name): label(value) for name, value in cohort.table[key].items()}
+        return {name: value for name, value in given.items() if value is not None}
     found, lacking = {}, None
     for name, slide in cohort.items():
-        try:
-            values = labels_of(slide, key).dropna().unique()
-        except InputError as error:
-            lacking = lacking or error
-            continue
-        if len(values) > 1:
-            raise InputError(
-                f"{name}: obs[{key!r}] has several values ({few(values)}); "
-                "a slide has one subtype: give it the same in every spot"
-            )
-        if len(values):
-            found[name] = str(values[0])
+        if key not in slide.obs:
+            lacking = lacking or name
+        elif (value := label_of(name, slide, key)) is not None:
+            found[name] = value
     if not found and lacking:
-        raise lacking
+        label_of(lacking, cohort[lacking], key)
     return found
 
 
 def _features(
-    cohort: Cohort, samples: _Samples, embedding: Embedding | None, slides: "list[AnnData]"
+    cohort: Cohort, samples: Samples, embedding: Embedding | None, slides: "list[AnnData]"
 ) -> list[Floats]:
     """Get slides × features for each fold; `slides` is filled by the first who needs them all."""
     n_folds = len(samples.truth)
     if embedding is None:
-        return _pseudobulk(cohort, samples)
+        return pseudobulk([summed(cohort[name]) for name in samples.names], samples.folds)
     if embedding.kind == "model":  # trained already: a slide at a time, learning from none
-        alone = (probes.embedded(embedding, [cohort[name]], [False])[0] for name in samples.slides)
+        alone = (probes.embedded(embedding, [cohort[name]], [False])[0] for name in samples.names)
         return [_means(alone)] * n_folds
     if not slides:
-        slides.extend(cohort[name] for name in samples.slides)
+        slides.extend(cohort[name] for name in samples.names)
     by_fold = probes.embedded_by_fold(embedding, slides, samples.folds)
     return [_means(found) for found in by_fold]
 
@@ -229,114 +193,20 @@ def _means(embedded: Iterable[NDArray[Any]]) -> Floats:
     return np.stack([z.mean(axis=0, dtype=np.float64) for z in embedded])
 
 
-def _pseudobulk(cohort: Cohort, samples: _Samples) -> list[Floats]:
-    """Reduce log1p CPM of summed counts to components that each fold's training slides teach."""
-    from sklearn.decomposition import PCA
-
-    sums = []
-    for name in samples.slides:
-        found = counts(cohort[name])
-        summed = pd.Series(found.matrix.sum(axis=0, dtype=np.float64).A1, found.var.index)
-        sums.append(summed.groupby(level=0).sum())
-    table = pd.concat(sums, axis=1, join="inner")
-    if table.empty:
-        raise InputError("slides: have no gene in common; name the genes alike")
-    bulk = table.to_numpy().T
-    cpm = np.log1p(1e6 * bulk / np.maximum(bulk.sum(axis=1, keepdims=True), 1))
-    by_fold = []
-    for fold in samples.folds:
-        training = cpm[fold]
-        n_components = min(N_COMPONENTS, len(training) - 1, cpm.shape[1])
-        pca = PCA(n_components, svd_solver="full").fit(training)
-        by_fold.append(pca.transform(cpm))
-    return by_fold
-
-
-def _reduced(samples: _Samples, by_fold: Sequence[Floats]) -> list[_Fold]:
-    """Reduce and standardize: this looks at no label, so that it need not be permuted."""
-    folds = []
-    for learn_from, features in zip(samples.folds, by_fold, strict=True):
-        known = np.array(learn_from)
-        reduction = fit_reduction(features[known], N_COMPONENTS)
-        folds.append(_Fold(~known, reduction(features)))
-    return folds
-
-
-def _out_of_fold(samples: _Samples, folds: Sequence[_Fold], truth: NDArray[np.int64]) -> Floats:
-    """Get the probabilities of each slide (× classes) from the fold that holds it out."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    of_slide = truth[samples.patients]
-    found = np.empty((len(of_slide), len(samples.classes)))
-    # Few samples, thousands of fits: this solver takes a few steps, and starts no threads.
-    probe = LogisticRegression(C=1.0, class_weight="balanced", solver="newton-cholesky")
-    with warnings.catch_warnings():
-        # Where features tell nothing it says so, and falls back to another solver.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        for fold in folds:
-            probe.fit(fold.features[~fold.held_out], of_slide[~fold.held_out])
-            found[fold.held_out] = probe.predict_proba(fold.features[fold.held_out])
-    return found
-
-
-def _of_patients(samples: _Samples, probabilities: Floats) -> Floats:
-    """Average the probabilities of slides over patients."""
-    sums = np.zeros((len(samples.truth), probabilities.shape[1]))
-    np.add.at(sums, samples.patients, probabilities)
-    return sums / np.bincount(samples.patients)[:, None]
-
-
-def _scores(truth: NDArray[np.int64], probabilities: Floats) -> tuple[float, float, float]:
-    predicted = probabilities.argmax(axis=1)
-    return (
-        classes.macro_auroc(truth, probabilities),
-        classes.accuracy(truth, predicted),
-        classes.balanced_accuracy(truth, predicted),
-    )
-
-
-def _evaluated(
-    samples: _Samples, probabilities: Floats, null: pd.DataFrame, seed: int
-) -> dict[str, object]:
-    """Score one method over patients."""
-    scores = _of_patients(samples, probabilities)
-    auroc, accuracy, balanced = _scores(samples.truth, scores)
-    low, high = statistics.interval(_bootstrapped(samples.truth, scores, seed))
-    reached = int((null["auroc"] >= auroc - 1e-12).sum())
-    return {
-        "n_patients": len(samples.truth), "n_slides": len(samples.slides),
-        "auroc": auroc, "auroc_low": low, "auroc_high": high,
-        "accuracy": accuracy, "balanced_accuracy": balanced,
-        "p": (1 + reached) / (1 + len(null)),
-    }  # fmt: skip
-
-
-def _bootstrapped(truth: NDArray[np.int64], scores: Floats, seed: int) -> Floats:
-    """Resample patients within their classes; the same seed draws the same patients."""
-    rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(truth == code) for code in range(scores.shape[1])]
-    draws = (
-        np.concatenate([rng.choice(own, len(own)) for own in members])
-        for _ in range(statistics.N_BOOTSTRAPS)
-    )
-    return np.array([classes.macro_auroc(truth[drawn], scores[drawn]) for drawn in draws])
-
-
 def _control(row: dict[str, object], null: pd.DataFrame) -> dict[str, object]:
     low, high = statistics.interval(null["auroc"])
-    means = {str(metric): value for metric, value in null.mean().items()}
+    means: dict[str, object] = {str(metric): value for metric, value in null.mean().items()}
     own = {"method": PERMUTED, "kind": "control", "auroc_low": low, "auroc_high": high}
     return row | own | means | {"p": np.nan}
 
 
 def _detail(
-    cohort: Cohort, samples: _Samples, probabilities: Floats, method: str, kind: str
+    cohort: Cohort, samples: Samples, probabilities: Floats, method: str, kind: str
 ) -> pd.DataFrame:
     table = pd.DataFrame(
         {
-            "slide": samples.slides,
-            "patient": [cohort.patient(name) for name in samples.slides],
+            "slide": samples.names,
+            "patient": [cohort.patient(name) for name in samples.names],
             "method": method,
             "kind": kind,
             "truth": [samples.classes[code] for code in samples.truth[samples.patients]],

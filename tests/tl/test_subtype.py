@@ -1,0 +1,437 @@
+"""Subtypes of patients, against scikit-learn, finite differences and slides of a known truth."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from sklearn.linear_model import LogisticRegression
+
+from sagefm import InputError, SageFM
+from sagefm.evaluate.cohort import Cohort
+from sagefm.model import Config
+from sagefm.pp.simulate import simulate
+from sagefm.pp.vocabulary import Vocabulary
+from sagefm.tl import _sample_attention, subtype
+from sagefm.tl._sample_evidence import of_genes
+from sagefm.tl._sample_facts import given_as, sections_of
+from sagefm.tl._sample_pooling import Bag, even, in_bands, learn
+from sagefm.tl._sample_probe import fit_probes
+from sagefm.tl._samples import Samples, areas, label_of, labelings, scores
+
+POOLINGS = ["mean", "quantiles", "attention"]
+RAISED = tuple(simulate(15).var_names[100:700:100])
+
+
+def section(number, patient, raised):
+    """A slide of 50 spots; six genes are raised in one of the two subtypes."""
+    slide = simulate(50, seed=number, n_domains=2, patient=patient, slide=f"s{number}")
+    columns = [slide.var_names.get_loc(gene) for gene in RAISED]
+    counts = slide.X.toarray()
+    extra = np.random.default_rng(number).poisson(6, (50, len(columns)))
+    counts[:, columns] += extra * raised
+    slide.X = csr_matrix(counts)
+    return slide
+
+
+@pytest.fixture(scope="module")
+def slides():
+    """Eight patients of two subtypes in turn, the first with two sections; a ninth is unknown."""
+    owners = ["p0", "p0", *(f"p{i}" for i in range(1, 9))]
+    found = {}
+    for number, patient in enumerate(owners):
+        raised = int(patient[1:]) % 2
+        found[f"s{number}"] = slide = section(number, patient, raised)
+        slide.obs["grade"] = None if patient == "p8" else ["low", "high"][raised]
+    return found
+
+
+@pytest.fixture(scope="module")
+def net(slides):
+    genes = (*RAISED, *(g for g in slides["s0"].var_names[::4] if g not in RAISED))
+    return SageFM.new(Vocabulary(genes), Config(widths=(300, 256, 256, 256, 200)), seed=5)
+
+
+@pytest.fixture(scope="module", params=POOLINGS)
+def pooling(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def held(slides):
+    return {name: slide.copy() for name, slide in slides.items()}
+
+
+def found_in(slides, net, pooling):
+    """Find subtypes, with fewer steps of attention: enough for what stands out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sample_attention, "_STEPS", 15)
+        return subtype(slides, net, "grade", pooling=pooling, n_permutations=5)
+
+
+@pytest.fixture(scope="module")
+def found(held, net, pooling):
+    return found_in(held, net, pooling)
+
+
+def test_what_is_there_is_found_beside_the_baselines(found, pooling):
+    table = found.patients
+    assert list(table.index) == [f"p{i}" for i in range(9)]
+    assert table["n_slides"].tolist() == [2] + [1] * 8
+    assert table["held_out"].tolist() == [True] * 8 + [False]
+    assert table["truth"].tolist()[:8] == ["low", "high"] * 4
+    assert pd.isna(table.loc["p8", "truth"])
+    assert table.loc["p8", "predicted"] == "low"
+    np.testing.assert_allclose(table[["probability_high", "probability_low"]].sum(axis=1), 1)
+    assert found.score.name == f"{pooling} pooling"
+    assert found.score["auroc"] > 0.9
+    assert (found.score["n_patients"], found.score["n_permutations"]) == (8, 5)
+    known = table[table["held_out"]]
+    assert found.score["accuracy"] == (known["truth"] == known["predicted"]).mean()
+    assert list(found.baseline.index) == ["pseudobulk PCA", "most frequent class"]
+    assert found.baseline.loc["pseudobulk PCA", "p"] >= 1 / 6
+    constant = found.baseline.loc["most frequent class"]
+    assert constant[["auroc", "accuracy", "balanced_accuracy"]].tolist() == [0.5, 0.5, 0.5]
+    assert np.isnan(constant["p"])
+
+
+def test_the_evidence_of_spots_adds_up_to_the_log_odds_of_the_patient(found, held):
+    table = found.patients
+    owner = {name: slide.obs["patient"].iloc[0] for name, slide in held.items()}
+    sums = found.evidence.groupby(found.evidence["slide"].map(owner))["evidence"].sum()
+    np.testing.assert_allclose(sums, table["log_odds"] - table["intercept"], atol=1e-5)
+    odds = np.log(table["probability_high"] / table["probability_low"])
+    np.testing.assert_allclose(odds.abs(), table["log_odds"], atol=1e-6)
+    assert sums.abs().max() > 0.5
+
+
+def test_evidence_stands_in_the_slides(found, held, pooling, net):
+    # The slides hold what the last call wrote, which is that of this pooling.
+    for name, slide in held.items():
+        own = found.evidence[found.evidence["slide"] == name]
+        assert own["spot"].tolist() == slide.obs_names.tolist()
+        np.testing.assert_array_equal(slide.obs["sagefm_subtype_evidence"], own["evidence"])
+        made = slide.uns["sagefm"]["subtype"]
+        assert (made["pooling"], made["subtype_key"]) == (pooling, "grade")
+        assert made["fingerprint"] == net.fingerprint
+        assert made["predicted"]["p8"] == "low"
+
+
+def test_the_genes_that_were_planted_lead(found):
+    high = found.genes[found.genes["class"] == "high"].reset_index(drop=True)
+    low = found.genes[found.genes["class"] == "low"].set_index("gene")
+    assert (high["weight"].abs().diff().dropna() <= 0).all()
+    np.testing.assert_allclose(high["measured"], 1)
+    assert set(high.loc[:3, "gene"]) <= set(RAISED)
+    assert (high.loc[:3, "weight"] > 0).all()
+    np.testing.assert_allclose(low.loc[high["gene"], "weight"], -high["weight"], atol=1e-9)
+    np.testing.assert_allclose(high["weight"], high["slope"] * high["spread"])
+
+
+def readout_of(slides, net, pooling):
+    """The last readout, from all patients, and what it needs."""
+    given = given_as(slides, None, None, "patient", None)
+    sections = sections_of(given, net, "grade", whole=pooling != "mean", progress=lambda _: None)
+    known = [one for one in sections if one.subtype is not None]
+    names = list(dict.fromkeys(one.patient for one in known))
+    truth = np.arange(8) % 2
+    samples = Samples(names, np.arange(8), truth, ["a", "b"])
+    bags = [Bag(names.index(one.patient), one.z) for one in known]
+    return learn(bags, samples, truth[None], pooling, 0)[1][-1]
+
+
+def test_slopes_of_genes_are_those_of_finite_differences(slides, net, pooling, monkeypatch):
+    monkeypatch.setattr(_sample_attention, "_STEPS", 5)
+    exact = SageFM.new(net.vocabulary, net.config, seed=5)
+    exact.network.double()
+    readout = readout_of(slides, net, pooling)
+    prepared = net.prepare(slides["s3"])
+    slopes = of_genes(net, prepared, readout)
+    np.testing.assert_allclose(slopes[1], -slopes[0])
+    dense = torch.from_numpy(prepared.expression.toarray()).double()
+    around = torch.from_numpy(prepared.neighbors)
+
+    def odds(gene, step):
+        moved = dense.clone()
+        moved[:, gene] += step
+        with torch.no_grad():
+            pooled = exact.network.pool(moved @ exact.network.first, around)
+            logits = readout.contributions(exact.network.embed(pooled)).sum(dim=0)
+        return float(logits[0] - logits[1])
+
+    genes = np.argsort(-np.abs(slopes[0]))[:4]
+    differences = [(odds(gene, 1e-6) - odds(gene, -1e-6)) / 2e-6 for gene in genes]
+    np.testing.assert_allclose(slopes[0][genes], differences, rtol=2e-3)
+
+
+def test_a_held_out_patient_teaches_nothing(slides, net, pooling, monkeypatch):
+    """Another patient in its place changes no readout of the fold that holds it out."""
+    monkeypatch.setattr(_sample_attention, "_STEPS", 5)
+    other = dict(slides) | {"s3": section(77, "p2", 1)}
+    other["s3"].obs["grade"] = "low"
+
+    def weights(given):
+        sections = sections_of(
+            given_as(given, None, None, "patient", None), net, "grade", whole=True,
+            progress=lambda _: None,
+        )  # fmt: skip
+        known = [one for one in sections if one.subtype is not None]
+        samples = Samples(list("abcdefgh"), np.arange(8), np.arange(8) % 2, ["a", "b"])
+        bags = [Bag(int(one.patient[1]), one.z) for one in known]
+        return [one.weights for one in learn(bags, samples, samples.truth[None], pooling, 0)[1]]
+
+    one, two = weights(slides), weights(other)
+    np.testing.assert_allclose(one[2], two[2], rtol=1e-5, atol=1e-7)
+    assert all(np.abs(one[i] - two[i]).max() > 1e-4 for i in (0, 1, 3, 8))
+
+
+def test_the_same_seed_gives_the_same(found, slides, net, pooling):
+    again = found_in(slides_of(slides), net, pooling)
+    pd.testing.assert_frame_equal(again.patients, found.patients)
+    pd.testing.assert_series_equal(again.score, found.score)
+    pd.testing.assert_frame_equal(again.evidence, found.evidence)
+    assert str(again) == str(found)
+
+
+def slides_of(slides):
+    return {name: slide.copy() for name, slide in slides.items()}
+
+
+def test_in_plain_words(found, pooling):
+    lines = str(found).splitlines()
+    assert lines[0] == (
+        "8 patients (high 4, low 4), one left out at a time; 1 without a subtype predicted"
+    )
+    p = found.score["p"]
+    verdict = "more than chance" if p < 0.05 else "no more than chance"
+    assert lines[1].startswith(f"{pooling} pooling: AUROC {found.score['auroc']:.3f} (")
+    assert lines[1].endswith(f"; {verdict}: p = {p:.2g} (5 permutations)")
+    assert lines[3] == "most frequent class: AUROC 0.500, accuracy 0.500 (balanced 0.500)"
+    worse = found.score["auroc"] <= found.baseline.loc["pseudobulk PCA", "auroc"]
+    assert (len(lines) == 5) == worse
+
+
+# Without a network: spots of patients whose truth is known.
+
+
+def bags_of(kind, n=8, spots=80, width=20):
+    rng = np.random.default_rng(1)
+    bags = []
+    for patient in range(n):
+        z, side = rng.normal(size=(spots, width)), patient % 2
+        z[:, :2] *= 3
+        if kind == "mean":
+            z[:, 0] += 6 * side
+        elif kind == "spread":
+            z[:, 0] *= 1 + 2 * side
+        elif kind == "region":  # a tenth of the spots, marked by one column, tells by another
+            z[: spots // 10, 4] += 8
+            z[: spots // 10, 5] += 3 * (2 * side - 1)
+        z += 0.3 * rng.normal(size=width)
+        bags.append(Bag(patient, z.astype(np.float32)))
+    truth = np.arange(n) % 2
+    return bags, Samples([str(i) for i in range(n)], np.arange(n), truth, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "by"),
+    [
+        ("mean", POOLINGS),
+        ("spread", ["quantiles"]),
+        ("region", ["quantiles", "attention"]),
+        ("nothing", []),
+    ],
+)
+def test_what_each_pooling_can_see(kind, by):
+    bags, samples = bags_of(kind)
+    for pooling in POOLINGS if kind != "spread" else ["mean", "quantiles"]:
+        probabilities, _ = learn(bags, samples, samples.truth[None], pooling, 0)
+        area = areas(samples.truth, probabilities[0])
+        assert (area > 0.9) == (pooling in by), (pooling, area)
+
+
+def test_attention_under_a_great_penalty_is_mean_pooling(monkeypatch):
+    monkeypatch.setattr(_sample_attention, "_PENALTY", 1e6)
+    bags, samples = bags_of("region")
+    _, readouts = learn(bags, samples, samples.truth[None], "attention", 0)
+    z = torch.from_numpy(bags[3].z).double()
+    parts = readouts[3].spread(z)
+    spread = readouts[3].spread
+    even_parts = (z - torch.from_numpy(spread.keywords["reduction"].center)) @ torch.from_numpy(
+        spread.keywords["reduction"].axes
+    )
+    np.testing.assert_allclose(parts.sum(dim=0), even_parts.mean(dim=0), atol=0.02)
+
+
+def test_attention_looks_where_the_subtype_shows():
+    bags, samples = bags_of("region")
+    _, readouts = learn(bags, samples, samples.truth[None], "attention", 0)
+    attention, reduction = (readouts[-1].spread.keywords[k] for k in ("attention", "reduction"))
+    counted = [attention.weights(torch.from_numpy(reduction(bag.z)))[0] for bag in bags]
+    assert all(float(weights.sum()) == pytest.approx(1) for weights in counted)
+    shares = [float(weights[: len(weights) // 10].sum()) for weights in counted]
+    assert np.mean(shares) > 2 * 0.1
+
+
+def test_labelings_are_learned_as_if_alone():
+    bags, samples = bags_of("mean", n=6, spots=30)
+    truths = labelings(samples.truth, 1, 0)
+    assert (truths[0] == samples.truth).all()
+    assert (np.sort(truths, axis=1) == np.sort(samples.truth)).all()
+    for pooling in ("mean", "attention"):
+        together = learn(bags, samples, truths, pooling, 0)[0]
+        alone = [learn(bags, samples, one[None], pooling, 0)[0][0] for one in truths]
+        np.testing.assert_allclose(together, alone, atol=2e-3)
+
+
+def test_bands_stand_for_quantiles():
+    from sagefm._reduction import Reduction
+
+    z = torch.from_numpy(np.random.default_rng(0).permutation(np.arange(1000.0))[:, None])
+    same = Reduction(np.zeros(1), np.eye(1))
+    np.testing.assert_allclose(in_bands(z, same).sum(dim=0), [99.5, 499.5, 899.5])
+    np.testing.assert_allclose(even(z).sum(dim=0), [499.5])
+    assert in_bands(z[:16], same).sum(dim=0)[1] == z[:16].sort(dim=0).values[6:10].mean()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 4])
+def test_probes_are_those_of_scikit_learn(n_classes):
+    rng = np.random.default_rng(n_classes)
+    x = rng.normal(size=(14, 6)) * [0.01, 1, 1, 5, 20, 1]
+    labels = np.stack([rng.permutation(np.arange(14) % n_classes) for _ in range(5)])
+    probes = fit_probes(x, labels, n_classes)
+    for row, found in zip(labels, probes.probabilities(x), strict=True):
+        wanted = LogisticRegression(
+            C=1.0, class_weight="balanced", solver="newton-cholesky", tol=1e-9
+        ).fit(x, row)
+        np.testing.assert_allclose(found, wanted.predict_proba(x), atol=1e-5)
+
+
+def test_scores_are_those_of_scikit_learn():
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    truths = np.stack([rng.permutation(np.arange(13) % 3) for _ in range(4)])
+    p = rng.dirichlet(np.ones(3), (4, 13)).round(1)
+    p[..., 0] = 1 - p[..., 1:].sum(axis=-1)
+    table = scores(truths, p)
+    for i, truth in enumerate(truths):
+        area = np.mean([roc_auc_score(truth == c, p[i, :, c]) for c in range(3)])
+        balanced = balanced_accuracy_score(truth, p[i].argmax(axis=1))
+        assert table.loc[i, "auroc"] == pytest.approx(area)
+        assert table.loc[i, "balanced_accuracy"] == pytest.approx(balanced)
+
+
+# What users give.
+
+
+def test_subtypes_from_a_table_and_three_classes(slides, net):
+    words = dict(zip(slides, "aabcabcabc", strict=True)) | {"another": "z"}
+    found = subtype(slides_of(slides), net, words, n_permutations=1)
+    assert found.score["n_patients"] == 9
+    assert {"probability_a", "probability_b", "probability_c"} <= set(found.patients)
+    row = found.patients.loc["p3"]
+    logs = np.log(row[[f"probability_{c}" for c in "abc"]].astype(float))
+    others = logs.drop(f"probability_{row['predicted']}").mean()
+    assert row["log_odds"] == pytest.approx(logs[f"probability_{row['predicted']}"] - others)
+    by_gene = found.genes.pivot(index="gene", columns="class", values="weight")
+    np.testing.assert_allclose(by_gene.sum(axis=1), 0, atol=1e-9)
+
+
+def test_one_object_with_all_slides(slides, net):
+    both = ad.concat(slides, label="lane", index_unique="-")
+    one = subtype(both, net, "grade", n_permutations=1, slide_key="lane")
+    two = subtype(slides_of(slides), net, "grade", n_permutations=1)
+    pd.testing.assert_frame_equal(one.patients, two.patients)
+    assert one.evidence["slide"].unique().tolist() == list(slides)
+    np.testing.assert_allclose(both.obs["sagefm_subtype_evidence"], two.evidence["evidence"])
+
+
+def test_slides_that_are_read_one_at_a_time(slides, net):
+    cohort = Cohort(slides_of(slides))
+    patients = {name: cohort.patient(name) for name in cohort}
+    one = subtype(cohort, net, "grade", patients=patients, n_permutations=1)
+    two = subtype(slides_of(slides), net, "grade", n_permutations=1)
+    pd.testing.assert_frame_equal(one.evidence, two.evidence)
+
+
+def test_a_slide_without_subtype_of_a_known_patient_teaches_nothing(slides, net):
+    words = {name: slide.obs["grade"].iloc[0] for name, slide in slides.items()}
+    found = subtype(slides_of(slides), net, words | {"s1": ""}, n_permutations=1)
+    without = {name: slide for name, slide in slides_of(slides).items() if name != "s1"}
+    alone = subtype(without, net, "grade", n_permutations=1)
+    pd.testing.assert_frame_equal(found.patients, alone.patients)
+    pd.testing.assert_frame_equal(found.genes, alone.genes)
+    assert found.patients.loc["p0", "n_slides"] == 1
+    assert (found.evidence["slide"] == "s1").sum() == 50
+
+
+def test_genes_that_some_slides_lack_are_marked(slides, net):
+    some = slides_of(slides)
+    gene = net.vocabulary[20]
+    some["s3"] = some["s3"][:, some["s3"].var_names != gene].copy()
+    found = subtype(some, net, "grade", n_permutations=1)
+    measured = found.genes.groupby("gene")["measured"].first()
+    assert measured[gene] == pytest.approx(8 / 9)
+    assert (measured.drop(gene) > 0.999).all()
+
+
+def broken(slides, change):
+    some = slides_of(slides)
+    for slide in some.values():
+        change(slide)
+    return some
+
+
+@pytest.mark.parametrize(
+    ("change", "how", "said"),
+    [
+        (lambda s: s.obs.__setitem__("grade", "low"), {}, "grade: two classes or more"),
+        (lambda s: s.obs.__setitem__("grade", None), {}, r"obs\['grade'\]: no slide has a value"),
+        (lambda s: s.obs.drop(columns="grade", inplace=True), {}, "no slide has such a column"),
+        (lambda s: None, {"key": {"s0": "low"}}, "3 patients, are needed, but there is low 1;"),
+        (lambda s: None, {"key": {}}, "subtypes: no slide has a value"),
+        (
+            lambda s: None,
+            {"key": {"s0": "a", "s1": "b"}},
+            r"subtypes: the slides of patient p0 have several \(a, b\)",
+        ),
+        (lambda s: None, {"key": "domain"}, r"s0: obs\['domain'\] has several values"),
+        (
+            lambda s: None,
+            {"key": dict(zip([f"s{i}" for i in range(10)], "aabababacc", strict=True))},
+            "but there is a 4, b 3, c 2; add patients",
+        ),
+        (lambda s: None, {"pooling": "max"}, "pooling='max': choose of mean, quantiles, attention"),
+        (lambda s: None, {"n_permutations": 0}, "n_permutations=0: give"),
+        (lambda s: setattr(s, "X", s.X.log1p()), {}, "s0: X holds .*log-normalized"),
+        (lambda s: None, {"slide_key": "lane"}, "lane"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing(slides, net, change, how, said):
+    some = broken(slides, change)
+    with pytest.raises(InputError, match=said) as caught:
+        subtype(some, net, **{"key": "grade"} | how)
+    assert "\n" not in str(caught.value)
+    assert all("sagefm_subtype_evidence" not in slide.obs for slide in some.values())
+
+
+def test_a_slide_that_is_there_twice_would_teach_about_itself(slides, net):
+    twice = slides_of(slides)
+    twice["copy"] = twice["s4"].copy()
+    twice["copy"].obs["patient"] = "somebody"
+    with pytest.raises(InputError, match="copy: is the same slide as s4"):
+        subtype(twice, net, "grade")
+    with pytest.raises(InputError, match="there is none"):
+        subtype({}, net, "grade")
+
+
+def test_labels(slides):
+    slide = slides["s0"].copy()
+    slide.obs["some"] = pd.Categorical([None, " x ", *[""] * 48])
+    assert label_of("s", slide, "some") == "x"
+    slide.obs["some"] = np.nan
+    assert label_of("s", slide, "some") is None
+    slide.obs["some"] = 3
+    assert label_of("s", slide, "some") == "3"
