@@ -2,6 +2,7 @@
 
 from sagefm.pp.check import Finding, check, summarize
 from sagefm.pp.neighborhood import average, nearest
+from sagefm.pp.plant import plant
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Alignment, Vocabulary
@@ -14,6 +15,7 @@ __all__ = [
     "check",
     "nearest",
     "open_slide",
+    "plant",
     "read",
     "simulate",
     "summarize",

@@ -1,0 +1,91 @@
+"""The verb rare."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sagefm._errors import InputError
+from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
+from sagefm._keys import PROVENANCE, RARE_POPULATION
+from sagefm.cli._options import (
+    Device,
+    Layer,
+    Out,
+    Seed,
+    SlideKey,
+    SlidePath,
+    placed,
+    require_suffix,
+)
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def rare(
+    slide: SlidePath,
+    out: Out,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help="Model file; without, the slide's own profile is expected."
+        ),
+    ] = None,
+    share: Annotated[float, typer.Option(help="Share of the spots that is listed.")] = 0.02,
+    table: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Also write the listed spots.")
+    ] = None,
+    genes: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Also write the genes they have more of.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Also draw the score, and the genes.")
+    ] = None,
+    seed: Seed = 0,
+    layer: Layer = None,
+    slide_key: SlideKey = None,
+    device: Device = None,
+) -> None:
+    """List spots of rare populations: .h5ad with obs["sagefm_rare_score"] and obs["sagefm_rare"].
+
+    There is always a top 2 %: how many are beyond what noise gives is said.
+    """
+    import sagefm
+
+    require_suffix(out, [".h5ad"])
+    for path, suffixes in ((table, [".csv"]), (genes, [".csv"]), (plot, [".png", ".pdf", ".svg"])):
+        if path is not None:
+            require_suffix(path, suffixes)
+    for path in (out, table, genes, plot):
+        if path is not None:
+            require_writable(path)
+    loaded = None if model is None else sagefm.SageFM.load(model, device=device)
+    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    require_nothing_lost(found, slide, out)
+    try:
+        spots, enriched = sagefm.tl.rare(found, loaded, share=share, seed=seed, slide_key=slide_key)
+    except InputError as error:
+        raise InputError(placed(slide, error)) from error
+    write_slide(found, out)
+    for path, rows, index in ((table, spots, True), (genes, enriched, False)):
+        if path is not None:
+            with replacing(path) as beside:
+                rows.to_csv(beside, float_format="%.6g", index=index)
+    if plot is not None:
+        _draw(found, slide_key, plot)
+    beyond = found.uns[PROVENANCE]["rare"]["n_beyond_noise"]
+    n = len(found.obs[RARE_POPULATION].cat.categories) - 1
+    typer.echo(
+        f"{out}: {len(spots):,} spots listed; {beyond:,} spots beyond noise, "
+        f"{n:,} population{'' if n == 1 else 's'}"
+    )
+
+
+def _draw(slide: "AnnData", slide_key: str | None, path: Path) -> None:
+    """Draw the first of several slides."""
+    import sagefm
+    from sagefm.pp.counts import slide_codes
+
+    first = slide_codes(slide, slide_key) == 0
+    sagefm.pl.rare(slide[first], save=path)
