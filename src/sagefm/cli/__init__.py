@@ -9,13 +9,17 @@ import typer
 
 from sagefm._errors import InputError, logger
 from sagefm.cli import (
+    annotation,
+    checking,
     corpus,
     evaluation,
     imputation,
     influence,
     models,
     perturbation,
+    rare,
     slides,
+    subtype,
     training,
 )
 
@@ -25,12 +29,15 @@ app = typer.Typer(
     help="A lightweight, interpretable foundation model for spatial transcriptomics.",
     epilog="Add --debug to any command to see the whole traceback of an error.",
 )
-app.command()(slides.check)
+app.command()(checking.check)
 app.command()(slides.embed)
 app.command()(imputation.impute)
 app.command()(slides.domains)
+app.command()(annotation.annotate)
 app.command()(perturbation.perturb)
 app.command()(influence.influence)
+app.command()(rare.rare)
+app.command()(subtype.subtype)
 app.command()(training.pretrain)
 app.command()(evaluation.evaluate)
 app.command()(models.convert)

@@ -1,0 +1,165 @@
+"""Annotation of patients never seen: sagefm annotate beside other features in the same head.
+
+    python benchmarks/bench_annotate.py [MODEL...]
+
+Six labeled breast cancer sections of six patients (her2st A1 to F1). One patient after the other is
+held out; all that is learned (features, components, head, temperature, threshold of `unknown`) is
+learned from the five others, the last two by holding out each of these in turn. Then what it costs:
+annotating a slide of 3,639 spots, and fine-tuning on 2,000 labeled spots. MODEL: model files that
+were trained without patients A and B. Writes benchmarks/out/annotate.csv.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import sagefm
+from _common import OUT, SHARED, report
+from sagefm.evaluate.baselines.embeddings import competitors
+from sagefm.evaluate.metrics import classes, statistics
+from sagefm.pp.labels import labels_of
+from sagefm.tl._views import codes_of, view_slides
+from sagefm.tl.annotator import LEAST_SPOTS, Settings, learn
+
+NAMES = [f"her2st_{letter}1" for letter in "ABCDEF"]
+METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "ece", "labeled", "wrong"]
+RATE = 0.05
+BASELINES = ("raw HVG", "PCA", "PCA of 7-spot means", "MOFA")
+
+
+def views_of(slides, model, features="expression"):
+    how = {"patient_key": "patient", "layer": None, "slide_key": None}
+    return list(view_slides(slides, model, features, **how))
+
+
+def holding(views, embeddings):
+    """Let views show other columns, as they come."""
+    return [
+        replace(view, values=np.asarray(z, np.float32), measured=np.ones(z.shape[1], bool))
+        for view, z in zip(views, embeddings, strict=True)
+    ]
+
+
+def methods(slides, models):
+    """Name → function of the fold (which slides are learned from) that gives settings and views."""
+    first = next(iter(models.values()))
+    plain = views_of(slides, first)
+    found = {}
+    for one in competitors({}, seed=0):
+        if one.name in BASELINES:
+            for head in ("linear", "mlp") if one.name != "raw HVG" else ("linear",):
+                found[f"{one.name}, {head}"] = lambda known, one=one, head=head: (
+                    Settings("label", head),
+                    holding(plain, one.of(list(slides.values()), known)),
+                    first,
+                )
+    for head in ("linear", "mlp"):
+        found[f"sagefm annotate, {head}"] = lambda known, head=head: (
+            Settings("label", head), plain, first,
+        )  # fmt: skip
+    found["sagefm annotate, linear, smooth"] = lambda known: (
+        Settings("label", smooth=True), plain, first,
+    )  # fmt: skip
+    for name, model in models.items():
+        embedded = views_of(slides, model, "embedding")
+        found[f"{name}, linear"] = lambda known, v=embedded, m=model: (Settings("label"), v, m)
+        found[f"{name}, mlp"] = lambda known, v=embedded, m=model: (Settings("label", "mlp"), v, m)
+        for depth in ("last", "all"):
+            found[f"{name}, {depth} tuned"] = lambda known, v=plain, m=model, d=depth: (
+                Settings("label", d), v, m,
+            )  # fmt: skip
+    return found
+
+
+def held_out(method, slides, patient, truth):
+    """Learn from the other patients, label this one: its spots, and what was said of them."""
+    known = [name != patient for name in slides]
+    settings, views, model = method(known)
+    labels = pd.concat([truth[name] for name in slides if name != patient]).dropna()
+    sizes = labels.value_counts()
+    names = sorted(sizes.index[sizes >= LEAST_SPOTS])
+    training = [view for view, kept in zip(views, known, strict=True) if kept]
+    codes = [codes_of(truth[name], names) for name in slides if name != patient]
+    centered = True if settings.method in ("last", "all") else None
+    learned = learn(training, codes, names, model, settings, centered, {})
+    view = views[known.index(False)]
+    there = truth[patient].notna().to_numpy()
+    p, novelty = learned.probabilities(view)[there], learned.novelty(view)[there]
+    return pd.DataFrame(
+        {
+            "truth": truth[patient].dropna().to_numpy(),
+            "predicted": learned.labels(p, novelty, None),
+            "confidence": p.max(axis=1),
+            "bold": learned.labels(p, novelty, RATE) != "unknown",
+        }
+    )
+
+
+def score(spots):
+    right = (spots["truth"] == spots["predicted"]).to_numpy()
+    bold = spots["bold"].to_numpy()
+    by_class = classes.per_class(spots["truth"].astype(str), spots["predicted"].astype(str))
+    return {
+        "accuracy": right.mean(),
+        "balanced_accuracy": by_class["recall"].mean(),
+        "macro_f1": by_class["f1"].mean(),
+        "ece": classes.calibration_error(right, spots["confidence"]),
+        "labeled": bold.mean(),
+        "wrong": (~right[bold]).mean() if bold.any() else np.nan,
+    }
+
+
+def quality(models):
+    slides = {name: sagefm.read(SHARED / "slides" / f"{name}.h5ad") for name in NAMES}
+    truth = {name: labels_of(slide, "label") for name, slide in slides.items()}
+    patients = pd.Series({name: slide.obs["patient"].iloc[0] for name, slide in slides.items()})
+    rows, pooled = [], {}
+    for name, method in methods(slides, models).items():
+        spots = {}
+        for slide in slides:
+            spots[slide] = held_out(method, slides, slide, truth)
+            rows.append({"method": name, "slide": slide, **score(spots[slide])})
+        pooled[name] = score(pd.concat(spots.values()))
+        print(name, {k: round(v, 3) for k, v in pooled[name].items()}, file=sys.stderr, flush=True)
+    scores = pd.DataFrame(rows)
+    table = statistics.summarize(scores, METRICS, patients).set_index("method")
+    table["pooled_ece"] = pd.Series({name: own["ece"] for name, own in pooled.items()})
+    table["pooled_labeled"] = pd.Series({name: own["labeled"] for name, own in pooled.items()})
+    table["pooled_wrong"] = pd.Series({name: own["wrong"] for name, own in pooled.items()})
+    return scores, table
+
+
+def cost(models):
+    """Seconds to annotate 3,639 spots, and to fine-tune on 2,000 labeled ones."""
+    known = {name: sagefm.read(SHARED / "slides" / f"{name}.h5ad") for name in NAMES}
+    labels = pd.concat({name: labels_of(slide, "label") for name, slide in known.items()}).dropna()
+    kept = labels.sample(min(2000, len(labels)), random_state=0).index
+    for name, slide in known.items():
+        own = set(kept[kept.get_level_values(0) == name].get_level_values(1))
+        slide.obs["label"] = slide.obs["label"].astype(object).where(slide.obs_names.isin(own))
+    new = sagefm.read(SHARED / "slides" / "dlpfc_151673.h5ad")
+    rows = []
+    for name, model in models.items():
+        for method in ("linear", "last", "all"):
+            start = time.perf_counter()
+            learned = sagefm.tl.learn_annotator(known, model, method=method)
+            middle = time.perf_counter()
+            sagefm.tl.annotate(learned, new.copy(), model)
+            seconds = (middle - start, time.perf_counter() - middle)
+            rows.append({"model": name, "method": method, "spots": len(kept), "learn_s": seconds[0],
+                         "annotate_3639_spots_s": seconds[1]})  # fmt: skip
+            print(rows[-1], file=sys.stderr, flush=True)
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    loaded = {Path(path).stem: sagefm.SageFM.load(path) for path in sys.argv[1:]}
+    per_slide, summary = quality(loaded)
+    OUT.mkdir(exist_ok=True)
+    per_slide.to_csv(OUT / "annotate.csv", index=False)
+    report("annotate", summary.round(3).T.to_string().splitlines())
+    report("annotate_cost", cost(loaded).round(1).to_string(index=False).splitlines())

@@ -1,0 +1,315 @@
+"""Labels that travel from slide to slide, and what is said where they do not."""
+
+import logging
+
+import anndata as ad
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import softmax
+
+import sagefm
+from sagefm import InputError
+from sagefm.pp.simulate import simulate
+from sagefm.tl import Annotator, annotate, learn_annotator
+from sagefm.tl._calibration import HeldOut, temperature_of
+
+KEY = "domain"
+
+
+@pytest.fixture(scope="module")
+def slides():
+    """Three labeled patients, and a fourth whose labels are only there to be compared with."""
+    return {f"p{i}": simulate(150, n_domains=3, seed=i, patient=f"p{i}") for i in range(4)}
+
+
+@pytest.fixture(scope="module")
+def known(slides):
+    return {name: slides[name] for name in ("p0", "p1", "p2")}
+
+
+@pytest.fixture(scope="module")
+def learned(known, model):
+    return learn_annotator(known, model, KEY)
+
+
+def agreement(slide):
+    return (slide.obs["sagefm_label"].astype(str) == slide.obs[KEY].astype(str)).mean()
+
+
+@pytest.mark.parametrize("method", ["linear", "mlp"])
+def test_labels_travel_to_another_patient(known, slides, model, method):
+    slide = slides["p3"].copy()
+    before = slide.X.copy()
+    annotate(known, slide, model, KEY, method=method)
+    majority = slide.obs[KEY].value_counts(normalize=True).iloc[0]
+    assert agreement(slide) > 0.67 > majority + 0.15
+    p = slide.obsm["sagefm_label_probabilities"]
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(p.max(axis=1), slide.obs["sagefm_label_confidence"])
+    assert list(slide.obs["sagefm_label"].cat.categories) == [*p.columns, "unknown"]
+    assert (before != slide.X).nnz == 0
+    assert slide.uns["sagefm"]["annotate"]["held_out"] == "patient"
+
+
+def test_what_a_whole_slide_has_more_of_does_not_matter(learned, slides, model):
+    slide = slides["p3"].copy()
+    annotate(learned, slide, model)
+    deeper = slides["p3"].copy()
+    deeper.X = deeper.X * 3  # as if sequenced three times as deep
+    annotate(learned, deeper, model)
+    same = slide.obs["sagefm_label"].astype(str) == deeper.obs["sagefm_label"].astype(str)
+    assert same.mean() > 0.97
+
+
+def test_ten_labeled_spots_per_class_are_enough(slides, model):
+    few = slides["p0"].copy()
+    some = few.obs.groupby(KEY, observed=True).sample(10, random_state=0).index
+    few.obs["few"] = few.obs[KEY].astype(object).where(few.obs_names.isin(some))
+    slide = slides["p3"].copy()
+    annotate(few, slide, model, "few")
+    assert agreement(slide) > slide.obs[KEY].value_counts(normalize=True).iloc[0] + 0.05
+
+
+def test_classes_with_fewer_spots_are_left_out(slides, model, caplog):
+    few = slides["p0"].copy()
+    few.obs["few"] = few.obs[KEY].astype(str)
+    few.obs.iloc[:9, few.obs.columns.get_loc("few")] = "tiny"
+    with caplog.at_level(logging.WARNING):
+        learned = learn_annotator({"a": few, "b": slides["p1"].copy()}["a"], model, "few")
+    assert "tiny" not in learned.classes
+    assert "fewer than 10 labeled spots: tiny (9)" in caplog.text
+
+
+def test_what_was_held_out_is_scored_beside_the_majority(learned, known):
+    score = learned.score()
+    assert list(score.index) == ["p0", "p1", "p2"]
+    assert score["n_spots"].sum() == sum(slide.n_obs for slide in known.values())
+    assert (score["accuracy"] > score["majority"]).all()
+    held = learned.held_out
+    own = held.groups == "p1"
+    assert score.loc["p1", "accuracy"] == (held.truth[own] == held.predicted[own]).mean()
+
+
+def test_no_patient_is_learned_from_and_held_out(known, model):
+    """A patient whose labels are nonsense does not change what is said of it."""
+    wrong = {name: slide.copy() for name, slide in known.items()}
+    chance = np.random.default_rng(0)
+    wrong["p1"].obs[KEY] = chance.permutation(wrong["p1"].obs[KEY].astype(str))
+    there, here = (learn_annotator(s, model, KEY, centered=True).held_out for s in (known, wrong))
+    own = here.groups == "p1"
+    assert np.array_equal(here.predicted[own], there.predicted[own])
+    assert not np.array_equal(here.predicted[~own], there.predicted[~own])
+
+
+@pytest.mark.parametrize(("n", "unit"), [(2, "slide"), (1, "block")])
+def test_one_patient_alone_is_calibrated_on_its_parts_and_that_is_told(
+    slides, model, caplog, n, unit
+):
+    mine = [slides[f"p{i}"].copy() for i in range(n)]
+    for slide in mine:
+        slide.obs["patient"] = "same"
+    with caplog.at_level(logging.WARNING):
+        learned = learn_annotator(mine, model, KEY)
+    assert learned.held_out.unit == unit
+    assert f"labels of one patient: {unit}s were held out" in caplog.text
+    assert len(learned.score()) == (n if n > 1 else 4)
+
+
+def test_rare_classes_count_as_much_if_balanced(slides, model):
+    slide = slides["p0"].copy()
+    labels = slide.obs[KEY].astype(object)
+    rare = labels.value_counts().index[-1]
+    chance = np.random.default_rng(1)
+    there = np.flatnonzero(labels == rare)
+    labels.iloc[chance.permutation(there)[12:]] = None
+    slide.obs["some"] = labels
+    found = []
+    for balanced in (True, False):
+        target = slides["p3"].copy()
+        annotate(slide, target, model, "some", balanced=balanced)
+        found.append((target.obs["sagefm_label"] == rare).sum())
+    assert found[0] > found[1]
+
+
+def test_smoothing_averages_probabilities_over_seven_spots(known, slides, model):
+    slide = slides["p3"].copy()
+    learned = annotate(known, slide, model, KEY, smooth=True)
+    rough = Annotator(**{**learned.__dict__, "settings": type(learned.settings)(KEY)})
+    other = slides["p3"].copy()
+    annotate(rough, other, model)
+    around = model.prepare(slide).neighbors[:, :7]
+    wanted = other.obsm["sagefm_label_probabilities"].to_numpy()[around].mean(axis=1)
+    np.testing.assert_allclose(slide.obsm["sagefm_label_probabilities"], wanted, atol=1e-5)
+
+
+def test_other_tissue_is_novel_and_unknown(learned, slides, model):
+    like, unlike = slides["p3"].copy(), simulate(150, n_domains=3, seed=3, biology_seed=9)
+    for slide in (like, unlike):
+        annotate(learned, slide, model, error_rate=0.1)
+    novelty = [slide.obs["sagefm_label_novelty"].median() for slide in (like, unlike)]
+    assert novelty[0] < 0.9 < 0.99 < novelty[1]
+    unknown = [(slide.obs["sagefm_label"] == "unknown").mean() for slide in (like, unlike)]
+    assert unknown[0] < 0.5 < 0.99 < unknown[1]
+
+
+def test_a_stricter_error_rate_leaves_more_unknown_and_fewer_errors(learned, slides, model):
+    shares, errors = [], []
+    for rate in (0.5, 0.05, 0.005):
+        slide = slides["p3"].copy()
+        annotate(learned, slide, model, error_rate=rate)
+        there = slide.obs["sagefm_label"] != "unknown"
+        shares.append(there.mean())
+        errors.append(1 - agreement(slide[there]) if there.any() else 0)
+    assert shares[0] > shares[1] >= shares[2]
+    assert errors[0] >= errors[1] >= errors[2]
+    assert errors[1] <= 0.1
+
+
+def test_where_nothing_is_sure_enough_all_is_unknown_and_that_is_told(slides, model, caplog):
+    chance = np.random.default_rng(0)
+    noise = {name: slide.copy() for name, slide in slides.items()}
+    for slide in noise.values():
+        slide.obs["noise"] = chance.choice(["a", "b"], slide.n_obs)
+    target = slides["p3"].copy()
+    with caplog.at_level(logging.WARNING):
+        annotate(noise, target, model, "noise", error_rate=0.01)
+    assert (target.obs["sagefm_label"] == "unknown").all()
+    assert "every spot is unknown: at an error rate of 0.01" in caplog.text
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.0, 0.05, 0.2, 0.5]))
+def test_the_threshold_is_the_least_that_keeps_every_group_in_bounds(seed, rate):
+    chance = np.random.default_rng(seed)
+    n = int(chance.integers(1, 40))
+    held = HeldOut(
+        "patient", chance.choice(["a", "b", "c"], n), chance.integers(0, 2, n),
+        chance.integers(0, 2, n), chance.choice([0.4, 0.5, 0.6, 0.7, 0.8, 0.9], n),
+    )  # fmt: skip
+
+    def kept(least):
+        for group in np.unique(held.groups):
+            own = (held.groups == group) & (held.confidence >= least)
+            if own.any() and (held.truth != held.predicted)[own].mean() > rate:
+                return False
+        return True
+
+    wanted = min((c for c in held.confidence if kept(c)), default=np.inf)
+    assert held.threshold(rate) == wanted
+
+
+def test_the_temperature_makes_up_for_too_sure_scores():
+    chance = np.random.default_rng(0)
+    scores = chance.normal(size=(4000, 3)) * 2
+    truth = np.array([chance.choice(3, p=p) for p in softmax(scores, axis=1)])
+    names = [np.array(["a"] * 2000), np.array(["b"] * 2000)]
+    parts = [5 * scores[:2000], 5 * scores[2000:]]
+    found = temperature_of([None, None], parts, [truth[:2000], truth[2000:]], names, False)[0]
+    assert found == pytest.approx(5, rel=0.15)
+
+
+def test_fine_tuning_learns_and_leaves_the_model_alone(slides, model):
+    before = {name: own.clone() for name, own in model.network.state_dict().items()}
+    for method, first_stays in (("last", True), ("all", False)):
+        target = slides["p1"].copy()
+        learned = annotate(slides["p0"], target, model, KEY, method=method)
+        assert (learned.reader.network.first == model.network.first).all() == first_stays
+        assert (learned.reader.network.encoder[1].weight != before["encoder.1.weight"]).any()
+        assert agreement(target) > 0.5  # a random network of a few neurons, tuned
+    assert all((own == before[name]).all() for name, own in model.network.state_dict().items())
+
+
+@pytest.mark.parametrize("how", [{}, {"method": "mlp", "smooth": True}, {"method": "last"},
+                                 {"features": "embedding"}])  # fmt: skip
+def test_a_file_says_the_same(slides, model, tmp_path, how):
+    slide, again = slides["p3"].copy(), slides["p3"].copy()
+    learned = annotate([slides["p0"], slides["p1"]], slide, model, KEY, error_rate=0.3, **how)
+    learned.save(tmp_path / "a.safetensors")
+    loaded = Annotator.load(tmp_path / "a.safetensors", model)
+    annotate(loaded, again, model, error_rate=0.3)
+    for column in ("sagefm_label", "sagefm_label_confidence", "sagefm_label_novelty"):
+        assert (slide.obs[column] == again.obs[column]).all(), column
+    assert loaded.score().equals(learned.score())
+
+
+def test_the_same_seed_gives_the_same(known, model):
+    one, two = (learn_annotator(known, model, KEY, method="mlp", seed=4) for _ in range(2))
+    assert np.array_equal(one.held_out.confidence, two.held_out.confidence)
+
+
+def test_slides_in_one_object_are_each_beside_themselves(learned, slides, model):
+    both = ad.concat({"a": slides["p2"], "b": slides["p3"]}, label="lane", index_unique="-")
+    annotate(learned, both, model, slide_key="lane")
+    alone = slides["p3"].copy()
+    annotate(learned, alone, model)
+    mine = both.obs.loc[both.obs["lane"] == "b", "sagefm_label_confidence"]
+    np.testing.assert_allclose(mine, alone.obs["sagefm_label_confidence"], atol=1e-5)
+
+
+def test_a_slide_that_lacks_genes_is_still_labeled(learned, slides, model):
+    chance = np.random.default_rng(2)
+    slide = slides["p3"][:, chance.random(slides["p3"].n_vars) < 0.5].copy()
+    annotate(learned, slide, model)
+    assert agreement(slide) > 0.5
+    assert np.isfinite(slide.obs["sagefm_label_novelty"]).all()
+
+
+def labeled(slide, **columns):
+    slide = slide.copy()
+    for name, values in columns.items():
+        slide.obs[name] = values
+    return slide
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({"x": "one"}, {"key": "x"}, r"two classes with 10 labeled spots at least .* one 150"),
+        ({"x": np.nan}, {"key": "x"}, r"obs\['x'\]: no spot has a label; label some"),
+        ({"x": "unknown", "y": None}, {"key": "y"}, "no spot has a label"),
+        ({}, {"key": "nothing"}, r"slide: obs\['nothing'\]: no such column; there is"),
+        ({"x": ["unknown"] * 75 + ["a"] * 75}, {"key": "x"}, "has a class 'unknown'; rename it"),
+        ({}, {"method": "forest"}, "method='forest': choose of linear, mlp, last, all"),
+        ({}, {"features": "pixels"}, "features='pixels': choose of expression, embedding"),
+        ({}, {"error_rate": 0}, "error_rate=0: give a share between 0 and 1"),
+        ({}, {"error_rate": 1.5}, "error_rate=1.5: give a share"),
+    ],
+)
+def test_bad_input_is_one_clear_line(slides, model, change, options, said):
+    with pytest.raises(InputError, match=said) as raised:
+        annotate(labeled(slides["p0"], **change), slides["p3"].copy(), model,
+                 **{"key": KEY, **options})  # fmt: skip
+    assert "\n" not in str(raised.value)
+
+
+def test_log_normalized_values_are_refused_by_name(slides, model):
+    bad = slides["p0"].copy()
+    bad.X = bad.X.log1p()
+    with pytest.raises(InputError, match=r"^p0: "):
+        learn_annotator({"p0": bad}, model, KEY)
+
+
+def test_labels_of_one_place_cannot_be_checked(slides, model):
+    slide = slides["p0"].copy()
+    slide.obs["x"] = None
+    with pytest.raises(InputError, match="no spot has a label"):
+        learn_annotator(slide, model, "x")
+
+
+def test_files_that_are_no_annotator_of_this_model_are_refused(learned, model, tmp_path):
+    learned.save(tmp_path / "a.safetensors")
+    other = sagefm.SageFM.new(model.vocabulary, model.config, seed=99)
+    with pytest.raises(InputError, match=r"a.safetensors: belongs to another model"):
+        Annotator.load(tmp_path / "a.safetensors", other)
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match=r"m.safetensors: is no annotator"):
+        Annotator.load(tmp_path / "m.safetensors", model)
+    with pytest.raises(InputError, match=r"a.safetensors: is no model but one of the kind annot"):
+        sagefm.SageFM.load(tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="no such file"):
+        Annotator.load(tmp_path / "nothing.safetensors", model)
+    with pytest.raises(InputError, match="belongs to another model"):
+        annotate(learned, simulate(60), other)
+    with pytest.raises(InputError, match="is of learning, and the annotator has learned"):
+        annotate(learned, simulate(60), model, smooth=True)
