@@ -268,7 +268,7 @@ def labeled(slide, **columns):
         ({"x": "one"}, {"key": "x"}, r"two classes with 10 labeled spots at least .* one 150"),
         ({"x": np.nan}, {"key": "x"}, r"obs\['x'\]: no spot has a label; label some"),
         ({"x": "unknown", "y": None}, {"key": "y"}, "no spot has a label"),
-        ({}, {"key": "nothing"}, r"slide: obs\['nothing'\]: no such column; there is"),
+        ({}, {"key": "nothing"}, r"^obs\['nothing'\]: no such column; there is"),
         ({"x": ["unknown"] * 75 + ["a"] * 75}, {"key": "x"}, "has a class 'unknown'; rename it"),
         ({}, {"method": "forest"}, "method='forest': choose of linear, mlp, last, all"),
         ({}, {"features": "pixels"}, "features='pixels': choose of expression, embedding"),
@@ -288,6 +288,8 @@ def test_log_normalized_values_are_refused_by_name(slides, model):
     bad.X = bad.X.log1p()
     with pytest.raises(InputError, match=r"^p0: "):
         learn_annotator({"p0": bad}, model, KEY)
+    with pytest.raises(InputError, match=r"^X holds values"):
+        annotate(slides["p0"], bad, model, KEY)
 
 
 def test_labels_of_one_place_cannot_be_checked(slides, model):

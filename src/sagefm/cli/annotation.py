@@ -118,9 +118,12 @@ def _draw(slide: "AnnData", learned: "Annotator", slide_key: str | None, folder:
 
 
 def _tell(slide: "AnnData", learned: "Annotator", out: Path) -> None:
+    import numpy as np
+
     from sagefm._keys import LABEL
     from sagefm.pp.counts import numbered
     from sagefm.pp.labels import labels_of
+    from sagefm.tl.annotator import UNKNOWN
 
     sizes = slide.obs[LABEL].value_counts()
     said = ", ".join(f"{name} {n:,}" for name, n in sizes[sizes > 0].items())
@@ -134,11 +137,13 @@ def _tell(slide: "AnnData", learned: "Annotator", out: Path) -> None:
     )
     if learned.settings.key in slide.obs:
         truth = labels_of(slide, learned.settings.key).to_numpy()
-        there = truth != None  # noqa: E711
-        right = int((slide.obs[LABEL].astype(str).to_numpy()[there] == truth[there]).sum())
-        new = sorted({str(name) for name in truth[there]} - set(learned.classes))
+        given = slide.obs[LABEL].astype(str).to_numpy()
+        known = np.array([label is not None for label in truth])
+        both = known & (given != UNKNOWN)
+        right = int((given[both] == truth[both]).sum())
+        new = sorted({str(name) for name in truth[known]} - set(learned.classes))
         unlearned = f"; it has classes that were not learned: {', '.join(new)}" if new else ""
         typer.echo(
-            f"obs[{learned.settings.key!r}] agrees in {right:,} of {int(there.sum()):,} labeled "
-            f"spots{unlearned}"
+            f"obs[{learned.settings.key!r}] agrees in {right:,} of {int(both.sum()):,} spots "
+            f"that have both{unlearned}"
         )

@@ -72,7 +72,7 @@ def view_slides(
     layer: str | None,
     slide_key: str | None,
 ) -> Iterator[View]:
-    """View slides, each section of each patient by itself."""
+    """View slides, each section of each patient by itself; one without a name is not named."""
     for name, slide in slides.items():
         for piece in pieces_of({name: slide}, slide_key=slide_key, patient_key=patient_key):
             rows = np.sort(piece.rows)
@@ -80,7 +80,7 @@ def view_slides(
             try:
                 prepared = model.prepare(own, layer=layer)
             except InputError as error:
-                raise InputError(f"{piece.name}: {error}") from error
+                raise InputError(f"{piece.name}: {error}" if name else str(error)) from error
             whole = features == "embedding"
             values = model.embed(prepared) if whole else _normalized(prepared.expression)
             n_columns = values.shape[1]

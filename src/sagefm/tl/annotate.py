@@ -185,7 +185,7 @@ def annotate(
     p = np.empty((slide.n_obs, len(known.classes)))
     novelty = np.empty(slide.n_obs)
     how: dict[str, Any] = {"patient_key": "", "layer": layer, "slide_key": slide_key}
-    for view in view_slides({"slide": slide}, model, known.settings.features, **how):
+    for view in view_slides({"": slide}, model, known.settings.features, **how):
         p[view.rows], novelty[view.rows] = known.probabilities(view), known.novelty(view)
     names = known.labels(p, novelty, error_rate)
     if error_rate is not None and (names == UNKNOWN).all():
@@ -216,7 +216,7 @@ def _named(slides: "Slides") -> "dict[str, AnnData]":
     from anndata import AnnData
 
     if isinstance(slides, AnnData):
-        return {"slide": slides}
+        return {"": slides}
     if isinstance(slides, Mapping):
         return dict(slides)
     return {f"slide_{i + 1}": slide for i, slide in enumerate(slides)}
@@ -226,7 +226,7 @@ def _labels(name: str, slide: "AnnData", key: str) -> "pd.Series[str]":
     try:
         return labels_of(slide, key)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{name}: {error}" if name else str(error)) from error
 
 
 def _classes(labels: "Mapping[str, pd.Series[str]]", key: str) -> list[str]:
