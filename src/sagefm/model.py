@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix, issparse
 from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._familiar import Familiar
+from sagefm._fetch import local_copy
 from sagefm._keys import GENE_IDS
 from sagefm.nn import NETWORKS, Network, SparseRows, build, checkpoint
 from sagefm.pp.counts import coordinates, counts, slide_codes
@@ -140,15 +141,17 @@ class SageFM:
         Parameters
         ----------
         path
-            A safetensors file that :meth:`save` wrote.
+            A safetensors file that :meth:`save` wrote, or its address: ``https://…`` or
+            ``hf://owner/repository/file``, with ``#sha256=…`` behind it.
         device
             ``"cpu"``, ``"cuda"``, …; a CUDA device if there is one when not given.
 
         Raises
         ------
         InputError
-            The file is missing, damaged, or not a model of sagefm.
+            The file is missing, damaged, or not a model of sagefm; or cannot be fetched.
         """
+        path = local_copy(path)
         weights, header = checkpoint.read(path)
         known = {
             name.removeprefix(_KNOWN): weights.pop(name)

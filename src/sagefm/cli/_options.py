@@ -17,7 +17,9 @@ SlidePath = Annotated[
 SlidePaths = Annotated[
     list[str], typer.Argument(metavar="SLIDES...", help="Space Ranger folders, .h5ad or .zarr.")
 ]
-ModelPath = Annotated[str, typer.Option("--model", "-m", help="Model file (.safetensors).")]
+ModelPath = Annotated[
+    str, typer.Option("--model", "-m", help="Model file (.safetensors), or its address.")
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
 Layer = Annotated[
     str | None, typer.Option(help="Where the raw counts are, if not in X or layers['counts'].")

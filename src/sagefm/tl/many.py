@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from sagefm._errors import InputError
+from sagefm._fetch import local_copy
 from sagefm._keys import PROVENANCE
 from sagefm._workers import each, half_the_cores
 from sagefm.model import SageFM, pick_device
@@ -57,7 +58,7 @@ def embed_many(
         The ``.h5ad`` to write → the slide: anything that :func:`sagefm.read` takes, or the path of
         a corpus and the name of a slide in it.
     model
-        A model file.
+        A model file, or its address as for :meth:`sagefm.SageFM.load`.
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
@@ -99,6 +100,7 @@ def embed_many(
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; give 1 or more")
     jobs = make_jobs(slides, layer, slide_key)
+    model = local_copy(model)
     loaded = SageFM.load(model, device="cpu")
     # What is wrong with the device of workers elsewhere, they say themselves.
     here = None if scheduler else str(pick_device(device))
@@ -114,7 +116,7 @@ def embed_many(
     if here and n_workers == 1:
         function = partial(_embed, loaded.to(here))
     else:
-        function = partial(_embed_there, Path(model).absolute(), device)
+        function = partial(_embed_there, model.absolute(), device)
     results = each(function, todo, n_workers, scheduler=scheduler)
     with closing(results):
         for job, result in results:
