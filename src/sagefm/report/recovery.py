@@ -142,9 +142,7 @@ def _guesses(
 
 def _per_spot(guess: Guess, hidden: Hidden) -> NDArray[np.float64]:
     """Mean squared error over the genes that a spot hides; NaN where it hides none."""
-    n = hidden.hidden.sum(axis=1)
-    total = ((guess.log1p - hidden.truth) ** 2).sum(axis=1, where=hidden.hidden, dtype=np.float64)
-    return np.asarray(np.divide(total, n, out=np.full(len(n), np.nan), where=n > 0))
+    return hidden.per_spot((hidden.of(guess.log1p) - hidden.truth) ** 2)
 
 
 def _summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

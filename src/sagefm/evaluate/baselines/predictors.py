@@ -129,7 +129,8 @@ def _elsewhere(shown: Shown) -> NDArray[np.float32]:
     if shown.where != "center":
         around = _sum_around(shown)
         own = own + around
-    return np.asarray(shown.view.total - own, dtype=np.float32)
+    left = np.empty(own.shape, dtype=np.float32)
+    return np.subtract(shown.view.total, own, out=left, casting="same_kind")
 
 
 def _sum_around(shown: Shown) -> NDArray[np.float32]:

@@ -38,9 +38,9 @@ class Tallies:
         """Bin the hidden entries by what was predicted."""
         self.kinds[method] = kind
         bins = self._bins.setdefault((task, method), np.zeros((3, _N_BINS)))
-        guesses = guess.log1p[hidden.hidden]
+        guesses = hidden.of(guess.log1p)
         at = np.clip((guesses / _BIN).astype(np.int64), 0, _N_BINS - 1)
-        for row, weights in enumerate((None, guesses, hidden.truth[hidden.hidden])):
+        for row, weights in enumerate((None, guesses, hidden.truth)):
             bins[row] += np.bincount(at, weights, minlength=_N_BINS)
 
     def noise(self, task: str, slide: str, n: int, floor: float) -> None:
