@@ -6,7 +6,8 @@ Six labeled breast cancer sections of six patients (her2st A1 to F1). One patien
 held out; all that is learned (features, components, head, temperature, threshold of `unknown`) is
 learned from the five others, the last two by holding out each of these in turn. Then what it costs:
 annotating a slide of 3,639 spots, and fine-tuning on 2,000 labeled spots. MODEL: model files that
-were trained without patients A and B. Writes benchmarks/out/annotate.csv.
+were trained without patients A and B. Every labeled spot, with what was said of it, is kept in
+benchmarks/out/annotate.csv: what is there already is not done again.
 """
 
 import sys
@@ -28,6 +29,7 @@ from sagefm.tl.annotator import LEAST_SPOTS, Settings, learn
 NAMES = [f"her2st_{letter}1" for letter in "ABCDEF"]
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "ece", "labeled", "wrong"]
 RATE = 0.05
+KEPT = OUT / "annotate.csv"
 BASELINES = ("raw HVG", "PCA", "PCA of 7-spot means", "MOFA")
 
 
@@ -68,8 +70,10 @@ def methods(slides, models):
         embedded = views_of(slides, model, "embedding")
         found[f"{name}, linear"] = lambda known, v=embedded, m=model: (Settings("label"), v, m)
         found[f"{name}, mlp"] = lambda known, v=embedded, m=model: (Settings("label", "mlp"), v, m)
-        for depth in ("last", "all"):
-            found[f"{name}, {depth} tuned"] = lambda known, v=plain, m=model, d=depth: (
+    for depth in ("last", "all"):
+        for name, model in models.items():
+            own = views_of(slides, model)
+            found[f"{name}, {depth} tuned"] = lambda known, v=own, m=model, d=depth: (
                 Settings("label", d), v, m,
             )  # fmt: skip
     return found
@@ -114,23 +118,30 @@ def score(spots):
 
 
 def quality(models):
+    """Score every method: a row per method, means over patients and all spots together."""
     slides = {name: sagefm.read(SHARED / "slides" / f"{name}.h5ad") for name in NAMES}
     truth = {name: labels_of(slide, "label") for name, slide in slides.items()}
     patients = pd.Series({name: slide.obs["patient"].iloc[0] for name, slide in slides.items()})
-    rows, pooled = [], {}
+    done = pd.read_csv(KEPT) if KEPT.exists() else pd.DataFrame({"method": []})
     for name, method in methods(slides, models).items():
-        spots = {}
-        for slide in slides:
-            spots[slide] = held_out(method, slides, slide, truth)
-            rows.append({"method": name, "slide": slide, **score(spots[slide])})
-        pooled[name] = score(pd.concat(spots.values()))
-        print(name, {k: round(v, 3) for k, v in pooled[name].items()}, file=sys.stderr, flush=True)
-    scores = pd.DataFrame(rows)
-    table = statistics.summarize(scores, METRICS, patients).set_index("method")
-    table["pooled_ece"] = pd.Series({name: own["ece"] for name, own in pooled.items()})
-    table["pooled_labeled"] = pd.Series({name: own["labeled"] for name, own in pooled.items()})
-    table["pooled_wrong"] = pd.Series({name: own["wrong"] for name, own in pooled.items()})
-    return scores, table
+        if name in set(done["method"]):
+            continue
+        parts = [
+            held_out(method, slides, slide, truth).assign(method=name, slide=slide)
+            for slide in slides
+        ]
+        done = pd.concat([done, *parts], ignore_index=True)
+        done.to_csv(KEPT, index=False)
+        print(name, done["method"].nunique(), file=sys.stderr, flush=True)
+    rows = [
+        {"method": method, "slide": slide, **score(spots)}
+        for (method, slide), spots in done.groupby(["method", "slide"], sort=False)
+    ]
+    table = statistics.summarize(pd.DataFrame(rows), METRICS, patients).set_index("method")
+    together = {method: score(spots) for method, spots in done.groupby("method", sort=False)}
+    for metric in ("ece", "labeled", "wrong"):
+        table[f"all_{metric}"] = pd.Series({name: own[metric] for name, own in together.items()})
+    return table
 
 
 def cost(models):
@@ -158,8 +169,7 @@ def cost(models):
 
 if __name__ == "__main__":
     loaded = {Path(path).stem: sagefm.SageFM.load(path) for path in sys.argv[1:]}
-    per_slide, summary = quality(loaded)
     OUT.mkdir(exist_ok=True)
-    per_slide.to_csv(OUT / "annotate.csv", index=False)
+    summary = quality(loaded)
     report("annotate", summary.round(3).T.to_string().splitlines())
     report("annotate_cost", cost(loaded).round(1).to_string(index=False).splitlines())

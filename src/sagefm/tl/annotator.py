@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sagefm._errors import InputError
 from sagefm.tl import _annotator_file as file
 from sagefm.tl import _calibration as calibration
 from sagefm.tl._heads import Floats, Reader, fit_reader
@@ -140,7 +139,8 @@ class Annotator:
         InputError
             The file is missing, damaged or no annotator, or belongs to another model.
         """
-        return cast(Self, file.read(path, model))
+        found: Self = file.read(path, model)  # type: ignore[assignment]
+        return found
 
 
 def learn(
@@ -163,18 +163,25 @@ def learn(
     """
     most = _TUNED_FOLDS if settings.method in ("last", "all") else _FOLDS
     folds = calibration.split(views, [own >= 0 for own in codes], most, settings.seed)
-    trials: list[tuple[float, int, float, list[Floats], Settings]] = []
-    for one in _candidates(settings, centered, folds.unit):
-        scores = _out_of_fold(views, codes, folds, len(classes), model, one)
-        best = calibration.temperature_of(views, scores, codes, folds.names, one.smooth)
-        trials.append((best[1], len(trials), best[0], scores, one))
-    _, _, temperature, scores, settings = min(trials, key=lambda trial: trial[:2])
-    held = _held_out(views, scores, codes, folds, temperature, settings.smooth)
-    reader = _fit(views, codes, len(classes), model, settings)
+    trials = [
+        _try(views, codes, folds, len(classes), model, one)
+        for one in _candidates(settings, centered, folds.unit)
+    ]
+    best = min(trials, key=lambda trial: trial.brier)
     return Annotator(
-        tuple(classes), settings, reader, temperature, Novelty.learn(views, settings.seed), held,
-        model.fingerprint, dict(facts),
+        tuple(classes), best.settings, _fit(views, codes, len(classes), model, best.settings),
+        best.temperature, Novelty.learn(views, settings.seed),
+        _held_out(views, codes, folds, best), model.fingerprint, dict(facts),
     )  # fmt: skip
+
+
+class _Trial(NamedTuple):
+    """What was said of every spot by those who did not learn from its group."""
+
+    settings: Settings
+    scores: list[Floats]
+    temperature: float
+    brier: float
 
 
 def _candidates(settings: Settings, centered: bool | None, unit: str) -> list[Settings]:
@@ -186,15 +193,15 @@ def _candidates(settings: Settings, centered: bool | None, unit: str) -> list[Se
     ]
 
 
-def _out_of_fold(
+def _try(
     views: Sequence[View],
     codes: Sequence[Positions],
     folds: calibration.Folds,
     n_classes: int,
     model: "SageFM",
     settings: Settings,
-) -> list[Floats]:
-    """Score every spot by those that did not learn from its group."""
+) -> _Trial:
+    """Hold out one group after the other."""
     scores = [np.zeros((len(own), n_classes)) for own in codes]
     for held_out in folds.held_out:
         rest = [np.where(out, -1, own) for out, own in zip(held_out, codes, strict=True)]
@@ -202,7 +209,8 @@ def _out_of_fold(
         for view, out, own in zip(views, held_out, scores, strict=True):
             if out.any():
                 own[out] = reader.scores(view)[out]
-    return scores
+    found = calibration.temperature_of(views, scores, codes, folds.names, settings.smooth)
+    return _Trial(settings, scores, *found)
 
 
 def _fit(
@@ -214,8 +222,6 @@ def _fit(
 ) -> "Reader | Tuned":
     """Fit what the method asks for on the slides that have labels left."""
     kept = [i for i, own in enumerate(codes) if (own >= 0).any()]
-    if not kept:
-        raise InputError("labels: all lie in one group; label spots of another patient or place")
     views, codes = [views[i] for i in kept], [codes[i] for i in kept]
     how: dict[str, Any] = {"balanced": settings.balanced, "centered": settings.centered}
     how["seed"] = settings.seed
@@ -227,16 +233,12 @@ def _fit(
 
 
 def _held_out(
-    views: Sequence[View],
-    scores: Sequence[Floats],
-    codes: Sequence[Positions],
-    folds: calibration.Folds,
-    temperature: float,
-    smooth: bool,
+    views: Sequence[View], codes: Sequence[Positions], folds: calibration.Folds, trial: _Trial
 ) -> calibration.HeldOut:
     found = []
-    for view, score, own, names in zip(views, scores, codes, folds.names, strict=True):
-        p = calibration.probabilities(score, temperature, view.around if smooth else None)
+    for view, score, own, names in zip(views, trial.scores, codes, folds.names, strict=True):
+        around = view.around if trial.settings.smooth else None
+        p = calibration.probabilities(score, trial.temperature, around)
         known = own >= 0
         found.append((names[known], own[known], p[known].argmax(axis=1), p[known].max(axis=1)))
     groups, truth, predicted, confidence = (
