@@ -16,6 +16,7 @@ from sagefm.pl._style import colors, finish, journal
 from sagefm.pl.scorecard import confusion
 from sagefm.pl.spatial import require_one_slide, spatial
 from sagefm.pp.counts import coordinates
+from sagefm.tl.annotator import UNKNOWN
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -60,11 +61,11 @@ def annotation(
         raise InputError(f"obs[{missing[0]!r}]: is not there; run sagefm.tl.annotate first")
     require_one_slide(slide)
     labels = slide.obs[key].astype(object)
-    classes = [name for name in slide.obs[key].cat.categories if name != "unknown"]
+    classes = [name for name in slide.obs[key].cat.categories if name != UNKNOWN]
     drawn = ad.AnnData(
         obs=pd.DataFrame(
             {
-                "label": pd.Categorical(labels.where(labels != "unknown"), categories=classes),
+                "label": pd.Categorical(labels.where(labels != UNKNOWN), categories=classes),
                 "confidence": slide.obs[names[1]].to_numpy(),
                 "novelty": slide.obs[names[2]].to_numpy(),
             },
@@ -73,7 +74,7 @@ def annotation(
         uns={name: slide.uns[name] for name in (SPATIAL,) if name in slide.uns},
         obsm={SPATIAL: coordinates(slide)},
     )
-    unknown = int((labels == "unknown").sum())
+    unknown = int((labels == UNKNOWN).sum())
     first = f"label ({unknown:,} unknown)" if unknown else "label"
     axes = spatial(
         drawn, ["label", "confidence", "novelty"], title=[first, "confidence", "novelty"],
