@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from reference import published
 from sagefm import InputError, SageFM
 from sagefm.model import Config
+from sagefm.nn import checkpoint
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.vocabulary import Vocabulary
 
@@ -241,3 +243,27 @@ def test_a_converted_model_knows_ensembl_ids_where_there_is_a_table(
     ids = dict(zip(GENES, SageFM.load(tmp_path / "m.safetensors").vocabulary.ensembl, strict=True))
     assert ids["TP53"] == "ENSG00000141510"
     assert ids["LACTB"] == ""
+
+
+@pytest.mark.parametrize("longer", [0, 4])
+def test_a_file_that_is_replaced_meanwhile_is_read_again(tmp_path, monkeypatch, longer):
+    """Weights and header are of one version, though the library opens the file twice."""
+    path, opened = tmp_path / "m.safetensors", []
+    checkpoint.write(path, {"a": torch.zeros(3)}, {"version": 1})
+
+    def replaced_before_it_opens(*arguments, **options):
+        opened.append(path)
+        if len(opened) == 1:
+            checkpoint.write(path, {"a": torch.ones(3 + longer)}, {"version": 2})
+            raise RuntimeError("file is smaller than the required mapping size")
+        if len(opened) == 2 and not longer:
+            found = safe_open(*arguments, **options)
+            checkpoint.write(path, {"a": torch.full((3,), 2.0)}, {"version": 3})
+            return found
+        return safe_open(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "safe_open", replaced_before_it_opens)
+    weights, header = checkpoint.read(path)
+    assert header["version"] == (2 if longer else 3)
+    assert weights["a"].tolist() == ([1.0] * 7 if longer else [2.0] * 3)
+    assert len(opened) == (2 if longer else 3)

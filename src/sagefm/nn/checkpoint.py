@@ -59,16 +59,20 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
     InputError
         The file is missing, truncated, not safetensors, not of sagefm, or of another kind.
     """
-    _require_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: is not a whole safetensors file ({error}); copy it again, or turn a "
-            "published .pt into a model with `sagefm convert`"
-        ) from error
+    # The library opens a file twice: replaced in between, it would be two halves of two files.
+    before = None
+    while before != (now := _version(path)):
+        before = now
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, RuntimeError) as error:
+            if before == _version(path):
+                raise InputError(
+                    f"{path}: is not a whole safetensors file ({error}); copy it again, or turn a "
+                    "published .pt into a model with `sagefm convert`"
+                ) from error
     if _HEADER not in metadata:
         raise InputError(f"{path}: has no sagefm header; it is the weights of some other model")
     try:
@@ -188,3 +192,10 @@ def _rename(path: str | Path, state: dict[str, Any]) -> dict[str, Tensor]:
 def _require_file(path: str | Path) -> None:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; give the path of a model file")
+
+
+def _version(path: str | Path) -> tuple[int, int]:
+    """Tell a file from the one that replaces it."""
+    _require_file(path)
+    state = Path(path).stat()
+    return state.st_ino, state.st_mtime_ns
