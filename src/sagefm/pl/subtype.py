@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from sagefm._errors import InputError
 from sagefm._keys import SUBTYPE_EVIDENCE
 from sagefm.pl._style import COLUMN, colors, finish, journal
+from sagefm.pl.evaluation import wrapped
 from sagefm.pl.spatial import spatial
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def subtype(
         for group in table["group"].unique():
             middle = rows[(table["group"] == group).to_numpy()].mean()
             ax.annotate(
-                str(group).replace("$", r"\$"), (1.0, middle), xytext=(4, 0), rotation=270,
+                wrapped(str(group), 16), (1.0, middle), xytext=(6, 0),
                 xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="center",
             )  # fmt: skip
         ax.set(xlim=(0, 1), ylim=(rows[-1] + 0.6, -0.6), xlabel="predicted probability")

@@ -103,7 +103,7 @@ def fine_tune(
         spots = _Spots(views, codes, y, class_weights(y, balanced))
         task.start(spots)
         _train(task, spots, model.device, seed)
-    network.requires_grad_(True).eval()
+    network.requires_grad_(True).eval().to(model.device)  # Lightning may have left it elsewhere
     profile = torch.from_numpy(profiles.mean(axis=0)) if centered else None
     return Tuned(
         network, task.folded().to(model.device), profile, known.astype(np.int64), n_classes
