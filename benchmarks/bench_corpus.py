@@ -70,13 +70,14 @@ def batches(name):
     from sagefm.pretrain import Corpus, Recipe
     from sagefm.pretrain.batches import Batches
     from sagefm.pretrain.data import Split, split_spots
+    from sagefm.pretrain.patches import Patches
 
     recipe = Recipe.load("published")
     corpus = Corpus.open(FOLDER / name)
     training, validation = split_spots(corpus.table, recipe.data, 0)
     split = Split(corpus, training, validation)
     patches = split.plan(training, recipe).shuffled(0, 0)
-    return corpus, recipe, Batches(corpus, patches, (0, 0, 0), 0.3)
+    return corpus, recipe, Batches(corpus, patches, (0, 0, 0), Patches(0.3))
 
 
 def load(n_batches=1_500):
@@ -111,7 +112,7 @@ def train(name, n_steps=100):
             begin = time.perf_counter()
             batch = next(stream)
             optimizer.zero_grad()
-            module.loss(batch).backward()
+            batch.error(module.network, 1.0).backward()
             optimizer.step()
             seconds.append(time.perf_counter() - begin)
     for _ in zip(range(1_000), stream, strict=False):  # on through the slides, without the network

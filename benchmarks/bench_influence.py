@@ -46,11 +46,12 @@ def parts():
     """Where the time goes, what the hardest case takes, and what automatic differentiation does."""
     import torch
 
-    from sagefm.nn.influence import mean_gradient
-    from sagefm.tl.influence import pooled
+    from sagefm.nn.published.gradient import mean_gradient
 
     model, prepared = inputs()
-    network, pool = model.network, pooled(model, prepared)
+    network = model.network
+    with torch.no_grad():
+        pool = model.read(prepared).centers(prepared.neighbors).pooled
     every = torch.arange(len(network.first))
     with torch.no_grad():
         before = torch.cat([network.decoder(network.embed(part)) for part in pool.split(512)])

@@ -32,7 +32,7 @@ def ready():
 
 
 def ours(model, prepared, facts, ligand, targets):
-    screen = Screen(model, prepared, prepared.neighbors, targets)
+    screen = Screen(model.read(prepared), prepared, prepared.neighbors, targets)
     return next(screen.means(ligand, facts.levels(ligand[0], N_LEVELS)[None], [targets]))
 
 

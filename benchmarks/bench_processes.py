@@ -29,17 +29,19 @@ def side():
     from sagefm.pretrain.batches import Batches
     from sagefm.pretrain.loop import keeping_memory
     from sagefm.pretrain.module import Pretraining
+    from sagefm.pretrain.patches import Patches
 
     class Task(Pretraining):
         def forward(self, batch):
-            return self.loss(batch, WORLD / batch.n_hidden)
+            return batch.error(self.network, WORLD)
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     split, recipe = prepared(64, 16)
     patches = split.plan(split.training, recipe).shuffled(0, 0)
-    stream = iter(Batches(split.source, patches, (0, 0, 0), 0.3, rank=rank, world=WORLD))
+    task = Patches(0.3)
+    stream = iter(Batches(split.source, patches, (0, 0, 0), task, rank=rank, world=WORLD))
     module = Task(fresh(split), recipe.train).train()
     optimizer = module.configure_optimizers()
     shared = DistributedDataParallel(module)

@@ -147,11 +147,12 @@ def fresh(split):
 def batches_of(split, recipe, epochs=40):
     """Chain the batches of many epochs."""
     from sagefm.pretrain.batches import Batches
+    from sagefm.pretrain.patches import Patches
 
     plan = split.plan(split.training, recipe)
     for epoch in range(epochs):
         patches = plan.shuffled(recipe.train.seed, epoch)
-        batches = Batches(split.source, patches, (recipe.train.seed, 0, epoch), 0.3)
+        batches = Batches(split.source, patches, (recipe.train.seed, 0, epoch), Patches(0.3))
         yield from zip(patches, batches, strict=True)
 
 

@@ -54,6 +54,17 @@ def model(vocabulary):
     return model
 
 
+@pytest.fixture(scope="session")
+def context_model(vocabulary):
+    """An untrained context network, whose corrections are large enough to be seen."""
+    model = SageFM.new(vocabulary, Config("context", (16, 24, 24, 12)), seed=5)
+    with torch.no_grad():
+        for weights in (model.network.decoder, model.network.missing):
+            weights.mul_(20)
+        model.network.usual.fill_(1.0)
+    return model
+
+
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Run `sagefm WORDS...` in an empty folder; give status, stdout and stderr."""

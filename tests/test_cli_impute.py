@@ -76,7 +76,7 @@ def test_several_slides_in_one_file(run, slide, model):
         (["-o", "o.h5ad", "--genes", "NOT1A,NOT1A"], "s.h5ad: NOT1A: is named twice"),
         (["-o", "o.h5ad", "--region", "domain"], "write it KEY=VALUE"),
         (["-o", "o.h5ad", "--region", "domain=brain"], "no spot has that value"),
-        (["-o", "o.h5ad", "--hide", "slide"], "--hide"),
+        (["-o", "o.h5ad", "--hide", "nowhere"], "--hide"),
         (["-o", "o.h5ad", "--plot", "s.h5ad"], "s.h5ad"),
         (["-o", "s.h5ad/o.h5ad"], "cannot be written"),
     ],

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,12 +17,11 @@ from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._familiar import Familiar
 from sagefm._fetch import local_copy
-from sagefm._keys import GENE_IDS
-from sagefm.nn import NETWORKS, Network, SparseRows, build, checkpoint
-from sagefm.pp.counts import coordinates, counts, slide_codes
+from sagefm.nn import NETWORKS, Hidden, Network, Published, Reading, build, checkpoint
+from sagefm.nn import read as read_by
 from sagefm.pp.gene_lists import read_genes
-from sagefm.pp.neighborhood import average, nearest
-from sagefm.pp.vocabulary import Alignment, Vocabulary
+from sagefm.pp.vocabulary import Vocabulary
+from sagefm.prepared import Prepared, prepare
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,28 +38,10 @@ class Config:
 
     network: str = "published"
     """Name in :data:`sagefm.nn.NETWORKS`."""
-    widths: tuple[int, ...] = Network.PUBLISHED_WIDTHS
-    """Widths of the encoder's layers; the last is that of the embedding."""
+    widths: tuple[int, ...] = Published.PUBLISHED_WIDTHS
+    """Widths of its layers."""
     n_neighbors: int = 15
     """Spots in a neighborhood, the center included."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A slide as a network sees it."""
-
-    expression: csr_matrix
-    """Spots × vocabulary, log1p counts, float32."""
-    neighbors: NDArray[np.int64]
-    """Spots × `n_neighbors` row numbers of `expression`, the center first."""
-    alignment: Alignment
-    """How the genes of the slide map to the vocabulary."""
-    summary: str
-    """One line about the alignment."""
-
-    def at(self, spots: slice | NDArray[np.int64]) -> "Prepared":
-        """Keep some centers; their neighbors stay at hand."""
-        return replace(self, neighbors=self.neighbors[spots])
 
 
 @dataclass
@@ -82,9 +63,9 @@ class SageFM:
 
     Examples
     --------
-    >>> model = SageFM.load("model.safetensors")  # doctest: +SKIP
+    >>> model = SageFM.load("default")  # doctest: +SKIP
     >>> model.embed(sagefm.read("outs/")).shape  # doctest: +SKIP
-    (3639, 1024)
+    (3639, 352)
     """
 
     network: Network
@@ -105,12 +86,12 @@ class SageFM:
     @property
     def width(self) -> int:
         """Width of the embedding."""
-        return self.config.widths[-1]
+        return self.network.embedding_width(self.config.widths)
 
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        return self.network.first.device
+        return self.network.device
 
     @cached_property
     def fingerprint(self) -> str:
@@ -136,20 +117,23 @@ class SageFM:
 
     @classmethod
     def load(cls, path: str | Path, *, device: str | None = None) -> Self:
-        """Load a model file.
+        """Load a model file, or the model that comes with the package.
 
         Parameters
         ----------
         path
-            A safetensors file that :meth:`save` wrote, or its address: ``https://…`` or
-            ``hf://owner/repository/file``, with ``#sha256=…`` behind it.
+            ``"default"``, the model of the package: see ``docs/model_card.md``. Or a safetensors
+            file that :meth:`save` wrote, or its address: ``https://…`` or
+            ``hf://owner/repository/file``, with ``#sha256=…`` behind it. A file of yours that is
+            called default is ``"./default"``.
         device
             ``"cpu"``, ``"cuda"``, …; a CUDA device if there is one when not given.
 
         Raises
         ------
         InputError
-            The file is missing, damaged, or not a model of sagefm; or cannot be fetched.
+            The file is missing, damaged, or not a model of sagefm; or cannot be fetched; or the
+            model of the package is not what it was.
         """
         path = local_copy(path)
         weights, header = checkpoint.read(path)
@@ -170,7 +154,8 @@ class SageFM:
                 f"({', '.join(NETWORKS)}); upgrade sagefm"
             )
         network = checkpoint.fill(path, weights, config.network, len(vocabulary), config.widths)
-        trained_on = _trained_on(path, known, config.widths[-1]) if known else None
+        width = network.embedding_width(config.widths)
+        trained_on = _trained_on(path, known, width) if known else None
         return cls(network.to(pick_device(device)), vocabulary, config, provenance, trained_on)
 
     @classmethod
@@ -210,13 +195,23 @@ class SageFM:
         }
         return cls(network.to(pick_device(device)), vocabulary, config, provenance)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, half: bool = False) -> None:
         """Write the model to one safetensors file (beside it first, then renamed).
+
+        Parameters
+        ----------
+        path
+            The file.
+        half
+            Whether to round the weights to half precision, in a file of half the size: 11 bits,
+            within 65,504. It is loaded in single precision, rounded as it is, so that its
+            :attr:`fingerprint` is another. What the model was trained on is not rounded: distances
+            are read against each other.
 
         Raises
         ------
         InputError
-            The file cannot be written.
+            The file cannot be written, or a weight is too large for half precision.
         """
         header = {
             "config": asdict(self.config),
@@ -225,6 +220,8 @@ class SageFM:
             "provenance": self.provenance,
         }
         weights = self.network.state_dict()
+        if half:
+            weights = {name: _halved(path, name, values) for name, values in weights.items()}
         if self.trained_on is not None:
             found = self.trained_on.arrays()
             weights |= {_KNOWN + name: torch.from_numpy(values) for name, values in found.items()}
@@ -259,6 +256,7 @@ class SageFM:
             slide, self.vocabulary, self.config.n_neighbors, layer=layer, slide_key=slide_key
         )
 
+    @torch.inference_mode()
     def embed(self, slide: "AnnData | Prepared") -> NDArray[np.float32]:
         """Embed every spot: spots × width, nothing hidden.
 
@@ -267,8 +265,14 @@ class SageFM:
         InputError
             As :meth:`prepare`.
         """
-        return self._over_blocks(slide, self.width, lambda z: z)
+        prepared = self._prepared(slide)
+        reading = self.read(prepared)
+        result = np.empty((len(prepared.neighbors), self.width), dtype=np.float32)
+        for block in _blocks(len(result)):
+            result[block] = reading.embed(prepared.neighbors[block]).cpu().numpy()
+        return result
 
+    @torch.inference_mode()
     def predict(
         self,
         slide: "AnnData | Prepared",
@@ -300,55 +304,34 @@ class SageFM:
             As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape.
         """
         prepared = self._prepared(slide)
-        part = None if hidden is None else _hidden_part(prepared, hidden, hidden_around)
-        if genes is None:
-            return self._over_blocks(prepared, len(self.vocabulary), self.network.decode, part)
-        columns = torch.from_numpy(self.vocabulary.positions(genes)).to(self.device)
-        return self._over_blocks(
-            prepared, len(columns), lambda z: self.network.decode(z, columns), part
-        )
+        n_spots, n_genes = len(prepared.neighbors), len(self.vocabulary)
+        _require_shape(hidden, n_spots, n_genes)
+        columns = None if genes is None else self.positions(genes)
+        n_wanted = n_genes if columns is None else len(columns)
+        reading, every = self.read(prepared), np.arange(n_genes)
+        result = np.empty((n_spots, n_wanted), dtype=np.float32)
+        for block in _blocks(n_spots):
+            part = None
+            if hidden is not None:
+                mask = hidden[block].toarray() if issparse(hidden) else hidden[block]
+                part = Hidden(every, np.asarray(mask, dtype=bool), hidden_around)
+            centers = reading.centers(prepared.neighbors[block], part)
+            result[block] = centers.predict(columns).cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def read(self, slide: "AnnData | Prepared") -> Reading:
+        """Let the network read a slide: what it can be asked stands with :class:`nn.Reading`."""
+        prepared = self._prepared(slide)
+        measured = prepared.alignment.measured
+        return read_by(self.network, prepared.expression, measured, prepared.slides)
+
+    def positions(self, genes: Sequence[str]) -> torch.Tensor:
+        """Find genes, by symbol or Ensembl id, where the network computes."""
+        return torch.from_numpy(self.vocabulary.positions(genes)).to(self.device)
 
     def _prepared(self, slide: "AnnData | Prepared") -> Prepared:
         return slide if isinstance(slide, Prepared) else self.prepare(slide)
-
-    @torch.inference_mode()
-    def _over_blocks(
-        self,
-        slide: "AnnData | Prepared",
-        width: int,
-        read: Callable[[torch.Tensor], torch.Tensor],
-        hidden: csr_matrix | None = None,
-    ) -> NDArray[np.float32]:
-        """Embed block by block and keep what `read` makes of the embeddings: spots × width."""
-        prepared = self._prepared(slide)
-        n_spots = len(prepared.neighbors)
-        result = np.empty((n_spots, width), dtype=np.float32)
-        projected = self.network.project(SparseRows.from_scipy(prepared.expression, self.device))
-        for start in range(0, n_spots, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            neighbors = torch.from_numpy(prepared.neighbors[block]).to(self.device)
-            part = None if hidden is None else SparseRows.from_scipy(hidden[block], self.device)
-            z = self.network.embed(self.network.pool(projected, neighbors, part))
-            result[block] = read(z).cpu().numpy()
-        return result
-
-
-def prepare(
-    slide: "AnnData",
-    vocabulary: Vocabulary,
-    n_neighbors: int,
-    *,
-    layer: str | None = None,
-    slide_key: str | None = None,
-) -> Prepared:
-    """Do what :meth:`SageFM.prepare` does, for any vocabulary and size of neighborhoods."""
-    found = counts(slide, layer)
-    ids = found.var[GENE_IDS].astype(str).tolist() if GENE_IDS in found.var else None
-    alignment = vocabulary.align(found.var.index.astype(str).tolist(), ids)
-    expression = alignment.apply(found.matrix)
-    np.log1p(expression.data, out=expression.data)
-    neighbors = nearest(coordinates(slide), n_neighbors, slide_codes(slide, slide_key))
-    return Prepared(expression, neighbors, alignment, alignment.describe(found.matrix))
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -369,24 +352,28 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def _hidden_part(
-    prepared: Prepared, hidden: NDArray[np.bool_] | csr_matrix, around: bool
-) -> csr_matrix:
-    """Keep the log1p counts that are hidden, of centers or summed over their neighborhoods."""
-    n_spots, n_genes = prepared.expression.shape
-    centers = prepared.neighbors if around else prepared.neighbors[:, :1]
-    if hidden.shape != (len(centers), n_genes):
+def _blocks(n_spots: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, n_spots, _BLOCK))
+
+
+def _require_shape(hidden: Any, n_spots: int, n_genes: int) -> None:
+    if hidden is not None and hidden.shape != (n_spots, n_genes):
         raise InputError(
             f"hidden is {' × '.join(map(str, hidden.shape))}, but the slide has "
-            f"{len(centers)} spots and the model {n_genes} genes; "
+            f"{n_spots} spots and the model {n_genes} genes; "
             "give one row per spot and one column per gene of the vocabulary"
         )
-    part = (average(centers, n_spots=n_spots) * centers.shape[1]) @ prepared.expression
-    if issparse(hidden):
-        return csr_matrix(part.multiply(hidden.astype(bool)))
-    rows = np.repeat(np.arange(len(centers)), np.diff(part.indptr))
-    part.data *= np.asarray(hidden, dtype=bool)[rows, part.indices]
-    return csr_matrix(part)
+
+
+def _halved(path: str | Path, name: str, values: torch.Tensor) -> torch.Tensor:
+    """Round weights to half precision, if it reaches as far as they do."""
+    rounded = values.half()
+    if (torch.isinf(rounded) & torch.isfinite(values)).any():
+        raise InputError(
+            f"{path}: {name} has weights beyond {torch.finfo(torch.half).max:,.0f}, too large for "
+            "half precision; save it without"
+        )
+    return rounded
 
 
 def _trained_on(path: str | Path, known: dict[str, torch.Tensor], width: int) -> Familiar:

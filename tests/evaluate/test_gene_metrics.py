@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from sagefm._poisson import log1p_mean, log1p_variance, rate_of
 from sagefm.evaluate.metrics.genes import GeneTally, Hidden, pearson_p
-from sagefm.evaluate.metrics.poisson import log1p_mean, log1p_variance, rate_of
 
 
 def case(seed, n_spots=40, n_genes=6):

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
+from sagefm._poisson import log1p_mean
 from sagefm.evaluate import Cohort, recovery
 from sagefm.evaluate.baselines.predictors import NEIGHBOR_MEAN, baselines
 from sagefm.evaluate.baselines.reference import Piece, Reference
 from sagefm.evaluate.baselines.shown import Shown, View
-from sagefm.evaluate.metrics.poisson import log1p_mean
 from sagefm.evaluate.protocols import masks
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.prepared import Prepared
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +102,10 @@ def test_hiding_is_the_same_as_having_no_counts(slides, network, around):
     lines = prepared.neighbors[9] if around else [9]
     zeroed[np.ix_(lines, hidden[9])] = 0
     pooled = zeroed[prepared.neighbors[9]]
-    from sagefm.model import Prepared
-
-    alone = Prepared(type(prepared.expression)(pooled), np.arange(15)[None], prepared.alignment, "")
+    alone = Prepared(
+        type(prepared.expression)(pooled), np.arange(15)[None], prepared.alignment, "",
+        np.zeros(15, dtype=np.int64),
+    )  # fmt: skip
     np.testing.assert_allclose(found[9], network.predict(alone)[0], atol=1e-5)
 
 

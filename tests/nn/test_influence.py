@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch.autograd.functional import jacobian
 
 from sagefm.nn import build
-from sagefm.nn.influence import mean_gradient, path_gradient, strongest
+from sagefm.nn.influence import strongest
+from sagefm.nn.published.gradient import mean_gradient, path_gradient
 
 N_GENES = 40
 WIDTHS = [(12, 6), (12, 8, 10), (12, 8, 9, 7, 10)]
@@ -47,9 +48,9 @@ def test_both_ways_agree_and_are_both_taken(monkeypatch):
     every = torch.arange(N_GENES)
     shared = mean_gradient(network, pooled, every)
     with monkeypatch.context() as patched:
-        patched.setattr("sagefm.nn.influence._add_by_target", None)
+        patched.setattr("sagefm.nn.published.gradient._add_by_target", None)
         mean_gradient(network, pooled, every)
-    monkeypatch.setattr("sagefm.nn.influence._add_by_unit", None)
+    monkeypatch.setattr("sagefm.nn.published.gradient._add_by_unit", None)
     single = torch.cat([mean_gradient(network, pooled, part) for part in every.split(7)])
     torch.testing.assert_close(shared, single, atol=1e-6, rtol=1e-5)
 
@@ -59,8 +60,8 @@ def test_small_blocks_change_nothing(n_targets, monkeypatch):
     network, pooled = example(WIDTHS[2])
     targets = torch.arange(n_targets)
     whole = mean_gradient(network, pooled, targets)
-    monkeypatch.setattr("sagefm.nn.influence._SPOTS", 7)
-    monkeypatch.setattr("sagefm.nn.influence._ENTRIES", 400)
+    monkeypatch.setattr("sagefm.nn.published.gradient._SPOTS", 7)
+    monkeypatch.setattr("sagefm.nn.published.gradient._ENTRIES", 400)
     told = []
     torch.testing.assert_close(
         mean_gradient(network, pooled, targets, told.append), whole, atol=1e-6, rtol=1e-5

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sagefm.nn import draw_masks
-from sagefm.nn.loss import dense_hidden_error, hidden_error
+from sagefm.nn.published.loss import dense_hidden_error, hidden_error
 
 steady = settings(derandomize=True, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix, random_array
 
-from sagefm.nn import Network, SparseRows, build
+from sagefm.nn import Published, SparseRows, build
 
 N_GENES = 50
 
@@ -43,7 +43,8 @@ def stacked(parts):
 
 def mixed(network, rows, operators, way, monkeypatch):
     """`mix` in one of its two orders, which is asked for."""
-    monkeypatch.setattr("sagefm.nn.network._DENSE_PACE", {"dense": np.inf, "sparse": 0}[way])
+    pace = {"dense": np.inf, "sparse": 0}[way]
+    monkeypatch.setattr("sagefm.nn.published.network._DENSE_PACE", pace)
     done = []
     dense, times = SparseRows.dense, SparseRows.times
     monkeypatch.setattr(SparseRows, "dense", lambda *a: done.append("dense") or dense(*a))
@@ -99,5 +100,5 @@ def test_an_untrained_network_predicts_the_gene_mean_it_is_given(network):
 
 
 def test_networks_are_made_by_name():
-    assert type(build("published", 3, (4, 5))) is Network
+    assert type(build("published", 3, (4, 5))) is Published
     assert build("published", 3, (4, 5)).first.shape == (3, 4)

@@ -10,7 +10,7 @@ from sagefm.model import SageFM
 from sagefm.nn import draw_masks
 from sagefm.pp.read import read
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.pretrain.batches import gather
+from sagefm.pretrain.patches import gather
 from sagefm.pretrain.source import Region
 
 TOLERANCE = 1e-5
@@ -70,7 +70,7 @@ def test_simulated_slide(slide, vocabulary, widths, tmp_path):
 def test_training_form_is_the_same_network(slide, model):
     """Batches of patches, as training has them, must give what the fast path gives."""
     prepared = model.prepare(slide)
-    whole = Region(prepared.expression, prepared.neighbors)
+    whole = Region(prepared.expression, prepared.neighbors, prepared.alignment.measured)
     spots = [np.arange(40, 100), np.array([7, 3, 199])]
     drawn = draw_masks(63, len(model.vocabulary), 0.3, np.random.default_rng(0))
     batch = gather([(whole, part) for part in spots], drawn, drawn.n_hidden())

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 import sagefm
-from sagefm import InputError
+from sagefm import InputError, SageFM
+from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.tl import Annotator, annotate, learn_annotator
 from sagefm.tl._calibration import HeldOut, temperature_of
@@ -281,6 +282,15 @@ def test_bad_input_is_one_clear_line(slides, model, change, options, said):
         annotate(labeled(slides["p0"], **change), slides["p3"].copy(), model,
                  **{"key": KEY, **options})  # fmt: skip
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("method", ["last", "all"])
+def test_only_the_published_network_is_tuned(slides, vocabulary, method, monkeypatch):
+    """That is said before a slide is looked at."""
+    other = SageFM.new(vocabulary, Config("context", widths=(8, 8, 8, 4)))
+    monkeypatch.setattr(SageFM, "prepare", None)
+    with pytest.raises(InputError, match=r"published network only.*; choose linear or mlp$"):
+        learn_annotator(slides["p0"], other, KEY, method=method)
 
 
 def test_log_normalized_values_are_refused_by_name(slides, model):

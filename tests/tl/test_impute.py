@@ -130,6 +130,24 @@ def test_a_gene_of_the_neighbors_counts_unless_it_is_hidden_there(slide, model, 
     assert moved["center"] > 1e-3
 
 
+def test_a_gene_that_is_hidden_on_the_whole_slide_is_seen_nowhere(slide, context_model, genes):
+    changed = slide.copy()
+    matrix = changed.X.tolil()
+    column = slide.var_names.get_loc(genes[0])
+    matrix[:, column] = np.random.default_rng(0).permutation(slide.n_obs)[:, None] + 7
+    changed.X = matrix.tocsr()
+    moved = {}
+    for hide in ("center", "slide"):
+        answers = []
+        for each in (slide.copy(), changed):
+            impute(each, context_model, genes, hide=hide)
+            answers.append(each.obsm["sagefm_imputed"][genes[0]].to_numpy())
+        assert answers[0].std() > 1e-3
+        moved[hide] = np.abs(answers[1] - answers[0]).max()
+    assert moved["slide"] < 1e-5
+    assert moved["center"] > 0.1
+
+
 def test_nothing_that_was_measured_changes(slide, model, genes):
     held = slide.copy()
     held.layers["other"] = held.X * 2
@@ -356,7 +374,7 @@ def test_genes_by_ensembl_id(slide):
         ({"region": "domain=nowhere"}, "no spot has that value"),
         ({"region": np.zeros(200, dtype=bool)}, "holds no spot"),
         ({"scale": "tpm"}, "scale='tpm': choose of log1p, counts_per_10k"),
-        ({"hide": "slide"}, "hide='slide': choose of center, neighborhood"),
+        ({"hide": "nowhere"}, "hide='nowhere': choose of center, neighborhood, slide"),
         ({"least_r": 2.0}, "least_r=2.0: give a correlation"),
         ({"least_beyond_depth": np.nan}, "least_beyond_depth=nan: give a correlation"),
         ({"slide_key": "lane"}, "lane"),

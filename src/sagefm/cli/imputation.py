@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagefm._errors import InputError
+from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
 from sagefm.cli._options import (
     Device,
@@ -24,13 +25,13 @@ from sagefm.cli._options import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Hide = Literal["center", "neighborhood"]
+Hide = Literal["center", "neighborhood", "slide"]
 
 
 def impute(
     slide: SlidePath,
-    model: ModelPath,
     out: Out,
+    model: ModelPath = DEFAULT,
     genes: Annotated[
         str | None,
         typer.Option(

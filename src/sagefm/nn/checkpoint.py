@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
-from sagefm.nn.network import Network, build
+from sagefm.nn.network import Network
+from sagefm.nn.registry import build
 
 _HEADER = "sagefm"
 _FORMAT = 1
@@ -90,7 +91,7 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
 
 
 def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the checkpoint of the paper under the names of :class:`~sagefm.nn.network.Network`.
+    """Read the checkpoint of the paper under the names of :class:`~sagefm.nn.published.Published`.
 
     Only tensors and plain numbers are ever made from the file, so that a hostile pickle is refused.
 

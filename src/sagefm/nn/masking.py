@@ -32,6 +32,12 @@ class Masks(NamedTuple):
         """Spell the masks out: centers × genes, boolean, columns as in the vocabulary."""
         return torch.empty_like(spelled := self.hidden()).index_copy_(1, self.order, spelled)
 
+    def block_of(self) -> Tensor:
+        """Give the block of each gene, genes as in the vocabulary."""
+        sizes = torch.diff(self.ends)
+        blocks = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+        return torch.empty_like(blocks).index_copy_(0, self.order, blocks)
+
     def n_hidden(self) -> int:
         """How many entries are hidden."""
         return int((self.hides.sum(dim=0) * torch.diff(self.ends)).sum())

@@ -1,166 +1,176 @@
-"""The network of SAGE-FM, in the form that makes it fast.
+"""What every network can do, whatever stands inside.
 
-The paper (arXiv 2601.15504) describes five graph convolutions over a complete graph of 15 spots,
-one graph per spot. On a complete graph with self loops every convolution replaces each node by the
-mean of all nodes, so that after the first one all 15 nodes carry the same vector and the other four
-convolutions are an ordinary multilayer perceptron. What is left, for a whole slide at once, is
-
-    H = X W               log1p counts (sparse) × first-layer weights, once per slide
-    P = A H               mean over the neighborhood, minus what a mask hides of the center
-    z = MLP(P)            the embedding
-    x̂ = decode(z)[genes]  only the genes that are wanted
-
-which is the published network to the last bits of float32, without a graph library and without a
-dense spots × genes matrix.
+A network reads a slide once (:func:`sagefm.nn.read`): all that does not depend on what is asked is
+computed there. What it then sees from some centers (:meth:`Reading.centers`) answers every question
+about them: their predictions, with genes hidden or changed, and how these depend on the input.
+Everything above knows networks by these three classes only.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sagefm.nn.loss import hidden_error
-from sagefm.nn.masking import Masks
-from sagefm.nn.sparse import SparseRows
-
-NEGATIVE_SLOPE = 0.01
-_DENSE_PACE = 3
-"""How many times the pace of a sparse product a dense one has on a CPU."""
+Positions = NDArray[np.int64]
+Singles = NDArray[np.float32]
+Parts = tuple[Singles, Singles]
+"""Numbers per gene, of the center and of its neighbors."""
+Where = Literal["neighbors", "center"]
 
 
-class Network(nn.Module):
-    """The published network.
+class Hidden(NamedTuple):
+    """Genes that some centers do not show."""
 
-    Parameters
-    ----------
-    n_genes
-        Size of the vocabulary.
-    widths
-        Widths after each of the five layers of the encoder; the last is that of the embedding.
+    genes: Positions
+    """Positions in the vocabulary."""
+    mask: NDArray[np.bool_] | None = None
+    """Centers × `genes`: which of them each center hides; all of them if not given."""
+    around: bool = False
+    """Whether its neighbors do not show it either."""
 
-    Notes
-    -----
-    Weights are named for what they do. Against the published checkpoint: `first` is
-    ``conv1.lin.weight`` transposed (genes × width, so that a gene's weights lie together),
-    `first_bias` is ``conv1.bias``, `encoder.0` to `encoder.3` are ``conv2`` to ``conv5``, and
-    `decoder` is ``fc_gene``.
+
+class Centers(ABC):
+    """Some spots of a slide as a network sees them, with their neighborhoods."""
+
+    pooled: Tensor
+    """Centers × width: what the layers behind the operators are given."""
+
+    @abstractmethod
+    def predict(self, genes: Tensor | None = None) -> Tensor:
+        """Predict log1p counts: centers × the positions `genes`, or × vocabulary."""
+
+    @property
+    @abstractmethod
+    def shares(self) -> NDArray[np.float64]:
+        """Operators × centers × places: what each spot of a neighborhood counts in an operator.
+
+        The center stands at the first place.
+        """
+
+    @abstractmethod
+    def unchanged(self, wanted: Tensor) -> Tensor:
+        """Predict as things are, by the way of :meth:`changed`: centers × `wanted`."""
+
+    @abstractmethod
+    def changed(self, genes: Tensor, change: Tensor, wanted: Tensor) -> Tensor:
+        """Predict after genes were changed.
+
+        Parameters
+        ----------
+        genes
+            Positions of the genes that change.
+        change
+            Operators × centers × `genes`: by how much the log1p counts change that each operator
+            averages, by its :attr:`shares`.
+        wanted
+            Positions of the genes to predict.
+
+        Returns
+        -------
+        Centers × `wanted`, log1p counts.
+        """
+
+    @abstractmethod
+    def influence(
+        self, targets: Tensor, progress: Callable[[int], None] | None = None
+    ) -> dict[Where, Tensor]:
+        """Average over the centers how predictions depend on the projected spots.
+
+        Parameters
+        ----------
+        targets
+            Positions of the predicted genes.
+        progress
+            Is told how many centers are done.
+
+        Returns
+        -------
+        For all neighbors at once, and for the center, targets × width of the first layer: times
+        the first-layer weights of a gene, the derivative of the predicted log1p counts by the
+        log1p counts of that gene.
+        """
+
+
+class Reading(ABC):
+    """A slide as a network has read it.
+
+    `neighbors` is always centers × 15 row numbers of the slide, the center first.
     """
 
-    PUBLISHED_WIDTHS = (1024, 512, 512, 512, 1024)
+    @abstractmethod
+    def centers(self, neighbors: Positions, hidden: Hidden | None = None) -> Centers:
+        """See some centers, with all their genes or with some hidden."""
 
-    def __init__(self, n_genes: int, widths: Sequence[int] = PUBLISHED_WIDTHS) -> None:
-        super().__init__()
-        self.widths = tuple(widths)
-        self.first = nn.Parameter(torch.empty(n_genes, widths[0]))
-        self.first_bias = nn.Parameter(torch.zeros(widths[0]))
-        layers = [nn.Linear(wide, narrow) for wide, narrow in pairwise(widths)]
-        self.encoder = nn.ModuleList(layers)
-        self.decoder = nn.Linear(widths[-1], n_genes)
-        # As graph-convolution layers start: Glorot weights, no bias.
-        for weight in (self.first, *(layer.weight for layer in layers)):
-            nn.init.xavier_uniform_(weight)
-        for layer in layers:
-            nn.init.zeros_(layer.bias)
+    @abstractmethod
+    def embed(self, neighbors: Positions) -> Tensor:
+        """Embed some centers, nothing hidden: centers × width of the embedding."""
 
-    @torch.no_grad()
-    def start_from(self, gene_mean: Tensor) -> None:
-        """Let an untrained network predict the mean log1p count of each gene.
-
-        Drawn at random, about half of the genes begin below the last ReLU in every spot, where no
-        gradient reaches them.
-        """
-        self.decoder.bias.copy_(gene_mean)
-
-    def project(self, expression: SparseRows) -> Tensor:
-        """Multiply log1p counts by the first-layer weights: spots × width, before the mean."""
-        return expression.times(self.first)
-
-    def pool(
-        self, projected: Tensor, neighbors: Tensor, hidden: SparseRows | None = None
-    ) -> Tensor:
-        """Average over the neighborhoods.
+    @abstractmethod
+    def explain(self, neighbors: Positions, baseline: Positions, steps: int) -> Parts:
+        """Say which genes set the embedding of one center apart from that of a baseline.
 
         Parameters
         ----------
-        projected
-            Rows × width, from :meth:`project`.
         neighbors
-            Centers × 15 row numbers of `projected`, the center among them.
-        hidden
-            For each center the log1p counts that it does not show, zero elsewhere.
+            One center: 15 row numbers.
+        baseline
+            The centers whose mean neighborhood is the baseline.
+        steps
+            Into how many steps to cut the straight line between the two, where it bends.
 
         Returns
         -------
-        Centers × width.
+        The parts of the genes of the center, and of its neighbors: together they add up to the
+        distance of the two embeddings.
         """
-        pooled = F.embedding_bag(neighbors, projected, mode="mean")
-        if hidden is not None:
-            pooled = pooled - self.project(hidden) / neighbors.shape[1]
-        return pooled
 
-    def embed(self, pooled: Tensor) -> Tensor:
-        """Turn pooled neighborhoods into embeddings: centers × last width."""
-        z: Tensor = self.encoder[-1](self.hidden(pooled))
-        return z
-
-    def hidden(self, pooled: Tensor) -> Tensor:
-        """Compute all but the last layer of the encoder: centers × last width but one."""
-        z = pooled + self.first_bias
-        for layer in list(self.encoder)[:-1]:
-            z = layer(F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True))
-        return F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True)
-
-    def reader(self, genes: Tensor) -> tuple[Tensor, Tensor]:
-        """Make one linear layer of the last of the encoder and the decoder: weights and biases.
-
-        What :meth:`hidden` gives, through it and a ReLU, is the prediction of `genes`. Where these
-        are few that spares the embedding.
-        """
-        weight, last = self.decoder.weight[genes], cast(nn.Linear, self.encoder[-1])
-        return weight @ last.weight, self.decoder.bias[genes] + weight @ last.bias
-
-    def decode(self, embedding: Tensor, genes: Tensor | None = None) -> Tensor:
-        """Predict log1p counts of the center, for all genes or for the positions `genes`."""
-        if genes is None:
-            return F.relu(self.decoder(embedding))
-        return F.relu(F.linear(embedding, self.decoder.weight[genes], self.decoder.bias[genes]))
-
-    def mix(self, rows: SparseRows, operators: Sequence[Tensor]) -> Tensor:
-        """Average patches of tissue, in whichever order of ``A X W`` is less work.
+    @abstractmethod
+    def pull_back(self, neighbors: Positions, given: Tensor) -> Tensor:
+        """Turn derivatives by the embeddings into derivatives by all projected spots at once.
 
         Parameters
         ----------
-        rows
-            Log1p counts of the spots of all patches, patch after patch.
-        operators
-            For each patch the dense centers × rows matrix that averages over the neighborhoods.
+        given
+            Questions × centers × width of the embedding.
 
         Returns
         -------
-        Centers × width, what :meth:`pool` gives.
+        Questions × width of the first layer: times the first-layer weights of a gene, the
+        derivative by its log1p counts, raised in every spot of the slide.
         """
-        sizes = [operator.shape[1] for operator in operators]
-        n_genes, n_centers = len(self.first), sum(map(len, operators))
-        dense = rows.values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
-        if dense or _DENSE_PACE * len(rows.values) > n_centers * n_genes:
-            parts = torch.split(rows.dense(n_genes), sizes)
-            return torch.cat([a @ x for a, x in zip(operators, parts, strict=True)]) @ self.first
-        parts = torch.split(self.project(rows), sizes)
-        return torch.cat([a @ h for a, h in zip(operators, parts, strict=True)])
-
-    def error(self, embedding: Tensor, truth: Tensor, masks: Masks, share: float) -> Tensor:
-        """Add up squared errors of hidden entries; see :func:`~sagefm.nn.loss.hidden_error`."""
-        decoder = self.decoder
-        return hidden_error(embedding, decoder.weight, decoder.bias, truth, masks, share)
 
 
-NETWORKS: dict[str, type[Network]] = {"published": Network}
-"""The networks by name. Each has the methods of :class:`Network` and works by its formula."""
+class Network(nn.Module, ABC):
+    """What every network has; :func:`sagefm.nn.read` lets it read a slide.
 
+    Attributes
+    ----------
+    first
+        Genes × width: the weights of the first layer, which is linear.
+    widths
+        Widths of the layers.
+    """
 
-def build(name: str, n_genes: int, widths: Sequence[int]) -> Network:
-    """Make a network by name, with fresh weights from torch's global random state."""
-    return NETWORKS[name](n_genes, widths)
+    first: nn.Parameter
+    widths: tuple[int, ...]
+
+    @staticmethod
+    @abstractmethod
+    def embedding_width(widths: Sequence[int]) -> int:
+        """Width of the embedding of a network of such layers."""
+
+    @abstractmethod
+    def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+        """Make the optimizer that it is trained with.
+
+        Its groups say by `pace` how many times the learning rate they go at.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return self.first.device

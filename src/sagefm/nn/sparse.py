@@ -2,14 +2,41 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from scipy.sparse import csr_matrix
 
 _COLUMNS = 64
+
+
+def sum_over(matrix: "csr_matrix", rows: "NDArray[np.int64]") -> "csr_matrix":
+    """Add up rows of a matrix: sums × columns.
+
+    Parameters
+    ----------
+    rows
+        Sums × the row numbers that each of them adds up.
+    """
+    from scipy.sparse import csr_matrix
+
+    n_sums, n_each = rows.shape
+    ones = np.ones(rows.size, dtype=np.float32)
+    ends = np.arange(0, rows.size + 1, n_each)
+    operator = csr_matrix((ones, rows.ravel(), ends), shape=(n_sums, matrix.shape[0]))
+    return csr_matrix(operator @ matrix)
+
+
+def columns_of(matrix: "csr_matrix", genes: "NDArray[np.int64]") -> "csr_matrix":
+    """Pick columns of a matrix, without a copy where these are all of them, in order."""
+    n_genes = matrix.shape[1]
+    if len(genes) == n_genes and (genes == np.arange(n_genes)).all():
+        return matrix
+    return matrix[:, genes]
 
 
 class SparseRows(NamedTuple):
@@ -33,13 +60,31 @@ class SparseRows(NamedTuple):
         product: Tensor = _Product.apply(*self, weights)  # type: ignore[no-untyped-call]
         return product
 
+    def take(self, rows: Tensor) -> "SparseRows":
+        """Pick some rows."""
+        starts, lengths = self.ends[rows].long(), torch.diff(self.ends)[rows].long()
+        ends = F.pad(lengths.cumsum(0), (1, 0))
+        shift = torch.repeat_interleave(starts - ends[:-1], lengths)
+        at = torch.arange(len(shift), device=rows.device) + shift
+        return SparseRows(ends.to(self.ends.dtype), self.genes[at], self.values[at])
+
+    def keep(self, kept: Tensor) -> "SparseRows":
+        """Leave some of the values out: (nonzeros) boolean."""
+        counts = F.pad(kept.cumsum(0), (1, 0))
+        ends = counts[self.ends.long()].to(self.ends.dtype)
+        return SparseRows(ends, self.genes[kept], self.values[kept])
+
+    def rows(self) -> Tensor:
+        """Give the row of each value."""
+        lengths = torch.diff(self.ends).long()
+        return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+
     def dense(self, n_genes: int) -> Tensor:
         """Spell out the zeros: rows × genes."""
         if self.values.device.type == "cpu":  # scipy is four times as fast as torch at this
             return torch.from_numpy(self._scipy(n_genes).toarray())
         n_rows = len(self.ends) - 1
-        rows = torch.arange(n_rows, device=self.ends.device)
-        where = torch.repeat_interleave(rows, torch.diff(self.ends)) * n_genes + self.genes
+        where = self.rows() * n_genes + self.genes
         flat = torch.zeros(n_rows * n_genes, device=self.ends.device)
         return flat.scatter_(0, where, self.values).view(n_rows, n_genes)
 

@@ -16,7 +16,8 @@ from sagefm.report.rules import NOVEL, RULE, USES, Grade, verdict
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sagefm.model import Prepared, SageFM
+    from sagefm.model import SageFM
+    from sagefm.prepared import Prepared
 
 _DISTANCES = ("novelty", "novel")
 

@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
+from sagefm import nn
 from sagefm.evaluate.baselines import predictors
 from sagefm.evaluate.baselines.reference import Reference
 from sagefm.evaluate.baselines.shown import Guess, Shown, View
 from sagefm.evaluate.metrics.genes import GeneSums, GeneTally, Hidden
 from sagefm.evaluate.protocols.recovery_tables import DETECTED
-from sagefm.nn import draw_masks
 from sagefm.pp.counts import coordinates, find_counts, slide_codes
 from sagefm.pp.curve import along_curve
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sagefm.model import Prepared, SageFM
+    from sagefm.model import SageFM
+    from sagefm.prepared import Prepared
 
 MODEL = "model"
 GENE_MEAN = predictors.GENE_MEAN
@@ -75,8 +77,9 @@ def recover(
         if not len(genes):
             continue
         sums: dict[str, GeneSums] = {}
+        reading = model.read(part)
         for shown, hidden in _blocks(view, genes, mask_fraction, seed):
-            for name, guess in _guesses(model, part, shown, seed):
+            for name, guess in _guesses(model, reading, shown, seed):
                 scored = hidden.score(*guess)
                 sums[name] = sums[name] + scored if name in sums else scored
                 if name in errors:
@@ -99,19 +102,10 @@ def _rows_of(prepared: "Prepared", rows: NDArray[np.int64]) -> "Prepared":
     """Keep some spots and whoever is their neighbor, which is among them."""
     place = np.empty(len(prepared.neighbors), dtype=np.int64)
     place[rows] = np.arange(len(rows))
-    return _with(prepared, rows, place[prepared.neighbors[rows]])
-
-
-def _near(prepared: "Prepared", spots: NDArray[np.int64]) -> "Prepared":
-    """Keep some centers, and no more of the slide than their neighbors."""
-    rows, places = np.unique(prepared.neighbors[spots], return_inverse=True)
-    return _with(prepared, rows, places.reshape(len(spots), -1))
-
-
-def _with(
-    prepared: "Prepared", rows: NDArray[np.int64], neighbors: NDArray[np.int64]
-) -> "Prepared":
-    return replace(prepared, expression=prepared.expression[rows], neighbors=neighbors)
+    return replace(
+        prepared, expression=prepared.expression[rows], slides=prepared.slides[rows],
+        neighbors=place[prepared.neighbors[rows]],
+    )  # fmt: skip
 
 
 def _blocks(
@@ -120,7 +114,7 @@ def _blocks(
     """Draw what every spot hides, over the measured genes, and give some spots after others."""
     n_spots = len(view.neighbors)
     chance = np.random.default_rng(seed)
-    drawn = draw_masks(n_spots, int(view.measured.sum()), fraction, chance)
+    drawn = nn.draw_masks(n_spots, int(view.measured.sum()), fraction, chance)
     for start in range(0, n_spots, _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         shown = Shown(view, "center", np.arange(n_spots)[some], drawn.of(some), genes)
@@ -128,11 +122,14 @@ def _blocks(
 
 
 def _guesses(
-    model: "SageFM", prepared: "Prepared", shown: Shown, seed: int
+    model: "SageFM", reading: nn.Reading, shown: Shown, seed: int
 ) -> Iterator[tuple[str, Guess]]:
-    names = [model.vocabulary[i] for i in shown.genes]
-    near = _near(prepared, shown.spots)
-    yield MODEL, Guess(model.predict(near, hidden=shown.hidden, genes=names))
+    hidden = nn.Hidden(np.arange(len(model.vocabulary)), shown.hidden)
+    wanted = torch.from_numpy(shown.genes).to(model.device)
+    with torch.inference_mode():
+        centers = reading.centers(shown.view.neighbors[shown.spots], hidden)
+        predicted = centers.predict(wanted).cpu().numpy()
+    yield MODEL, Guess(predicted)
     mean = np.asarray(shown.view.log.mean(axis=0), dtype=np.float32).ravel()[shown.genes]
     yield GENE_MEAN, Guess(np.broadcast_to(mean, (len(shown.spots), len(mean))))
     for baseline in predictors.baselines(Reference((), seed), seed):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sagefm._errors import InputError
 from sagefm._reduction import Reduction
-from sagefm.nn import build, checkpoint
+from sagefm.nn import Published, checkpoint
 from sagefm.tl._calibration import HeldOut
 from sagefm.tl._heads import Reader
 from sagefm.tl._novelty import Novelty
@@ -115,7 +115,7 @@ def _tuned(tensors: dict[str, Tensor], model: "SageFM", n_classes: int) -> "Tune
     from sagefm.tl._tuning import Tuned
 
     with torch.device("meta"):
-        network = build(model.config.network, len(model.vocabulary), model.config.widths)
+        network = Published(len(model.vocabulary), model.config.widths)
     own = {name[8:]: t for name, t in tensors.items() if name[:8] == "network."}
     lent = {name: t.cpu() for name, t in model.network.state_dict().items() if name not in own}
     network.load_state_dict(own | lent, assign=True)

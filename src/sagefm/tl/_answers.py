@@ -3,16 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sagefm.tl._plan import Plan, View
 from sagefm.tl._screen import Floats, Positions, Screen
 from sagefm.tl._shelf import Shelf
-
-if TYPE_CHECKING:
-    from sagefm.model import SageFM
 
 Progress = Callable[[str], None]
 AT_ONCE = 50
@@ -69,7 +65,6 @@ class Asking:
 
 def ask(
     view: View,
-    model: "SageFM",
     plan: Plan,
     levels: int,
     n_null_spots: int,
@@ -81,13 +76,13 @@ def ask(
 
     `n_null_spots` of its spots, drawn with `seed`, answer what nulls need.
     """
-    neighbors = view.prepared.neighbors
+    neighbors, slide = view.prepared.neighbors, (view.reading, view.prepared)
     drawn = view.draw(n_null_spots, seed)
-    strangers = np.random.default_rng([seed, 1]).choice(len(neighbors), len(drawn), replace=False)
-    mixed = np.column_stack([neighbors[drawn, :1], neighbors[strangers, 1:]])
-    around = Screen(model, view.prepared, neighbors[view.spots], plan.targets)
-    shuffled = Screen(model, view.prepared, mixed, plan.targets)
-    turned = Screen(model, view.prepared, neighbors[drawn], plan.ligands)
+    strange = strangers(view.prepared.slides, drawn, seed)
+    mixed = np.column_stack([neighbors[drawn, :1], neighbors[strange, 1:]])
+    around = Screen(*slide, neighbors[view.spots], plan.targets)
+    shuffled = Screen(*slide, mixed, plan.targets)
+    turned = Screen(*slide, neighbors[drawn], plan.ligands)
 
     asking = Asking(view, shelf, progress, view.name)
     means = asking.means
@@ -95,27 +90,41 @@ def ask(
     backward = plan.partners(plan.target, plan.targets, plan.ligand)
     pairs = (plan.ligands, plan.ligand, forward, plan.target)
     response = _per_pair(*pairs, means("ligands", around, plan.ligands, forward, levels))
-    strange = _per_pair(*pairs, means("shuffled neighbors", shuffled, plan.ligands, forward, 2))
+    astray = _per_pair(*pairs, means("shuffled neighbors", shuffled, plan.ligands, forward, 2))
     back = means("reversed", turned, plan.targets, backward, 2)
     # A gene that the slide does not show cannot be raised there.
     silent = view.facts.high == 0
     response[silent[plan.ligand]] = np.nan
-    strange[silent[plan.ligand]] = np.nan
+    astray[silent[plan.ligand]] = np.nan
     turned_back = _per_pair(plan.targets, plan.target, backward, plan.ligand, back)
     turned_back[silent[plan.target]] = np.nan
     return Found(
         response=response,
         span=(view.facts.high - view.facts.low)[plan.ligand],
-        screened=screened(model, plan, drawn, asking),
+        screened=screened(plan, drawn, asking),
         reversed=turned_back[:, -1] - turned_back[:, 0],
-        shuffled=strange[:, -1] - strange[:, 0],
+        shuffled=astray[:, -1] - astray[:, 0],
     )
 
 
-def screened(model: "SageFM", plan: Plan, spots: Positions, asking: Asking) -> Floats:
+def strangers(slides: Positions, spots: Positions, seed: int) -> Positions:
+    """Draw for each of some spots another of its slide, whose neighbors it is given.
+
+    `slides` tells for each spot of the object the number of its slide.
+    """
+    chance = np.random.default_rng([seed, 1])
+    found = np.empty_like(spots)
+    for number in np.unique(slides[spots]):
+        own, here = np.flatnonzero(slides == number), slides[spots] == number
+        found[here] = own[chance.choice(len(own), here.sum(), replace=False)]
+    return found
+
+
+def screened(plan: Plan, spots: Positions, asking: Asking) -> Floats:
     """Raise ligands and the genes of their nulls: effects on targets, then controls."""
     view = asking.view
-    screen = Screen(model, view.prepared, view.prepared.neighbors[spots], plan.targets)
+    neighbors = view.prepared.neighbors[spots]
+    screen = Screen(view.reading, view.prepared, neighbors, plan.targets)
     every = [np.concatenate([plan.targets, plan.controls])] * len(plan.screened)
     found = np.array(asking.means("nulls", screen, plan.screened, every, 2))
     found[view.facts.high[plan.screened] == 0] = np.nan

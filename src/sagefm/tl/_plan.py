@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
+from sagefm.nn import Reading
 from sagefm.pp.counts import few
 from sagefm.tl import _nulls
 from sagefm.tl._region import region_of
@@ -17,7 +18,8 @@ from sagefm.tl._screen import GeneFacts, Positions
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sagefm.model import Prepared, SageFM
+    from sagefm.model import SageFM
+    from sagefm.prepared import Prepared
 
 N_ALIKE = 30
 N_CONTROLS = 100
@@ -35,6 +37,7 @@ class View:
     prepared: "Prepared"
     spots: Positions
     facts: GeneFacts
+    reading: Reading
 
     def draw(self, n: int, seed: int) -> Positions:
         """Draw at most `n` of the spots."""
@@ -67,7 +70,7 @@ def views_of(
         except InputError as error:
             raise InputError(f"{name}: {error}" if name else str(error)) from error
         facts = GeneFacts.of(prepared.expression, prepared.neighbors)
-        views.append(View(name, prepared, spots, facts))
+        views.append(View(name, prepared, spots, facts, model.read(prepared)))
     return views
 
 

@@ -133,7 +133,7 @@ def expect(counted: Counted, spots: Positions, chance: np.random.Generator) -> E
     if counted.hidden is not None:
         genes = counted.positions[kept]
         parts = np.array_split(chance.permutation(len(genes)), _PARTS)
-        for block in counted.hidden.predict(spots, genes, parts, around=False):
+        for block in counted.hidden.predict(spots, genes, parts, where="center"):
             rates[block.spots, block.genes] = np.expm1(np.maximum(block.predicted, 0))
         rates += _FLOOR * mean
     depth, total = counts.sum(axis=1), counts.sum(axis=0)

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -10,20 +11,22 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from sagefm.nn import SparseRows
+from sagefm.nn import Hidden, Reading
 from sagefm.pp.neighborhood import average
 
 if TYPE_CHECKING:
-    from sagefm.model import Prepared, SageFM
+    from sagefm.model import SageFM
+    from sagefm.prepared import Prepared
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Positions = NDArray[np.int64]
+Where = Literal["center", "neighborhood", "slide"]
 
 GUESSES = ("model", "neighbor_mean", "depth")
 """What is compared with the truth: the model, and two guesses that need none."""
 _TRUTH = "truth"
-_SPOTS = 1024
+_SPOTS = 4096
 """Spots whose predictions stand in memory together."""
 _CONSTANT = 1e-10
 """A variance below this share of the mean square is none: what rounding leaves of a constant."""
@@ -62,16 +65,15 @@ class HiddenGenes:
     """
 
     def __init__(self, model: "SageFM", prepared: "Prepared", depth: Floats) -> None:
-        self._network, self._device = model.network, model.device
+        self._model, self._prepared, self._depth = model, prepared, depth
         self._expression, self._neighbors = prepared.expression, prepared.neighbors
-        self._depth = depth
-        with torch.inference_mode():
-            self._projected = self._network.project(
-                SparseRows.from_scipy(self._expression, self._device)
-            )
+
+    @cached_property
+    def _reading(self) -> Reading:
+        return self._model.read(self._prepared)
 
     def predict(
-        self, spots: Positions, genes: Positions, parts: Sequence[Positions], *, around: bool
+        self, spots: Positions, genes: Positions, parts: Sequence[Positions], *, where: Where
     ) -> Iterator[Block]:
         """Hide the genes of one part after the other, and predict them.
 
@@ -83,44 +85,46 @@ class HiddenGenes:
             Positions in the vocabulary.
         parts
             Which of `genes` are hidden together.
-        around
-            Whether they are hidden in the neighbors too, or in the center only.
+        where
+            Whether they are hidden in the ``"center"`` only, in the ``"neighborhood"``, or in the
+            whole ``"slide"``, as if it had not measured them.
         """
         for part in parts:
             columns = self._expression[:, genes[part]]
+            if where == "slide":
+                reading, hidden = self._model.read(self._prepared.without(genes[part])), None
+            else:
+                reading = self._reading
+                hidden = Hidden(genes[part], None, where == "neighborhood")
             for start in range(0, len(spots), _SPOTS):
                 rows = slice(start, start + _SPOTS)
-                yield self._block(rows, self._neighbors[spots[rows]], part, genes[part],
-                                  columns, around)  # fmt: skip
+                neighbors = self._neighbors[spots[rows]]
+                with torch.inference_mode():
+                    centers = reading.centers(neighbors, hidden)
+                    predicted = centers.predict(self._at(genes[part])).cpu().numpy()
+                yield self._block(rows, neighbors, part, columns, predicted)
 
-    @torch.inference_mode()
+    def _at(self, genes: Positions) -> torch.Tensor:
+        return torch.from_numpy(genes).to(self._model.device)
+
     def _block(
-        self, rows: slice, neighbors: Positions, part: Positions, genes: Positions,
-        columns: csr_matrix, around: bool,
-    ) -> Block:  # fmt: skip
-        """Predict `genes`, whose log1p counts are `columns`, at the centers of `neighbors`."""
-        network, n_spots = self._network, len(self._neighbors)
-        members = neighbors if around else neighbors[:, :1]
-        part_hidden = (average(members, n_spots=n_spots) * members.shape[1]) @ columns
-        hidden = csr_matrix(
-            (part_hidden.data, genes[part_hidden.indices].astype(part_hidden.indptr.dtype),
-             part_hidden.indptr),
-            shape=(len(members), self._expression.shape[1]),
-        )  # fmt: skip
-        pooled = network.pool(
-            self._projected,
-            torch.from_numpy(neighbors).to(self._device),
-            SparseRows.from_scipy(hidden, self._device) if hidden.nnz else None,
-        )
-        wanted = torch.from_numpy(genes).to(self._device)
+        self,
+        rows: slice,
+        neighbors: Positions,
+        part: Positions,
+        columns: csr_matrix,
+        predicted: Singles,
+    ) -> Block:
+        """Put beside what was predicted what is there; `columns` are the log1p counts of `part`."""
         truth = columns[neighbors[:, 0]].toarray()
         unseen = np.rint(np.expm1(truth.astype(np.float64))).sum(axis=1)
+        around = average(neighbors, center=False, n_spots=len(self._neighbors)) @ columns
         return Block(
             spots=rows,
             genes=part,
-            predicted=network.decode(network.embed(pooled), wanted).cpu().numpy(),
+            predicted=predicted,
             truth=truth,
-            around=(average(neighbors, center=False, n_spots=n_spots) @ columns).toarray(),
+            around=around.toarray(),
             visible=np.maximum(self._depth[neighbors[:, 0]] - unseen, 0.0),
         )
 

@@ -3,13 +3,10 @@
 import numpy as np
 import torch
 
-from sagefm.model import Prepared, SageFM
-from sagefm.nn import SparseRows
+from sagefm.model import SageFM
+from sagefm.prepared import Prepared
 from sagefm.tl._sample_pooling import Readout
 from sagefm.tl._sample_probe import Floats
-
-_BLOCK = 1024
-"""Spots whose hidden layers are kept for a derivative."""
 
 
 def contrast(n_classes: int) -> Floats:
@@ -41,19 +38,8 @@ def of_genes(model: SageFM, prepared: Prepared, readout: Readout) -> Floats:
     odds = torch.from_numpy(contrast(len(logits))) @ logits
     # They sum to zero over the classes: the last follows from the others.
     by_z = [torch.autograd.grad(one, z, retain_graph=True)[0] for one in odds[:-1]]
-    network, device = model.network, model.device
-    with torch.inference_mode():
-        rows = network.project(SparseRows.from_scipy(prepared.expression, device))
-        around = torch.from_numpy(prepared.neighbors).to(device)
-        inputs = [network.pool(rows, part) for part in torch.split(around, _BLOCK)]
-    slopes = torch.zeros(len(by_z), network.first.shape[1], device=device)
-    for number, block in enumerate(inputs):
-        pooled = block.clone().requires_grad_()
-        found = network.embed(pooled)
-        at = slice(number * _BLOCK, (number + 1) * _BLOCK)
-        for slope, wanted in zip(slopes, by_z, strict=True):
-            given = wanted[at].to(found)
-            slope += torch.autograd.grad(found, pooled, given, retain_graph=True)[0].sum(dim=0)
+    given = torch.stack(by_z).to(model.device)
+    slopes = model.read(prepared).pull_back(prepared.neighbors, given)
     with torch.no_grad():
-        by_gene = (slopes @ network.first.T).double().cpu().numpy()
+        by_gene = (slopes @ model.network.first.T).double().cpu().numpy()
     return np.vstack([by_gene, -by_gene.sum(axis=0)])

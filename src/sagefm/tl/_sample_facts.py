@@ -18,7 +18,8 @@ from sagefm.tl._samples import label, label_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sagefm.model import Prepared, SageFM
+    from sagefm.model import SageFM
+    from sagefm.prepared import Prepared
 
 Floats = NDArray[np.float64]
 

@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from sagefm.nn import SparseRows
-from sagefm.nn.perturb import Responses
+from sagefm.nn import Hidden, Reading
 from sagefm.pp.neighborhood import average
 
 if TYPE_CHECKING:
-    from sagefm.model import Prepared, SageFM
+    from sagefm.prepared import Prepared
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -80,8 +79,8 @@ class Screen:
 
     Parameters
     ----------
-    model, prepared
-        The model, and the slide as it sees it.
+    reading, prepared
+        The slide as the network has read it, and as it was given.
     neighbors
         Spots × 15 row numbers of the slide, the center first.
     hidden
@@ -89,36 +88,22 @@ class Screen:
     """
 
     def __init__(
-        self, model: "SageFM", prepared: "Prepared", neighbors: Positions, hidden: Positions
+        self, reading: Reading, prepared: "Prepared", neighbors: Positions, hidden: Positions
     ) -> None:
-        network, device = model.network, model.device
-        expression = prepared.expression
-        self.n_neighbors, self._device = neighbors.shape[1], device
-        self._center = neighbors[:, 0]
-        keep = np.zeros(expression.shape[1], dtype=np.float32)
-        keep[hidden] = 1
-        part = csr_matrix(expression[self._center].multiply(keep))
-        part.eliminate_zeros()
         with torch.inference_mode():
-            projected = network.project(SparseRows.from_scipy(expression, device))
-            pooled = network.pool(
-                projected,
-                torch.from_numpy(neighbors).to(device),
-                SparseRows.from_scipy(part.astype(np.float32), device),
-            )
-        self.responses = Responses(network, pooled)
-        self._shown = 1 - keep
-        self._expression = expression.tocsc()
-        self._sum = average(neighbors, center=False, n_spots=expression.shape[0]) * (
-            self.n_neighbors - 1
+            self._centers = reading.centers(neighbors, Hidden(hidden))
+        n_spots, n_genes = prepared.expression.shape
+        self._expression = prepared.expression.tocsc()
+        self._at_center, self._around = (
+            _operators(self._centers.shares[:, :, places], neighbors[:, places], n_spots)
+            for places in (slice(0, 1), slice(1, None))
         )
-
-    def around(self, genes: Positions) -> Floats:
-        """Add up log1p counts over the 14 neighbors: spots × genes."""
-        return np.asarray((self._sum @ self._expression[:, genes]).toarray(), dtype=np.float64)
+        self._n_centers = len(neighbors)
+        self._shown = np.ones(n_genes)
+        self._shown[hidden] = 0
 
     def spread(self, change: Floats, genes: Positions, where: Where) -> Floats:
-        """Add up what changes over the neighborhoods: spots × genes.
+        """Add up what changes over the neighborhoods: operators × spots × genes.
 
         Parameters
         ----------
@@ -129,23 +114,23 @@ class Screen:
         where
             Whether spots change as neighbors, as centers, or as both.
         """
-        total = np.zeros((len(self.responses), len(genes)))
+        total = np.zeros((self._around.shape[0], len(genes)))
         if where != "center":
-            total += self._sum @ change
+            total += self._around @ change
         if where != "neighbors":
-            total += change[self._center] * self._shown[genes]
-        return total
+            total += (self._at_center @ change) * self._shown[genes]
+        return self._by_operator(total)
 
+    @torch.inference_mode()
     def read(self, genes: Positions, change: Floats, wanted: Positions) -> torch.Tensor:
-        """Predict `wanted` after the sum over the neighborhood changes: spots × wanted."""
-        mean = torch.from_numpy((change / self.n_neighbors).astype(np.float32))
-        return self.responses.changed(
-            torch.from_numpy(genes).to(self._device), mean.to(self._device), self._at(wanted)
-        )
+        """Predict `wanted` after what the operators average changes: spots × wanted."""
+        moved = torch.from_numpy(change.astype(np.float32)).to(self._device)
+        return self._centers.changed(self._at(genes), moved, self._at(wanted))
 
+    @torch.inference_mode()
     def unchanged(self, wanted: Positions) -> torch.Tensor:
         """Predict `wanted` as things are: spots × wanted."""
-        return self.responses.unchanged(self._at(wanted))
+        return self._centers.unchanged(self._at(wanted))
 
     def means(
         self, genes: Positions, levels: Floats, wanted: Sequence[Positions]
@@ -165,15 +150,42 @@ class Screen:
         ------
         For each gene, levels × wanted: mean predicted log1p counts.
         """
-        around = self.around(genes)
+        before = self._by_operator((self._around @ self._expression[:, genes]).toarray())
+        whole = self._by_operator(np.asarray(self._around.sum(axis=1)))
         for i, gene in enumerate(genes):
-            read = [
-                self.read(
-                    np.array([gene]), (self.n_neighbors - 1) * level - around[:, [i]], wanted[i]
-                ).mean(dim=0, dtype=torch.float64)
-                for level in levels[i]
-            ]
-            yield torch.stack(read).cpu().numpy()
+            changes = (level * whole - before[:, :, [i]] for level in levels[i])
+            read = (self.read(np.array([gene]), change, wanted[i]) for change in changes)
+            means = [found.mean(dim=0, dtype=torch.float64) for found in read]
+            yield torch.stack(means).cpu().numpy()
 
-    def _at(self, wanted: Positions) -> torch.Tensor:
-        return torch.from_numpy(wanted).to(self._device)
+    def _by_operator(self, values: Floats) -> Floats:
+        return values.reshape(-1, self._n_centers, values.shape[1])
+
+    @property
+    def _device(self) -> torch.device:
+        return self._centers.pooled.device
+
+    def _at(self, positions: Positions) -> torch.Tensor:
+        return torch.from_numpy(positions).to(self._device)
+
+
+def _operators(shares: Floats, members: Positions, n_spots: int) -> csr_matrix:
+    """Let each operator add up some members of each neighborhood, by their shares.
+
+    Parameters
+    ----------
+    shares
+        Operators × centers × members.
+    members
+        Centers × members, rows of the slide.
+
+    Returns
+    -------
+    One operator's centers after the other's × spots.
+    """
+    n_operators, n_centers, n_members = shares.shape
+    rows = np.tile(members.ravel(), n_operators)
+    ends = np.arange(0, shares.size + 1, n_members)
+    found = csr_matrix((shares.ravel(), rows, ends), shape=(n_operators * n_centers, n_spots))
+    found.eliminate_zeros()
+    return found

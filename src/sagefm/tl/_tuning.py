@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import lightning as L
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from torch import Tensor, nn
 
-from sagefm.nn import Network, SparseRows
+from sagefm.nn import Published, SparseRows
 from sagefm.pp.neighborhood import average
 from sagefm.pretrain.loop import keeping_memory, quiet_lightning
 from sagefm.tl._heads import Floats, class_weights
@@ -51,7 +51,7 @@ class Tuned:
         As of :class:`sagefm.tl._heads.Reader`.
     """
 
-    network: Network
+    network: Published
     head: nn.Linear
     profile: Tensor | None
     known: Positions
@@ -83,7 +83,7 @@ def fine_tune(
     centered: bool,
     seed: int,
 ) -> Tuned:
-    """Train a head and the last layers of the network, or all of it, on labeled spots.
+    """Train a head and the last layers of a published network, or all of it, on labeled spots.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def fine_tune(
     profiles = np.stack([_profile(view) for view in views])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = copy.deepcopy(model.network).train()
+        network = cast(Published, copy.deepcopy(model.network)).train()
         network.first.requires_grad_(depth == "all")
         task = _Task(network, profiles if centered else 0 * profiles, len(known))
         spots = _Spots(views, codes, y, class_weights(y, balanced))
@@ -122,7 +122,7 @@ class _Spots:
         self.slides, self.labels = torch.from_numpy(slides), torch.from_numpy(y)
         self.weights = torch.from_numpy(weights.astype(np.float32))
 
-    def pooled(self, network: Network) -> Tensor:
+    def pooled(self, network: Published) -> Tensor:
         """Give their neighborhoods behind the first layer: spots × width."""
         with torch.no_grad():
             pairs = zip(self.views, self.rows, strict=True)
@@ -144,7 +144,7 @@ class _Task(L.LightningModule):
     center: Tensor
     spread: Tensor
 
-    def __init__(self, network: Network, profiles: NDArray[np.float32], n_known: int) -> None:
+    def __init__(self, network: Published, profiles: NDArray[np.float32], n_known: int) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("shifts", torch.from_numpy(profiles - profiles.mean(axis=0)))
@@ -233,7 +233,7 @@ def _train(task: _Task, spots: _Spots, device: torch.device, seed: int) -> None:
         trainer.fit(task, loader)
 
 
-def _pooled(network: Network, view: View, rows: Positions | None = None) -> Tensor:
+def _pooled(network: Published, view: View, rows: Positions | None = None) -> Tensor:
     """Give neighborhoods behind the first layer: spots × width."""
     device = network.first.device
     projected = network.project(SparseRows.from_scipy(view.prepared.expression, device))

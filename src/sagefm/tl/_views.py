@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from sagefm.model import Prepared, SageFM
+    from sagefm.model import SageFM
+    from sagefm.prepared import Prepared
 
 Features = Literal["expression", "embedding"]
 Positions = NDArray[np.int64]

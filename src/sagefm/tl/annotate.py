@@ -10,6 +10,7 @@ import pandas as pd
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL, PROVENANCE
+from sagefm.nn import Published
 from sagefm.pp.counts import few
 from sagefm.pp.labels import labels_of
 from sagefm.tl._views import Features, codes_of, view_slides
@@ -54,8 +55,8 @@ def learn_annotator(
         than 10 labeled spots in all is left out (told).
     method
         ``"linear"``: logistic regression on 50 principal components. ``"mlp"``: a network with one
-        hidden layer of 64 on these. ``"last"``: the model's network is fine-tuned but for its first
-        layer; ``"all"``: all of it.
+        hidden layer of 64 on these. ``"last"``: the model's network, which must be the published
+        one, is fine-tuned but for its first layer; ``"all"``: all of it.
     features
         What ``"linear"`` and ``"mlp"`` read. ``"expression"``: log1p counts per 10,000 of the 2,000
         most variable genes of the vocabulary, averaged over each spot and its 6 nearest; no network
@@ -86,7 +87,8 @@ def learn_annotator(
     Raises
     ------
     InputError
-        No label, one class only, no such column or option, or as :meth:`sagefm.SageFM.prepare`.
+        No label, one class only, no such column or option, a network that cannot be fine-tuned, or
+        as :meth:`sagefm.SageFM.prepare`.
 
     Notes
     -----
@@ -96,6 +98,11 @@ def learn_annotator(
     for name, value, kinds in (("method", method, Method), ("features", features, Features)):
         if value not in get_args(kinds):
             raise InputError(f"{name}={value!r}: choose of {', '.join(get_args(kinds))}")
+    if method in ("last", "all") and not isinstance(model.network, Published):
+        raise InputError(
+            f"method={method!r}: tunes the published network only, and this model has "
+            f"{model.config.network!r}; choose linear or mlp"
+        )
     named = _named(slides)
     labels = {name: _labels(name, slide, key) for name, slide in named.items()}
     classes = _classes(labels, key)

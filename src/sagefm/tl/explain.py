@@ -9,14 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm.nn.influence import path_gradient
 from sagefm.pp.counts import few, numbered
-from sagefm.pp.neighborhood import average
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sagefm.model import Prepared, SageFM
+    from sagefm.model import SageFM
 
 Floats = NDArray[np.float32]
 
@@ -50,7 +48,9 @@ def explain(
     spots
         Names of spots.
     against
-        Names of the spots whose mean neighborhood is the baseline; all spots if not given.
+        Names of the spots whose mean neighborhood is the baseline; all spots if not given. Of
+        several slides in one object, a network that reads each by itself, ``context``, takes those
+        of the slide of the spot.
     steps
         Into how many steps the path is cut.
     top
@@ -70,8 +70,8 @@ def explain(
     Raises
     ------
     InputError
-        No spot, or one that is not in the slide; a number is out of its range; or the slide cannot
-        be prepared.
+        No spot, or one that is not in the slide; `against` leaves a spot no baseline; a number is
+        out of its range; or the slide cannot be prepared.
     """
     for name, value in (("steps", steps), ("top", 1 if top is None else top)):
         if value < 1:
@@ -79,8 +79,10 @@ def explain(
     rows = _rows(slide, spots, "spots")
     baseline = np.arange(slide.n_obs) if against is None else _rows(slide, against, "against")
     prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
-    before = _inputs(prepared, baseline)
-    parts = [_of_one(model, prepared, row, before, steps, top) for row in rows]
+    reading, neighbors = model.read(prepared), prepared.neighbors
+    with torch.inference_mode():
+        found = [reading.explain(neighbors[row], neighbors[baseline], steps) for row in rows]
+    parts = [_of_one(model, one, top) for one in found]
     names = np.repeat(slide.obs_names[rows].astype(str), [len(part) for part in parts])
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "spot", names)
@@ -105,35 +107,9 @@ def _rows(slide: "AnnData", names: str | Sequence[str], what: str) -> NDArray[np
     return rows
 
 
-def _inputs(prepared: "Prepared", spots: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Give what the center and its neighbors put into the pooled input, averaged over spots."""
-    neighbors = prepared.neighbors[spots]
-    n_spots, size = len(prepared.expression.indptr) - 1, neighbors.shape[1]
-    whole = average(neighbors, n_spots=n_spots) @ prepared.expression
-    total = np.asarray(whole.mean(axis=0), dtype=np.float32).ravel()
-    shown = prepared.expression[neighbors[:, 0]].mean(axis=0)
-    center = np.asarray(shown, dtype=np.float32).ravel() / np.float32(size)
-    return center, total - center
-
-
-def _of_one(
-    model: "SageFM",
-    prepared: "Prepared",
-    spot: int,
-    before: tuple[Floats, Floats],
-    steps: int,
-    top: int | None,
-) -> pd.DataFrame:
-    """Explain one spot."""
-    weights = model.network.first.detach()
-    after = _inputs(prepared, np.array([spot]))
-    start, end = (
-        torch.from_numpy(center + around).to(model.device) @ weights
-        for center, around in (before, after)
-    )
-    gradient = path_gradient(model.network, start, end, steps)
-    per_count = (weights @ gradient).cpu().numpy()
-    center, neighbors = ((b - a) * per_count for a, b in zip(before, after, strict=True))
+def _of_one(model: "SageFM", parts: tuple[Floats, Floats], top: int | None) -> pd.DataFrame:
+    """Tell the genes of one spot, the strongest first."""
+    center, neighbors = parts
     total = center + neighbors
     order = np.argsort(-np.abs(total), kind="stable")[:top]
     order = order[total[order] != 0]

@@ -12,7 +12,7 @@ from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED, PROVENANCE
 from sagefm.pp.counts import find_counts, slide_codes
-from sagefm.tl._recoverable import Agreement, HiddenGenes, Positions, Singles, of_similar
+from sagefm.tl._recoverable import Agreement, HiddenGenes, Positions, Singles, Where, of_similar
 from sagefm.tl._region import region_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sagefm.pp.vocabulary import Alignment, Vocabulary
 
 Scale = Literal["log1p", "counts_per_10k"]
-Hide = Literal["center", "neighborhood"]
 
 _PARTS = 10
 """Into how many parts genes are cut that are hidden together."""
@@ -41,7 +40,7 @@ def impute(
     *,
     region: NDArray[np.bool_] | str | None = None,
     scale: Scale = "log1p",
-    hide: Hide = "center",
+    hide: Where = "center",
     least_r: float = 0.2,
     least_beyond_depth: float = 0.1,
     seed: int = 0,
@@ -72,8 +71,8 @@ def impute(
         that, over all counts of the spot but those of genes that are hidden with this one, times
         10,000; NaN for a spot without counts.
     hide
-        Whether a measured gene is hidden in the ``"center"`` while it is predicted there, or in
-        the whole ``"neighborhood"``, as if the slide lacked it.
+        Whether a measured gene is hidden in the ``"center"`` while it is predicted there, in the
+        whole ``"neighborhood"``, or in the whole ``"slide"``, as if that lacked it.
     least_r, least_beyond_depth
         See `reliable` below.
     seed
@@ -136,7 +135,7 @@ def impute(
     agreement = Agreement(codes, len(positions))
     values = np.full((slide.n_obs, len(positions)), np.nan, dtype=np.float32)
     parts = _parts(positions, there, chance)
-    for block in hidden.predict(spots, positions, parts, around=hide == "neighborhood"):
+    for block in hidden.predict(spots, positions, parts, where=hide):
         agreement.add(block)
         values[np.ix_(spots[block.spots], block.genes)] = (
             block.predicted if scale == "log1p" else _per_10k(block.predicted, block.visible)
@@ -167,7 +166,7 @@ def impute(
 
 
 def _require_choices(scale: str, hide: str, least_r: float, least_beyond_depth: float) -> None:
-    for name, value, kinds in (("scale", scale, Scale), ("hide", hide, Hide)):
+    for name, value, kinds in (("scale", scale, Scale), ("hide", hide, Where)):
         if value not in get_args(kinds):
             raise InputError(f"{name}={value!r}: choose of {', '.join(get_args(kinds))}")
     for name, least in (("least_r", least_r), ("least_beyond_depth", least_beyond_depth)):
@@ -246,7 +245,7 @@ def _sampled(
         rows = np.sort(chance.choice(rows, _SAMPLE, replace=False))
     agreement = Agreement(codes[rows], len(measured))
     parts = _parts(measured, np.ones(len(measured), dtype=bool), chance)
-    for block in hidden.predict(spots[rows], measured, parts, around=True):
+    for block in hidden.predict(spots[rows], measured, parts, where="slide"):
         agreement.add(block)
     return agreement
 

@@ -1,7 +1,8 @@
 """Which gene raises or lowers which in its neighborhood: the network of genes a model has learned.
 
 The published network averages over the neighborhood before anything else, so that for it the
-influence of a gene in the neighbors and in the center differ by a constant factor.
+influence of a gene in the neighbors and in the center differ by a constant factor. For others they
+may differ in sign.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
-from sagefm.nn import SparseRows
-from sagefm.nn.influence import mean_gradient, strongest
+from sagefm.nn.influence import strongest
 from sagefm.pp.counts import few, numbered
 from sagefm.tl._region import region_of
 
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     import networkx
     from anndata import AnnData
 
-    from sagefm.model import Prepared, SageFM
+    from sagefm.model import SageFM
+    from sagefm.prepared import Prepared
 
 Where = Literal["neighbors", "center"]
 Progress = Callable[[str], None]
 ALL = "all"
 """As `sources`: every gene of the model that the slide has."""
 _EDGES = 4096
-"""Edges whose bootstrap stands in memory together."""
+"""Edges whose bootstrap, or whose weights, stand in memory together."""
 _LEAST_SLIDES = 3
 """Fewer slides say nothing about how slides differ."""
 
@@ -55,9 +56,10 @@ def influence(
     The influence of gene g on gene k is the derivative of the predicted log1p counts of k in the
     center by the log1p counts of g, averaged over spots: exact, through the whole network. In the
     neighbors it is the effect of raising g by one unit in all of them at once (14 for the published
-    network); in the center, of raising it there. Nothing is hidden from the network: k itself
-    shows in the center while it is predicted. That is the model's view, of association: a gene
-    may stand for another that goes with it.
+    network); in the center, of raising it there. A network that weighs spots by their likeness,
+    ``context``, keeps these weights, all depths and what it expects of a depth as they are.
+    Nothing is hidden from the network: k itself shows in the center while it is predicted. That is
+    the model's view, of association: a gene may stand for another that goes with it.
 
     Parameters
     ----------
@@ -115,26 +117,25 @@ def influence(
     spots = _spots(region_of(slide, region), n_spots, seed)
     prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
     names, rows = _sources(genes if sources is None else sources, prepared)
-    gradient = mean_gradient(
-        model.network, pooled(model, prepared.at(spots)), targets, _telling(progress, len(spots))
-    )
+    with torch.inference_mode():
+        centers = model.read(prepared).centers(prepared.neighbors[spots])
+        gradient = centers.influence(targets, _telling(progress, len(spots)))
     source = torch.from_numpy(rows).to(model.device)
     weights = model.network.first.detach()[source]
-    size = model.config.n_neighbors
-    share = {"neighbors": (size - 1) / size, "center": 1 / size}
     if genes is not None:
-        values = (weights @ gradient.T).cpu().numpy() * np.float32(share[where])
+        values = (weights @ gradient[where].T).cpu().numpy()
         index, columns = pd.Index(names, name="source"), pd.Index(_names(genes), name="target")
         return pd.DataFrame(values, index, columns)
     if progress is not None:
         progress("influence: choosing the strongest")
     own = torch.full_like(targets, -1)
     own[source] = torch.arange(len(source), device=model.device)
-    found = strongest(weights, gradient, own, top)
+    found = strongest(weights, gradient["neighbors"], own, top)
+    center = _products(weights, gradient["center"], found[0], found[1]).cpu().numpy()
     from_row, target, values = (part.cpu().numpy() for part in found)
     symbols = np.asarray(model.vocabulary.symbols, dtype=object)
     table = {"source": np.asarray(names, dtype=object)[from_row], "target": symbols[target]}
-    both = {place: values * np.float32(part) for place, part in share.items()}
+    both = {"neighbors": values, "center": center}
     return pd.DataFrame(table | both | {"rank": _ranks(target)})
 
 
@@ -242,14 +243,6 @@ def to_graph(edges: pd.DataFrame) -> "networkx.DiGraph[str]":
     )
 
 
-@torch.no_grad()
-def pooled(model: "SageFM", prepared: "Prepared") -> torch.Tensor:
-    """Average the projected log1p counts over the neighborhoods: spots × first width."""
-    rows = SparseRows.from_scipy(prepared.expression, model.device)
-    neighbors = torch.from_numpy(prepared.neighbors).to(model.device)
-    return model.network.pool(model.network.project(rows), neighbors)
-
-
 def _names(genes: Iterable[str]) -> list[str]:
     return [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
 
@@ -260,7 +253,7 @@ def _targets(genes: Sequence[str] | None, model: "SageFM") -> torch.Tensor:
         return torch.arange(len(model.vocabulary), device=model.device)
     if not len(genes):
         raise InputError("no genes; name some, or leave genes out for all of the model")
-    return torch.from_numpy(model.vocabulary.positions(_names(genes))).to(model.device)
+    return model.positions(_names(genes))
 
 
 def _sources(
@@ -306,6 +299,14 @@ def _telling(progress: Progress | None, n_spots: int) -> Callable[[int], None] |
             progress(f"influence: {done:,} of {numbered(n_spots, 'spot')}")
 
     return tell
+
+
+def _products(
+    first: torch.Tensor, gradient: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """Multiply for each edge the weights of its source with the derivative of its target."""
+    pairs = zip(torch.split(sources, _EDGES), torch.split(targets, _EDGES), strict=True)
+    return torch.cat([(first[s] * gradient[t]).sum(dim=1) for s, t in pairs])
 
 
 def _ranks(targets: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -45,7 +45,9 @@ def perturb(
 
     The protocol of the paper (arXiv 2601.15504): the ligand is set to equally spaced levels between
     its smallest and its largest log1p count on the slide, in the 14 neighbors; all targets of the
-    call are hidden in the center; the target is predicted there.
+    call are hidden in the center; the target is predicted there. A network that weighs spots by
+    their likeness, ``context``, keeps these weights, all depths and what it expects of a depth as
+    they are while the ligand changes; for the published one nothing is held.
 
     Unlike the paper, every effect is held against those of other genes on the same target. What is
     compared is what a gene does to this target in particular: its effect, standardized over the
@@ -113,7 +115,7 @@ def perturb(
         "slides": [view.checksum() for view in views], "sagefm": __version__,
         "plan": [plan.screened.tolist(), plan.controls.tolist()],
     })  # fmt: skip
-    found = [ask(view, model, plan, levels, n_null_spots, seed, shelf, progress) for view in views]
+    found = [ask(view, plan, levels, n_null_spots, seed, shelf, progress) for view in views]
     result = _table(plan, found, views, levels, seed)
     shelf.clear()
     return result

@@ -98,7 +98,6 @@ def perturb_sets(
         effects = mean(
             [
                 screened(
-                    model,
                     plan,
                     view.draw(n_spots, seed),
                     Asking(view, shelf, _quiet, f"{view.name}.{number}"),

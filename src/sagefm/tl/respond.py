@@ -82,7 +82,9 @@ def respond(
     """Change genes and predict others spot by spot, to see where the tissue would respond.
 
     Exact: what the network gives when it reads the changed slide (the first layer is linear, so
-    that only the layers behind it are computed again).
+    that only the layers behind it are computed again). A network that weighs spots by their
+    likeness, ``context``, keeps these weights, all depths and what it expects of a depth as they
+    are: the response is what goes through its residuals alone.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ def respond(
     prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
     spots = np.flatnonzero(region_of(slide, region))
     hidden = wanted if hide else wanted[:0]
-    screen = Screen(model, prepared, prepared.neighbors[spots], hidden)
+    screen = Screen(model.read(prepared), prepared, prepared.neighbors[spots], hidden)
     before = prepared.expression[:, changed].toarray().astype(np.float64)
     after = np.empty_like(before)
     for column, change in enumerate(changes.values()):

@@ -4,15 +4,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from sagefm._poisson import log1p_mean, rate_of
 from sagefm.evaluate.baselines import ridge
 from sagefm.evaluate.baselines.embedding import Kind
 from sagefm.evaluate.baselines.reference import Reference, shrunk
 from sagefm.evaluate.baselines.shown import Guess, Predictor, Shown, View
-from sagefm.evaluate.metrics.poisson import log1p_mean, rate_of
-from sagefm.model import Prepared, SageFM
+from sagefm.model import SageFM
+from sagefm.nn import Hidden
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.prepared import Prepared
 
 NEIGHBOR_MEAN = "neighbor mean"
 NEIGHBOR_PROFILE = "neighbor profile × depth"
@@ -69,19 +72,22 @@ class ModelPredictor:
     kind: Kind = "model"
     _last: tuple[View, Prepared] | None = field(default=None, repr=False)
 
+    @torch.inference_mode()
     def __call__(self, shown: Shown) -> Guess:
         """Predict the genes that are asked for."""
         if self._last is None or self._last[0] is not shown.view:
             self._last = shown.view, self.model.prepare(shown.view.slide)
-        at = np.array([self.panel.index[symbol] for symbol in self.model.vocabulary])
-        return Guess(
-            self.model.predict(
-                self._last[1].at(shown.spots),
-                hidden=shown.hidden[:, at],
-                hidden_around=shown.where != "center",
-                genes=[self.panel[i] for i in shown.genes],
-            )
-        )
+        prepared, model = self._last[1], self.model
+        at = np.array([self.panel.index[symbol] for symbol in model.vocabulary])
+        mask = shown.hidden[:, at]
+        if shown.where == "slide":  # all spots lack the same genes
+            prepared, hidden = prepared.without(np.flatnonzero(mask[0])), None
+        else:
+            every = np.arange(len(model.vocabulary))
+            hidden = Hidden(every, mask, shown.where == "neighborhood")
+        centers = model.read(prepared).centers(prepared.neighbors[shown.spots], hidden)
+        predicted = centers.predict(model.positions([self.panel[i] for i in shown.genes]))
+        return Guess(predicted.cpu().numpy())
 
 
 def models(named: Mapping[str, SageFM], panel: Vocabulary, seed: int) -> list[Predictor]:

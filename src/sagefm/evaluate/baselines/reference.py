@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
+from sagefm._poisson import log1p_mean
 from sagefm.evaluate.baselines.shown import View
-from sagefm.evaluate.metrics.poisson import log1p_mean
 from sagefm.nn.masking import draw_masks
 from sagefm.pp.neighborhood import average
 

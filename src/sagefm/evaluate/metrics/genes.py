@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from sagefm.evaluate.metrics.poisson import rate_of
+from sagefm._poisson import rate_of
 
 Floats = NDArray[np.float64]
 

@@ -8,13 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
+from sagefm._poisson import log1p_variance
 from sagefm.evaluate.baselines import predictors
 from sagefm.evaluate.baselines.predictors import Baseline
 from sagefm.evaluate.baselines.reference import Piece, Reference, sample_size
 from sagefm.evaluate.baselines.shown import Guess, Predictor, Shown, View, Where
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.metrics.genes import GeneSums, Hidden
-from sagefm.evaluate.metrics.poisson import log1p_variance
 from sagefm.evaluate.protocols import masks
 from sagefm.evaluate.protocols.recovery_tables import Tallies
 from sagefm.evaluate.result import Result

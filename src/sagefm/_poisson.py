@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_STEP = 1 / 256
-"""Of the tables, on the scale of log1p."""
+NODES = 256
+"""Of the tables, per unit of log1p."""
 _HIGHEST = 14.0
 """Log1p of the highest count in the tables: 1.2 million."""
 _SUMMED_BELOW = 1000.0
@@ -36,9 +36,14 @@ def rate_of(mean: ArrayLike) -> Singles:
     return _look_up(np.asarray(mean, dtype=np.float32), _tables()[2])
 
 
+def mean_table() -> Singles:
+    """Give the table behind :func:`log1p_mean`: by log1p of the rate, evenly spaced from 0."""
+    return _tables()[0]
+
+
 def _look_up(at: Singles, table: Singles) -> Singles:
     """Interpolate a table whose nodes are evenly spaced: five times the pace of np.interp."""
-    place = np.clip(at * np.float32(1 / _STEP), 0, np.float32(len(table) - 1.001))
+    place = np.clip(at * np.float32(NODES), 0, np.float32(len(table) - 1.001))
     node = place.astype(np.int32)
     place -= node
     low = table[node]
@@ -50,7 +55,7 @@ def _tables() -> tuple[Singles, Singles, Singles]:
     """Mean and variance by log1p of the rate, and rate by mean."""
     from scipy.stats import poisson
 
-    logs = np.arange(0.0, _HIGHEST, _STEP)
+    logs = np.arange(0.0, _HIGHEST, 1 / NODES)
     rates = np.expm1(logs)
     # Central moments of the Poisson: rate, rate, 3 rate² + rate.
     scaled = 1 / (1 + rates)

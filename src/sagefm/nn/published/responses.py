@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sagefm.nn.network import Network
+from sagefm.nn.published.network import Published
 
 _BLOCK = 1024
 """Spots at a time: their hidden layers stay in the processor's cache."""
@@ -26,11 +26,11 @@ class Responses:
     network
         The network.
     pooled
-        Spots × first width, what :meth:`Network.pool` gives: nothing is changed there yet, and what
-        shall be hidden is hidden.
+        Spots × first width, what :meth:`Published.pool` gives: nothing is changed there yet, and
+        what shall be hidden is hidden.
     """
 
-    def __init__(self, network: Network, pooled: Tensor) -> None:
+    def __init__(self, network: Published, pooled: Tensor) -> None:
         self._network, self._pooled = network, pooled
         self._readers: dict[bytes, tuple[Tensor, Tensor]] = {}
 

@@ -1,0 +1,107 @@
+"""What the context network makes of some centers: whom it compares them with, and what it pools."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sagefm.nn.context.network import NEAR
+from sagefm.nn.context.slide import Slide
+from sagefm.nn.network import Hidden, Positions
+from sagefm.nn.sparse import columns_of, sum_over
+
+CENTERS = 512
+"""Centers whose rows of genes stand in memory together."""
+
+
+class Sight(NamedTuple):
+    """What the network makes of some centers."""
+
+    pooled: Tensor
+    to_landmarks: Tensor
+    """Centers × landmarks: how much each stands for the center."""
+    to_ring: Tensor
+    """Centers × neighbors: the same; both together sum to 1."""
+    level: Tensor
+    """(centers) how much leans on the slide."""
+    depth: Tensor
+    """(centers) visible counts."""
+
+
+def see(slide: Slide, neighbors: Positions, hidden: Hidden | None) -> Sight:
+    """Let the network see centers; what they hide is taken out of all that it looks at."""
+    network = slide.network
+    at = torch.from_numpy(neighbors).to(slide.device)
+    parts = torch.split(at, [1, NEAR, at.shape[1] - 1 - NEAR], dim=1)
+    means = [slide.residuals[part].mean(dim=1) for part in parts]
+    depths = [slide.depths[part].mean(dim=1) for part in parts]
+    if hidden is not None:
+        masked = _Masked(slide, hidden, len(neighbors))
+        for i, part in enumerate(parts if hidden.around else parts[:1]):
+            means[i], depths[i] = masked.residuals(part)
+    center, near, far = means
+    sizes = torch.tensor([part.shape[1] for part in parts[1:]], device=slide.device)
+    share = sizes / sizes.sum()
+    ring_depth = share[0] * depths[1] + share[1] * depths[2]
+    n_measured = slide.measured.sum()
+    facts = network.describe(depths[0], ring_depth, slide.depths.mean(), n_measured)
+    query = network.queries(center, share[0] * near + share[1] * far)
+    bonus = network.bonus.repeat_interleave(sizes)
+    if hidden is not None and hidden.around:
+        bonus = torch.full_like(bonus, -torch.inf)
+    to_landmarks, to_ring = _weigh(slide, at, query, network.sharpness(facts).exp(), bonus)
+    similar = to_landmarks @ slide.residuals[slide.landmarks]
+    similar = similar + torch.einsum("cr,crw->cw", to_ring, slide.residuals[at[:, 1:]])
+    unusual = network.project_slide(slide.table.profile, slide.measured).expand(len(at), -1)
+    operators = dict(zip(network.OPERATORS, (*means, similar, unusual), strict=True))
+    pooled = network.pool(operators, facts)
+    return Sight(pooled, to_landmarks, to_ring, network.level(facts).squeeze(1), depths[0])
+
+
+def _weigh(
+    slide: Slide, at: Tensor, query: Tensor, sharpness: Tensor, bonus: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Say how much each landmark, and each neighbor, stands for a center."""
+    marks = F.pad(sharpness * (query @ slide.keys[slide.landmarks].T), (0, 1))
+    # A neighbor that is a landmark counts as a neighbor; the center does not count.
+    marks = marks.scatter(1, slide.place[at], -torch.inf)[:, :-1]
+    ring = sharpness * torch.einsum("ck,crk->cr", query, slide.keys[at[:, 1:]]) + bonus
+    weights = torch.cat([marks, ring], dim=1).softmax(dim=1)
+    weights = weights.nan_to_num(0)  # where nobody is left
+    to_landmarks, to_ring = torch.split(weights, [marks.shape[1], ring.shape[1]], dim=1)
+    return to_landmarks, to_ring
+
+
+class _Masked:
+    """Residuals of spots without what some centers hide."""
+
+    def __init__(self, slide: Slide, hidden: Hidden, n_centers: int) -> None:
+        self._slide = slide
+        self._genes = torch.from_numpy(hidden.genes).to(slide.device)
+        self._counts = columns_of(slide.counts, hidden.genes)
+        self._log = columns_of(slide.expression, hidden.genes)
+        self._mask = (
+            torch.ones(n_centers, 1, device=slide.device)
+            if hidden.mask is None
+            else torch.from_numpy(hidden.mask).to(slide.device).float()
+        )
+        profile = slide.table.profile[self._genes].expand(self._mask.shape[0], -1)
+        self._shown = (1 - (self._mask * profile).sum(dim=1)).clamp(min=1e-6)
+
+    def residuals(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Average what is left of spots (centers × spots), and of their counts, over the spots."""
+        slide, n_spots, rows = self._slide, at.shape[1], at.cpu().numpy()
+        counts, log = (
+            self._mask * torch.from_numpy(sum_over(part, rows).toarray()).to(slide.device) / n_spots
+            for part in (self._counts, self._log)
+        )
+        whole = slide.depths[at]
+        depth = (whole.mean(dim=1) - counts.sum(dim=1)).clamp(min=0)
+        # What a spot would have had in all, were the hidden genes like the slide's.
+        made_up = depth / self._shown / whole.mean(dim=1).clamp(min=1e-6)
+        weights = slide.table.weights(whole * made_up[:, None]).mean(dim=1)
+        expected = self._mask * (weights @ slide.table.expected[:, self._genes])
+        unseen = (log - expected).float() @ slide.network.first[self._genes]
+        left = slide.projected[at].mean(dim=1) - weights @ slide.expected - unseen
+        return left, depth

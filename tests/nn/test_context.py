@@ -1,0 +1,327 @@
+"""The context network: its two forms against each other, what it may see, and its derivatives."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from sagefm import _poisson
+from sagefm.nn import Context, Hidden, SparseRows, build, draw_masks, read
+from sagefm.nn.context.gradient import jacobian
+from sagefm.nn.context.learning import region_error
+from sagefm.nn.context.table import Table, log1p_mean, log1p_mean_slope
+from sagefm.pp.neighborhood import nearest
+
+N_SPOTS, N_GENES = 90, 60
+WIDTHS = (8, 12, 12, 6)
+
+
+def tissue(seed=0, n_spots=N_SPOTS, depth=200):
+    """Log1p counts of spots of two kinds, and their neighborhoods."""
+    rng = np.random.default_rng(seed)
+    profiles = rng.dirichlet(np.full(N_GENES, 0.5), 2)
+    kind = np.arange(n_spots) * 2 // n_spots
+    rates = profiles[kind] * rng.gamma(5, depth / 5, n_spots)[:, None]
+    places = np.stack([np.arange(n_spots) % 9, np.arange(n_spots) // 9], axis=1)
+    points = places + rng.uniform(-0.1, 0.1, (n_spots, 2))
+    counts = rng.poisson(rates).astype(np.float32)
+    return csr_matrix(np.log1p(counts)), nearest(points, 15)
+
+
+def network(seed=0):
+    """One in which every part counts."""
+    torch.manual_seed(seed)
+    made = build("context", N_GENES, WIDTHS)
+    assert isinstance(made, Context)
+    with torch.no_grad():
+        made.first.mul_(5)
+        made.decoder.mul_(10)
+        made.missing.mul_(20)
+        made.usual.copy_(torch.rand(N_GENES) * 5)
+        for layer in (made.ring_query, made.sharpness, made.level):
+            torch.nn.init.normal_(layer.weight, std=0.1)
+    return made.eval()
+
+
+def every(value=True):
+    return np.full(N_GENES, value)
+
+
+def reading(made, expression, measured=None):
+    one = np.zeros(expression.shape[0], dtype=np.int64)
+    return read(made, expression, every() if measured is None else measured, one)
+
+
+@torch.inference_mode()
+def predicted(made, expression, neighbors, hidden=None, measured=None):
+    return reading(made, expression, measured).centers(neighbors, hidden).predict().numpy()
+
+
+def dense(masks):
+    return Hidden(np.arange(N_GENES), masks.dense().numpy())
+
+
+# What is expected of a depth.
+
+
+@given(depth=st.floats(1, 5000), seed=st.integers(0, 20))
+@settings(max_examples=30, deadline=None)
+def test_the_table_says_what_poisson_counts_of_a_depth_show(depth, seed):
+    rng = np.random.default_rng(seed)
+    total = torch.from_numpy(rng.gamma(0.5, 100, N_GENES).astype(np.float32))
+    table = Table.of(total, torch.tensor([1.0, 50.0, 2500.0]))
+    found = table.weights(torch.tensor([depth])) @ table.expected
+    exact = _poisson.log1p_mean(depth * (total / total.sum()).numpy())
+    np.testing.assert_allclose(found[0].numpy(), exact, atol=0.01)
+
+
+def test_residuals_of_draws_from_the_slide_average_to_nothing():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.outer(rng.uniform(50, 500, 2000), np.full(N_GENES, 1 / N_GENES)))
+    rows = SparseRows.from_scipy(csr_matrix(np.log1p(counts).astype(np.float32)))
+    depths = torch.from_numpy(counts.sum(axis=1).astype(np.float32))
+    table = Table.of(torch.from_numpy(counts.sum(axis=0).astype(np.float32)), depths)
+    left = table.residuals(rows, depths)
+    assert left.mean(dim=0).abs().max() < 0.05 < left.std()
+
+
+def test_the_mean_of_log1p_counts_has_its_derivative():
+    rate = torch.tensor([0.01, 0.4, 3.0, 70.0], dtype=torch.float32, requires_grad=True)
+    [by_rate] = torch.autograd.grad(log1p_mean(rate).sum(), rate)
+    torch.testing.assert_close(log1p_mean_slope(rate), by_rate * rate)
+    steps = _poisson.log1p_mean(rate.detach().numpy() * np.array([[1.02], [0.98]]))
+    numeric = (steps[0] - steps[1]) / np.log(1.02 / 0.98)
+    np.testing.assert_allclose(log1p_mean_slope(rate).detach().numpy(), numeric, rtol=0.02)
+
+
+# Training and use are written apart: they must say the same.
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3, 0.8])
+def test_it_is_used_as_it_is_trained(fraction):
+    made, (expression, neighbors) = network(), tissue()
+    rng = np.random.default_rng(1)
+    rows, measured = rng.permutation(N_SPOTS)[:40], rng.random(N_GENES) < 0.9
+    expression = csr_matrix(expression.multiply(measured), dtype=np.float32)
+    masks = draw_masks(len(rows), N_GENES, fraction, rng)
+    guess = predicted(made, expression, neighbors[rows], dense(masks), measured)
+    scored = masks.dense().numpy() & measured
+    wrong = ((guess - expression[rows].toarray()) ** 2)[scored].sum()
+    error = region_error(
+        made, SparseRows.from_scipy(expression), torch.from_numpy(neighbors[rows]),
+        torch.from_numpy(measured), masks, torch.zeros(len(masks.ends) - 1, dtype=torch.bool),
+        (1.0, 0.0),
+    )  # fmt: skip
+    assert wrong > 1
+    assert float(error.detach()) == pytest.approx(wrong, rel=1e-4)
+
+
+def test_genes_that_a_slide_lacks_are_predicted_as_in_training():
+    made, (expression, neighbors) = network(), tissue()
+    rng = np.random.default_rng(1)
+    masks = draw_masks(N_SPOTS, N_GENES, 0.3, rng)
+    masks = masks._replace(hides=torch.zeros_like(masks.hides))
+    missing = torch.arange(len(masks.ends) - 1) < 4
+    gone = missing[masks.block_of()].numpy()
+    error = region_error(
+        made, SparseRows.from_scipy(expression), torch.from_numpy(neighbors),
+        torch.from_numpy(every()), masks, missing, (0.0, 1.0),
+    )  # fmt: skip
+    rest = csr_matrix(expression.multiply(~gone), dtype=np.float32)
+    guess = predicted(made, rest, neighbors, measured=~gone)
+    wrong = ((guess - expression.toarray()) ** 2)[:, gone].sum()
+    assert wrong > 1
+    assert float(error.detach()) == pytest.approx(wrong, rel=1e-4)
+
+
+def test_its_loss_reaches_every_weight():
+    made, (expression, neighbors) = network(), tissue()
+    masks = draw_masks(N_SPOTS, N_GENES, 0.3, np.random.default_rng(0))
+    missing = torch.arange(len(masks.ends) - 1) == 1
+    error = region_error(
+        made, SparseRows.from_scipy(expression), torch.from_numpy(neighbors),
+        torch.from_numpy(every()), masks, missing, (1.0, 1.0),
+    )  # fmt: skip
+    error.backward()
+    still = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not still
+
+
+# What it may see.
+
+
+def test_a_center_does_not_see_what_it_hides():
+    """All that its own hidden counts can move is the profile of the slide, a little."""
+    made, (expression, neighbors) = network(), tissue(n_spots=400)
+    masks = draw_masks(400, N_GENES, 0.3, np.random.default_rng(0))
+    before = predicted(made, expression, neighbors, dense(masks))
+    hidden = masks.dense().numpy()[7]
+    changed = expression.toarray()
+    changed[7, hidden] = np.log1p(
+        np.random.default_rng(3).permutation(10 + np.arange(hidden.sum()))
+    )
+    after = predicted(made, csr_matrix(changed), neighbors, dense(masks))
+    moved = np.abs(after - before).max(axis=1)
+    assert moved[7] < 0.1 * moved.max()
+
+
+def test_a_center_does_not_see_what_its_neighbors_hide():
+    made, (expression, neighbors) = network(), tissue(n_spots=600)
+    genes = np.arange(0, N_GENES, 4)
+    here = neighbors[[300]]
+    changed = expression.toarray()
+    shuffled = np.random.default_rng(0).permutation(15)
+    changed[np.ix_(here[0], genes)] = changed[np.ix_(here[0][shuffled], genes)] * 0.2
+    moved = {}
+    for around in (True, False):
+        hidden = Hidden(genes, None, around)
+        pair = [predicted(made, x, here, hidden) for x in (expression, csr_matrix(changed))]
+        moved[around] = np.abs(pair[1] - pair[0])[:, genes].max()
+    assert moved[True] < 0.2 * moved[False]
+
+
+@pytest.mark.parametrize("most", [1024, 32])
+def test_the_order_of_spots_does_not_matter(most, monkeypatch):
+    monkeypatch.setattr(Context, "MOST", most)
+    made, (expression, neighbors) = network(), tissue()
+    order = np.random.default_rng(0).permutation(N_SPOTS)
+    place = np.argsort(order)
+    one = predicted(made, expression, neighbors)
+    other = predicted(made, expression[order], place[neighbors[order]])
+    np.testing.assert_allclose(other, one[order], atol=1e-4)
+
+
+@pytest.mark.parametrize("most", [1024, 32])
+def test_nobody_stands_for_itself_or_twice(most, monkeypatch):
+    """A spot that is a landmark and a neighbor counts once; all weights add up to 1."""
+    monkeypatch.setattr(Context, "MOST", most)
+    made, (expression, neighbors) = network(), tissue()
+    with torch.inference_mode():
+        seen = reading(made, expression).centers(neighbors)
+    sight, landmarks = seen._sight, seen._slide.landmarks.numpy()
+    assert len(landmarks) == min(most, N_SPOTS)
+    both = torch.cat([sight.to_landmarks, sight.to_ring], dim=1)
+    torch.testing.assert_close(both.sum(dim=1), torch.ones(N_SPOTS))
+    inside = (landmarks[None, :, None] == neighbors[:, None, :]).any(axis=2)
+    assert not sight.to_landmarks.numpy()[inside].any()
+    assert sight.to_ring.min() > 0
+
+
+def test_blocks_of_centers_change_nothing(monkeypatch):
+    made, (expression, neighbors) = network(), tissue()
+    masks = draw_masks(N_SPOTS, N_GENES, 0.3, np.random.default_rng(0))
+    whole = predicted(made, expression, neighbors, dense(masks))
+    for module in ("reading", "centers"):
+        monkeypatch.setattr(f"sagefm.nn.context.{module}.CENTERS", 13)
+    parts = predicted(made, expression, neighbors, dense(masks))
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+
+
+def test_few_genes_are_predicted_as_among_all():
+    made, (expression, neighbors) = network(), tissue()
+    wanted = torch.tensor([5, 50, 2])
+    with torch.inference_mode():
+        seen = reading(made, expression).centers(neighbors, Hidden(np.array([2, 5])))
+        some, same = seen.predict(wanted), seen.unchanged(wanted)
+        torch.testing.assert_close(some, seen.predict()[:, wanted])
+        torch.testing.assert_close(same, some)
+
+
+# Derivatives.
+
+
+def test_the_jacobian_is_that_of_automatic_differentiation():
+    made = network()
+    pooled = torch.randn(7, WIDTHS[1]) * 3
+    found = jacobian(made, pooled)
+    exact = torch.func.vmap(torch.func.jacrev(lambda p: made.embed(p[None])[0]))(pooled)
+    torch.testing.assert_close(found, exact.detach(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["neighbors", "center"])
+def test_influence_is_the_slope_of_a_small_change(where):
+    made, (expression, neighbors) = network(), tissue()
+    genes, wanted = torch.tensor([3, 11]), torch.tensor([0, 20, 33, 59])
+    with torch.inference_mode():
+        seen = reading(made, expression).centers(neighbors)
+        found = made.first[genes] @ seen.influence(wanted)[where].T
+        places = slice(1, None) if where == "neighbors" else slice(0, 1)
+        felt = torch.from_numpy(seen.shares[:, :, places].sum(axis=2)).float()
+        for row, gene in enumerate(genes):
+            steps = [
+                seen.changed(gene[None], eps * felt[:, :, None], wanted).double()
+                for eps in (0.02, -0.02)
+            ]
+            slope = (steps[0] - steps[1]).mean(dim=0) / 0.04
+            assert slope.abs().max() > 1e-4
+            torch.testing.assert_close(found[row].double(), slope, atol=2e-4, rtol=0.05)
+
+
+def test_a_change_nowhere_changes_nothing():
+    made, (expression, neighbors) = network(), tissue()
+    wanted = torch.tensor([1, 2])
+    with torch.inference_mode():
+        seen = reading(made, expression).centers(neighbors)
+        still = seen.changed(torch.tensor([4]), torch.zeros(4, N_SPOTS, 1), wanted)
+        torch.testing.assert_close(still, seen.unchanged(wanted))
+
+
+# The embedding.
+
+
+def test_the_parts_of_genes_add_up_to_the_distance_from_the_baseline():
+    made, (expression, neighbors) = network(), tissue()
+    with torch.inference_mode():
+        read_once = reading(made, expression)
+        center, around = read_once.explain(neighbors[3], neighbors[40:], 1)
+        rows = torch.from_numpy(neighbors[40:].ravel())
+        baseline = made.sign(read_once._slide.residuals[rows].mean(dim=0))
+        distance = (read_once.embed(neighbors[[3]])[0] - baseline).norm()
+    assert center.shape == around.shape == (N_GENES,)
+    assert np.abs(center).max() > 0.01
+    assert center.sum() + around.sum() == pytest.approx(float(distance), rel=1e-3)
+
+
+def test_raising_a_gene_everywhere_moves_embeddings_as_said():
+    made, (expression, neighbors) = network(), tissue()
+    given, step = torch.randn(2, N_SPOTS, 16), 1e-3
+    with torch.inference_mode():
+        read_once = reading(made, expression)
+        by_gene = read_once.pull_back(neighbors, given) @ made.first[4]
+        ends = []
+        for way in (step, -step):
+            moved = reading(made, expression)
+            moved._slide.residuals = read_once._slide.residuals + way * made.first[4]
+            ends.append((given * moved.embed(neighbors)).sum(dim=(1, 2)))
+    torch.testing.assert_close(by_gene, (ends[0] - ends[1]) / (2 * step), atol=0.02, rtol=0.02)
+
+
+def test_the_embedding_does_not_grow_with_depth():
+    """Twice the counts: log1p of them differs everywhere, what kind of tissue it is does not."""
+    made, (expression, neighbors) = network(), tissue(depth=2000)
+    deep = expression.copy()
+    deep.data = np.log1p(2 * np.expm1(expression.data))
+    with torch.inference_mode():
+        shallow, deeper = (reading(made, x).embed(neighbors) for x in (expression, deep))
+    cosine = torch.nn.functional.cosine_similarity(shallow, deeper)
+    assert cosine.min() > 0.95
+
+
+def test_it_starts_from_axes_of_residuals():
+    made = build("context", N_GENES, WIDTHS)
+    axes = torch.linalg.qr(torch.randn(N_GENES, WIDTHS[0])).Q
+    made.start_from(axes, torch.arange(8, 0, -1).float(), torch.ones(N_GENES))
+    angles = torch.nn.functional.normalize(made.first.detach(), dim=0)
+    torch.testing.assert_close(angles, axes)
+    torch.testing.assert_close(made.missing, made.decoder)
+    assert made.usual.mean() == 1
+
+
+def test_single_numbers_learn_faster():
+    groups = network().optimizer(1e-3, 0.05).param_groups
+    assert [(group["pace"], group["weight_decay"]) for group in groups] == [
+        (1.0, 0.05), (1.0, 0.0), (10.0, 0.0),
+    ]  # fmt: skip
+    assert sum(len(group["params"]) for group in groups) == len(list(network().parameters()))
