@@ -14,7 +14,8 @@ from scipy.sparse import csr_matrix, random_array
 from sagefm import InputError
 from sagefm.nn import draw_masks
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.pretrain.batches import Batches, gather
+from sagefm.pretrain.batches import Batches
+from sagefm.pretrain.patches import Patches, gather
 from sagefm.pretrain.plan import Plan, share_of, stretches_of
 from sagefm.pretrain.source import Region
 
@@ -39,7 +40,7 @@ class Slides:
         if slide in self.broken:
             raise InputError(f"{slide}: is gone")
         whole = self.whole[slide]
-        region = Region(whole.expression.copy(), whole.neighbors[start:stop])
+        region = Region(whole.expression.copy(), whole.neighbors[start:stop], whole.measured)
         self.alive[slide, start, stop] = weakref.ref(region)
         return region
 
@@ -51,7 +52,8 @@ def a_region(rng):
     """Spots in a row, each with those around it."""
     x = csr_matrix(random_array((N_SPOTS, N_GENES), density=0.4, rng=rng), dtype=np.float32)
     distance = np.abs(np.arange(N_SPOTS)[:, None] - np.arange(N_SPOTS))
-    return Region(x, np.argsort(distance, axis=1, kind="stable")[:, :15])
+    measured = np.ones(N_GENES, dtype=bool)
+    return Region(x, np.argsort(distance, axis=1, kind="stable")[:, :15], measured)
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def plan(monkeypatch):
 
 
 def batches(source, plan, **more):
-    return Batches(source, plan, (0, 1, 2), 0.3, **more)
+    return Batches(source, plan, (0, 1, 2), Patches(0.3), **more)
 
 
 def numbers(batch):
@@ -151,7 +153,7 @@ def test_the_shares_of_several_processes_make_up_the_batch(source, plan, world):
 def test_masks_differ_between_batches_epochs_and_stages(source, plan):
     spelled = [batch.masks.dense().numpy().tobytes() for batch in batches(source, plan)]
     for seed in ((0, 1, 3), (0, 2), (1, 1, 2)):
-        other = Batches(source, plan, seed, 0.3)
+        other = Batches(source, plan, seed, Patches(0.3))
         spelled += [batch.masks.dense().numpy().tobytes() for batch in other]
     assert len(set(spelled)) == 4 * len(plan)
 

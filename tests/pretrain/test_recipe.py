@@ -1,8 +1,10 @@
 import pytest
 
 from sagefm import InputError
+from sagefm.nn import NETWORKS
 from sagefm.pretrain import Recipe
 from sagefm.pretrain.recipe import shipped
+from sagefm.pretrain.tasks import TASKS
 
 
 def test_the_published_recipe_has_the_published_values():
@@ -18,11 +20,26 @@ def test_the_published_recipe_has_the_published_values():
 
 
 def test_small_ships_and_is_smaller():
-    assert shipped() == ["published", "small"]
+    assert shipped() == ["context", "published", "small"]
     small, published = Recipe.load("small"), Recipe.load("published")
     assert small.data.genes < published.data.genes
     assert all(a < b for a, b in zip(small.network.widths, published.network.widths, strict=True))
     assert small.train.mask_fraction == published.train.mask_fraction  # the same task
+
+
+def test_the_context_recipe_has_values_of_its_own():
+    recipe = Recipe.load("context")
+    assert (recipe.network.name, recipe.network.widths) == ("context", [256, 512, 512, 128])
+    train = recipe.train
+    assert (train.mask_fraction, train.missing_fraction, train.batch_size) == (0.3, 0.3, 128)
+    assert (train.learning_rate, train.weight_decay, train.clip_norm) == (1e-3, 0.05, 1.0)
+    assert (train.schedule, train.warmup_steps, train.max_epochs) == ("cosine", 30, 6)
+    assert recipe.data == Recipe.load("published").data
+    assert Recipe.load("published").train.missing_fraction == 0.0
+
+
+def test_every_network_has_a_task():
+    assert TASKS.keys() == NETWORKS.keys()
 
 
 def test_entries_can_be_replaced():
@@ -77,6 +94,8 @@ def test_a_recipe_of_ones_own(tmp_path):
         ("data.leave_out=D", r"data\.leave_out: .*list"),
         ("network.name=unknown", r"network\.name: .*no network 'unknown'; there is published"),
         ("network.widths=[8]", r"network\.widths: .*at least 2"),
+        ("train.missing_fraction=0.3", "train: .*missing_fraction is for the network context"),
+        ("train.missing_fraction=2", r"train\.missing_fraction: .*less than or equal to 1"),
         ("seed=3", r"write it as table\.entry=value"),
         ("train.seed", r"write it as table\.entry=value"),
     ],
@@ -87,8 +106,15 @@ def test_bad_entries_are_one_clear_line(override, message):
     assert "\n" not in str(caught.value)
 
 
+def test_the_context_network_needs_three_widths():
+    with pytest.raises(
+        InputError, match=r"network\.widths: .*the network context needs at least 3"
+    ):
+        Recipe.load("context", ["network.widths=[8,8]"])
+
+
 def test_bad_files_are_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match="no such recipe; give published or small"):
+    with pytest.raises(InputError, match="no such recipe; give context or published or small"):
         Recipe.load("big")
     (tmp_path / "bad.toml").write_text("[train\n")
     with pytest.raises(InputError, match=r"bad\.toml: is not a TOML file"):

@@ -10,12 +10,10 @@ from sagefm.nn import draw_masks
 from sagefm.pp.read import read
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.pretrain.batches import gather
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.module import Pretraining
+from sagefm.pretrain.patches import gather
 from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.plan import Plan, stretches_of
-from sagefm.pretrain.recipe import TrainTable
 
 TOLERANCE = 1e-5
 PATCHES = {"a": [slice(0, 16), slice(100, 105)], "b": [slice(37, 53)]}
@@ -83,7 +81,7 @@ def gradients(network, oracle):
 def require_the_oracles(model, slides, batch, patches=PATCHES):
     network = model.network
     network.zero_grad()
-    loss = Pretraining(network, TrainTable()).loss(batch)
+    loss = batch.error(network, 1.0)
     loss.backward()
     oracle, expected = oracle_of(network, slides, model, batch, patches)
     expected.backward()
@@ -97,7 +95,9 @@ def require_the_oracles(model, slides, batch, patches=PATCHES):
 @pytest.mark.parametrize("order", ["dense", "sparse"])
 def test_loss_and_gradients_are_those_of_the_oracle(model, slides, order, monkeypatch):
     """Patches of two slides at once, in either order of the first product."""
-    monkeypatch.setattr("sagefm.nn.network._DENSE_PACE", {"dense": np.inf, "sparse": 0}[order])
+    monkeypatch.setattr(
+        "sagefm.nn.published.network._DENSE_PACE", {"dense": np.inf, "sparse": 0}[order]
+    )
     batch = batch_of(source_of(slides, model.vocabulary))
     assert len(batch.operators) == 3
     require_the_oracles(model, slides, batch)
@@ -129,7 +129,6 @@ def test_a_batch_knows_the_loss_of_its_share(model, slides):
     """The shares of two processes add up, each told how much is hidden in all."""
     source = source_of(slides, model.vocabulary)
     whole = batch_of(source)
-    module = Pretraining(model.network, TrainTable())
     halves = []
     for centers, patches in ((slice(0, 16), [0]), (slice(16, 37), [1, 2])):
         parts = [
@@ -139,7 +138,7 @@ def test_a_batch_knows_the_loss_of_its_share(model, slides):
         ]
         halves.append(gather(parts, whole.masks.of(centers), whole.n_hidden))
     with torch.no_grad():
-        losses = [float(module.loss(batch)) for batch in (whole, *halves)]
+        losses = [float(batch.error(model.network, 1.0)) for batch in (whole, *halves)]
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-6)
 
 
@@ -147,9 +146,9 @@ def test_only_hidden_entries_count(model, slides):
     batch = batch_of(source_of(slides, model.vocabulary))
     shown = ~batch.masks.hidden()
     other = batch._replace(truth=torch.where(shown, batch.truth + 5, batch.truth))
-    module = Pretraining(model.network, TrainTable())
     with torch.no_grad():
-        assert torch.equal(module.loss(batch), module.loss(other))
+        errors = [each.error(model.network, 1.0) for each in (batch, other)]
+        assert torch.equal(*errors)
 
 
 def test_what_is_hidden_is_not_seen(model, slides):

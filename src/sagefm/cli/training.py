@@ -27,7 +27,7 @@ def pretrain(
     ],
     out: Out,
     recipe: Annotated[
-        str, typer.Option(help="published, small, or the path of a TOML file.")
+        str, typer.Option(help="published, small, context, or the path of a TOML file.")
     ] = "published",
     overrides: Annotated[
         list[str] | None,
@@ -129,11 +129,16 @@ def _write(result: "Result", out: Path) -> None:
         result.history.to_csv(beside, index=False)
     sagefm.pl.training(result.history, save=picture)
     told = result.model.provenance
-    typer.echo(
-        f"{out}: {result.model}; best epoch {told['best_epoch']} of {len(result.history)}, "
+    loss = (
         f"validation loss {told['validation_loss']:.4f} "
         f"(neighbor mean {told['neighbor_mean_loss']:.4f}, "
-        f"gene mean {told['gene_mean_loss']:.4f}); curve in {curve.name} and {picture.name}"
+        f"gene mean {told['gene_mean_loss']:.4f})"
+        if "validation_loss" in told
+        else f"training loss {result.history['train_loss'].iloc[-1]:.4f}, nobody held out"
+    )
+    typer.echo(
+        f"{out}: {result.model}; best epoch {told['best_epoch']} of {len(result.history)}, {loss}; "
+        f"curve in {curve.name} and {picture.name}"
     )
 
 

@@ -1,5 +1,6 @@
 """How a training run went."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -39,16 +40,22 @@ def training(
         few = "o" if len(history) == 1 else None
         ax.plot(history["epoch"], history["train_loss"], color=shades[0], ls=":", marker=few,
                 label="training")  # fmt: skip
-        ax.plot(history["epoch"], history["validation_loss"], color=shades[0], marker=few,
-                label="validation")  # fmt: skip
-        for name, shade in (("gene_mean", shades[3]), ("neighbor_mean", shades[1])):
-            ax.axhline(history[name].iloc[0], color=shade, ls="--", lw=0.9,
-                       label=f"{name.replace('_', ' ')} (validation)")  # fmt: skip
-        best = history.iloc[int(history["validation_loss"].argmin())]
-        ax.plot(best["epoch"], best["validation_loss"], "o", color=shades[0], ms=3.5)
+        if history["validation_loss"].notna().any():
+            _held_out(ax, history, shades, few)
         ax.set(xlabel="epoch", ylabel="error of hidden genes\n(mean squared, log1p counts)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(framealpha=1, edgecolor="none")  # it may lie on a line
         finish([ax], show, save)
     return ax
+
+
+def _held_out(ax: Axes, history: pd.DataFrame, shades: Sequence[str], few: str | None) -> None:
+    """Draw the loss on held-out patients, and what two means lose there."""
+    ax.plot(history["epoch"], history["validation_loss"], color=shades[0], marker=few,
+            label="validation")  # fmt: skip
+    for name, shade in (("gene_mean", shades[3]), ("neighbor_mean", shades[1])):
+        ax.axhline(history[name].iloc[0], color=shade, ls="--", lw=0.9,
+                   label=f"{name.replace('_', ' ')} (validation)")  # fmt: skip
+    best = history.iloc[int(history["validation_loss"].argmin())]
+    ax.plot(best["epoch"], best["validation_loss"], "o", color=shades[0], ms=3.5)

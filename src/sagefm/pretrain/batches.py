@@ -1,53 +1,101 @@
-"""Batches of patches: what the network is shown, gathered ahead of it by threads."""
+"""Batches of an epoch, gathered ahead of the network by threads."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sagefm.nn import Masks, SparseRows, draw_masks
-from sagefm.pretrain.plan import Patch, Stretch, share_of
+from sagefm.nn import Masks, Network
+from sagefm.pretrain.plan import Patch, Plan, Stretch, share_of
+from sagefm.pretrain.recipe import TrainTable
 from sagefm.pretrain.source import Region, Source
 
+Parts = Sequence[tuple[Region, NDArray[np.int64]]]
+"""Regions, and the spots of each that are centers."""
 
-class Batch(NamedTuple):
-    """Some centers, what their neighborhoods show, and what they hide."""
 
-    rows: SparseRows
-    """Log1p counts, patch after patch: the spots that its neighborhoods have, then what each of its
-    centers hides."""
-    operators: tuple[Tensor, ...]
-    """For each patch centers × rows: the mean over the neighborhood minus what the center hides."""
-    truth: Tensor
-    """Centers × genes in the order of the masks, log1p counts."""
-    masks: Masks
-    n_hidden: int
-    """Hidden entries of the batch, also of the centers that other processes work on."""
-    n_own: int
-    """Hidden entries of these centers."""
-    number: int
-    """Place in the epoch."""
+class Batch(Protocol):
+    """Some centers, what is shown of them and around them, and what is hidden."""
+
+    @property
+    def masks(self) -> Masks:
+        """What the centers hide."""
+
+    @property
+    def n_hidden(self) -> int:
+        """Hidden entries of the batch, also of the centers that other processes work on."""
+
+    @property
+    def n_own(self) -> int:
+        """Hidden entries of these centers."""
+
+    @property
+    def number(self) -> int:
+        """Place in the epoch."""
+
+    @property
+    def truth(self) -> Tensor:
+        """Centers × genes in the order of the masks, log1p counts."""
+
+    def error(self, network: Network, times: float) -> Tensor:
+        """Add up the squared errors of what is hidden: `times` the mean over the whole batch."""
+
+    def scored(self) -> Tensor:
+        """Say what is hidden and measured: centers × genes, or × 1, as :attr:`truth`."""
+
+    def means(self) -> Tensor:
+        """Average over the neighborhoods, nothing hidden: as :attr:`truth`."""
+
+
+class Task(ABC):
+    """What a network is shown and asked in training."""
+
+    plan: ClassVar[type[Plan]]
+    """How its batches are made of spots."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, settings: TrainTable, *, learning: bool) -> Self:
+        """Set the task of training, or that of validation."""
+
+    @abstractmethod
+    def batch(
+        self, parts: Parts, own: slice, n_spots: int, number: int, chance: np.random.Generator
+    ) -> Batch:
+        """Make a batch.
+
+        Parameters
+        ----------
+        parts
+            The centers that this process works on.
+        own
+            Which of the `n_spots` centers of the whole batch these are.
+        number
+            Place in the epoch.
+        chance
+            Where all draws come from; it is the same in all processes.
+        """
 
 
 @dataclass(frozen=True)
 class Batches:
     """The batches of an epoch, from one of them on.
 
-    Masks depend on `seed` and the number of the batch alone, so that neither threads nor processes
-    nor an interruption change them.
+    All chance in them depends on `seed` and the number of the batch alone, so that neither threads
+    nor processes nor an interruption change it.
     """
 
     source: Source
     plan: Sequence[Sequence[Patch]]
     seed: tuple[int, ...]
-    mask_fraction: float
+    task: Task
     first: int = 0
     """The batch to begin with."""
     rank: int = 0
@@ -87,61 +135,7 @@ class Batches:
         n_spots = sum(len(patch.spots) for patch in batch)
         own, patches = share_of(batch, self.rank, self.world)
         chance = np.random.default_rng([*self.seed, number])
-        masks = draw_masks(n_spots, len(self.source.vocabulary), self.mask_fraction, chance)
-        parts = [(regions[patch.stretch].result(), patch.spots) for patch in patches]
-        return gather(parts, masks.of(own), masks.n_hidden(), number)
-
-
-def gather(
-    parts: Sequence[tuple[Region, NDArray[np.int64]]], masks: Masks, n_hidden: int, number: int = 0
-) -> Batch:
-    """Make a batch.
-
-    Parameters
-    ----------
-    parts
-        Regions, and the spots of each that are centers.
-    masks
-        What all these centers hide, in this order.
-    n_hidden
-        As in :class:`Batch`.
-    """
-    order, ends = masks.order.numpy(), masks.ends.numpy()
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    block_of = np.repeat(np.arange(len(ends) - 1), np.diff(ends))[place]
-    hides = masks.hides.numpy()
-    truth = np.zeros((len(hides), len(order)), dtype=np.float32)
-    rows, operators, at = [], [], 0
-    for region, spots in parts:
-        neighbors = region.neighbors[spots]
-        n_centers, size = neighbors.shape
-        members, columns = np.unique(neighbors, return_inverse=True)
-        centers = region.expression[neighbors[:, 0]]
-        owner = np.repeat(np.arange(n_centers), np.diff(centers.indptr))
-        truth[at + owner, place[centers.indices]] = centers.data
-        hidden = hides[at + owner, block_of[centers.indices]]
-        shown = region.expression[members]
-        rows.append((np.diff(shown.indptr), shown.indices, shown.data))
-        n_each = np.bincount(owner[hidden], minlength=n_centers)
-        rows.append((n_each, centers.indices[hidden], centers.data[hidden]))
-        operator = np.zeros((n_centers, len(members) + n_centers), dtype=np.float32)
-        center = np.arange(n_centers)
-        operator[center[:, None], columns.reshape(neighbors.shape)] = 1 / size
-        operator[center, len(members) + center] = -1 / size
-        operators.append(torch.from_numpy(operator))
-        at += n_centers
-    lengths, indices, values = map(np.concatenate, zip(*rows, strict=True))
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    stacked = SparseRows(
-        *map(torch.from_numpy, (ends.astype(np.int32), indices.astype(np.int32), values))
-    )
-    return Batch(
-        stacked,
-        tuple(operators),
-        torch.from_numpy(truth),
-        masks,
-        n_hidden,
-        masks.n_hidden(),
-        number,
-    )
+        # Of a batch of fewer spots than processes, some process has none: it is shown the region.
+        around = patches or [Patch(batch[0].stretch, batch[0].spots[:0])]
+        parts = [(regions[patch.stretch].result(), patch.spots) for patch in around]
+        return self.task.batch(parts, own, n_spots, number, chance)

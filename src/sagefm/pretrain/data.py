@@ -19,8 +19,9 @@ from sagefm.pretrain.memory import Memory
 from sagefm.pretrain.pieces import Piece
 from sagefm.pretrain.plan import Plan, Stretch, stretches_of
 from sagefm.pretrain.recipe import DataTable, Recipe
-from sagefm.pretrain.source import Selected, Source
+from sagefm.pretrain.source import Region, Selected, Source
 from sagefm.pretrain.split import hold_out, most_detected
+from sagefm.pretrain.tasks import TASKS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,20 +41,21 @@ class Split:
     def plan(self, spots: Spots, recipe: Recipe, *, mixed: bool = True) -> Plan:
         """Plan the batches of an epoch over `spots`."""
         table, stretches = self.source.table, dict[Stretch, NDArray[np.int64]]()
-        sizes = _sizes(table)
+        kind, sizes = TASKS[recipe.network.name].plan, _sizes(table)
         for slide, own in spots.items():
-            stretches |= stretches_of(slide, own, sizes[slide])
+            stretches |= stretches_of(slide, own, sizes[slide], kind.stretch)
         weights = _weights(table, recipe.data.weights) if mixed else {}
         size, patch = recipe.train.batch_size, recipe.data.patch
         if isinstance(self.source, Memory):  # all of it is at hand anyway
-            return Plan(stretches, size, patch, weights, window=len(stretches))
-        return Plan(stretches, size, patch, weights)
+            return kind(stretches, size, patch, weights, window=len(stretches))
+        return kind(stretches, size, patch, weights)
 
 
 def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots, Spots]:
     """Choose the spots to train and those to validate on, all of a patient on one side.
 
-    With a single patient a connected piece of each slide is held out instead (told).
+    With a single patient a connected piece of each slide is held out instead (told). An empty list
+    of patients to validate on holds nobody out.
 
     Parameters
     ----------
@@ -71,8 +73,10 @@ def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots,
     table = table[~table["patient"].isin(data.leave_out)]
     if table.empty:
         raise InputError("no slides to train on; name at least one that is not left out")
-    held = hold_out(table["patient"].to_numpy(dtype=str), data.validation, seed)
     sizes = _sizes(table)
+    if data.validation == []:
+        return {slide: np.arange(size) for slide, size in sizes.items()}, {}
+    held = hold_out(table["patient"].to_numpy(dtype=str), data.validation, seed)
     if held.any():
         names = table.index.to_numpy()
         return (
@@ -150,13 +154,18 @@ def gene_mean_of(split: Split) -> torch.Tensor:
     return torch.from_numpy(total / sum(map(len, split.training.values()))).float()
 
 
-def _centers(source: Source, spots: Spots) -> Iterator[csr_matrix]:
-    """Read the log1p counts of some spots, a region at a time."""
+def regions_of(source: Source, spots: Spots) -> Iterator[tuple[Region, NDArray[np.int64]]]:
+    """Read some spots: regions, and which spots of each are meant."""
     sizes = _sizes(source.table)
     for slide, own in spots.items():
         for stretch, part in stretches_of(slide, own, sizes[slide]).items():
-            region = source.read(*stretch)
-            yield region.expression[region.neighbors[part, 0]]
+            yield source.read(*stretch), part
+
+
+def _centers(source: Source, spots: Spots) -> Iterator[csr_matrix]:
+    """Read the log1p counts of some spots, a region at a time."""
+    for region, part in regions_of(source, spots):
+        yield region.expression[region.neighbors[part, 0]]
 
 
 def _weights(table: pd.DataFrame, wanted: Mapping[str, float]) -> dict[str, float]:

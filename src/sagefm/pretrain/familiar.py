@@ -6,9 +6,8 @@ from numpy.typing import NDArray
 
 from sagefm._familiar import Familiar, fair_sample
 from sagefm.model import SageFM
-from sagefm.nn import SparseRows
+from sagefm.nn import read
 from sagefm.pretrain.data import Spots
-from sagefm.pretrain.plan import stretches_of
 from sagefm.pretrain.source import Region, Source
 
 _COMPONENTS = 30
@@ -19,7 +18,7 @@ whose gene names were shuffled."""
 
 
 def familiar_of(model: SageFM, source: Source, training: Spots, *, seed: int = 0) -> Familiar:
-    """Embed a sample of the training spots: one pass over the source, a stretch in memory.
+    """Embed a sample of the training spots: one pass over the source, a slide in memory.
 
     Parameters
     ----------
@@ -51,12 +50,11 @@ def familiar_of(model: SageFM, source: Source, training: Spots, *, seed: int = 0
     parts = np.split(kept, np.searchsorted(kept, ends[:-1]))
     sizes, embeddings = source.table["spots"].to_dict(), []
     for (slide, spots), end, part in zip(training.items(), ends, parts, strict=True):
-        own = spots[part - (end - len(spots))]
-        found = [
-            _embed(model, source.read(*stretch), centers)
-            for stretch, centers in stretches_of(slide, own, int(sizes[slide])).items()
-        ]
-        embeddings.append(np.concatenate([np.empty((0, model.width), dtype=np.float32), *found]))
+        found = np.empty((0, model.width), dtype=np.float32)
+        if len(part):
+            whole = source.read(slide, 0, int(sizes[slide]))
+            found = _embed(model, whole, spots[part - (end - len(spots))])
+        embeddings.append(found)
     return Familiar.learn(embeddings, groups, n_components=_COMPONENTS, unit=True, seed=seed)
 
 
@@ -65,11 +63,8 @@ def _codes(groups: list[str]) -> NDArray[np.int64]:
 
 
 @torch.inference_mode()
-def _embed(model: SageFM, region: Region, centers: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Embed some spots of a region, nothing hidden, with no more of it than their neighbors."""
-    rows, places = np.unique(region.neighbors[centers], return_inverse=True)
-    expression = SparseRows.from_scipy(region.expression[rows], model.device)
-    neighbors = torch.from_numpy(places.reshape(len(centers), -1)).to(model.device)
-    network = model.network
-    pooled = network.pool(network.project(expression), neighbors)
-    return np.asarray(network.embed(pooled).cpu().numpy())
+def _embed(model: SageFM, slide: Region, centers: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Embed some spots of a slide, nothing hidden."""
+    one = np.zeros(slide.expression.shape[0], dtype=np.int64)
+    reading = read(model.network, slide.expression, slide.measured, one)
+    return np.asarray(reading.embed(slide.neighbors[centers]).cpu().numpy())

@@ -25,6 +25,8 @@ from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.recipe import DataTable, Recipe
 from sagefm.pretrain.reference import reference_losses
 from sagefm.pretrain.run import Progress, Run, State, is_first_process, require_same
+from sagefm.pretrain.start import require_axes, start
+from sagefm.pretrain.tasks import TASKS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,7 +44,8 @@ class Result:
     """One row per epoch: epoch, train_loss, validation_loss, learning_rate, spots_per_second,
     seconds (from the start); and, the same in every row, the losses of what needs no network on
     the same masked genes of the validation spots: gene_mean, neighbor_mean (mean squared error on
-    log1p counts)."""
+    log1p counts). The training loss of the network ``context`` includes a tenth of the error on
+    genes that are missing from whole slides."""
 
 
 def fit(
@@ -60,8 +63,10 @@ def fit(
 ) -> Result:
     """Pretrain a model: predict the hidden genes of a spot from it and its neighbors.
 
-    The task, loss and optimizer are those of SAGE-FM (arXiv 2601.15504). Training and validation
-    never share a patient; with one patient only, a piece of each slide is held out (told).
+    With the network ``published`` task, loss and optimizer are those of SAGE-FM (arXiv 2601.15504);
+    the network ``context`` sees the whole slide, or 700 spots of a large one, and in some batches
+    also predicts genes that the slide does not show at all. Training and validation never share a
+    patient; with one patient only, a piece of each slide is held out (told).
 
     Parameters
     ----------
@@ -93,20 +98,22 @@ def fit(
 
     Returns
     -------
-    The model of the epoch with the lowest validation loss, and the history. The model knows a
+    The model of the epoch with the lowest validation loss (of the last, where nobody is held out),
+    and the history. The model knows a
     sample of its training spots (of several processes that of the first does). Ctrl-C ends training
     early and returns the best so far.
 
     Raises
     ------
     InputError
-        A slide cannot be used, the split leaves nothing to train or to validate on, or the run to
-        resume is of something else.
+        A slide cannot be used, the split leaves nothing to train or to validate on, there is too
+        little for the network, or the run to resume is of something else.
     """
     recipe = recipe or Recipe()
     where = pick_device(device)
     split = _split(slides, recipe, patients, slide_key)
     _require_enough(split, recipe, devices)
+    require_axes(split, recipe.network)
     facts = _facts(split, recipe)
     with ExitStack() as stack:
         place = folder or stack.enter_context(tempfile.TemporaryDirectory())
@@ -154,7 +161,8 @@ def _tell_without_patients(slides: Mapping[str, "AnnData"], key: str) -> None:
 
 
 def _require_enough(split: Split, recipe: Recipe, devices: int) -> None:
-    spots = min(sum(map(len, part.values())) for part in (split.training, split.validation))
+    parts = [part for part in (split.training, split.validation) if part]
+    spots = min(sum(map(len, part.values())) for part in parts)
     processes = int(os.environ.get("WORLD_SIZE", devices))
     if min(spots, recipe.train.batch_size // 4) < processes > 1:
         raise InputError(
@@ -188,19 +196,21 @@ def _train(
         gene_mean = state.gene_mean
     else:
         gene_mean = gene_mean_of(split)
-        model.network.start_from(gene_mean)
+        start(model.network, split, gene_mean, seed=recipe.train.seed)
     done = state.progress if state else Progress()
     training = split.plan(split.training, recipe)
     validation = split.plan(split.validation, recipe, mixed=False)
-    data = Data(split.source, training, validation, recipe.train, done, workers)
-    references = reference_losses(gene_mean, data.val_dataloader(), config.n_neighbors)
+    task = TASKS[recipe.network.name]
+    data = Data(split.source, training, validation, task, recipe.train, done, workers)
+    held_out = data.val_dataloader() if split.validation else ()
+    references = reference_losses(gene_mean, held_out, config.n_neighbors)
     model.provenance = {
         "weights": "pretrained",
         **_provenance(split, recipe),
-        **{f"{name}_loss": loss for name, loss in references.items()},
+        **{f"{name}_loss": loss for name, loss in references.items() if held_out},
     }
-    start = state or State(done, {}, {}, gene_mean, facts)
-    train(model, run, data, start, device=device, devices=devices, progress_bar=progress)
+    begun = state or State(done, {}, {}, gene_mean, facts)
+    train(model, run, data, begun, device=device, devices=devices, progress_bar=progress)
     if is_first_process():
         seed = recipe.train.seed
         model.trained_on = familiar_of(model, split.source, split.training, seed=seed)

@@ -25,7 +25,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from sagefm._errors import InputError, logger
 from sagefm.model import SageFM
-from sagefm.pretrain.batches import Batch, Batches
+from sagefm.pretrain.batches import Batch, Batches, Task
 from sagefm.pretrain.module import Pretraining
 from sagefm.pretrain.plan import Plan
 from sagefm.pretrain.recipe import TrainTable
@@ -42,29 +42,30 @@ class Data(L.LightningDataModule):
     """The batches of the epoch that a run is in, from its place on."""
 
     def __init__(
-        self, source: Source, training: Plan, validation: Plan, settings: TrainTable,
-        progress: Progress, workers: int,
+        self, source: Source, training: Plan, validation: Plan, task: type[Task],
+        settings: TrainTable, progress: Progress, workers: int,
     ) -> None:  # fmt: skip
         super().__init__()
         self.source, self.training, self.validation = source, training, validation
-        self.settings, self.progress, self.workers = settings, progress, workers
+        self.task, self.settings, self.progress, self.workers = task, settings, progress, workers
 
     def train_dataloader(self) -> Batches:
         """Give what is left of the epoch."""
         seed, epoch = self.settings.seed, self.progress.epoch
         plan = self.training.shuffled(seed, epoch)
-        return self._batches(plan, (seed, TRAIN, epoch), self.progress.batch)
+        task = self.task.of(self.settings, learning=True)
+        return self._batches(plan, (seed, TRAIN, epoch), task, self.progress.batch)
 
     def val_dataloader(self) -> Batches:
         """Give the validation spots, with the same masks in every epoch."""
-        return self._batches(self.validation.in_order(), (self.settings.seed, VALIDATION))
+        task = self.task.of(self.settings, learning=False)
+        return self._batches(self.validation.in_order(), (self.settings.seed, VALIDATION), task)
 
-    def _batches(self, plan: Any, seed: tuple[int, ...], first: int = 0) -> Batches:
+    def _batches(self, plan: Any, seed: tuple[int, ...], task: Task, first: int = 0) -> Batches:
         rank, world = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        fraction = self.settings.mask_fraction
-        return Batches(self.source, plan, seed, fraction, first, rank, world, self.workers)
+        return Batches(self.source, plan, seed, task, first, rank, world, self.workers)
 
 
 class Keeper(Callback):
@@ -77,6 +78,7 @@ class Keeper(Callback):
         self.interrupted = False
         self._saved = self._told = self._since = self._marked = time.monotonic()
         self._spots, self._pace = 0, 0.0
+        self.held_out = data.validation.n_spots > 0
         self._n_batches = self._n_steps = 1
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -93,11 +95,9 @@ class Keeper(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Set the learning rate of the step."""
-        rate = learning_rate(
-            self.settings, self.progress.step, self._n_steps, self.progress.validation_losses
-        )
+        rate = learning_rate(self.settings, self.progress.step, self._n_steps, self.progress.losses)
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["pace"]
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch,
@@ -106,7 +106,7 @@ class Keeper(Callback):
         """Count, tell, and save now and then."""
         progress, now = self.progress, time.monotonic()
         progress.batch, progress.step = batch.number + 1, progress.step + 1
-        self._spots += len(batch.truth) * trainer.world_size
+        self._spots += len(batch.masks.hides) * trainer.world_size
         self._pace = self._spots / max(now - self._since, 1e-9)
         pl_module.log("spots/s", self._pace, prog_bar=True, logger=False, batch_size=1)
         if progress.step % 50 == 0:
@@ -140,24 +140,27 @@ class Keeper(Callback):
         if progress.rows and not complete:
             return
         progress.rows.append(row)
-        losses = progress.validation_losses
+        losses = progress.losses
         left = (self.settings.max_epochs - row["epoch"]) * (self._marked - self._since) / 60
         logger.info(
-            "epoch %d: validation loss %.4f, %.0f spots/s, %.0f min left at most",
-            row["epoch"], losses[-1], self._pace, left,
+            "epoch %d: %s loss %.4f, %.0f spots/s, %.0f min left at most",
+            row["epoch"], "validation" if self.held_out else "training", losses[-1], self._pace,
+            left,
         )  # fmt: skip
-        if losses[-1] == min(losses):
+        best = not self.held_out or losses[-1] == min(losses)
+        if best:
             state = self.model.network.state_dict()
             self.best = {name: tensor.cpu().clone() for name, tensor in state.items()}
-            best = {"best_epoch": row["epoch"], "validation_loss": row["validation_loss"]}
-            self.model.provenance |= best
+            self.model.provenance["best_epoch"] = row["epoch"]
+            if self.held_out:
+                self.model.provenance["validation_loss"] = row["validation_loss"]
         if not complete:
             return
         [stop] = self._agree(trainer, self.interrupted)
         trainer.should_stop |= stop
         progress.epoch, progress.batch = progress.epoch + 1, 0
         _log(trainer, {key: row[key] for key in list(row)[1:]}, progress.step)
-        if trainer.is_global_zero and losses[-1] == min(losses):
+        if trainer.is_global_zero and best:
             self.model.save(self.run.best)
         self._save(trainer, module)
         if stalled(losses, self.settings.patience):
@@ -211,17 +214,18 @@ def train(
     if progress.rows:
         best = SageFM.load(run.best, device="cpu")
         keeper.best = best.network.state_dict()
-        model.provenance |= {k: best.provenance[k] for k in ("best_epoch", "validation_loss")}
+        known = {"best_epoch", "validation_loss"} & best.provenance.keys()
+        model.provenance |= {name: best.provenance[name] for name in known}
     with quiet_lightning(), keeping_memory(device):
         trainer = _trainer(run, settings, device, devices, keeper, progress_bar)
         trainer.fit_loop.epoch_progress.current.completed = progress.epoch
         trainer.fit_loop.epoch_progress.current.processed = progress.epoch
-        if not stalled(progress.validation_losses, settings.patience):
+        if not stalled(progress.losses, settings.patience):
             with _stopping_on_interrupt(keeper):
                 trainer.fit(module, datamodule=data)
     if keeper.interrupted and not progress.rows:
         raise KeyboardInterrupt  # before there was anything to keep
-    if not any(loss < float("inf") for loss in progress.validation_losses):
+    if not any(loss < float("inf") for loss in progress.losses):
         raise InputError(
             "training diverged: the loss is not finite in any epoch; lower train.learning_rate"
         )
@@ -254,6 +258,7 @@ def _trainer(
         enable_progress_bar=bar,
         enable_model_summary=False,
         enable_checkpointing=False,
+        limit_val_batches=None if keeper.held_out else 0,
         logger=TensorBoardLogger(run.folder, name=None, version="tensorboard"),
         log_every_n_steps=1,  # what is logged, and how often, is up to the keeper
         num_sanity_val_steps=0,

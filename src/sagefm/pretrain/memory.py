@@ -2,14 +2,15 @@
 
 import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm.model import prepare
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.prepared import prepare
 from sagefm.pretrain.pieces import Piece
 from sagefm.pretrain.source import Region
 
@@ -54,7 +55,7 @@ class Memory:
     def read(self, slide: str, start: int, stop: int) -> Region:
         """Give spots `start` to `stop` of a piece."""
         whole = self._regions[slide]
-        return Region(whole.expression, whole.neighbors[start:stop])
+        return replace(whole, neighbors=whole.neighbors[start:stop])
 
 
 def _checksum(region: Region) -> int:
@@ -75,4 +76,5 @@ def _prepare(piece: Piece, vocabulary: Vocabulary, n_neighbors: int) -> Region:
     order = np.searchsorted(original, piece.rows)
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    return Region(prepared.expression[order], place[prepared.neighbors[order]])
+    measured = prepared.alignment.measured
+    return Region(prepared.expression[order], place[prepared.neighbors[order]], measured)

@@ -1,4 +1,4 @@
-"""The published task as a Lightning module: predict the hidden genes of the center."""
+"""Training as a Lightning module: predict the hidden genes of the center."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,31 +32,19 @@ class Pretraining(L.LightningModule):
         # Not a buffer: several processes would overwrite theirs with that of the first.
         self.sums = torch.zeros(2, 2, dtype=torch.float64)
 
-    def loss(self, batch: Batch, share: float | None = None) -> Tensor:
-        """Predict what the centers hide, and compare: the mean squared error on log1p counts.
-
-        Parameters
-        ----------
-        share
-            What each squared error counts; one by the number of hidden entries if not given.
-        """
-        embedding = self.network.embed(self.network.mix(batch.rows, batch.operators))
-        share = 1 / batch.n_hidden if share is None else share
-        return self.network.error(embedding, batch.truth, batch.masks, share)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step of the published task.
+        """Predict what the centers hide, and compare: the mean squared error on log1p counts.
 
         Several processes average their gradients: times their number, the errors of each add up to
         the mean over the whole batch.
         """
-        loss = self.loss(batch, self.trainer.world_size / batch.n_hidden)
+        loss = batch.error(self.network, self.trainer.world_size)
         self._add(0, loss / self.trainer.world_size, batch)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure the same on spots of patients that are held out."""
-        self._add(1, self.loss(batch), batch)
+        self._add(1, batch.error(self.network, 1.0), batch)
 
     def _add(self, stage: int, loss: Tensor, batch: Batch) -> None:
         self.sums = self.sums.to(loss.device)
@@ -77,12 +65,8 @@ class Pretraining(L.LightningModule):
         return float(error / entries)
 
     def configure_optimizers(self) -> Any:
-        """Adam, as published; the learning rate is set step by step."""
-        optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-            fused=True,
-        )
+        """Take that of the network; the learning rate is set step by step."""
+        settings = self.settings
+        optimizer = self.network.optimizer(settings.learning_rate, settings.weight_decay)
         restore_moments(optimizer, self.network, self.moments)
         return optimizer

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 STRETCH = 2048
 """Spots that are read at a time."""
+REGION = 700
+"""Spots that are read at a time where each sees all the others."""
 WINDOW = 16
 """Stretches whose patches are mixed, and which therefore lie in memory together."""
 
@@ -53,6 +55,9 @@ class Plan:
     weights: Mapping[str, float]
     window: int = WINDOW
 
+    stretch: ClassVar[int | None] = None
+    """Most spots of a stretch; :data:`STRETCH` if not given."""
+
     @property
     def n_spots(self) -> int:
         """How many spots there are."""
@@ -90,11 +95,17 @@ class Plan:
         spots, weight = self.stretches[stretch], self.weights.get(stretch.slide, 1.0)
         patches = []
         for times in np.full(int(weight), 1.0).tolist() + [weight % 1] * (weight % 1 > 0):
-            cuts = np.arange(int(chance.integers(self.patch)), len(spots), self.patch)
-            whole = [Patch(stretch, part) for part in np.split(spots, cuts) if len(part)]
+            whole = [Patch(stretch, part) for part in self._cut(spots, chance)]
             kept = chance.random(len(whole)) < times if times < 1 else np.ones(len(whole), bool)
             patches += [patch for patch, keep in zip(whole, kept, strict=True) if keep]
         return patches
+
+    def _cut(
+        self, spots: NDArray[np.int64], chance: np.random.Generator
+    ) -> list[NDArray[np.int64]]:
+        """Cut spots along the curve into patches."""
+        cuts = np.arange(int(chance.integers(self.patch)), len(spots), self.patch)
+        return [part for part in np.split(spots, cuts) if len(part)]
 
     def _batches(self, patches: Sequence[Patch]) -> list[list[Patch]]:
         """Cut a row of patches into batches of exactly `batch_size` spots.
@@ -118,11 +129,50 @@ class Plan:
         return batches
 
 
+class RegionPlan(Plan):
+    """The same where a batch is some spots of a single stretch, which all of it stands around.
+
+    The spots of a batch are drawn at random from the stretch: about `batch_size` of them, so that
+    all batches of a stretch are of one size. `patch` counts for nothing.
+    """
+
+    stretch = REGION
+
+    def in_order(self) -> list[list[Patch]]:
+        """Give batches that go through the stretches once, one after the other."""
+        return self._batches(
+            [
+                Patch(stretch, part)
+                for stretch, spots in self.stretches.items()
+                for part in np.array_split(spots, self._n_parts(spots))
+            ]
+        )
+
+    def _cut(
+        self, spots: NDArray[np.int64], chance: np.random.Generator
+    ) -> list[NDArray[np.int64]]:
+        """Deal spots out at random."""
+        return np.array_split(chance.permutation(spots), self._n_parts(spots))
+
+    def _n_parts(self, spots: NDArray[np.int64]) -> int:
+        return max(1, round(len(spots) / self.batch_size))
+
+    def _batches(self, patches: Sequence[Patch]) -> list[list[Patch]]:
+        """Make a batch of every patch."""
+        return [[patch] for patch in patches]
+
+
 def stretches_of(
-    slide: str, spots: NDArray[np.int64], n_spots: int
+    slide: str, spots: NDArray[np.int64], n_spots: int, most: int | None = None
 ) -> dict[Stretch, NDArray[np.int64]]:
-    """Cut a slide of `n_spots` into stretches of about equal size; give the `spots` of each."""
-    n_stretches = -(-n_spots // STRETCH)
+    """Cut a slide of `n_spots` into stretches of about equal size; give the `spots` of each.
+
+    Parameters
+    ----------
+    most
+        How many spots a stretch has at most; :data:`STRETCH` if not given.
+    """
+    n_stretches = -(-n_spots // (most or STRETCH))
     ends = np.linspace(0, n_spots, n_stretches + 1).round().astype(np.int64)
     cut = np.split(spots, np.searchsorted(spots, ends[1:-1]))
     return {

@@ -6,13 +6,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from sagefm._errors import InputError
-from sagefm.nn import NETWORKS, Network
+from sagefm.nn import NETWORKS, Published
 
 _Share = Annotated[float, Field(gt=0, lt=1)]
 _Count = Annotated[int, Field(gt=0)]
+_CONTEXT_WIDTHS = 3
 
 
 class _Table(BaseModel):
@@ -23,7 +31,8 @@ class NetworkTable(_Table):
     """``[network]``: which network, and how wide."""
 
     name: str = "published"
-    widths: list[_Count] = Field(default=list(Network.PUBLISHED_WIDTHS), min_length=2)
+    widths: list[_Count] = Field(default=list(Published.PUBLISHED_WIDTHS), min_length=2)
+    """Of the layers; of ``context`` those of the gene embeddings, the hidden layers, and z."""
 
     @field_validator("name")
     @classmethod
@@ -31,6 +40,13 @@ class NetworkTable(_Table):
         if name not in NETWORKS:
             raise ValueError(f"no network {name!r}; there is {', '.join(NETWORKS)}")
         return name
+
+    @field_validator("widths")
+    @classmethod
+    def _enough(cls, widths: list[int], info: ValidationInfo) -> list[int]:
+        if info.data.get("name") == "context" and len(widths) < _CONTEXT_WIDTHS:
+            raise ValueError(f"the network context needs at least {_CONTEXT_WIDTHS}")
+        return widths
 
 
 class DataTable(_Table):
@@ -41,7 +57,8 @@ class DataTable(_Table):
     patient_key: str = "patient"
     """``obs`` column; a slide without it counts as a patient of its own."""
     validation: _Share | list[str] = 0.1
-    """Share of the patients to hold out, or their names."""
+    """Share of the patients to hold out, or their names; an empty list holds nobody out, and the
+    last epoch is kept."""
     leave_out: list[str] = []
     """Patients that are neither trained nor validated on: those to test on."""
     patch: _Count = 16
@@ -54,6 +71,9 @@ class TrainTable(_Table):
     """``[train]``: the task and the optimizer."""
 
     mask_fraction: _Share = 0.3
+    missing_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the batches in which some genes are missing from the whole slide, as if it did not
+    measure them; for the network ``context``."""
     batch_size: _Count = 64
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -67,7 +87,8 @@ class TrainTable(_Table):
     """Of matrix products; auto is bfloat16 on CUDA devices that have it, float32 elsewhere."""
     max_epochs: _Count = 200
     patience: _Count = 10
-    """Epochs without a better validation loss before training ends."""
+    """Epochs without a better validation loss (training loss, where nobody is held out) before
+    training ends."""
     save_minutes: Annotated[float, Field(ge=0)] = 5.0
     """A run is saved that often, and after every epoch, for ``--resume``."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -80,6 +101,16 @@ class Recipe(_Table):
     data: DataTable = DataTable()
     train: TrainTable = TrainTable()
 
+    @field_validator("train")
+    @classmethod
+    def _of_the_network(cls, train: TrainTable, info: ValidationInfo) -> TrainTable:
+        network = info.data.get("network")
+        if network and network.name != "context" and train.missing_fraction:
+            raise ValueError(
+                f"missing_fraction is for the network context; {network.name} needs it 0"
+            )
+        return train
+
     @classmethod
     def load(cls, name: str | Path = "published", overrides: Sequence[str] = ()) -> Self:
         """Read a recipe.
@@ -87,7 +118,7 @@ class Recipe(_Table):
         Parameters
         ----------
         name
-            A shipped recipe (``published``, ``small``) or the path of a TOML file.
+            A shipped recipe (``published``, ``small``, ``context``) or the path of a TOML file.
         overrides
             Entries to replace, such as ``train.max_epochs=3``; values are written as in TOML, and
             what is not TOML is taken as text.

@@ -1,6 +1,7 @@
 """What predictors without a network lose on the very task that a network is trained on."""
 
 from collections.abc import Iterable
+from math import nan
 
 import torch
 from torch import Tensor
@@ -25,26 +26,15 @@ def reference_losses(
     Returns
     -------
     ``gene_mean`` and ``neighbor_mean`` (mean over the center's 14 neighbors): mean squared error
-    on log1p counts.
+    on log1p counts; NaN without batches.
     """
     errors = {"gene_mean": 0.0, "neighbor_mean": 0.0}
     entries = 0
     for batch in batches:
-        hidden = batch.masks.hidden()
+        truth, scored = batch.truth, batch.scored()
         entries += batch.n_hidden
-        around = (n_neighbors * _means(batch) - batch.truth) / (n_neighbors - 1)
+        around = (n_neighbors * batch.means() - truth) / (n_neighbors - 1)
         for name, guess in (("gene_mean", gene_mean[batch.masks.order]), ("neighbor_mean", around)):
-            error = torch.where(hidden, guess - batch.truth, 0.0)
+            error = torch.where(scored, guess - truth, 0.0)
             errors[name] += float(error.double().square().sum())
-    return {name: error / entries for name, error in errors.items()}
-
-
-def _means(batch: Batch) -> Tensor:
-    """Average over the neighborhoods, nothing hidden: centers × genes in the order of the masks."""
-    dense = batch.rows.dense(len(batch.masks.order))
-    parts = torch.split(dense, [a.shape[1] for a in batch.operators])
-    shown = [
-        a[:, : -len(a)] @ x[: -len(a)]  # the last rows are what the centers hide
-        for a, x in zip(batch.operators, parts, strict=True)
-    ]
-    return torch.cat(shown)[:, batch.masks.order]
+    return {name: error / entries if entries else nan for name, error in errors.items()}

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -40,9 +41,10 @@ class Progress:
     """The history: one row per complete epoch."""
 
     @property
-    def validation_losses(self) -> list[float]:
-        """Of the complete epochs."""
-        return [row["validation_loss"] for row in self.rows]
+    def losses(self) -> list[float]:
+        """What complete epochs are judged by: validation, or training where nobody is held out."""
+        pairs = [(row["validation_loss"], row["train_loss"]) for row in self.rows]
+        return [training if np.isnan(held_out) else held_out for held_out, training in pairs]
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,10 @@ class Run:
         for name, tensor in weights.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = tensor
-        moments = {f"{moment}.{name}" for moment in _MOMENTS for name in parts["network"]}
-        if parts["optimizer"].keys() != moments:
+        learned = {name.partition(".")[2] for name in parts["optimizer"]}
+        moments = {f"{moment}.{name}" for moment in _MOMENTS for name in learned}
+        known = parts["network"].keys()  # also of buffers, which do not learn
+        if not learned or not learned <= known or parts["optimizer"].keys() != moments:
             raise InputError(
                 f"{self.last}: is not the whole state of a run; begin anew with --overwrite"
             )

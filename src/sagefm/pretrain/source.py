@@ -19,6 +19,8 @@ class Region:
     """Rows × vocabulary, log1p counts, float32: the spots and whoever is their neighbor."""
     neighbors: NDArray[np.int64]
     """Spots × k row numbers of `expression`, the center first."""
+    measured: NDArray[np.bool_]
+    """For each gene of the vocabulary whether the slide has it: absent is not zero."""
 
 
 class Source(Protocol):
@@ -86,4 +88,7 @@ class Selected:
     def read(self, slide: str, start: int, stop: int) -> Region:
         """Read spots `start` to `stop` of a slide."""
         region = self.source.read(slide, start, stop)
-        return Region(self.alignment.select(region.expression), region.neighbors)
+        columns = self.alignment.columns[region.measured]
+        measured = np.zeros(len(self.vocabulary), dtype=bool)
+        measured[columns[columns >= 0]] = True
+        return Region(self.alignment.select(region.expression), region.neighbors, measured)

@@ -220,6 +220,11 @@ class Stored:
             raise DamagedError("X/indptr is not that of its facts")
         return ends
 
+    @cached_property
+    def _measured(self) -> NDArray[np.bool_]:
+        """Which genes of the vocabulary the slide has."""
+        return self.read("var/measured")
+
     def content(self) -> Content:
         """Read all of it."""
         measured = self.read("var/measured")
@@ -242,7 +247,7 @@ class Stored:
         counts = self._counts(rows, n_genes)
         logs = np.log1p(counts.data, dtype=np.float32)
         logged = csr_matrix((logs, counts.indices, counts.indptr), shape=counts.shape)
-        return Region(logged, places.reshape(neighbors.shape).astype(np.int64))
+        return Region(logged, places.reshape(neighbors.shape).astype(np.int64), self._measured)
 
     def _counts(self, rows: NDArray[Any], n_genes: int) -> csr_matrix:
         """Read the counts of some rows, in ascending order."""
