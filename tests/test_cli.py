@@ -49,7 +49,9 @@ def test_help_lists_the_verbs(run):
     ("arguments", "words"),
     [
         (["emb"], "No such command 'emb'"),
-        (["embed", "x.h5ad", "-o", "y.h5ad"], "Missing option '--model'"),
+        (["embed", "x.h5ad"], "Missing option '--out'"),
+        (["embed", "x.h5ad", "-o", "y.h5ad"], "x.h5ad: does not exist"),
+        (["embed", "x.h5ad", "-m", "y.safetensors", "-o", "y.h5ad"], "y.safetensors: no such file"),
         (["embed"], "Missing argument 'SLIDES...'"),
         (["domains", "x.h5ad", "-o", "y.h5ad", "-n", "many"], "valid integer"),
         (["embed", "x.h5ad", "--colour"], "--colour"),

@@ -47,10 +47,15 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
-    assert len(blocks("tutorial.md")) == 6
+    assert len(blocks("tutorial.md")) == 8
     run("tutorial.md", monkeypatch)
-    assert "(600, 2)" in capsys.readouterr().out
-    assert (tmp_path / "domains.png").stat().st_size > 10_000
+    out = capsys.readouterr().out
+    assert "SageFM(context, " in out
+    assert "(600, 2)" in out
+    assert "neighbor_mean" in out
+    assert "the same, random weights" in out
+    for picture in ("domains.png", "training.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -63,7 +68,7 @@ def test_the_page_about_perturbation_runs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_page_about_training_runs(tmp_path, monkeypatch, capsys):
-    assert len(blocks("training.md")) == 6
+    assert len(blocks("training.md")) == 7
     run("training.md", monkeypatch)
     assert "best epoch" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "embedded").iterdir()) == [

@@ -5,6 +5,7 @@ import logging
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -47,6 +48,8 @@ def server(tmp_path, monkeypatch, model):
 def test_a_path_stays_a_path(tmp_path):
     assert local_copy(tmp_path / "a#b.safetensors") == tmp_path / "a#b.safetensors"
     assert str(local_copy("folder/m.safetensors")) == "folder/m.safetensors"
+    assert str(local_copy("./default")) == "default"
+    assert str(local_copy(Path("default"))) == "default"
 
 
 @pytest.mark.parametrize("how", ["web", "hub"])

@@ -133,7 +133,7 @@ def test_the_number_of_neighbors_comes_with_the_model(slide, vocabulary):
 def test_the_summary_of_a_prepared_slide_counts_missing_genes(slide, model):
     prepared = model.prepare(slide)
     assert prepared.alignment.n_matched == len(model.vocabulary) - 2
-    assert "2 missing genes are set to 0" in prepared.summary
+    assert "2 model genes are not on the slide" in prepared.summary
     frame = pd.DataFrame.sparse.from_spmatrix(prepared.expression)
     assert (frame.iloc[:, [0, -1]] == 0).to_numpy().all()
 

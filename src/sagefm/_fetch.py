@@ -1,11 +1,16 @@
-"""A file that lies elsewhere: fetched once, checked, kept."""
+"""Where a model file lies: in the package, on this machine, or elsewhere, fetched once and kept."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
 
 from sagefm._errors import InputError, logger
 
+DEFAULT = "default"
+"""What the model is called that comes with the package."""
+_DEFAULT_FILE = Path(__file__).parent / "weights" / "default.safetensors"
+_DEFAULT_SHA256 = "e62725bceaad06a5020309b67b22867c11d45a5885ea70614f1063b2fd705674"
 _HUB = "https://huggingface.co"
 
 
@@ -15,10 +20,12 @@ def local_copy(source: str | Path) -> Path:
     Parameters
     ----------
     source
-        A path; ``https://…``; or ``hf://owner/repository/file`` on the Hugging Face hub (or what
-        ``HF_ENDPOINT`` names instead), with ``@revision`` behind the repository if it is not to be
-        the newest. ``#sha256=…`` behind an address is what the file must hash to; without it, what
-        it does is told.
+        A path; ``"default"``, the model that comes with the package, whatever the working directory
+        holds (``"./default"``, or a :class:`~pathlib.Path`, is a path even so); ``https://…``; or
+        ``hf://owner/repository/file`` on the Hugging Face hub (or what ``HF_ENDPOINT`` names
+        instead), with ``@revision`` behind the repository if it is not to be the newest.
+        ``#sha256=…`` behind an address is what the file must hash to; without it, what it does is
+        told.
 
     Returns
     -------
@@ -28,8 +35,11 @@ def local_copy(source: str | Path) -> Path:
     Raises
     ------
     InputError
-        The address cannot be read or reached, or the file is another than the hash says.
+        The address cannot be read or reached, or the file is another than the hash says; the
+        installation is damaged.
     """
+    if source == DEFAULT:  # never a Path: Path("./default") is Path("default")
+        return _default()
     text = str(source)
     if not re.match(r"(https?|hf)://", text):
         return Path(source)
@@ -58,6 +68,23 @@ def local_copy(source: str | Path) -> Path:
             address, pooch.file_hash(found),
         )  # fmt: skip
     return Path(found)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file, as ``#sha256=…`` behind an address wants it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _default() -> Path:
+    """Give the model of the package, whole."""
+    try:
+        whole = sha256(_DEFAULT_FILE) == _DEFAULT_SHA256
+    except OSError:
+        whole = False
+    if not whole:
+        raise InputError(f"{_DEFAULT_FILE}: is missing or damaged; install sagefm again")
+    return _DEFAULT_FILE
 
 
 def _on_the_hub(address: str) -> str:

@@ -1,4 +1,4 @@
-"""The whole story on simulated slides: train, embed, find domains, compare with what is simpler."""
+"""What the model of the package does with a slide, on a simulated one: nothing is trained."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import sagefm
-from sagefm._files import replacing, write_slide
-from sagefm._keys import EMBEDDING
+from sagefm._fetch import DEFAULT
+from sagefm._files import replacing, require_writable, write_slide
+from sagefm._keys import EMBEDDING, TRUTH
 from sagefm.evaluate import domain_recovery, pca
-from sagefm.pretrain import Recipe
+from sagefm.pl.perturbation import strongest
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_TRAINING_SLIDES = 5
+Tell = Callable[[str], None]
+
 _SPOTS = 1200
-_CHANGES = ("train.max_epochs=15", "data.genes=1000", 'data.validation=["patient 5"]')
+_IMPUTED = 100
+"""Genes that are predicted anew."""
 
 
-def run(folder: str | Path = "demo", *, seed: int = 0, tell: Callable[[str], None] = print) -> None:
-    """Simulate patients, pretrain on all but one, find the domains of the one left.
+def run(folder: str | Path = "demo", *, seed: int = 0, tell: Tell = print) -> None:
+    """Simulate a slide; embed it, find its domains, predict hidden genes, perturb a ligand.
 
-    Leaves in `folder`: the slides and the unseen one with its results (.h5ad), the model and its
-    loss curve, `domains.png` (the truth beside what each method finds) and `scores.csv`.
+    Leaves in `folder`: the slide with its results (``slide.h5ad``), ``domains.png`` (the truth
+    beside what each method finds), ``imputed.png``, ``perturbed.png`` and ``response.png``, and the
+    tables ``domains.csv``, ``imputed.csv`` and ``perturbed.csv``.
 
     Parameters
     ----------
@@ -41,64 +45,91 @@ def run(folder: str | Path = "demo", *, seed: int = 0, tell: Callable[[str], Non
         The folder cannot be written to.
     """
     folder = Path(folder)
-    tell(f"1. simulating {_TRAINING_SLIDES + 1} slides of {_SPOTS:,} spots in {folder}/")
-    slides = {f"patient_{i}": _patient(i, seed) for i in range(1, _TRAINING_SLIDES + 2)}
-    for name, slide in slides.items():
-        write_slide(slide, folder / f"{name}.h5ad")
-    unseen_name, unseen = slides.popitem()
-
-    tell("2. pretraining the small recipe on five patients (the fifth for validation)")
-    recipe = Recipe.load("small", [*_CHANGES, f"train.seed={seed}"])
-    result = sagefm.pretrain.fit(slides, recipe, progress=False)
-    result.model.save(folder / "model.safetensors")
-    sagefm.pl.training(result.history, save=folder / "training.png")
-    losses = result.model.provenance
+    require_writable(folder / "slide.h5ad")
+    tell(f"1. simulating a slide of {_SPOTS:,} spots in {folder}/, and loading the model")
+    slide = sagefm.pp.simulate(_SPOTS, seed=seed, biology_seed=seed)
+    model = sagefm.SageFM.load(DEFAULT)
+    tell(f"   {model}")
+    _find_domains(slide, model, folder, seed, tell)
+    _impute(slide, model, folder, seed, tell)
+    _perturb(slide, model, folder, seed, tell)
+    write_slide(slide, folder / "slide.h5ad")
     tell(
-        f"   {result.model}; validation loss {losses['validation_loss']:.4f}, neighbor mean "
-        f"{losses['neighbor_mean_loss']:.4f}, gene mean {losses['gene_mean_loss']:.4f}"
+        f"Look at the pictures in {folder}/. The tissue is simulated: which genes go together in "
+        "it was drawn by chance, and what the model knows of human tissue says little there. Try "
+        "your own slide: sagefm check SLIDE -m default"
     )
 
-    tell(f"3. embedding {unseen_name}, whom the model has never seen, and finding its domains")
-    sagefm.tl.embed(unseen, result.model)
-    n_domains = unseen.obs["domain"].nunique()
-    sagefm.tl.domains(unseen, n_domains, seed=seed)
+
+def _find_domains(
+    slide: "AnnData", model: sagefm.SageFM, folder: Path, seed: int, tell: Tell
+) -> None:
+    tell("2. embedding the spots and finding domains; the true ones are known")
+    sagefm.tl.embed(slide, model)
+    n_domains = slide.obs["domain"].nunique()
+    sagefm.tl.domains(slide, n_domains, seed=seed)
     embeddings = {
-        "sagefm": unseen.obsm[EMBEDDING],
-        "sagefm, random weights": sagefm.SageFM.new(
-            result.model.vocabulary, result.model.config, seed=seed
-        ).embed(unseen),
-        "PCA": pca(unseen, seed=seed),
-        "PCA of 7-spot means": pca(unseen, smooth=7, seed=seed),
-        "PCA of 15-spot means": pca(unseen, smooth=15, seed=seed),
+        "sagefm": slide.obsm[EMBEDDING],
+        "PCA": pca(slide, seed=seed),
+        "PCA of 15-spot means": pca(slide, smooth=15, seed=seed),
     }
-    scores = domain_recovery(unseen, "domain", embeddings)
-    _draw(unseen, embeddings, n_domains, seed, folder / "domains.png")
-    write_slide(unseen, folder / f"{unseen_name}.h5ad")
-    with replacing(folder / "scores.csv") as beside:
-        scores.to_csv(beside, index=False)
-
-    tell(f"4. agreement with the true domains: mean (sd) over {scores['seed'].nunique()} seeds")
-    tell(f"   {'':<24}{'ARI':>15}{'NMI':>15}")
+    scores = domain_recovery(slide, "domain", embeddings)
+    _write(scores, folder / "domains.csv")
+    _draw(slide, embeddings, n_domains, seed, folder / "domains.png")
     for method, rows in scores.groupby("embedding", sort=False):
-        cells = [f"{rows[m].mean():.3f} ({rows[m].std():.3f})" for m in ("ari", "nmi")]
-        tell(f"   {method!s:<24}{cells[0]:>15}{cells[1]:>15}")
-    tell(f"Look at {folder / 'domains.png'} and {folder / 'training.png'}.")
+        tell(
+            f"   {method!s:<24}adjusted Rand index {rows['ari'].mean():.2f} (sd over "
+            f"{len(rows)} seeds {rows['ari'].std():.2f})"
+        )
 
 
-def _patient(number: int, seed: int) -> "AnnData":
-    return sagefm.pp.simulate(
-        _SPOTS,
-        seed=1000 * seed + number,
-        biology_seed=seed,
-        patient=f"patient {number}",
-        slide=f"patient_{number}",
+def _impute(slide: "AnnData", model: sagefm.SageFM, folder: Path, seed: int, tell: Tell) -> None:
+    """Predict the genes anew that differ the most between domains."""
+    tell(f"3. predicting {_IMPUTED} marker genes, each hidden while it is predicted")
+    profiles = slide.uns[TRUTH]["domain_profiles"]
+    # What a spot of the usual depth shows more of in one domain than in another.
+    spread = pd.Series(profiles.max(axis=0) - profiles.min(axis=0), index=slide.var_names)
+    known = spread[spread.index.isin(model.vocabulary.symbols)]
+    table = sagefm.tl.impute(slide, model, known.nlargest(_IMPUTED).index.tolist(), seed=seed)
+    sagefm.pl.imputed(slide, save=folder / "imputed.png")
+    _write(table.reset_index(), folder / "imputed.csv")
+    r = table[["r_model", "r_neighbor_mean", "r_depth"]].median()
+    tell(
+        f"   median correlation with what was hidden {r['r_model']:.2f}; neighbor mean "
+        f"{r['r_neighbor_mean']:.2f}, depth alone {r['r_depth']:.2f}"
     )
+
+
+def _perturb(slide: "AnnData", model: sagefm.SageFM, folder: Path, seed: int, tell: Tell) -> None:
+    """Raise ligands around every spot, and draw where the one answers that stands out the most."""
+    known = slide.uns[TRUTH]["couplings"]
+    pairs = known[known[["ligand", "target"]].isin(model.vocabulary.symbols).all(axis=1)]
+    tell(f"4. raising {len(pairs)} ligands around every spot, and reading their targets in it")
+    table = sagefm.tl.perturb(slide, model, pairs[["ligand", "target"]], seed=seed)
+    sagefm.pl.perturbation(table, save=folder / "perturbed.png")
+    _write(table, folder / "perturbed.csv")
+    first = strongest(table, 1).iloc[0]
+    highest = {str(first["ligand"]): sagefm.tl.Change("quantile", 1.0)}
+    sagefm.tl.respond(slide, model, highest, [str(first["target"])])
+    title = f"{first['target']}, {first['ligand']} at its highest around"
+    sagefm.pl.response(slide, str(first["target"]), title=title, save=folder / "response.png")
+    coupled = (pairs["strength"] > 0).to_numpy()
+    passed = (table["q"] < 0.05).to_numpy()
+    tell(
+        f"   beyond chance (q < 0.05): {passed[coupled].sum()} of {coupled.sum()} pairs that are "
+        f"coupled in this simulation, {passed[~coupled].sum()} of {(~coupled).sum()} that are not"
+    )
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    with replacing(path) as beside:
+        table.to_csv(beside, index=False, float_format="%.6g")
 
 
 def _draw(
     slide: "AnnData", embeddings: dict[str, object], n_domains: int, seed: int, save: Path
 ) -> None:
-    """Draw the truth beside the domains of the three methods that matter."""
+    """Draw the truth beside the domains of each method."""
     shown = slide.copy()
     panels = {"domain": "truth", "sagefm_domain": "sagefm"}
     for name in ("PCA", "PCA of 15-spot means"):

@@ -18,7 +18,10 @@ SlidePaths = Annotated[
     list[str], typer.Argument(metavar="SLIDES...", help="Space Ranger folders, .h5ad or .zarr.")
 ]
 ModelPath = Annotated[
-    str, typer.Option("--model", "-m", help="Model file (.safetensors), or its address.")
+    str,
+    typer.Option(
+        "--model", "-m", help="Model file (.safetensors), its address, or that of the package."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
 Layer = Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagefm._errors import InputError
+from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
 from sagefm.cli._options import (
     Device,
@@ -31,8 +32,8 @@ Features = Literal["expression", "embedding"]
 
 def annotate(
     slide: SlidePath,
-    model: ModelPath,
     out: Out,
+    model: ModelPath = DEFAULT,
     known: Annotated[
         list[str] | None,
         typer.Option(metavar="SLIDES...", help="Slides with labels to learn from."),

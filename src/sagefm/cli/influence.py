@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagefm._errors import InputError
+from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_writable
 from sagefm.cli._options import (
     Device,
@@ -31,8 +32,8 @@ _PICTURES = 6
 
 def influence(
     slide: SlidePath,
-    model: ModelPath,
     out: Out,
+    model: ModelPath = DEFAULT,
     genes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Predicted genes; all if not given.")
     ] = None,

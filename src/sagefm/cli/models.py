@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sagefm._fetch import DEFAULT, local_copy, sha256
 from sagefm.cli._options import Out, Seed, require_suffix
 
 
@@ -22,13 +23,18 @@ def convert(
     typer.echo(f"{out}: {model}")
 
 
-def info(model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
-    """Say what a model is and where it comes from."""
+def info(
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="Model file, its address, or default.")
+    ] = DEFAULT,
+) -> None:
+    """Say what a model is and where it comes from; without MODEL, that of the package."""
     import json
 
     import sagefm
 
-    loaded = sagefm.SageFM.load(model, device="cpu")
+    path = local_copy(model)
+    loaded = sagefm.SageFM.load(path, device="cpu")
     with_ids = sum(map(bool, loaded.vocabulary.ensembl))
     typer.echo(f"{loaded}")
     typer.echo(f"widths: {', '.join(map(str, loaded.config.widths))}")
@@ -37,6 +43,8 @@ def info(model: Annotated[str, typer.Argument(metavar="MODEL")]) -> None:
     known = loaded.trained_on
     seen = f"{len(known.spots):,} spots of {known.n_groups}" if known else "not known"
     typer.echo(f"sample of what it was trained on (patients or slides): {seen}")
+    typer.echo(f"file: {path}")
+    typer.echo(f"sha256: {sha256(path)}")
     typer.echo(f"provenance: {json.dumps(loaded.provenance, indent=2)}")
 
 
@@ -44,7 +52,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("demo"),
     seed: Seed = 0,
 ) -> None:
-    """Simulate slides, train, embed, find domains: pictures and a table, in a few minutes."""
+    """Simulate a slide and show what the model of the package does with it, in pictures."""
     import sagefm.demo
 
     sagefm.demo.run(out, seed=seed, tell=typer.echo)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sagefm._errors import InputError
+from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_writable
 from sagefm.cli._options import (
     Device,
@@ -34,8 +35,8 @@ _MAPS = 6
 
 def perturb(
     slides: SlidePaths,
-    model: ModelPath,
     out: Out,
+    model: ModelPath = DEFAULT,
     ligand: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Genes to raise in the neighbors.")
     ] = None,

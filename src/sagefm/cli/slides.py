@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagefm._errors import InputError
+from sagefm._fetch import DEFAULT
 from sagefm._files import require_nothing_lost, write_slide
 from sagefm.cli._options import (
     Device,
@@ -33,8 +34,8 @@ def embed(
         list[str],
         typer.Argument(metavar="SLIDES...", help="Space Ranger folders, .h5ad, .zarr, or corpora."),
     ],
-    model: ModelPath,
     out: Out,
+    model: ModelPath = DEFAULT,
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_writable
 from sagefm.cli._options import (
     Device,
@@ -28,7 +29,6 @@ Pooling = Literal["mean", "quantiles", "attention"]
 
 def subtype(
     slides: SlidePaths,
-    model: ModelPath,
     out: Out,
     subtype_key: Annotated[
         str,
@@ -36,6 +36,7 @@ def subtype(
             help="Column (of --table or obs) with the subtype; a slide without is predicted."
         ),
     ],
+    model: ModelPath = DEFAULT,
     table: Annotated[
         Path | None, typer.Option(help="CSV with a row per slide: slide, patient, subtype, …")
     ] = None,

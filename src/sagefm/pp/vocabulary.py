@@ -245,7 +245,7 @@ class Alignment:
             f"matched {self.n_matched:,} of {size:,} model genes"
             f"{f' ({routes})' if routes else ''}, which carry "
             f"{self.share_of_counts(counts):.1%} of the counts; "
-            f"{size - self.n_matched:,} missing genes are set to 0"
+            f"{size - self.n_matched:,} model genes are not on the slide"
         )
 
     def apply(self, counts: csr_matrix) -> csr_matrix:
