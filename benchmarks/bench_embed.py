@@ -2,7 +2,9 @@
 
 The published way is a Python loop that builds one dense subgraph per spot, then batches of 64
 through a graph library. Both sides get the same weights, the same log1p counts and the same
-neighborhoods, each in a process of its own; the results are compared.
+neighborhoods, each in a process of its own; the results are compared. Beside them the context
+network at its default size, with random weights: embedding, and predictions of all genes and of
+1,400 that the centers do not show.
 
     python benchmarks/bench_embed.py
 """
@@ -15,7 +17,8 @@ import numpy as np
 
 from _common import GENES, OUT, SLIDE, Peak, in_own_process, report, require_data
 
-REPEATS = 10
+REPEATS, PREDICTIONS = 10, 3
+HIDDEN = 1_400
 
 
 def inputs():
@@ -57,19 +60,56 @@ def published():
     return {"seconds": seconds, "building": seconds_of_building, "mb": peak.mb}
 
 
-def fast():
-    model, prepared = inputs()
+def seconds_of(task, repeats):
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def embedding_of(model, prepared, file):
+    """Measure the first embedding, which goes to a file, and later ones."""
     with Peak() as peak:
         start = time.perf_counter()
         embedding = model.embed(prepared)
         first = time.perf_counter() - start
-    np.save(OUT / "ours.npy", embedding)
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        model.embed(prepared)
-        times.append(time.perf_counter() - start)
-    return {"first": first, "times": times, "mb": peak.mb, "parts": parts_of(model, prepared)}
+    np.save(file, embedding)
+    times = seconds_of(lambda: model.embed(prepared), REPEATS)
+    return {"first": first, "times": times, "mb": peak.mb}
+
+
+def predictions_of(model, prepared):
+    """Median seconds of predicting all genes, and some that are hidden in all centers."""
+    chosen = np.random.default_rng(0).choice(len(model.vocabulary), HIDDEN, replace=False)
+    hidden = np.zeros(prepared.expression.shape, dtype=bool)
+    hidden[:, chosen] = True
+    genes = [model.vocabulary[i] for i in chosen]
+    tasks = {
+        "all": lambda: model.predict(prepared),
+        "hidden": lambda: model.predict(prepared, hidden=hidden, genes=genes),
+    }
+    return {name: float(np.median(seconds_of(task, PREDICTIONS))) for name, task in tasks.items()}
+
+
+def fast():
+    model, prepared = inputs()
+    found = embedding_of(model, prepared, OUT / "ours.npy")
+    parts = parts_of(model, prepared)
+    return found | {"parts": parts, "predictions": predictions_of(model, prepared)}
+
+
+def context():
+    import sagefm
+    from sagefm.model import Config, SageFM
+    from sagefm.nn import Context
+    from sagefm.pp.vocabulary import Vocabulary
+
+    model = SageFM.new(Vocabulary.read(GENES), Config("context", Context.DEFAULT_WIDTHS), seed=0)
+    prepared = model.prepare(sagefm.read(SLIDE))
+    found = embedding_of(model, prepared, OUT / "context.npy")
+    return found | {"predictions": predictions_of(model, prepared)}
 
 
 def parts_of(model, prepared):
@@ -103,32 +143,59 @@ def parts_of(model, prepared):
 def main():
     require_data()
     OUT.mkdir(exist_ok=True)
-    before = in_own_process(__file__, "fast")
-    slow = in_own_process(__file__, "published")
-    after = in_own_process(__file__, "fast")  # the machine may have changed its pace meanwhile
-    times = before["times"] + after["times"]
-    median, first = np.median(times), max(before["first"], after["first"])
-    mb = max(before["mb"], after["mb"])
+    # The machine may change its pace meanwhile.
+    sides = ("fast", "context", "published", "context", "fast")
+    before, before_context, slow, after_context, after = (
+        in_own_process(__file__, side) for side in sides
+    )
+    times, first, mb = joined(before, after)
+    median = np.median(times)
     difference = np.abs(np.load(OUT / "published.npy") - np.load(OUT / "ours.npy")).max()
-    report(
-        "bench_embed",
-        [
-            f"{SLIDE.name}: 3,639 spots, 14,558 genes, published widths",
-            f"published way  {slow['seconds']:8.2f} s (building {slow['building']:.2f} s), "
-            f"{slow['mb']:,.0f} MB above its inputs",
-            f"sagefm         {median:8.3f} s (median of {len(times)}; {min(times):.3f} to "
-            f"{max(times):.3f}, first call {first:.3f}), {mb:,.0f} MB",
-            f"ratio          {slow['seconds'] / median:8.0f} x in time "
-            f"({slow['seconds'] / first:.0f} x on the first call), "
-            f"memory {mb / slow['mb']:.2f} of the published",
-            f"of it          {after['parts']}",
-            f"largest difference of the embeddings {difference:.1e}",
-        ],
+    lines = [
+        f"{SLIDE.name}: 3,639 spots, 14,558 genes, published widths",
+        f"published way  {slow['seconds']:8.2f} s (building {slow['building']:.2f} s), "
+        f"{slow['mb']:,.0f} MB above its inputs",
+        f"sagefm         {line_of(times, first, mb)}",
+        f"ratio          {slow['seconds'] / median:8.0f} x in time "
+        f"({slow['seconds'] / first:.0f} x on the first call), "
+        f"memory {mb / slow['mb']:.2f} of the published",
+        f"of it          {after['parts']}",
+        f"largest difference of the embeddings {difference:.1e}",
+    ]
+    theirs = joined(before_context, after_context)
+    lines += [
+        f"context        {line_of(*theirs)}",
+        f"ratio          {median / np.median(theirs[0]):8.1f} x in time of the published network "
+        f"by sagefm, memory {theirs[2] / mb:.2f} of it",
+    ]
+    for task, name in (("all", "all genes"), ("hidden", f"{HIDDEN:,} hidden genes")):
+        one, other = (
+            np.mean([side["predictions"][task] for side in both])
+            for both in ((before, after), (before_context, after_context))
+        )
+        lines.append(
+            f"predicting {name}: published network {one:.2f} s, context {other:.2f} s "
+            f"({other / one:.2f} of it)"
+        )
+    report("bench_embed", lines)
+
+
+def joined(before, after):
+    """Join two turns: all times, the slower first call, the larger memory."""
+    highest = (max(before[key], after[key]) for key in ("first", "mb"))
+    return before["times"] + after["times"], *highest
+
+
+def line_of(times, first, mb):
+    return (
+        f"{np.median(times):8.3f} s (median of {len(times)}; {min(times):.3f} to "
+        f"{max(times):.3f}, first call {first:.3f}), {mb:,.0f} MB"
     )
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps({"published": published, "fast": fast}[sys.argv[1]]()))
+        sides = {"published": published, "fast": fast, "context": context}
+        print(json.dumps(sides[sys.argv[1]]()))
     else:
         main()

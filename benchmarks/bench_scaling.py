@@ -1,10 +1,11 @@
-"""Embedding 1,000 to 100,000 simulated spots at published size: time and memory against spots.
+"""Embedding 1,000 to 100,000 simulated spots: time and memory against spots.
 
-Each size is embedded in a process of its own, from the counts to the embedding (alignment and
-neighborhoods included). A large slide is made of copies of one simulated slide of 1,000 spots, laid
-side by side, so that every size has the same spots and genes.
+The published network and the context network, each at its own size; each number of spots is
+embedded in a process of its own, from the counts to the embedding (alignment and neighborhoods
+included). A large slide is made of copies of one simulated slide of 1,000 spots, laid side by side,
+so that every size has the same spots and genes.
 
-    python benchmarks/bench_scaling.py
+    python benchmarks/bench_scaling.py [LARGEST]
 """
 
 import json
@@ -33,13 +34,15 @@ def side_by_side(slide, copies):
     return large
 
 
-def embed(n_spots):
-    from sagefm.model import SageFM
+def embed(network, n_spots):
+    from sagefm.model import Config, SageFM
+    from sagefm.nn import Context, Published
     from sagefm.pp.simulate import simulate
     from sagefm.pp.vocabulary import Vocabulary
 
     slide = side_by_side(simulate(1_000, genes=GENES, seed=0), n_spots // 1_000)
-    model = SageFM.new(Vocabulary(GENES), seed=0)
+    widths = {"published": Published.PUBLISHED_WIDTHS, "context": Context.DEFAULT_WIDTHS}
+    model = SageFM.new(Vocabulary(GENES), Config(network, widths[network]), seed=0)
     model.embed(slide[:100].copy())
     with Peak() as peak:
         start = time.perf_counter()
@@ -72,36 +75,51 @@ def million():
 def draw(rows):
     import matplotlib.pyplot as plt
 
-    spots = np.array([row["spots"] for row in rows])
-    seconds = np.array([row["prepare"] + row["network"] for row in rows])
-    memory = np.array([row["mb"] for row in rows]) / 1024
+    from sagefm.pl._style import colors
+
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.6), layout="constrained")
-    for panel, values, label in zip(axes, (seconds, memory), ("seconds", "GB"), strict=True):
-        panel.loglog(spots, values, "o-", color="#0072B2", ms=4, label="measured")
-        panel.loglog(spots, values[-1] * spots / spots[-1], "--", color="#999999", label="linear")
+    for (network, own), color in zip(rows.items(), colors(2), strict=True):
+        spots, seconds, memory = measured(own)
+        for panel, values in zip(axes, (seconds, memory / 1024), strict=True):
+            panel.loglog(spots, values, "o-", color=color, ms=4, label=network)
+            linear = values[-1] * spots / spots[-1]
+            panel.loglog(spots, linear, "--", color=color, lw=0.7, alpha=0.6)
+    for panel, label in zip(axes, ("seconds", "GB"), strict=True):
         panel.set(xlabel="spots", ylabel=label)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False)
+    axes[0].plot([], [], "--", color="gray", lw=0.7, label="linear")
+    axes[0].legend(frameon=False)
     figure.savefig(OUT / "bench_scaling.png", dpi=200)
 
 
-def main():
+def measured(rows):
+    """Spots, seconds and MB of each row: 3 × rows."""
+    return np.array([[r["spots"], r["prepare"] + r["network"], r["mb"]] for r in rows]).T
+
+
+def main(largest):
     OUT.mkdir(exist_ok=True)
-    rows = [in_own_process(__file__, size) for size in SIZES]
+    sizes = [size for size in SIZES if size <= largest]
+    rows = {
+        network: [in_own_process(__file__, network, size) for size in sizes]
+        for network in ("published", "context")
+    }
     draw(rows)
-    large = [row for row in rows if row["spots"] >= 3_000]
-    logs = np.log([[r["spots"], r["prepare"] + r["network"], r["mb"]] for r in large])
-    slopes = [np.polyfit(logs[:, 0], logs[:, i], 1)[0] for i in (1, 2)]
-    lines = [
-        f"{row['spots']:>8,} spots {row['nonzeros']:>12,} nonzeros  align and neighborhoods "
-        f"{row['prepare']:6.2f} s  network {row['network']:6.2f} s  {row['mb']:7,.0f} MB above the "
-        f"inputs ({row['mb'] * 1024 / row['spots']:.1f} kB per spot)"
-        for row in rows
-    ]
-    lines.append(
-        f"log-log slope from 3,000 spots on: time {slopes[0]:.2f}, memory {slopes[1]:.2f} "
-        "(1 is linear)"
-    )
+    lines = []
+    for network, own in rows.items():
+        lines.append(f"{network}:")
+        lines += [
+            f"{row['spots']:>8,} spots {row['nonzeros']:>12,} nonzeros  align and neighborhoods "
+            f"{row['prepare']:6.2f} s  network {row['network']:6.2f} s  {row['mb']:7,.0f} MB above "
+            f"the inputs ({row['mb'] * 1024 / row['spots']:.1f} kB per spot)"
+            for row in own
+        ]
+        spots, *values = np.log(measured([row for row in own if row["spots"] >= 3_000]))
+        slopes = [np.polyfit(spots, each, 1)[0] for each in values]
+        lines.append(
+            f"log-log slope from 3,000 spots on: time {slopes[0]:.2f}, memory {slopes[1]:.2f} "
+            "(1 is linear)"
+        )
     grid = in_own_process(__file__, "million")
     lines.append(
         f"the 15 nearest of 1,000,000 spots of a hexagonal grid: {grid['seconds']:.1f} s, "
@@ -111,7 +129,9 @@ def main():
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(million() if sys.argv[1] == "million" else embed(int(sys.argv[1]))))
+    if sys.argv[1:] == ["million"]:
+        print(json.dumps(million()))
+    elif len(sys.argv) == 3:
+        print(json.dumps(embed(sys.argv[1], int(sys.argv[2]))))
     else:
-        main()
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else SIZES[-1])

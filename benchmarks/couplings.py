@@ -1,14 +1,16 @@
 """Perturbation where the truth is known: whether a trained model ranks planted couplings first.
 
-    python benchmarks/couplings.py [--quick]
+    python benchmarks/couplings.py [published] [context] [TRUTHS NULLS]
 
 Simulates patients that share a biology (20 couplings and as many control pairs that are expressed
-alike but not coupled), trains the small recipe on them, and perturbs slides of patients that it has
-not seen. Then the same without any coupling, 20 times: how many of the pairs pass q < 0.05, and are
-the p values uniform? Writes benchmarks/out/couplings.csv and couplings.png.
+alike but not coupled), trains a small network of each kind on them, and perturbs slides of patients
+that it has not seen. Then the same without any coupling: how many of the pairs pass q < 0.05, and
+are the p values uniform? TRUTHS and NULLS are numbers of biologies, 5 and 20 if not given. All that
+is measured is kept in benchmarks/out/couplings.csv, a picture per network beside it.
 """
 
 import sys
+import time
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -22,8 +24,13 @@ from sagefm.pp.simulate import PAIRS, simulate
 from sagefm.pretrain import Recipe
 
 N_PAIRS, N_GENES, N_PATIENTS, N_UNSEEN, N_SPOTS = 20, 600, 6, 3, 1000
-N_TRUTHS, N_NULLS = 5, 20
-EPOCHS = 40
+RECIPES = {
+    "published": ("small", ["train.max_epochs=40", "train.patience=20"]),
+    "context": (
+        "context",
+        ["network.widths=[64,128,128,32]", "train.max_epochs=40", "train.patience=20"],
+    ),
+}
 FIRST = 100  # the biologies before were looked at while the nulls were chosen
 
 
@@ -34,8 +41,8 @@ def genes():
     return [*paired, *others][:N_GENES]
 
 
-def world(biology_seed, strength):
-    """Train on some patients and perturb others: a row per pair."""
+def world(biology_seed, strength, networks):
+    """Train on some patients and perturb others: a row per pair and network."""
     make = partial(
         simulate, N_SPOTS, genes=genes(), n_couplings=N_PAIRS, coupling_strength=strength,
         biology_seed=biology_seed,
@@ -45,16 +52,25 @@ def world(biology_seed, strength):
         name: make(seed=1000 * biology_seed + i, patient=name) for i, name in enumerate(names)
     }
     unseen = {name: slides.pop(name) for name in names[N_PATIENTS:]}
-    recipe = Recipe.load(
-        "small",
-        [f"train.max_epochs={EPOCHS}", "train.patience=20", f"train.seed={biology_seed}",
-         f"data.genes={N_GENES}", f'data.validation=["{names[N_PATIENTS - 1]}"]'],
-    )  # fmt: skip
-    result = sagefm.pretrain.fit(slides, recipe, progress=False)
     truth = next(iter(unseen.values())).uns["simulation"]["couplings"]
-    found = sagefm.tl.perturb(unseen, result.model, truth[["ligand", "target"]])
-    found = found.merge(truth, on=["ligand", "target"], how="left")
-    return found.assign(biology=biology_seed, coupling_strength=strength)
+    tables = []
+    for network in networks:
+        name, settings = RECIPES[network]
+        own = [f"train.seed={biology_seed}", f"data.genes={N_GENES}",
+               f'data.validation=["{names[N_PATIENTS - 1]}"]']  # fmt: skip
+        recipe = Recipe.load(name, [*settings, *own])
+        start = time.perf_counter()
+        result = sagefm.pretrain.fit(slides, recipe, progress=False)
+        seconds = time.perf_counter() - start
+        found = sagefm.tl.perturb(unseen, result.model, truth[["ligand", "target"]])
+        found = found.merge(truth, on=["ligand", "target"], how="left")
+        tables.append(found.assign(network=network, seconds=seconds))
+        loss = result.history["validation_loss"].min()
+        line = (
+            f"strength {strength}, biology {biology_seed}, {network}: {loss:.4f}, {seconds:.0f} s"
+        )
+        print(line, file=sys.stderr, flush=True)
+    return pd.concat(tables).assign(biology=biology_seed, coupling_strength=strength)
 
 
 def auroc(table, column):
@@ -62,36 +78,46 @@ def auroc(table, column):
 
 
 def main():
-    quick = "--quick" in sys.argv
-    n_truths, n_nulls = (1, 1) if quick else (N_TRUTHS, N_NULLS)
+    networks = [word for word in sys.argv[1:] if word in RECIPES] or list(RECIPES)
+    n_truths, n_nulls = [int(word) for word in sys.argv[1:] if word.isdigit()] or (5, 20)
+    OUT.mkdir(exist_ok=True)
     tables = []
     for strength, n in ((1.0, n_truths), (0.0, n_nulls)):
         for seed in range(FIRST, FIRST + n):
-            tables.append(world(seed, strength))
-            print(f"strength {strength}, biology {seed}: done", file=sys.stderr, flush=True)
-    OUT.mkdir(exist_ok=True)
+            tables.append(world(seed, strength, networks))
     everything = pd.concat(tables, ignore_index=True)
     everything.to_csv(OUT / "couplings.csv", index=False)
-    planted = everything[everything["coupling_strength"] > 0]
-    none = everything[everything["coupling_strength"] == 0]
-    rows = ["| ranked by | AUROC, mean (least to most) |", "|---|---|"]
+    lines = []
+    for network, own in everything.groupby("network", sort=False):
+        lines += [f"{network}:", "", *lines_of(own), ""]
+    report("couplings", lines)
+
+
+def lines_of(table):
+    """Say how one network ranks the pairs, and how many pass; draws its p values."""
+    planted = table[table["coupling_strength"] > 0]
+    none = table[table["coupling_strength"] == 0]
+    lines = ["| ranked by | AUROC, mean (least to most) |", "|---|---|"]
     for column in ("effect", "slope", "z", "effect_reversed", "effect_shuffled"):
         scores = [auroc(one, column) for _, one in planted.groupby("biology")]
         low, high = min(scores), max(scores)
-        rows.append(f"| {column} | {np.mean(scores):.3f} ({low:.3f} to {high:.3f}) |")
+        lines.append(f"| {column} | {np.mean(scores):.3f} ({low:.3f} to {high:.3f}) |")
     coupled = planted["strength"] > 0
     found = planted["q"] < 0.05
-    rows += [
+    means = planted[coupled][["effect", "effect_reversed"]].mean()
+    draw(planted, none)
+    return [
+        *lines,
         "",
         f"{N_PAIRS} coupled and {N_PAIRS} control pairs, {planted['biology'].nunique()} biologies: "
         f"{found[coupled].mean():.1%} of the coupled and {found[~coupled].mean():.1%} of the "
-        "control pairs pass q < 0.05.",
+        f"control pairs pass q < 0.05. Mean effect of the coupled {means.iloc[0]:.3f}, reversed "
+        f"{means.iloc[1]:.3f}.",
         f"Nothing coupled, {none['biology'].nunique()} simulations of {2 * N_PAIRS} pairs: "
         f"{(none['q'] < 0.05).mean():.1%} pass q < 0.05, {(none['p'] < 0.05).mean():.1%} have "
         "p < 0.05.",
+        f"Training took {table['seconds'].median():.0f} s (median).",
     ]
-    draw(planted, none)
-    report("couplings", rows)
 
 
 def draw(planted, none):
@@ -108,7 +134,8 @@ def draw(planted, none):
     ax.plot([0, 1], [0, 1], color="gray", ls="--", lw=0.7, label="uniform")
     ax.set(xlabel="p", ylabel="share of pairs with at most this p", xlim=(0, 1), ylim=(0, 1.01))
     ax.legend(frameon=False, fontsize=7)
-    plt.savefig(OUT / "couplings.png", dpi=150)
+    plt.savefig(OUT / f"couplings_{planted['network'].iloc[0]}.png", dpi=150)
+    plt.close()
 
 
 if __name__ == "__main__":

@@ -182,6 +182,31 @@ def test_a_center_does_not_see_what_its_neighbors_hide():
     assert moved[True] < 0.2 * moved[False]
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_naming_more_genes_than_are_hidden_changes_nothing(around):
+    expression, neighbors = tissue()
+    measured = every()
+    measured[40:] = False
+    expression = csr_matrix(expression.toarray() * measured)
+    mask = np.zeros((N_SPOTS, N_GENES), dtype=bool)
+    mask[::2, 3:9] = True
+    few = Hidden(np.arange(3, 9), mask[:, 3:9], around)
+    mask[:, 50:] = True  # the slide lacks these
+    made = network()
+    found, named = (
+        predicted(made, expression, neighbors, hidden, measured)
+        for hidden in (Hidden(np.arange(N_GENES), mask, around), few)
+    )
+    np.testing.assert_array_equal(found, named)
+
+
+def test_hiding_nothing_changes_nothing():
+    expression, neighbors = tissue()
+    nothing = Hidden(np.arange(N_GENES), np.zeros((N_SPOTS, N_GENES), dtype=bool))
+    shown, hidden = (predicted(network(), expression, neighbors, each) for each in (None, nothing))
+    np.testing.assert_allclose(hidden, shown, atol=1e-5)
+
+
 @pytest.mark.parametrize("most", [1024, 32])
 def test_the_order_of_spots_does_not_matter(most, monkeypatch):
     monkeypatch.setattr(Context, "MOST", most)
@@ -191,6 +216,17 @@ def test_the_order_of_spots_does_not_matter(most, monkeypatch):
     one = predicted(made, expression, neighbors)
     other = predicted(made, expression[order], place[neighbors[order]])
     np.testing.assert_allclose(other, one[order], atol=1e-4)
+
+
+def test_landmarks_do_not_depend_on_the_last_bits_of_the_weights(monkeypatch):
+    monkeypatch.setattr(Context, "MOST", 32)
+    made, (expression, _) = network(), tissue()
+    landmarks = reading(made, expression)._slide.landmarks
+    with torch.no_grad():
+        for weights in made.parameters():
+            weights.copy_(weights.half().float())
+    assert reading(made, expression)._slide.landmarks.equal(landmarks)
+    assert len(landmarks) == 32
 
 
 @pytest.mark.parametrize("most", [1024, 32])

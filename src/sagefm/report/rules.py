@@ -110,11 +110,11 @@ RULES = (
     ),
     Rule(
         "model_genes", "genes of the model that the slide has", 0.8, 0.25,
-        "a gene that was not measured is read as zero; at a quarter most of the input is missing",
+        "at a quarter most of the input is missing; the published network reads it as zero",
         {
             "good": "The slide has most of the model's genes.",
-            "care": "Many of the model's genes were not measured, and are read as zero.",
-            "bad": "Most of the model's genes were not measured, and are read as zero.",
+            "care": "Many of the model's genes were not measured.",
+            "bad": "Most of the model's genes were not measured.",
         },
         form=_SHARE,
     ),

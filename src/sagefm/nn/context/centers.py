@@ -120,14 +120,14 @@ class ContextCenters(Centers):
 
     def _base(self, genes: Tensor, rows: slice) -> Tensor:
         """Expect counts of `genes` by similar spots and the slide: centers × genes."""
-        slide = self._slide
-        profiles = self._profiles(genes, rows)
+        slide, measured = self._slide, self._slide.measured[genes]
+        known = genes[measured]
+        profiles = self._profiles(known, rows)
         base = slide.network.base(self._sight.level[rows], *profiles)
-        measured = slide.measured[genes]
-        if not measured.all():
-            usual = slide.network.usual_share(slide.measured)[genes]
-            base = torch.where(measured, base, usual)
-        return self._scale(rows, genes, profiles)[:, None] * base
+        if len(known) < len(genes):
+            usual = slide.network.usual_share(slide.measured)[genes].repeat(len(base), 1)
+            base = usual.index_copy_(1, measured.nonzero().squeeze(1), base)
+        return self._scale(rows, known, profiles)[:, None] * base
 
     def _scale(self, rows: slice, genes: Tensor, profiles: Profiles) -> Tensor:
         """Give visible counts per share of the base that is visible: (centers).

@@ -113,13 +113,14 @@ def _see(network: Context, region: _Region, neighbors: Tensor, masks: Masks) -> 
     shown = ((visible @ of_block) / of_block.sum().clamp(min=1)).clamp(min=1e-6)
     own = region.shown.take(centers)
     hidden = own.keep(masks.hides[own.rows(), masks.block_of()[own.genes.long()]])
-    at = table.weights(depth / shown)
+    made_up = depth / shown
+    at = table.weights(made_up)
     expected = (at[:, :, None] * visible[:, None]).flatten(1) @ region.expected.flatten(0, 1)
     center = projected[centers] - network.project(hidden) - expected
     rings = [F.embedding_bag(ring, residuals, mode="mean") for ring in (near, far)]
     around = F.embedding_bag(neighbors[:, 1:], residuals, mode="mean")
     n_measured = region.measured.sum()
-    facts = network.describe(depth, depths[neighbors[:, 1:]].mean(1), depths.mean(), n_measured)
+    facts = network.describe(made_up, depths[neighbors[:, 1:]].mean(1), depths.mean(), n_measured)
     logits = network.sharpness(facts).exp() * (
         network.queries(center, around) @ network.keys(residuals).T
     )

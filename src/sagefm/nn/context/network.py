@@ -179,18 +179,19 @@ class Context(Network):
         return torch.cat(signs, dim=-1)
 
     def describe(
-        self, visible: Tensor, around: Tensor, mean_depth: Tensor, n_measured: Tensor
+        self, own: Tensor, around: Tensor, mean_depth: Tensor, n_measured: Tensor
     ) -> Tensor:
         """Tell the network how deep it sees: centers × facts.
 
         Parameters
         ----------
-        visible, around
-            (centers) visible counts of the center, and their mean over its neighbors.
+        own, around
+            (centers) counts of the center, made up for what it hides, and their mean over its
+            neighbors.
         mean_depth, n_measured
             Counts of a spot of the slide, on average; genes that are measured.
         """
-        parts = (visible, around, mean_depth.expand_as(visible), n_measured.expand_as(visible))
+        parts = (own, around, mean_depth.expand_as(own), n_measured.expand_as(own))
         return torch.stack([part.clamp(min=1).log() for part in parts], dim=1) - 6
 
     def pool(self, operators: Mapping[str, Tensor], facts: Tensor) -> Tensor:

@@ -41,12 +41,22 @@ class ContextReading(Reading):
 
     def centers(self, neighbors: Positions, hidden: Hidden | None = None) -> "ContextCenters":
         """See some centers."""
+        if hidden is not None:
+            hidden = self._telling(hidden)
         parts = [
             see(self._slide, neighbors[start : start + CENTERS], _of(hidden, start))
             for start in range(0, len(neighbors), CENTERS)
         ]
         joined = Sight(*(torch.cat(part) for part in zip(*parts, strict=True)))
         return ContextCenters(self._slide, neighbors, hidden, joined)
+
+    def _telling(self, hidden: Hidden) -> Hidden:
+        """Leave out what hides nothing: genes that the slide lacks, or that no center hides."""
+        tells = self._slide.measured.cpu().numpy()[hidden.genes]
+        if hidden.mask is None:
+            return hidden._replace(genes=hidden.genes[tells])
+        tells &= hidden.mask.any(axis=0)
+        return hidden._replace(genes=hidden.genes[tells], mask=hidden.mask[:, tells])
 
     def embed(self, neighbors: Positions) -> Tensor:
         """Embed some centers: the mean over their neighborhoods of what tissue each spot is."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from sagefm.nn.context.network import NEAR
@@ -36,10 +37,12 @@ def see(slide: Slide, neighbors: Positions, hidden: Hidden | None) -> Sight:
     parts = torch.split(at, [1, NEAR, at.shape[1] - 1 - NEAR], dim=1)
     means = [slide.residuals[part].mean(dim=1) for part in parts]
     depths = [slide.depths[part].mean(dim=1) for part in parts]
+    visible = depths[0]
     if hidden is not None:
         masked = _Masked(slide, hidden, len(neighbors))
         for i, part in enumerate(parts if hidden.around else parts[:1]):
             means[i], depths[i] = masked.residuals(part)
+        visible = depths[0] * masked.shown
     center, near, far = means
     sizes = torch.tensor([part.shape[1] for part in parts[1:]], device=slide.device)
     share = sizes / sizes.sum()
@@ -56,7 +59,7 @@ def see(slide: Slide, neighbors: Positions, hidden: Hidden | None) -> Sight:
     unusual = network.project_slide(slide.table.profile, slide.measured).expand(len(at), -1)
     operators = dict(zip(network.OPERATORS, (*means, similar, unusual), strict=True))
     pooled = network.pool(operators, facts)
-    return Sight(pooled, to_landmarks, to_ring, network.level(facts).squeeze(1), depths[0])
+    return Sight(pooled, to_landmarks, to_ring, network.level(facts).squeeze(1), visible)
 
 
 def _weigh(
@@ -87,21 +90,25 @@ class _Masked:
             else torch.from_numpy(hidden.mask).to(slide.device).float()
         )
         profile = slide.table.profile[self._genes].expand(self._mask.shape[0], -1)
-        self._shown = (1 - (self._mask * profile).sum(dim=1)).clamp(min=1e-6)
+        self.shown = (1 - (self._mask * profile).sum(dim=1)).clamp(min=1e-6)
 
     def residuals(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Average what is left of spots (centers × spots), and of their counts, over the spots."""
-        slide, n_spots, rows = self._slide, at.shape[1], at.cpu().numpy()
-        counts, log = (
-            self._mask * torch.from_numpy(sum_over(part, rows).toarray()).to(slide.device) / n_spots
-            for part in (self._counts, self._log)
-        )
-        whole = slide.depths[at]
-        depth = (whole.mean(dim=1) - counts.sum(dim=1)).clamp(min=0)
-        # What a spot would have had in all, were the hidden genes like the slide's.
-        made_up = depth / self._shown / whole.mean(dim=1).clamp(min=1e-6)
-        weights = slide.table.weights(whole * made_up[:, None]).mean(dim=1)
+        """Average the residuals of what is left of spots (centers × spots).
+
+        Returns
+        -------
+        Also their counts, made up for what is hidden as if it were like the slide's.
+        """
+        slide, whole = self._slide, self._slide.depths[at]
+        left = whole.mean(dim=1) - self._mean(self._counts, at).sum(dim=1)
+        made_up = left.clamp(min=0) / self.shown
+        scale = made_up / whole.mean(dim=1).clamp(min=1e-6)
+        weights = slide.table.weights(whole * scale[:, None]).mean(dim=1)
         expected = self._mask * (weights @ slide.table.expected[:, self._genes])
-        unseen = (log - expected).float() @ slide.network.first[self._genes]
-        left = slide.projected[at].mean(dim=1) - weights @ slide.expected - unseen
-        return left, depth
+        unseen = (self._mean(self._log, at) - expected) @ slide.network.first[self._genes]
+        return slide.projected[at].mean(dim=1) - weights @ slide.expected - unseen, made_up
+
+    def _mean(self, values: csr_matrix, at: Tensor) -> Tensor:
+        """Average what is hidden over spots: centers × genes."""
+        total = self._slide.dense(sum_over(values, at.cpu().numpy()))
+        return self._mask * total / at.shape[1]

@@ -30,9 +30,10 @@ class Slide:
     ) -> None:
         self.network, self.device = network, network.device
         self.expression = expression
+        counts = np.expm1(expression.data)
+        np.rint(counts, out=counts)  # a large slide's take a GB
         self.counts = csr_matrix(
-            (np.rint(np.expm1(expression.data)), expression.indices, expression.indptr),
-            shape=expression.shape,
+            (counts, expression.indices, expression.indptr), shape=expression.shape
         )
         self.measured = torch.from_numpy(measured).to(self.device)
         self.depths = self._tensor(self.counts.sum(axis=1))

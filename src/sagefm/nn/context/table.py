@@ -99,10 +99,11 @@ class _Log1pMean(torch.autograd.Function):
 
 def _look_up(at: Tensor) -> tuple[Tensor, Tensor]:
     means, slopes = _tables(at.device)
-    place = (at * _poisson.NODES).clamp(0, len(slopes) - 1e-3)
+    place = (at * _poisson.NODES).clamp_(0, len(slopes) - 1e-3)
     node = place.int()
-    slope = slopes[node]
-    return means[node] + (place - node) / _poisson.NODES * slope, slope
+    # index_select takes a quarter of the time of an index of many dimensions
+    slope, mean = (part.index_select(0, node.view(-1)).view_as(at) for part in (slopes, means))
+    return place.sub_(node).div_(_poisson.NODES).mul_(slope).add_(mean), slope
 
 
 @lru_cache(maxsize=4)

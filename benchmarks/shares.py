@@ -1,0 +1,73 @@
+"""What of the error that can be removed a model leaves, beside the best method that needs no training.
+
+    sagefm evaluate --protocol recovery --protocol imputation … -o CARD
+    python benchmarks/shares.py CARD [CARD ...]
+
+Reads the tables of scorecards. Recovery: for each kind of tissue the excess over the counting-noise
+floor, as a share of that of the best baseline there that learns from no other slide; the same for
+the correlation with depth taken out. Imputation, genes hidden in the center and all its neighbors:
+the share of the genes that vary in space (the mean of the neighbors follows them, beyond depth,
+with r of 0.05 at least) on which the error is below that of the slide profile × depth.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+GROUPS = {"dlpfc": "cortex", "her2st": "breast", "hcc": "liver"}
+SLIDE_BASELINES = ("neighbor profile × depth", "slide profile × depth", "neighbor mean")
+RANDOM, AROUND = "random genes of the center", "random genes missing from center and neighbors"
+VARIES = 0.05
+
+
+def read(cards, protocol, name):
+    """Read a table of a protocol from the first card that has it."""
+    for card in cards:
+        path = card / protocol / f"{name}.csv"
+        if path.exists():
+            return pd.read_csv(path)
+    return None
+
+
+def by_tissue(table, column):
+    """Average over the slides of a tissue: methods × tissues."""
+    tissue = table["slide"].str.split("_").str[0].map(GROUPS)
+    return table.assign(tissue=tissue).pivot_table(
+        index="method", columns="tissue", values=column, aggfunc="mean"
+    )
+
+
+def main():
+    cards = [Path(word) for word in sys.argv[1:]] or sys.exit(__doc__)
+    scores, genes = (read(cards, "recovery", name) for name in ("recovery", "recovery_genes"))
+    pd.set_option("display.width", 160, "display.max_columns", 20)
+    if scores is not None:
+        own = scores[scores["task"] == RANDOM]
+        excess = by_tissue(own, "excess")
+        best = excess.loc[list(SLIDE_BASELINES)].min()
+        print("excess, as a share of the best baseline's:")
+        print((excess / best).sort_values("breast").round(3).to_string())
+        per_slide = own.pivot(index="method", columns="slide", values="excess")
+        print("the same, slide by slide:")
+        share = per_slide / per_slide.loc[list(SLIDE_BASELINES)].min()
+        print(share.round(3).T.to_string())
+        for least in (10, 30):
+            print(f"r, depth removed, genes in > {least} % of the spots:")
+            found = by_tissue(own, f"r_depth_removed_{least}")
+            print(found.sort_values("breast", ascending=False).round(3).to_string())
+    imputed = read(cards, "imputation", "imputation_genes")
+    if imputed is not None and genes is not None:
+        near = genes[(genes["task"] == RANDOM) & (genes["method"] == "neighbor mean")]
+        varying = near.loc[near["r_depth_removed"] >= VARIES, "gene"]
+        errors = imputed[imputed["task"] == AROUND].pivot(
+            index="gene", columns="method", values="mse"
+        )
+        errors = errors.loc[errors.index.intersection(varying)]
+        better = errors.lt(errors["slide profile × depth"], axis=0).mean()
+        print(f"{len(errors):,} genes vary in space; share with a smaller error than the slide's:")
+        print(better.sort_values(ascending=False).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
