@@ -1,4 +1,4 @@
-"""What of the error that can be removed a model leaves, beside the best method that needs no training.
+"""What of the error that can be removed a model leaves, beside the best that needs no training.
 
     sagefm evaluate --protocol recovery --protocol imputation … -o CARD
     python benchmarks/shares.py CARD [CARD ...]

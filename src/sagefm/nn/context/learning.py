@@ -74,6 +74,7 @@ class _Region(NamedTuple):
     def of(
         cls, network: Context, rows: SparseRows, measured: Tensor, masks: Masks, missing: Tensor
     ) -> "_Region":
+        """Take out what is missing, and sum up the rest."""
         sizes = torch.diff(masks.ends).tolist()
         gone = missing[masks.block_of()]
         shown = rows.keep(~gone[rows.genes.long()]) if missing.any() else rows
