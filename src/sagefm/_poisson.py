@@ -53,7 +53,7 @@ def _look_up(at: Singles, table: Singles) -> Singles:
 @lru_cache(maxsize=1)
 def _tables() -> tuple[Singles, Singles, Singles]:
     """Mean and variance by log1p of the rate, and rate by mean."""
-    from scipy.stats import poisson
+    from scipy.special import gammaln, xlogy
 
     logs = np.arange(0.0, _HIGHEST, 1 / NODES)
     rates = np.expm1(logs)
@@ -69,7 +69,8 @@ def _tables() -> tuple[Singles, Singles, Singles]:
     )
     counts = np.arange(int(_SUMMED_BELOW + 12 * np.sqrt(_SUMMED_BELOW)))
     for part in np.array_split(np.flatnonzero(rates <= _SUMMED_BELOW), 8):
-        share = poisson.pmf(counts, rates[part, None])
+        rate = rates[part, None]
+        share = np.exp(xlogy(counts, rate) - rate - gammaln(counts + 1))
         means[part] = share @ np.log1p(counts)
         variances[part] = share @ np.log1p(counts) ** 2 - means[part] ** 2
     backward = np.expm1(np.interp(logs, means, logs))

@@ -39,6 +39,9 @@ def explain(
     DeepLIFT, Shrikumar, Greenside and Kundaje 2017), so that the attributions of all genes add up
     to that distance, to rounding, however few the steps.
 
+    With the context network a gene counts by how it departs from a random draw of the spot's depth
+    from its slide, the baseline is a spot of the mean of these departures, and no steps are needed.
+
     Parameters
     ----------
     slide
