@@ -5,7 +5,8 @@
 
 Reads the tables of scorecards. Recovery: for each kind of tissue the excess over the counting-noise
 floor, as a share of that of the best baseline there that learns from no other slide; the same for
-the correlation with depth taken out. Imputation, genes hidden in the center and all its neighbors:
+the correlation with depth taken out; and the share of frequent genes on which the error is below
+that of the neighbor mean. Imputation, genes hidden in the center and all its neighbors:
 the share of the genes that vary in space (the mean of the neighbors follows them, beyond depth,
 with r of 0.05 at least) on which the error is below that of the slide profile × depth.
 """
@@ -56,6 +57,12 @@ def main():
             print(f"r, depth removed, genes in > {least} % of the spots:")
             found = by_tissue(own, f"r_depth_removed_{least}")
             print(found.sort_values("breast", ascending=False).round(3).to_string())
+    if genes is not None:
+        often = genes[(genes["task"] == RANDOM) & (genes["detected"] > 0.3)]
+        errors = often.pivot(index="gene", columns="method", values="mse")
+        better = errors.lt(errors["neighbor mean"], axis=0).mean()
+        print(f"{len(errors):,} genes in > 30 %; share with a smaller error than neighbor mean:")
+        print(better.sort_values(ascending=False).round(3).to_string())
     imputed = read(cards, "imputation", "imputation_genes")
     if imputed is not None and genes is not None:
         near = genes[(genes["task"] == RANDOM) & (genes["method"] == "neighbor mean")]

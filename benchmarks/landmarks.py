@@ -1,0 +1,49 @@
+"""How many spots of a large slide a center has to be compared with.
+
+    python benchmarks/landmarks.py [MODEL]
+
+512 centers of each large training slide hide 30 % of their measured genes; the mean squared error
+of what the model (the default one) predicts there, on log1p counts, by the number of landmarks.
+"""
+
+import sys
+
+import numpy as np
+import torch
+
+import sagefm
+from _common import SHARED, report, require_data
+from sagefm.nn import Context, Hidden
+
+SLIDES = ("dlpfc_151510", "dlpfc2_Br8325_ant", "breastDCIS_MSTI")
+LANDMARKS = (64, 256, 512, 1024, 2048, 10**6)
+N_CENTERS = 512
+
+
+@torch.inference_mode()
+def error(model, prepared, most):
+    """Hide and predict, the same entries for any number of landmarks."""
+    Context.MOST = most
+    chance = np.random.default_rng(0)
+    neighbors = prepared.neighbors[chance.permutation(len(prepared.neighbors))[:N_CENTERS]]
+    measured = prepared.alignment.measured
+    mask = (chance.random((len(neighbors), len(measured))) < 0.3) & measured
+    hidden = Hidden(np.arange(len(measured)), mask)
+    predicted = model.read(prepared).centers(neighbors, hidden).predict().cpu().numpy()
+    truth = prepared.expression[neighbors[:, 0]].toarray()
+    return float(((predicted - truth)[mask] ** 2).mean())
+
+
+def main():
+    require_data()
+    model = sagefm.SageFM.load(sys.argv[1] if len(sys.argv) > 1 else "default")
+    lines = ["| landmarks | " + " | ".join(SLIDES) + " |", "|---" * (len(SLIDES) + 1) + "|"]
+    slides = [model.prepare(sagefm.read(SHARED / "slides" / f"{name}.h5ad")) for name in SLIDES]
+    for most in LANDMARKS:
+        errors = [f"{error(model, prepared, most):.5f}" for prepared in slides]
+        lines.append(f"| {'all' if most == LANDMARKS[-1] else most} | {' | '.join(errors)} |")
+    report("landmarks", lines)
+
+
+if __name__ == "__main__":
+    main()
