@@ -34,6 +34,8 @@ def embeddings(slide, kinds):
     found["PCA", 0] = pca(slide)
     for k in (7, 15, 19):
         found[f"PCA of {k}-spot means", 0] = pca(slide, smooth=k)
+        every = pca(slide, smooth=k, n_genes=slide.n_vars)
+        found[f"PCA of {k}-spot means, all genes", 0] = every
     return found
 
 
@@ -46,7 +48,7 @@ def depth_in_first_component(slide, embedding):
 def draw(slide, found, save):
     shown = {"label": "pathologist's layers"}
     for name, seed in found:
-        if seed == 0 and name not in ("PCA of 7-spot means", "PCA of 19-spot means"):
+        if seed == 0 and (name == "PCA" or "15" in name or "sagefm" in name):
             slide.obsm[name] = found[name, seed]
             sagefm.tl.domains(slide, 7, use_rep=name, key_added=f"found by {name}")
             shown[f"found by {name}"] = name
