@@ -21,10 +21,11 @@ import pandas as pd
 import sagefm
 from _common import OUT, SHARED, report
 from sagefm.evaluate.baselines.embeddings import competitors
-from sagefm.evaluate.metrics import classes, statistics
+from sagefm.evaluate.metrics import classes
 from sagefm.pp.labels import labels_of
-from sagefm.tl._views import codes_of, view_slides
-from sagefm.tl.annotator import LEAST_SPOTS, Settings, learn
+from sagefm.stats import resampling as statistics
+from sagefm.tl.annotation._annotator import LEAST_SPOTS, Settings, learn
+from sagefm.tl.annotation._features import codes_of, view_slides
 
 NAMES = [f"her2st_{letter}1" for letter in "ABCDEF"]
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "ece", "labeled", "wrong"]

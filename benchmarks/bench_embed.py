@@ -51,7 +51,7 @@ def published():
         # Batch after batch: to hold all subgraphs at once, as published, would take 12 GB.
         for first in range(0, len(prepared.neighbors), 64):
             built = time.perf_counter()
-            graphs = oracle.subgraphs(prepared.expression, prepared.neighbors[first : first + 64])
+            graphs = oracle.subgraphs(prepared.log1p, prepared.neighbors[first : first + 64])
             (batch,) = oracle.batches(graphs)
             seconds_of_building += time.perf_counter() - built
             embedding.append(network.embed(batch.x, batch.edge_index)[::15].numpy())
@@ -83,7 +83,7 @@ def embedding_of(model, prepared, file):
 def predictions_of(model, prepared):
     """Median seconds of predicting all genes, and some that are hidden in all centers."""
     chosen = np.random.default_rng(0).choice(len(model.vocabulary), HIDDEN, replace=False)
-    hidden = np.zeros(prepared.expression.shape, dtype=bool)
+    hidden = np.zeros(prepared.log1p.shape, dtype=bool)
     hidden[:, chosen] = True
     genes = [model.vocabulary[i] for i in chosen]
     tasks = {
@@ -119,7 +119,7 @@ def parts_of(model, prepared):
     from sagefm.nn import SparseRows
 
     network, neighbors = model.network, torch.from_numpy(prepared.neighbors)
-    rows = SparseRows.from_scipy(prepared.expression)
+    rows = SparseRows.from_scipy(prepared.log1p)
     seconds = []
     with torch.inference_mode():
         for _ in range(REPEATS):

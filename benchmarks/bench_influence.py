@@ -51,7 +51,7 @@ def parts():
     model, prepared = inputs()
     network = model.network
     with torch.no_grad():
-        pool = model.read(prepared).centers(prepared.neighbors).pooled
+        pool = model.encode(prepared).centers(prepared.neighbors).pooled
     every = torch.arange(len(network.first))
     with torch.no_grad():
         before = torch.cat([network.decoder(network.embed(part)) for part in pool.split(512)])
@@ -100,7 +100,7 @@ def published():
         start = time.perf_counter()
         for begin in range(0, SPOTS, 64):
             rows = prepared.neighbors[begin : begin + 64]
-            (batch,) = oracle.batches(oracle.subgraphs(prepared.expression, rows))
+            (batch,) = oracle.batches(oracle.subgraphs(prepared.log1p, rows))
             batch.x.requires_grad_()
             predicted = network(batch.x, batch.edge_index)[::15]
             for i, target in enumerate(TARGETS):
@@ -111,7 +111,7 @@ def published():
         seconds = time.perf_counter() - start
     mine = torch.from_numpy(np.load(OUT / "influence.npy")) @ first.T / 15
     difference = np.abs(found / SPOTS - mine.numpy()).max() / float(mine.abs().max())
-    n_spots, n_genes = prepared.expression.shape
+    n_spots, n_genes = prepared.log1p.shape
     scale = n_spots / SPOTS * n_genes / len(TARGETS)
     return {"seconds": seconds * scale, "mb": peak.mb, "difference": float(difference)}
 

@@ -18,7 +18,7 @@ import sagefm
 from _common import GENES, SLIDE, Peak, in_own_process, report, require_data
 from reference import published
 from sagefm.pp import Vocabulary
-from sagefm.tl._screen import GeneFacts, Screen
+from sagefm.tl.perturbation._perturber import GeneFacts, Perturber
 
 LIGAND, TARGETS = "TGFB1", ["COL1A1", "TGFBR2", "ACTA2", "SMAD7"]
 N_LEVELS = 5
@@ -32,7 +32,7 @@ def ready():
 
 
 def ours(model, prepared, facts, ligand, targets):
-    screen = Screen(model.read(prepared), prepared, prepared.neighbors, targets)
+    screen = Perturber(model.encode(prepared), prepared, prepared.neighbors, targets)
     return next(screen.means(ligand, facts.levels(ligand[0], N_LEVELS)[None], [targets]))
 
 
@@ -58,7 +58,7 @@ def published_way(network, graphs, heights, ligand, targets):
 def one_ligand():
     slide, model = ready()
     prepared = model.prepare(slide)
-    facts = GeneFacts.of(prepared.expression, prepared.neighbors)
+    facts = GeneFacts.of(prepared.log1p, prepared.neighbors)
     ligand, targets = (model.vocabulary.positions(g) for g in ([LIGAND], TARGETS))
     ours(model, prepared, facts, ligand, targets)  # warm
     times = []
@@ -71,7 +71,7 @@ def one_ligand():
     heights, seconds, exact = facts.levels(ligand[0], N_LEVELS), 0.0, 0
     parts = np.array_split(prepared.neighbors, 6)
     for part in parts:
-        graphs = list(published.subgraphs(prepared.expression, part))
+        graphs = list(published.subgraphs(prepared.log1p, part))
         start = time.perf_counter()
         exact += published_way(network, graphs, heights, ligand[0], targets) * len(part)
         seconds += time.perf_counter() - start

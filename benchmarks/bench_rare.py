@@ -58,7 +58,7 @@ def scores(slide, model):
     components = pca(slide)
     gaps, _ = NearestNeighbors(n_neighbors=5).fit(components).kneighbors()
     found, beyond = {}, {}
-    for name, used in (("sagefm.tl.rare", model), ("the same without a model", None)):
+    for name, used in (("sagefm.tl.rarity._rare", model), ("the same without a model", None)):
         held = slide.copy()
         sagefm.tl.rare(held, used)
         found[name] = held.obs["sagefm_rare_score"].to_numpy()
@@ -74,7 +74,7 @@ def scores(slide, model):
 
 def misfit(slide, model):
     """Mean squared residual of each spot, whoever shares it."""
-    from sagefm.tl._rare_counts import count, expect
+    from sagefm.tl.rarity._counts import count, expect
 
     counted = count(slide, model, None, None)
     seen = expect(counted, np.arange(slide.n_obs), np.random.default_rng(0))

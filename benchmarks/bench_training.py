@@ -40,8 +40,8 @@ class Published:
             region = self.source.read(*stretch)
             neighbors = region.neighbors[spots]
             part = hidden[at : at + len(spots)]
-            graphs += self.oracle.subgraphs(region.expression, neighbors, part)
-            truth.append(region.expression[neighbors[:, 0]].toarray())
+            graphs += self.oracle.subgraphs(region.log1p, neighbors, part)
+            truth.append(region.log1p[neighbors[:, 0]].toarray())
             at += len(spots)
         (batch,) = self.oracle.batches(graphs, size=len(graphs))
         batch = batch.to(self.device)
@@ -121,9 +121,9 @@ def moved(batch, device):
 def prepared(batch_size, patch):
     """Give the split of a few slides, their plan and the recipe."""
     import sagefm
+    from sagefm.pp.sections import sections_of
     from sagefm.pretrain import Recipe
     from sagefm.pretrain.data import of_memory
-    from sagefm.pretrain.pieces import pieces_of
 
     recipe = Recipe.load(
         "published",
@@ -131,7 +131,7 @@ def prepared(batch_size, patch):
     )
     paths = sorted((SHARED / "slides").glob(SLIDES))
     slides = {path.stem: sagefm.read(path) for path in paths}
-    split = of_memory(slides, pieces_of(slides), recipe)
+    split = of_memory(slides, sections_of(slides), recipe)
     return split, recipe
 
 

@@ -37,10 +37,10 @@ def candidates(model, slide):
     """Name → spots × columns."""
     prepared = model.prepare(slide)
     neighbors, network = prepared.neighbors, model.network
-    reading = model.read(prepared)
+    reading = model.encode(prepared)
     residuals = reading._slide.residuals
     z = network.embed(reading.centers(neighbors).pooled)
-    counts = np.expm1(prepared.expression.toarray())
+    counts = np.expm1(prepared.log1p.toarray())
     depth = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     expression = np.log1p(counts / depth * np.median(depth))
 

@@ -13,7 +13,7 @@ import torch
 
 import sagefm
 from _common import SHARED, report, require_data
-from sagefm.nn import Context, Hidden
+from sagefm.nn import Context, MaskedGenes
 
 SLIDES = ("dlpfc_151510", "dlpfc2_Br8325_ant", "breastDCIS_MSTI")
 LANDMARKS = (64, 256, 512, 1024, 2048, 10**6)
@@ -26,11 +26,11 @@ def error(model, prepared, most):
     Context.MOST = most
     chance = np.random.default_rng(0)
     neighbors = prepared.neighbors[chance.permutation(len(prepared.neighbors))[:N_CENTERS]]
-    measured = prepared.alignment.measured
+    measured = prepared.measured
     mask = (chance.random((len(neighbors), len(measured))) < 0.3) & measured
-    hidden = Hidden(np.arange(len(measured)), mask)
-    predicted = model.read(prepared).centers(neighbors, hidden).predict().cpu().numpy()
-    truth = prepared.expression[neighbors[:, 0]].toarray()
+    hidden = MaskedGenes(np.arange(len(measured)), mask)
+    predicted = model.encode(prepared).centers(neighbors, hidden).predict().cpu().numpy()
+    truth = prepared.log1p[neighbors[:, 0]].toarray()
     return float(((predicted - truth)[mask] ** 2).mean())
 
 

@@ -84,7 +84,7 @@ def test_an_unexpected_error_is_one_line_too(run, files, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the reason")
 
-    monkeypatch.setattr("sagefm.tl.many.embed", fail)
+    monkeypatch.setattr("sagefm.tl.embedding._many.embed", fail)
     status, _, err = run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "out.h5ad")
     assert status == 1
     assert one_line(err) == "error: RuntimeError: the reason (--debug shows where)"
@@ -205,7 +205,7 @@ def test_workers_that_cannot_be_had(run, files, monkeypatch, options, words):
 # A worker may run this twice.
 ENDLESS_READING = """
 import time
-import sagefm.tl._jobs as jobs
+import sagefm.tl.embedding._jobs as jobs
 whole = getattr(jobs.read, "whole", jobs.read)
 def read(path, **options):
     if path.name == "b.h5ad":

@@ -11,7 +11,7 @@ import pytest
 import sagefm
 import test_docs
 from sagefm import cli, report
-from sagefm._familiar import Familiar
+from sagefm.stats.reference import ReferenceSpots
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def run(monkeypatch, capsys, tmp_path, slide, model):
     monkeypatch.chdir(tmp_path)
     slide.write_h5ad("s.h5ad")
     z = model.embed(slide)
-    learned = replace(model, trained_on=Familiar.learn([z[:100], z[100:]], ["a", "b"]))
+    learned = replace(model, trained_on=ReferenceSpots.learn([z[:100], z[100:]], ["a", "b"]))
     learned.save("m.safetensors")
 
     def command(*words):

@@ -216,9 +216,9 @@ def test_bad_input_is_one_clear_line(run, folder, genes, words, said):
 @pytest.fixture
 def killed_at(monkeypatch):
     """Let the network die when it answers the nth question."""
-    from sagefm.tl._screen import Screen
+    from sagefm.tl.perturbation._perturber import Perturber
 
-    means = Screen.means
+    means = Perturber.means
 
     def arrange(number):
         asked = []
@@ -229,7 +229,7 @@ def killed_at(monkeypatch):
                 raise KeyboardInterrupt
             return means(*arguments, **names)
 
-        monkeypatch.setattr(Screen, "means", dying)
+        monkeypatch.setattr(Perturber, "means", dying)
         return asked
 
     return arrange

@@ -15,9 +15,9 @@ import typer.main
 
 import sagefm
 from sagefm import InputError, SageFM, _fetch
-from sagefm._familiar import Familiar
 from sagefm.cli import app
 from sagefm.nn import checkpoint
+from sagefm.stats.reference import ReferenceSpots
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "default_model.py"
 HELD_OUT = {"her2st_A", "her2st_B", "Br8100", "hcc"}
@@ -176,7 +176,7 @@ def learned(model, slide):
     """A model that knows what it was trained on, to be changed."""
     z = model.embed(slide)
     copy = SageFM.new(model.vocabulary, model.config, seed=1)
-    copy.trained_on = Familiar.learn([z[:120], z[120:]], ["a", "b"])
+    copy.trained_on = ReferenceSpots.learn([z[:120], z[120:]], ["a", "b"])
     copy.provenance = {"seed": 4}
     return copy
 

@@ -13,8 +13,8 @@ SOURCE = Path(sagefm.__file__).parent
 # From the door to the cellar: an import only ever points down this list.
 ROOMS = [
     ("cli", "__main__"), ("demo",), ("report",), ("pl",), ("evaluate",), ("tl",), ("pretrain",),
-    ("model",), ("prepared",), ("nn",), ("pp",), ("_familiar",),
-    ("_poisson", "_fetch", "_files", "_workers", "_reduction"), ("_keys", "_errors"),
+    ("model",), ("nn",), ("pp",), ("stats",), ("_fetch", "_files", "_workers", "_cache", "_extras"),
+    ("_keys", "_errors", "_types"),
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
 

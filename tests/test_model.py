@@ -10,10 +10,10 @@ import torch
 from anndata import concat
 
 from sagefm import InputError, SageFM
-from sagefm._familiar import Familiar
 from sagefm.model import Config
 from sagefm.nn import checkpoint
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.stats.reference import ReferenceSpots
 
 
 def test_embedding_and_prediction_have_the_promised_shapes(slide, model):
@@ -127,14 +127,14 @@ def test_slides_smaller_than_a_neighborhood_are_refused(slide, model):
 def test_the_number_of_neighbors_comes_with_the_model(slide, vocabulary):
     wide = SageFM.new(vocabulary, Config(widths=(8, 8, 8, 8, 8), n_neighbors=31))
     assert wide.prepare(slide).neighbors.shape == (200, 31)
-    assert wide.prepare(slide[:100].copy()).expression.shape[0] == 100
+    assert wide.prepare(slide[:100].copy()).log1p.shape[0] == 100
 
 
 def test_the_summary_of_a_prepared_slide_counts_missing_genes(slide, model):
     prepared = model.prepare(slide)
     assert prepared.alignment.n_matched == len(model.vocabulary) - 2
     assert "2 model genes are not on the slide" in prepared.summary
-    frame = pd.DataFrame.sparse.from_spmatrix(prepared.expression)
+    frame = pd.DataFrame.sparse.from_spmatrix(prepared.log1p)
     assert (frame.iloc[:, [0, -1]] == 0).to_numpy().all()
 
 
@@ -142,7 +142,7 @@ def test_the_summary_of_a_prepared_slide_counts_missing_genes(slide, model):
 def learned(slide, model):
     """The model, knowing what it was trained on."""
     z = model.embed(slide)
-    trained_on = Familiar.learn([z[:120], z[120:]], ["a", "b"])
+    trained_on = ReferenceSpots.learn([z[:120], z[120:]], ["a", "b"])
     return replace(model, trained_on=trained_on)
 
 

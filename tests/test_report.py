@@ -20,23 +20,23 @@ mpl.use("Agg")
 
 import sagefm
 from sagefm import InputError, SageFM, report
-from sagefm._familiar import Familiar
 from sagefm.evaluate import Cohort, recovery
 from sagefm.evaluate.protocols.masks import FRACTION
 from sagefm.model import Config
 from sagefm.nn import draw_masks
+from sagefm.pp.detection import most_detected
 from sagefm.pp.neighborhood import average
 from sagefm.pp.simulate import simulate
-from sagefm.pretrain.split import most_detected
 from sagefm.report import rules
 from sagefm.report.recovery import DEPTH
+from sagefm.stats.reference import ReferenceSpots
 
 
 @pytest.fixture(scope="module")
 def learned(model, slide):
     """The model, knowing two slides that it was trained on."""
     both = [model.embed(simulate(150, seed=seed)) for seed in (3, 4)]
-    return replace(model, trained_on=Familiar.learn(both, ["a", "b"]))
+    return replace(model, trained_on=ReferenceSpots.learn(both, ["a", "b"]))
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +78,16 @@ def test_recovery_is_that_computed_the_slow_way(judged, model):
     slide, found = judged
     prepared = model.prepare(slide)
     order = along_curve(slide.obsm["spatial"])
-    measured = np.flatnonzero(prepared.alignment.measured)
+    measured = np.flatnonzero(prepared.measured)
     drawn = draw_masks(200, len(measured), 0.3, np.random.default_rng(0)).dense().numpy()
     hidden = np.zeros((200, len(model.vocabulary)), dtype=bool)
     hidden[np.ix_(order, measured)] = drawn
-    truth = dense(prepared.expression)
+    truth = dense(prepared.log1p)
     often = (truth > 0).mean(axis=0) > 0.1
     scored = hidden & often
     guesses = {
         "model": model.predict(prepared, hidden=hidden),
-        "neighbor mean": dense(average(prepared.neighbors, center=False) @ prepared.expression),
+        "neighbor mean": dense(average(prepared.neighbors, center=False) @ prepared.log1p),
         "gene mean": np.broadcast_to(truth.mean(axis=0), truth.shape),
     }
     symbols = list(model.vocabulary)
@@ -168,8 +168,10 @@ def test_a_model_that_does_not_know_its_training_is_no_reason_for_trust(slide, m
 
 def test_a_model_of_one_slide_calls_no_other_unlike_all_it_knows(slide, model):
     z = model.embed(slide)
-    one = replace(model, trained_on=Familiar.learn([z * 1e-3], ["a"]))
-    two = replace(model, trained_on=Familiar.learn([z[:99] * 1e-3, z[99:] * 1e-3], ["a", "b"]))
+    one = replace(model, trained_on=ReferenceSpots.learn([z * 1e-3], ["a"]))
+    two = replace(
+        model, trained_on=ReferenceSpots.learn([z[:99] * 1e-3, z[99:] * 1e-3], ["a", "b"])
+    )
     grades = [report.quality(slide.copy(), m).facts.loc["novel", "grade"] for m in (one, two)]
     assert grades == ["care", "bad"]
 
@@ -346,7 +348,7 @@ def test_a_real_slide_of_few_genes(shared):
     common = most_detected([breast], [np.ones(breast.n_obs, dtype=bool)], 1500)
     model = SageFM.new(common, Config(widths=(24, 16, 16, 16, 20)))
     z = model.embed(breast)
-    model.trained_on = Familiar.learn([z], ["C"])
+    model.trained_on = ReferenceSpots.learn([z], ["C"])
     found = report.quality(liver, model)
     assert found.verdicts["verdict"].tolist() == ["do not", "do not"]
     assert found.facts.loc["model_genes", "grade"] == "bad"

@@ -11,7 +11,7 @@ from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_writable, write_slide
 from sagefm._keys import EMBEDDING, TRUTH
 from sagefm.evaluate import domain_recovery, pca
-from sagefm.pl.perturbation import strongest
+from sagefm.pl import strongest
 
 if TYPE_CHECKING:
     from anndata import AnnData

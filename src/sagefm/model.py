@@ -15,13 +15,13 @@ from scipy.sparse import csr_matrix, issparse
 
 from sagefm import __version__
 from sagefm._errors import InputError
-from sagefm._familiar import Familiar
 from sagefm._fetch import local_copy
-from sagefm.nn import NETWORKS, Hidden, Network, Published, Reading, build, checkpoint
-from sagefm.nn import read as read_by
+from sagefm.nn import NETWORKS, EncodedSlide, MaskedGenes, Network, Published, build, checkpoint
+from sagefm.nn import encode as encode_by
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.prepared import Prepared, prepare
+from sagefm.stats.reference import ReferenceSpots
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,7 +72,7 @@ class SageFM:
     vocabulary: Vocabulary
     config: Config
     provenance: dict[str, Any] = field(default_factory=dict)
-    trained_on: Familiar | None = None
+    trained_on: ReferenceSpots | None = None
 
     def __post_init__(self) -> None:
         self.network.eval()
@@ -234,7 +234,7 @@ class SageFM:
 
     def prepare(
         self, slide: "AnnData", *, layer: str | None = None, slide_key: str | None = None
-    ) -> Prepared:
+    ) -> AlignedSlide:
         """Align a slide to the vocabulary and find its neighborhoods.
 
         Parameters
@@ -252,12 +252,11 @@ class SageFM:
         InputError
             No raw counts, no coordinates, too few spots, or hardly a gene in common.
         """
-        return prepare(
-            slide, self.vocabulary, self.config.n_neighbors, layer=layer, slide_key=slide_key
-        )
+        size = self.config.n_neighbors
+        return AlignedSlide.of(slide, self.vocabulary, size, layer=layer, slide_key=slide_key)
 
     @torch.inference_mode()
-    def embed(self, slide: "AnnData | Prepared") -> NDArray[np.float32]:
+    def embed(self, slide: "AnnData | AlignedSlide") -> NDArray[np.float32]:
         """Embed every spot: spots × width, nothing hidden.
 
         Raises
@@ -266,16 +265,16 @@ class SageFM:
             As :meth:`prepare`.
         """
         prepared = self._prepared(slide)
-        reading = self.read(prepared)
+        encoded = self.encode(prepared)
         result = np.empty((len(prepared.neighbors), self.width), dtype=np.float32)
         for block in _blocks(len(result)):
-            result[block] = reading.embed(prepared.neighbors[block]).cpu().numpy()
+            result[block] = encoded.embed(prepared.neighbors[block]).cpu().numpy()
         return result
 
     @torch.inference_mode()
     def predict(
         self,
-        slide: "AnnData | Prepared",
+        slide: "AnnData | AlignedSlide",
         *,
         hidden: NDArray[np.bool_] | csr_matrix | None = None,
         hidden_around: bool = False,
@@ -308,30 +307,28 @@ class SageFM:
         _require_shape(hidden, n_spots, n_genes)
         columns = None if genes is None else self.positions(genes)
         n_wanted = n_genes if columns is None else len(columns)
-        reading, every = self.read(prepared), np.arange(n_genes)
+        encoded, every = self.encode(prepared), np.arange(n_genes)
         result = np.empty((n_spots, n_wanted), dtype=np.float32)
         for block in _blocks(n_spots):
             part = None
             if hidden is not None:
                 mask = hidden[block].toarray() if issparse(hidden) else hidden[block]
-                part = Hidden(every, np.asarray(mask, dtype=bool), hidden_around)
-            centers = reading.centers(prepared.neighbors[block], part)
+                part = MaskedGenes(every, np.asarray(mask, dtype=bool), hidden_around)
+            centers = encoded.centers(prepared.neighbors[block], part)
             result[block] = centers.predict(columns).cpu().numpy()
         return result
 
     @torch.inference_mode()
-    def read(self, slide: "AnnData | Prepared") -> Reading:
-        """Let the network read a slide: what it can be asked stands with :class:`nn.Reading`."""
-        prepared = self._prepared(slide)
-        measured = prepared.alignment.measured
-        return read_by(self.network, prepared.expression, measured, prepared.slides)
+    def encode(self, slide: "AnnData | AlignedSlide") -> EncodedSlide:
+        """Encode a slide once; :class:`sagefm.nn.EncodedSlide` says what it can then be asked."""
+        return encode_by(self.network, self._prepared(slide))
 
     def positions(self, genes: Sequence[str]) -> torch.Tensor:
         """Find genes, by symbol or Ensembl id, where the network computes."""
         return torch.from_numpy(self.vocabulary.positions(genes)).to(self.device)
 
-    def _prepared(self, slide: "AnnData | Prepared") -> Prepared:
-        return slide if isinstance(slide, Prepared) else self.prepare(slide)
+    def _prepared(self, slide: "AnnData | AlignedSlide") -> AlignedSlide:
+        return slide if isinstance(slide, AlignedSlide) else self.prepare(slide)
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -376,10 +373,10 @@ def _halved(path: str | Path, name: str, values: torch.Tensor) -> torch.Tensor:
     return rounded
 
 
-def _trained_on(path: str | Path, known: dict[str, torch.Tensor], width: int) -> Familiar:
+def _trained_on(path: str | Path, known: dict[str, torch.Tensor], width: int) -> ReferenceSpots:
     """Read the sample of spots that a model was trained on."""
     try:
-        return Familiar.from_arrays({n: values.numpy() for n, values in known.items()}, width)
+        return ReferenceSpots.from_arrays({n: values.numpy() for n, values in known.items()}, width)
     except (KeyError, ValueError) as error:
         raise InputError(
             f"{path}: what it says of the spots it was trained on is damaged ({error}); copy it "

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from sagefm.evaluate.metrics import classes
-from sagefm.tl._samples import areas
+from sagefm.tl.subtyping._samples import areas
 
 pairs = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=1)
 

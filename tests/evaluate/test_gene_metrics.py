@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sagefm._poisson import log1p_mean, log1p_variance, rate_of
-from sagefm.evaluate.metrics.genes import GeneTally, Hidden, pearson_p
+from sagefm.stats.genes import GeneTally, MaskedTruth, pearson_p
+from sagefm.stats.poisson import log1p_mean, log1p_variance, rate_of
 
 
 def case(seed, n_spots=40, n_genes=6):
@@ -23,7 +23,7 @@ def case(seed, n_spots=40, n_genes=6):
 @given(st.integers(0, 10_000))
 def test_sums_give_what_scipy_gives(seed):
     counts, hidden, guess, depth = case(seed)
-    sums = Hidden(counts, hidden, depth).score(guess)
+    sums = MaskedTruth(counts, hidden, depth).score(guess)
     truth = np.log1p(counts).astype(np.float64)
     for gene in range(counts.shape[1]):
         at = hidden[:, gene]
@@ -42,7 +42,7 @@ def test_sums_give_what_scipy_gives(seed):
 def test_deviance_is_that_of_a_poisson_count():
     counts, hidden, _, depth = case(1)
     rate = np.full(counts.shape, 1.5, dtype=np.float32)
-    sums = Hidden(counts, hidden, depth).score(log1p_mean(rate), rate)
+    sums = MaskedTruth(counts, hidden, depth).score(log1p_mean(rate), rate)
     ratio = stats.poisson.logpmf(counts, np.maximum(counts, 1e-12)) - stats.poisson.logpmf(
         counts, rate
     )
@@ -53,7 +53,7 @@ def test_no_predictor_beats_the_one_that_knows_the_rates():
     chance = np.random.default_rng(2)
     rate = chance.gamma(2, 1, (4000, 5)).astype(np.float32)
     counts = chance.poisson(rate).astype(np.float32)
-    hidden = Hidden(counts, np.ones(counts.shape, dtype=bool), np.ones(4000))
+    hidden = MaskedTruth(counts, np.ones(counts.shape, dtype=bool), np.ones(4000))
 
     def mse(guess):
         return float(hidden.score(guess).squared_error.sum() / hidden.n)
@@ -85,9 +85,9 @@ def test_p_values_are_those_of_pearsonr():
 
 def test_sums_of_slides_add_up():
     counts, hidden, guess, depth = case(4)
-    whole = Hidden(counts, hidden, depth).score(guess)
+    whole = MaskedTruth(counts, hidden, depth).score(guess)
     halves = [
-        Hidden(counts[part], hidden[part], depth[part]).score(guess[part])
+        MaskedTruth(counts[part], hidden[part], depth[part]).score(guess[part])
         for part in (slice(0, 15), slice(15, None))
     ]
     tally = GeneTally.begin(6)

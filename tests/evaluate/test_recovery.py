@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from sagefm._poisson import log1p_mean
 from sagefm.evaluate import Cohort, recovery
 from sagefm.evaluate.baselines.predictors import NEIGHBOR_MEAN, baselines
-from sagefm.evaluate.baselines.reference import Piece, Reference
+from sagefm.evaluate.baselines.reference import Reference, SlideSummary
 from sagefm.evaluate.baselines.shown import Shown, View
 from sagefm.evaluate.protocols import masks
 from sagefm.model import Config, SageFM
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.prepared import Prepared
+from sagefm.stats.poisson import log1p_mean
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,9 @@ def test_the_same_seed_gives_the_same_numbers(slides, network, results):
 def test_no_baseline_sees_what_is_hidden(slides, network, where):
     """Changing the hidden counts (of everything that is hidden) changes no prediction."""
     panel = network.vocabulary
-    pieces = {n: Piece.of(View.of(s, panel), n, 60, 0) for n, s in slides.items() if n != "s0"}
+    pieces = {
+        n: SlideSummary.of(View.of(s, panel), n, 60, 0) for n, s in slides.items() if n != "s0"
+    }
     known = Reference.without("s0", pieces, 0)
     view = View.of(slides["s0"], panel)
     drawn = masks.random_masks(120, len(panel), np.random.default_rng(0))
@@ -98,12 +100,12 @@ def test_hiding_is_the_same_as_having_no_counts(slides, network, around):
     prepared = network.prepare(slide)
     hidden = np.random.default_rng(0).random((120, len(network.vocabulary))) < 0.3
     found = network.predict(prepared, hidden=hidden, hidden_around=around)
-    zeroed = prepared.expression.toarray()
+    zeroed = prepared.log1p.toarray()
     lines = prepared.neighbors[9] if around else [9]
     zeroed[np.ix_(lines, hidden[9])] = 0
     pooled = zeroed[prepared.neighbors[9]]
-    alone = Prepared(
-        type(prepared.expression)(pooled), np.arange(15)[None], prepared.alignment, "",
+    alone = AlignedSlide(
+        type(prepared.log1p)(pooled), np.arange(15)[None], prepared.alignment, "",
         np.zeros(15, dtype=np.int64),
     )  # fmt: skip
     np.testing.assert_allclose(found[9], network.predict(alone)[0], atol=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sagefm.evaluate.metrics.statistics import (
+from sagefm.stats.resampling import (
     benjamini_hochberg,
     compare,
     sign_flip_p,

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from sagefm import _poisson
-from sagefm.nn import Context, Hidden, SparseRows, build, draw_masks, read
+from arrays import aligned
+from sagefm.nn import Context, MaskedGenes, SparseRows, build, draw_masks, encode
+from sagefm.nn.context.background import Background, log1p_mean, log1p_mean_slope
 from sagefm.nn.context.gradient import jacobian
-from sagefm.nn.context.learning import region_error
-from sagefm.nn.context.table import Table, log1p_mean, log1p_mean_slope
+from sagefm.nn.context.loss import region_error
 from sagefm.pp.neighborhood import nearest
+from sagefm.stats import poisson as _poisson
 
 N_SPOTS, N_GENES = 90, 60
 WIDTHS = (8, 12, 12, 6)
@@ -51,7 +52,7 @@ def every(value=True):
 
 def reading(made, expression, measured=None):
     one = np.zeros(expression.shape[0], dtype=np.int64)
-    return read(made, expression, every() if measured is None else measured, one)
+    return encode(made, aligned(expression, every() if measured is None else measured, one))
 
 
 @torch.inference_mode()
@@ -60,7 +61,7 @@ def predicted(made, expression, neighbors, hidden=None, measured=None):
 
 
 def dense(masks):
-    return Hidden(np.arange(N_GENES), masks.dense().numpy())
+    return MaskedGenes(np.arange(N_GENES), masks.dense().numpy())
 
 
 # What is expected of a depth.
@@ -71,7 +72,7 @@ def dense(masks):
 def test_the_table_says_what_poisson_counts_of_a_depth_show(depth, seed):
     rng = np.random.default_rng(seed)
     total = torch.from_numpy(rng.gamma(0.5, 100, N_GENES).astype(np.float32))
-    table = Table.of(total, torch.tensor([1.0, 50.0, 2500.0]))
+    table = Background.of(total, torch.tensor([1.0, 50.0, 2500.0]))
     found = table.weights(torch.tensor([depth])) @ table.expected
     exact = _poisson.log1p_mean(depth * (total / total.sum()).numpy())
     np.testing.assert_allclose(found[0].numpy(), exact, atol=0.01)
@@ -82,7 +83,7 @@ def test_residuals_of_draws_from_the_slide_average_to_nothing():
     counts = rng.poisson(np.outer(rng.uniform(50, 500, 2000), np.full(N_GENES, 1 / N_GENES)))
     rows = SparseRows.from_scipy(csr_matrix(np.log1p(counts).astype(np.float32)))
     depths = torch.from_numpy(counts.sum(axis=1).astype(np.float32))
-    table = Table.of(torch.from_numpy(counts.sum(axis=0).astype(np.float32)), depths)
+    table = Background.of(torch.from_numpy(counts.sum(axis=0).astype(np.float32)), depths)
     left = table.residuals(rows, depths)
     assert left.mean(dim=0).abs().max() < 0.05 < left.std()
 
@@ -176,7 +177,7 @@ def test_a_center_does_not_see_what_its_neighbors_hide():
     changed[np.ix_(here[0], genes)] = changed[np.ix_(here[0][shuffled], genes)] * 0.2
     moved = {}
     for around in (True, False):
-        hidden = Hidden(genes, None, around)
+        hidden = MaskedGenes(genes, None, around)
         pair = [predicted(made, x, here, hidden) for x in (expression, csr_matrix(changed))]
         moved[around] = np.abs(pair[1] - pair[0])[:, genes].max()
     assert moved[True] < 0.2 * moved[False]
@@ -190,19 +191,19 @@ def test_naming_more_genes_than_are_hidden_changes_nothing(around):
     expression = csr_matrix(expression.toarray() * measured)
     mask = np.zeros((N_SPOTS, N_GENES), dtype=bool)
     mask[::2, 3:9] = True
-    few = Hidden(np.arange(3, 9), mask[:, 3:9], around)
+    few = MaskedGenes(np.arange(3, 9), mask[:, 3:9], around)
     mask[:, 50:] = True  # the slide lacks these
     made = network()
     found, named = (
         predicted(made, expression, neighbors, hidden, measured)
-        for hidden in (Hidden(np.arange(N_GENES), mask, around), few)
+        for hidden in (MaskedGenes(np.arange(N_GENES), mask, around), few)
     )
     np.testing.assert_array_equal(found, named)
 
 
 def test_hiding_nothing_changes_nothing():
     expression, neighbors = tissue()
-    nothing = Hidden(np.arange(N_GENES), np.zeros((N_SPOTS, N_GENES), dtype=bool))
+    nothing = MaskedGenes(np.arange(N_GENES), np.zeros((N_SPOTS, N_GENES), dtype=bool))
     shown, hidden = (predicted(network(), expression, neighbors, each) for each in (None, nothing))
     np.testing.assert_allclose(hidden, shown, atol=1e-5)
 
@@ -259,7 +260,7 @@ def test_few_genes_are_predicted_as_among_all():
     made, (expression, neighbors) = network(), tissue()
     wanted = torch.tensor([5, 50, 2])
     with torch.inference_mode():
-        seen = reading(made, expression).centers(neighbors, Hidden(np.array([2, 5])))
+        seen = reading(made, expression).centers(neighbors, MaskedGenes(np.array([2, 5])))
         some, same = seen.predict(wanted), seen.unchanged(wanted)
         torch.testing.assert_close(some, seen.predict()[:, wanted])
         torch.testing.assert_close(same, some)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, random_array
 
+from arrays import aligned
 from sagefm import InputError
-from sagefm.nn import Hidden, build, read
-from sagefm.nn.joined import Joined
+from sagefm.nn import MaskedGenes, build, encode
+from sagefm.nn.multi_slide import MultiSlide
 
 N_GENES, SIZE = 30, 4
 GENES, WANTED = torch.tensor([3, 8, 20]), torch.tensor([1, 3, 29, 12])
@@ -32,8 +33,8 @@ def example(sizes, seed):
     others = [rng.choice(own[slides[row]], SIZE - 1, replace=False) for row in centers]
     neighbors = np.column_stack([centers, others])
     measured = np.ones(N_GENES, dtype=bool)
-    each = [read(network, x[rows], measured, np.zeros(len(rows), int)) for rows in own]
-    return Joined(each, slides), read(network, x, measured, slides), neighbors
+    each = [encode(network, aligned(x[rows], measured, np.zeros(len(rows), int))) for rows in own]
+    return MultiSlide(each, slides), encode(network, aligned(x, measured, slides)), neighbors
 
 
 def same(found, wanted):
@@ -54,8 +55,8 @@ def test_centers_answer_as_on_one_slide(sizes, seed, how):
     genes = np.array([2, 3, 11, 29])
     mask = np.random.default_rng(seed).random((len(neighbors), len(genes))) < 0.5
     hidden = {
-        "nothing": None, "all": Hidden(genes), "some": Hidden(genes, mask),
-        "around": Hidden(genes, mask, around=True),
+        "nothing": None, "all": MaskedGenes(genes), "some": MaskedGenes(genes, mask),
+        "around": MaskedGenes(genes, mask, around=True),
     }[how]  # fmt: skip
     found, wanted = (reading.centers(neighbors, hidden) for reading in (joined, whole))
     same(found.pooled, wanted.pooled)
@@ -116,6 +117,6 @@ def test_shares_stand_in_the_order_of_the_centers():
 
     slides = np.array([1, 0, 0, 1, 1, 0])
     neighbors = np.array([[3, 0], [1, 5], [4, 3], [5, 2], [0, 4]])
-    shares = Joined([Asked(0), Asked(1)], slides).centers(neighbors).shares
+    shares = MultiSlide([Asked(0), Asked(1)], slides).centers(neighbors).shares
     assert shares[0].tolist() == [[1, 0], [0, 2], [2, 1], [2, 1], [0, 2]]
     assert shares[1, :, 0].tolist() == [1, 0, 1, 0, 1]

@@ -8,10 +8,10 @@ import torch
 from reference import published
 from sagefm.model import SageFM
 from sagefm.nn import draw_masks
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.read import read
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.patches import gather
-from sagefm.pretrain.source import Region
 
 TOLERANCE = 1e-5
 
@@ -53,16 +53,16 @@ def test_simulated_slide(slide, vocabulary, widths, tmp_path):
     model = converted(network, vocabulary, tmp_path)
     prepared = model.prepare(slide)
     neighbors = published.nearest_spots(slide.obsm["spatial"])[::4]
-    hidden = masks(prepared.expression.shape)
+    hidden = masks(prepared.log1p.shape)
 
-    embedding = published.run(network, prepared.expression, neighbors)
+    embedding = published.run(network, prepared.log1p, neighbors)
     assert np.abs(embedding).max() > 0.1
     assert largest_difference(model.embed(slide)[::4], embedding) <= TOLERANCE
-    full = published.run(network, prepared.expression, neighbors, what="predict")
+    full = published.run(network, prepared.log1p, neighbors, what="predict")
     assert (full > 0).any()
     assert largest_difference(model.predict(slide)[::4], full) <= TOLERANCE
     # The oracle takes the rows of `hidden` in the order of the centers it is given.
-    masked = published.run(network, prepared.expression, neighbors, hidden[::4], "predict")
+    masked = published.run(network, prepared.log1p, neighbors, hidden[::4], "predict")
     assert largest_difference(masked, full) > 1e-3  # the mask matters
     assert largest_difference(model.predict(slide, hidden=hidden)[::4], masked) <= TOLERANCE
 
@@ -70,7 +70,7 @@ def test_simulated_slide(slide, vocabulary, widths, tmp_path):
 def test_training_form_is_the_same_network(slide, model):
     """Batches of patches, as training has them, must give what the fast path gives."""
     prepared = model.prepare(slide)
-    whole = Region(prepared.expression, prepared.neighbors, prepared.alignment.measured)
+    whole = AlignedSlide(prepared.log1p, prepared.neighbors, prepared.measured)
     spots = [np.arange(40, 100), np.array([7, 3, 199])]
     drawn = draw_masks(63, len(model.vocabulary), 0.3, np.random.default_rng(0))
     batch = gather([(whole, part) for part in spots], drawn, drawn.n_hidden())
@@ -78,7 +78,7 @@ def test_training_form_is_the_same_network(slide, model):
         embedding = model.network.embed(model.network.mix(batch.rows, batch.operators))
         predicted = model.network.decode(embedding).numpy()
     centers = np.concatenate(spots)
-    hidden = np.zeros(prepared.expression.shape, dtype=bool)
+    hidden = np.zeros(prepared.log1p.shape, dtype=bool)
     hidden[centers] = drawn.dense()
     assert largest_difference(predicted, model.predict(slide, hidden=hidden)[centers]) <= TOLERANCE
 
@@ -95,10 +95,10 @@ def test_real_slide_at_published_size(shared, name, tmp_path):
     prepared = model.prepare(slide)
     neighbors = published.nearest_spots(slide.obsm["spatial"])
     np.testing.assert_array_equal(prepared.neighbors, neighbors)
-    hidden = masks(prepared.expression.shape)
+    hidden = masks(prepared.log1p.shape)
 
-    embedding = published.run(network, prepared.expression, neighbors[keep])
+    embedding = published.run(network, prepared.log1p, neighbors[keep])
     assert largest_difference(model.embed(prepared)[keep], embedding) <= TOLERANCE
-    masked = published.run(network, prepared.expression, neighbors[keep], hidden[keep], "predict")
+    masked = published.run(network, prepared.log1p, neighbors[keep], hidden[keep], "predict")
     ours = model.predict(prepared, hidden=sp.csr_matrix(hidden))
     assert largest_difference(ours[keep], masked) <= TOLERANCE

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from sagefm import InputError, pl
-from sagefm.pl.annotation import _curve
+from sagefm.pl._annotation import _curve
 from sagefm.pp.simulate import simulate
 from sagefm.tl import annotate
 

@@ -10,7 +10,7 @@ import pytest
 
 import sagefm
 from sagefm import InputError
-from sagefm.pl.imputation import clearest
+from sagefm.pl._imputation import clearest
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 import sagefm
 from sagefm import InputError, report
-from sagefm._familiar import Familiar
+from sagefm.stats.reference import ReferenceSpots
 
 TITLES = [
     "counts per spot",
@@ -32,7 +32,7 @@ def no_figure_is_left_to_the_next_test():
 def judged(slide, model):
     z = model.embed(slide)
     held = slide.copy()
-    learned = replace(model, trained_on=Familiar.learn([z[:100], z[100:]], ["a", "b"]))
+    learned = replace(model, trained_on=ReferenceSpots.learn([z[:100], z[100:]], ["a", "b"]))
     report.quality(held, learned)
     return held
 

@@ -13,11 +13,11 @@ from scipy.sparse import csr_matrix, random_array
 
 from sagefm import InputError
 from sagefm.nn import draw_masks
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.batches import Batches
 from sagefm.pretrain.patches import Patches, gather
 from sagefm.pretrain.plan import Plan, share_of, stretches_of
-from sagefm.pretrain.source import Region
 
 N_GENES, N_SPOTS, SLIDES = 50, 70, ("s0", "s1", "s2", "s3")
 
@@ -40,7 +40,7 @@ class Slides:
         if slide in self.broken:
             raise InputError(f"{slide}: is gone")
         whole = self.whole[slide]
-        region = Region(whole.expression.copy(), whole.neighbors[start:stop], whole.measured)
+        region = AlignedSlide(whole.log1p.copy(), whole.neighbors[start:stop], whole.measured)
         self.alive[slide, start, stop] = weakref.ref(region)
         return region
 
@@ -53,7 +53,7 @@ def a_region(rng):
     x = csr_matrix(random_array((N_SPOTS, N_GENES), density=0.4, rng=rng), dtype=np.float32)
     distance = np.abs(np.arange(N_SPOTS)[:, None] - np.arange(N_SPOTS))
     measured = np.ones(N_GENES, dtype=bool)
-    return Region(x, np.argsort(distance, axis=1, kind="stable")[:, :15], measured)
+    return AlignedSlide(x, np.argsort(distance, axis=1, kind="stable")[:, :15], measured)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_batch_is_the_mean_without_what_is_hidden_and_the_truth(source):
     batch = gather([(source.whole[name], own) for name, own in spots.items()], masks, 77, 4)
     truth, mean = [], []
     for name, own in spots.items():
-        x = source.whole[name].expression.toarray()
+        x = source.whole[name].log1p.toarray()
         truth.append(x[own])
         mean.append(x[source.whole[name].neighbors[own]].mean(axis=1))
     truth, mean = np.concatenate(truth), np.concatenate(mean)
@@ -117,7 +117,7 @@ def test_a_batch_is_the_mean_without_what_is_hidden_and_the_truth(source):
 def test_every_batch_is_that_of_the_plan(source, plan):
     for number, batch in enumerate(batches(source, plan)):
         rows = [
-            source.whole[p.stretch.slide].expression[p.stretch.start + p.spots].toarray()
+            source.whole[p.stretch.slide].log1p[p.stretch.start + p.spots].toarray()
             for p in plan[number]
         ]
         np.testing.assert_array_equal(batch.truth, np.concatenate(rows)[:, batch.masks.order])

@@ -9,12 +9,12 @@ from tests.pretrain.commands import Command, as_torchrun
 from sagefm import SageFM
 from sagefm.nn import checkpoint, draw_masks
 from sagefm.pl import training
+from sagefm.pp.sections import sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pretrain import Recipe, fit
 from sagefm.pretrain.corpus import Corpus, build
 from sagefm.pretrain.loop import VALIDATION
 from sagefm.pretrain.module import Pretraining
-from sagefm.pretrain.pieces import pieces_of
 
 SETTINGS = {
     "network.widths": "[16,24,24,12]",
@@ -70,14 +70,14 @@ def test_training_learns(result, slides):
 
 def test_the_loss_is_that_of_the_model_on_the_whole_slide(result, slides):
     """What training computes of a region is what the model predicts of a slide of its size."""
-    model, [piece] = result.model, pieces_of({"s1": slides["s1"]})
+    model, [piece] = result.model, sections_of({"s1": slides["s1"]})
     prepared = model.prepare(slides["s1"])
-    hidden = np.zeros(prepared.expression.shape, dtype=bool)
+    hidden = np.zeros(prepared.log1p.shape, dtype=bool)
     for number, rows in enumerate(np.array_split(piece.rows, 3)):
         chance = np.random.default_rng([0, VALIDATION, number])
         hidden[rows] = draw_masks(len(rows), hidden.shape[1], 0.3, chance).dense()
-    predicted, truth = model.predict(prepared, hidden=hidden), prepared.expression.toarray()
-    scored = hidden & prepared.alignment.measured
+    predicted, truth = model.predict(prepared, hidden=hidden), prepared.log1p.toarray()
+    scored = hidden & prepared.measured
     assert scored.sum() < hidden.sum()
     loss = ((predicted - truth)[scored] ** 2).mean()
     assert loss == pytest.approx(result.history["validation_loss"].min(), rel=1e-4)

@@ -14,10 +14,10 @@ from scipy.sparse import csr_matrix
 
 from sagefm import InputError, SageFM
 from sagefm.model import Config
+from sagefm.pp.detection import DetectionTally
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus import Corpus, build
-from sagefm.pretrain.split import GeneTally
 
 NAMES = ["s0", "s1", "s2", "s3"]
 
@@ -76,8 +76,8 @@ def test_what_is_read_is_what_a_model_sees(corpus, slides):
         prepared = model.prepare(slide)
         row = stored(corpus, name).obs["row"].to_numpy()
         region = corpus.read(name, 0, slide.n_obs)
-        assert (region.expression != prepared.expression[row]).nnz == 0
-        assert region.expression.dtype == np.float32
+        assert (region.log1p != prepared.log1p[row]).nnz == 0
+        assert region.log1p.dtype == np.float32
         assert np.array_equal(row[region.neighbors], prepared.neighbors[row])
 
 
@@ -87,7 +87,7 @@ def test_a_part_is_the_same_part_of_the_whole(corpus, ends):
     start, stop = sorted(ends)
     whole, part = corpus.read("s0", 0, 150), corpus.read("s0", start, stop)
     rows = np.unique(whole.neighbors[start:stop])
-    assert (part.expression != whole.expression[rows]).nnz == 0
+    assert (part.log1p != whole.log1p[rows]).nnz == 0
     assert np.array_equal(rows[part.neighbors], whole.neighbors[start:stop])
 
 
@@ -121,7 +121,7 @@ def test_spots_that_follow_each_other_lie_near_each_other(tmp_path):
     steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     assert steps.mean() < 1.5
     assert np.ptp(points[:256], axis=0).max() < 32  # a patch, not a stripe
-    read = corpus.read("w", 0, 256).expression.shape[0]
+    read = corpus.read("w", 0, 256).log1p.shape[0]
     assert read < 1.6 * 256  # with all the neighbors
 
 
@@ -198,9 +198,9 @@ def test_the_vocabulary_can_be_chosen(files, tmp_path, slides):
 
 def test_genes_are_tallied_in_any_order(slides):
     def tally(*names):
-        whole = GeneTally()
+        whole = DetectionTally()
         for name in names:
-            part = GeneTally()
+            part = DetectionTally()
             part.add(slides[name])
             whole.merge(part)
         return whole.vocabulary(200)
@@ -261,7 +261,7 @@ def test_large_counts(slides, tmp_path):
     build({"a": tmp_path / "a.h5ad"}, tmp_path / "c")
     corpus = Corpus.open(tmp_path / "c")
     assert stored(corpus, "a").X.max() == 70_000
-    assert corpus.read("a", 0, 150).expression.max() == np.log1p(np.float32(70_000))
+    assert corpus.read("a", 0, 150).log1p.max() == np.log1p(np.float32(70_000))
 
 
 def test_every_array_is_one_file_also_of_hardly_a_count(tmp_path):
@@ -271,7 +271,7 @@ def test_every_array_is_one_file_also_of_hardly_a_count(tmp_path):
     slide.write_h5ad(tmp_path / "a.h5ad")
     build({"a": tmp_path / "a.h5ad"}, tmp_path / "c")
     corpus = Corpus.open(tmp_path / "c")
-    assert corpus.read("a", 0, 100).expression.nnz == 50
+    assert corpus.read("a", 0, 100).log1p.nnz == 50
     files = list((tmp_path / "c" / "slides").rglob("*"))
     arrays = [file.name for file in files if file.is_file() and file.name != "zarr.json"]
     assert set(arrays) == {"0", "c"}
@@ -284,8 +284,8 @@ def test_it_can_be_sent_to_processes_and_read_by_threads(corpus):
         parts = list(pool.map(lambda at: sent.read("s0", at, at + 10), range(0, 150, 10)))
     whole = corpus.read("s0", 0, 150)
     for i, part in enumerate(parts):
-        centers = part.expression[part.neighbors[:, 0]]
-        assert (centers != whole.expression[10 * i : 10 * i + 10]).nnz == 0
+        centers = part.log1p[part.neighbors[:, 0]]
+        assert (centers != whole.log1p[10 * i : 10 * i + 10]).nnz == 0
 
 
 def test_reading_a_region_takes_the_memory_of_the_region(tmp_path):

@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagefm import InputError
+from sagefm.pp.detection import most_detected
+from sagefm.pp.sections import patients_of, sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain import Recipe
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory, split_spots
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.recipe import DataTable
 from sagefm.pretrain.source import Selected
-from sagefm.pretrain.split import hold_out, most_detected, patients_of
+from sagefm.pretrain.split import hold_out
 
 steady = settings(derandomize=True, deadline=None)
 
@@ -39,7 +40,7 @@ def a_table(patients, spots=50, **columns):
 
 
 def split(slides, *changes):
-    return of_memory(slides, pieces_of(slides), recipe(*changes))
+    return of_memory(slides, sections_of(slides), recipe(*changes))
 
 
 # Patients
@@ -106,7 +107,7 @@ def test_of_one_patient_a_connected_piece_is_held_out_and_that_is_told(caplog):
     assert "25 %" in caplog.text
     assert found.training["a"].tolist() == list(range(192))
     assert found.validation["a"].tolist() == list(range(192, 256))
-    [piece] = pieces_of({"a": slide})
+    [piece] = sections_of({"a": slide})
     held = points[piece.rows[192:]]
     assert np.abs(np.diff(held, axis=0)).sum(axis=1).max() == 1  # each beside the one before
     assert len(np.unique(held // 8, axis=0)) == 1  # a quarter of the slide
@@ -145,7 +146,7 @@ def test_sections_and_patients_inside_an_object_are_told_apart(slides):
     both = ad.concat([slides[name] for name in ("s0", "s2", "s3")], index_unique="-")
     both.obs["patient"] = both.obs["patient"].astype(str)
     both.obs.iloc[150:200, both.obs.columns.get_loc("patient")] = "guest"
-    pieces = list(pieces_of({"tma": both}, slide_key="slide"))
+    pieces = list(sections_of({"tma": both}, slide_key="slide"))
     assert [(p.name, p.patient, len(p.rows)) for p in pieces] == [
         ("tma_s0_p0", "p0", 100),
         ("tma_s2_p1", "p1", 50),
@@ -159,7 +160,7 @@ def test_sections_and_patients_inside_an_object_are_told_apart(slides):
     assert set(found.validation) == {"tma_s2_p1", "tma_s3_p1"}
     for piece in pieces:  # neighborhoods reach into no other piece
         region = found.source.read(piece.name, 0, len(piece.rows))
-        assert region.expression.shape[0] == len(piece.rows)
+        assert region.log1p.shape[0] == len(piece.rows)
 
 
 def test_two_pieces_never_share_a_name(slides):
@@ -167,7 +168,7 @@ def test_two_pieces_never_share_a_name(slides):
     both = ad.concat([slides[name] for name in ("s0", "s2")], index_unique="-")
     named = {"a": both, "a_s2": slides["s4"]}
     with pytest.raises(InputError, match="a_s2"):
-        of_memory(named, pieces_of(named, slide_key="slide"), recipe())
+        of_memory(named, sections_of(named, slide_key="slide"), recipe())
 
 
 def test_a_piece_that_cannot_be_used_is_named(slides):
@@ -193,13 +194,13 @@ def with_a_gene_of_patient(slides, owner):
 def test_the_vocabulary_is_of_the_training_spots_alone(slides, owner):
     changed, gene = with_a_gene_of_patient(slides, owner)
     changes = ['data.validation=["p1"]', "data.genes=1427"]
-    whole = Memory(pieces_of(changed), Vocabulary(tuple(changed["s0"].var_names)), 15)
+    whole = Memory(sections_of(changed), Vocabulary(tuple(changed["s0"].var_names)), 15)
     for found in (split(changed, *changes), of_corpus(whole, recipe(*changes))):
         assert (gene in found.source.vocabulary.symbols) == (owner == "p0")
 
 
 def test_it_is_so_where_a_piece_of_each_slide_is_held_out(slides):
-    [piece] = pieces_of({"s0": slides["s0"]})
+    [piece] = sections_of({"s0": slides["s0"]})
     slide = slides["s0"].copy()
     x = slide.X.tolil()
     x[:, :2] = 0
@@ -207,7 +208,7 @@ def test_it_is_so_where_a_piece_of_each_slide_is_held_out(slides):
     x[piece.rows[90:], 1] = 9
     slide.X = x.tocsr()
     shown, hidden = slide.var_names[:2]
-    whole = Memory(pieces_of({"s0": slide}), Vocabulary(tuple(slide.var_names)), 15)
+    whole = Memory(sections_of({"s0": slide}), Vocabulary(tuple(slide.var_names)), 15)
     for found in (split({"s0": slide}), of_corpus(whole, recipe())):
         assert shown in found.source.vocabulary.symbols
         assert hidden not in found.source.vocabulary.symbols
@@ -215,7 +216,7 @@ def test_it_is_so_where_a_piece_of_each_slide_is_held_out(slides):
 
 def test_a_corpus_gives_the_vocabulary_that_its_slides_give(slides):
     held = 'data.validation=["p1"]'
-    whole = Memory(pieces_of(slides), Vocabulary(tuple(slides["s0"].var_names)), 15)
+    whole = Memory(sections_of(slides), Vocabulary(tuple(slides["s0"].var_names)), 15)
     ours, theirs = split(slides, held), of_corpus(whole, recipe(held))
     assert ours.source.vocabulary.symbols == theirs.source.vocabulary.symbols
 
@@ -281,9 +282,9 @@ def test_a_source_can_be_seen_through_another_vocabulary(slides):
     names = slides["s0"].var_names
     wide = Vocabulary(tuple(names[:1000]))
     narrow = Vocabulary(("NOT1A", *names[400:900][::-1], *names[990:1010]))
-    source = Memory(pieces_of(slides), wide, 15)
+    source = Memory(sections_of(slides), wide, 15)
     seen = Selected.of(source, narrow)
-    own = Memory(pieces_of(slides), narrow, 15)
+    own = Memory(sections_of(slides), narrow, 15)
     assert seen.vocabulary == narrow
     assert seen.n_neighbors == 15
     assert seen.table.equals(source.table)
@@ -292,14 +293,14 @@ def test_a_source_can_be_seen_through_another_vocabulary(slides):
     for name in slides:
         ours, theirs = seen.read(name, 10, 40), own.read(name, 10, 40)
         np.testing.assert_array_equal(ours.neighbors, theirs.neighbors)
-        expected = theirs.expression.toarray() * common  # the other genes are not in the source
-        np.testing.assert_array_equal(ours.expression.toarray(), expected)
+        expected = theirs.log1p.toarray() * common  # the other genes are not in the source
+        np.testing.assert_array_equal(ours.log1p.toarray(), expected)
         np.testing.assert_array_equal(seen.detected(name), own.detected(name) * common)
-        assert ours.expression.dtype == np.float32
+        assert ours.log1p.dtype == np.float32
 
 
 def test_detected_counts_spots(slides):
-    source = Memory(pieces_of(slides), Vocabulary(tuple(slides["s0"].var_names[:200])), 15)
+    source = Memory(sections_of(slides), Vocabulary(tuple(slides["s0"].var_names[:200])), 15)
     expected = (slides["s1"].X[:, :200] > 0).sum(axis=0).A1
     np.testing.assert_array_equal(source.detected("s1"), expected)
 
@@ -310,7 +311,7 @@ def test_the_mean_of_each_gene_is_that_of_the_training_spots(slides, monkeypatch
     ragged = Split(whole.source, {"s0": np.arange(17, 95, 2), "s5": np.arange(100)}, {})
     for found in (whole, ragged):
         rows = []
-        for piece in pieces_of(slides):
+        for piece in sections_of(slides):
             if piece.name in found.training:
                 columns = slides["s0"].var_names.get_indexer(found.source.vocabulary.symbols)
                 counts = piece.slide.X[piece.rows[found.training[piece.name]]][:, columns]

@@ -11,14 +11,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sagefm import InputError, SageFM
 from sagefm.model import Config
 from sagefm.nn import checkpoint, draw_masks
+from sagefm.pp.sections import sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain import Recipe, fit
 from sagefm.pretrain.corpus import Corpus, build
-from sagefm.pretrain.familiar import familiar_of
 from sagefm.pretrain.loop import VALIDATION
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.pieces import pieces_of
+from sagefm.pretrain.reference_spots import reference_spots_of
 from sagefm.pretrain.schedule import learning_rate
 from sagefm.pretrain.source import Selected
 
@@ -97,7 +97,7 @@ def test_the_model_says_where_it_comes_from(result, slides):
 def validation_the_slow_way(result, slides):
     """Truth, what is hidden, network and neighbor mean of the validation spots, as dense arrays."""
     model, rows = result.model, []
-    for piece in pieces_of(slides):
+    for piece in sections_of(slides):
         if piece.name in model.provenance["validation_spots"]:
             rows += [(piece.slide, row) for row in piece.rows]
     genes, parts = len(model.vocabulary), []
@@ -112,7 +112,7 @@ def validation_the_slow_way(result, slides):
         own = [i for i, part in enumerate(parts) if part[0] is slide]
         places = [parts[i][1] for i in own]
         prepared = model.prepare(slide)
-        x = prepared.expression.toarray()
+        x = prepared.log1p.toarray()
         hidden = np.zeros(x.shape, dtype=bool)
         hidden[places] = [parts[i][2] for i in own]
         truth[own] = x[places]
@@ -125,7 +125,7 @@ def training_mean(result, slides):
     model, rows = result.model, []
     for name, slide in slides.items():
         if name not in model.provenance["validation_spots"]:
-            rows.append(model.prepare(slide).expression.toarray())
+            rows.append(model.prepare(slide).log1p.toarray())
     return np.concatenate(rows).mean(axis=0)
 
 
@@ -178,7 +178,7 @@ def test_a_source_of_slides_is_as_good_as_the_slides(some, tmp_path):
     genes = some["s0"].var_names[100:700]
     (tmp_path / "genes.txt").write_text("\n".join(genes))
     short = recipe("train.max_epochs=1", f"data.genes={tmp_path / 'genes.txt'}")
-    source = Memory(pieces_of(some), Vocabulary(tuple(genes)), 15)
+    source = Memory(sections_of(some), Vocabulary(tuple(genes)), 15)
     ours, theirs = (fit(each, short, progress=False) for each in (some, source))
     require_equal(weights(ours), weights(theirs))
     selected = recipe("train.max_epochs=1", "data.genes=50")
@@ -336,7 +336,7 @@ def test_without_several_patients_slides_are_the_groups(slides):
 
 
 def test_what_is_known_of_a_corpus_is_what_is_known_of_its_slides(slides, tmp_path, monkeypatch):
-    monkeypatch.setattr("sagefm._familiar._MOST", 60)
+    monkeypatch.setattr("sagefm.stats.reference._MOST", 60)
     some = {name: slides[name] for name in ("s0", "s2", "s4")}
     for name, slide in some.items():
         slide.write_h5ad(tmp_path / f"{name}.h5ad")
@@ -345,8 +345,8 @@ def test_what_is_known_of_a_corpus_is_what_is_known_of_its_slides(slides, tmp_pa
     model = SageFM.new(vocabulary, Config(widths=(16, 8, 8, 8, 12)), seed=1)
     corpus = Selected.of(Corpus.open(tmp_path / "corpus"), vocabulary)
     training = {"s0": np.arange(SPOTS), "s2": np.arange(20, SPOTS), "s4": np.arange(7)}
-    sources = corpus, Memory(pieces_of(some), vocabulary, 15)
-    stored, held = (familiar_of(model, source, training) for source in sources)
+    sources = corpus, Memory(sections_of(some), vocabulary, 15)
+    stored, held = (reference_spots_of(model, source, training) for source in sources)
     assert len(stored.spots) == 60
     assert np.bincount(stored.groups).tolist() == [27, 26, 7]  # all of the few of the third
     assert np.array_equal(stored.groups, held.groups)

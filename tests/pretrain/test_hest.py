@@ -138,7 +138,7 @@ def test_a_download_becomes_a_corpus(shared, tmp_path):
         "Atlas: Patient 1", "Atlas: Patient 2", "Atlas: Patient 1",
     ]  # fmt: skip
     assert corpus.table["organ"].tolist() == ["Brain", "Brain", "Heart"]
-    both = [corpus.read(name, 0, 60).expression for name in ("X1", "X2")]
+    both = [corpus.read(name, 0, 60).log1p for name in ("X1", "X2")]
     named = [gene in known_gene_names().id_of_symbol for gene in corpus.vocabulary]
     assert sum(named) > 1000
     assert (both[0][:, named] != both[1][:, named]).nnz == 0

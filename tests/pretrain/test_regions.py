@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sagefm.model import Config, SageFM
 from sagefm.nn import draw_masks
-from sagefm.nn.context.learning import region_error
+from sagefm.nn.context.loss import region_error
+from sagefm.pp.sections import sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain import Recipe
@@ -19,9 +20,8 @@ from sagefm.pretrain.batches import Batches
 from sagefm.pretrain.corpus import Corpus, build
 from sagefm.pretrain.data import of_corpus, of_memory
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.plan import REGION, RegionPlan, stretches_of
-from sagefm.pretrain.reference import reference_losses
+from sagefm.pretrain.reference_losses import reference_losses
 from sagefm.pretrain.regions import MISSING, Regions
 from sagefm.pretrain.source import Selected
 
@@ -59,7 +59,7 @@ def slides():
 
 @pytest.fixture(scope="module")
 def source(slides):
-    return Memory(pieces_of(slides), Vocabulary(tuple(slides["s0"].var_names)), 15)
+    return Memory(sections_of(slides), Vocabulary(tuple(slides["s0"].var_names)), 15)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_weights_repeat_and_leave_out():
 def test_a_large_slide_is_cut_to_regions_with_their_halo():
     slide = simulate(1500, genes=simulate(15).var_names[:N_GENES], seed=0, slide="large")
     recipe = Recipe.load("context", [f"data.genes={N_GENES}", "data.validation=0.2"])
-    found = of_memory({"large": slide}, pieces_of({"large": slide}), recipe)
+    found = of_memory({"large": slide}, sections_of({"large": slide}), recipe)
     plan = found.plan(found.training, recipe)
     sizes = [stretch.stop - stretch.start for stretch in plan.stretches]
     assert sum(sizes) == 1500
@@ -130,7 +130,7 @@ def test_a_large_slide_is_cut_to_regions_with_their_halo():
         own = patch.stretch.stop - patch.stretch.start
         assert own < n_rows < own + 4 * np.sqrt(own) * 4  # a halo of two spots or so
         at = patch.stretch.start + patch.spots
-        expected = whole.expression[whole.neighbors[at].ravel()].toarray()
+        expected = whole.log1p[whole.neighbors[at].ravel()].toarray()
         dense = batch.rows.dense(N_GENES)
         np.testing.assert_array_equal(dense[batch.neighbors.flatten()], expected)
 
@@ -191,7 +191,7 @@ def test_references_are_those_computed_the_slow_way(slides, source):
     batch = a_batch(source, task=Regions(0.3))
     hidden = spelled(batch)[0].numpy()
     whole = source.read("s1", 0, 120)
-    x, spots = whole.expression.toarray(), [3, 50, 7, 90, 11]
+    x, spots = whole.log1p.toarray(), [3, 50, 7, 90, 11]
     truth, around = x[spots], x[whole.neighbors[spots, 1:]].mean(axis=1)
     mean = np.linspace(0, 1, N_GENES, dtype=np.float32)
     found = reference_losses(torch.from_numpy(mean), [batch], 15)
@@ -216,7 +216,7 @@ def test_the_shares_of_several_processes_make_up_the_batch(source, network, worl
 
 def test_chance_depends_on_the_seed_and_the_number_of_the_batch_alone(slides):
     recipe = Recipe.load("context", [f"data.genes={N_GENES}", 'data.validation=["p0"]'])
-    found = of_memory(slides, pieces_of(slides), recipe)
+    found = of_memory(slides, sections_of(slides), recipe)
     plan = a_plan([90], 20).in_order() + a_plan([90], 20).in_order()
     task = Regions(0.3, 0.5)
 

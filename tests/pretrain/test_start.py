@@ -6,16 +6,16 @@ import torch
 from scipy.sparse import csr_matrix
 
 from sagefm import InputError
-from sagefm._poisson import log1p_mean
 from sagefm.model import Config, SageFM
 from sagefm.nn import SparseRows
+from sagefm.pp.sections import sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.data import Split
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.recipe import NetworkTable
 from sagefm.pretrain.start import principal_axes, require_axes, residuals_of, start
+from sagefm.stats.poisson import log1p_mean
 
 N_GENES = 50
 
@@ -26,7 +26,7 @@ def split():
     genes = simulate(15).var_names[:N_GENES]
     slides = {f"s{i}": simulate(40 + 30 * i, genes=genes, seed=i, slide=f"s{i}") for i in range(3)}
     slides["s1"] = slides["s1"][:, :30].copy()
-    source = Memory(pieces_of(slides), Vocabulary(tuple(genes)), 15)
+    source = Memory(sections_of(slides), Vocabulary(tuple(genes)), 15)
     return Split(source, {"s0": np.arange(40), "s1": np.arange(70), "s2": np.arange(60, 90)}, {})
 
 
@@ -37,7 +37,7 @@ def a_network(width, split):
 
 def dense(split, slide):
     spots = split.training[slide]
-    return split.source.read(slide, 0, 40).expression[spots].toarray().astype(np.float64)
+    return split.source.read(slide, 0, 40).log1p[spots].toarray().astype(np.float64)
 
 
 def test_residuals_are_those_of_poisson_draws_from_the_slide(split):

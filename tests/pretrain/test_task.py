@@ -8,11 +8,11 @@ from reference import published
 from sagefm.model import Config, SageFM
 from sagefm.nn import draw_masks
 from sagefm.pp.read import read
+from sagefm.pp.sections import sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.memory import Memory
 from sagefm.pretrain.patches import gather
-from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.plan import Plan, stretches_of
 
 TOLERANCE = 1e-5
@@ -26,7 +26,7 @@ def slides(slide):
 
 
 def source_of(slides, vocabulary):
-    return Memory(pieces_of(slides), vocabulary, 15)
+    return Memory(sections_of(slides), vocabulary, 15)
 
 
 def batch_of(source, patches=PATCHES, fraction=0.3, seed=9):
@@ -46,8 +46,8 @@ def oracle_of(network, slides, model, batch, patches=PATCHES):
     oracle = published.of_ours(network.state_dict(), network.widths)
     hidden = iter(batch.masks.dense().numpy())
     graphs, truth, masks = [], [], []
-    for piece in pieces_of(slides):
-        expression = model.prepare(piece.slide).expression
+    for piece in sections_of(slides):
+        expression = model.prepare(piece.slide).log1p
         neighbors = published.nearest_spots(piece.slide.obsm["spatial"])
         for spots in patches.get(piece.name, []):
             centers = piece.rows[spots]
@@ -161,7 +161,7 @@ def test_what_is_hidden_is_not_seen(model, slides):
         row_of = [source.read("a", 50, 51).neighbors[0, i] for i in (0, 1)]
         for row, seen in zip(row_of, (False, True), strict=True):
             changed = source_of({"a": slides["a"]}, model.vocabulary)
-            expression = changed.read("a", 50, 51).expression
+            expression = changed.read("a", 50, 51).log1p
             dense = expression.tolil()
             dense[row, gene] += 3
             new = dense.tocsr()
@@ -180,20 +180,20 @@ def test_slides_do_not_see_each_other(slides, model):
     alone = source_of({"b": slides["b"]}, model.vocabulary).read("b", 0, 150)
     beside = source_of(slides, model.vocabulary).read("b", 0, 150)
     np.testing.assert_array_equal(alone.neighbors, beside.neighbors)
-    assert (alone.expression != beside.expression).nnz == 0
-    assert beside.expression.shape[0] == 150
+    assert (alone.log1p != beside.log1p).nnz == 0
+    assert beside.log1p.shape[0] == 150
 
 
 def test_the_spots_of_a_source_are_ordered_along_the_curve(slides, model):
     """Rows and their neighbors are those of the slide, in another order."""
     source = source_of(slides, model.vocabulary)
-    for piece in pieces_of(slides):
+    for piece in sections_of(slides):
         prepared = model.prepare(piece.slide)
         region = source.read(piece.name, 20, 60)
         np.testing.assert_array_equal(region.neighbors[:, 0], np.arange(20, 60))
         rows = piece.rows[20:60]
         np.testing.assert_array_equal(piece.rows[region.neighbors], prepared.neighbors[rows])
-        assert (region.expression[20:60] != prepared.expression[rows]).nnz == 0
+        assert (region.log1p[20:60] != prepared.log1p[rows]).nnz == 0
 
 
 def test_patches_share_most_of_their_neighbors(slides, model):
@@ -208,7 +208,7 @@ def test_patches_share_most_of_their_neighbors(slides, model):
 def test_an_untrained_network_starts_from_the_mean_of_each_gene(slide):
     vocabulary = Vocabulary(tuple(slide.var_names[:300]))
     model = SageFM.new(vocabulary, Config(widths=(24, 16, 16, 16, 20)))
-    expression = model.prepare(slide).expression
+    expression = model.prepare(slide).log1p
     mean = torch.from_numpy(expression.mean(axis=0).A1).float()
     model.network.start_from(mean)
     predicted = model.predict(slide).mean(axis=0)

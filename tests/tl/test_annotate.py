@@ -14,7 +14,7 @@ from sagefm import InputError, SageFM
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.tl import Annotator, annotate, learn_annotator
-from sagefm.tl._calibration import HeldOut, temperature_of
+from sagefm.tl.annotation._calibration import HeldOut, temperature_of
 
 KEY = "domain"
 

@@ -13,7 +13,7 @@ from sagefm.tl import explain
 def parts(slide, model):
     """What centers, and their neighbors, put into the pooled input: spots × vocabulary."""
     prepared = model.prepare(slide)
-    x = prepared.expression.toarray()
+    x = prepared.log1p.toarray()
     center = x / 15
     return torch.from_numpy(center), torch.from_numpy(x[prepared.neighbors[:, 1:]].sum(1) / 15)
 

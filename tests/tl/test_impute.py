@@ -16,9 +16,9 @@ from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.tl import impute
-from sagefm.tl._recoverable import of_similar
+from sagefm.tl.imputation._recovery import of_similar
 
-inside = importlib.import_module("sagefm.tl.impute")
+inside = importlib.import_module("sagefm.tl.imputation._impute")
 
 
 def parts_of(model, slide, genes, seed=0):
@@ -193,7 +193,7 @@ def check_table(table, slide, model, genes, parts, groups):
     """Compare with a plain loop over genes and slides."""
     prepared = model.prepare(slide, slide_key="slide")
     imputed = slide.obsm["sagefm_imputed"].to_numpy(dtype=np.float64)
-    truth = prepared.expression[:, model.vocabulary.positions(genes)].toarray().astype(np.float64)
+    truth = prepared.log1p[:, model.vocabulary.positions(genes)].toarray().astype(np.float64)
     around = truth[prepared.neighbors[:, 1:]].mean(axis=1)
     total = np.asarray(slide.X.sum(axis=1)).ravel()
     for part in parts:
@@ -236,11 +236,11 @@ def test_what_to_expect_comes_from_genes_that_are_as_common(slide, model):
     table = impute(slide.copy(), model, seed=3)
     chance = np.random.default_rng(3)
     prepared = model.prepare(slide)
-    known = [model.vocabulary[i] for i in np.flatnonzero(prepared.alignment.measured)]
+    known = [model.vocabulary[i] for i in np.flatnonzero(prepared.measured)]
     positions = model.vocabulary.positions(known)
     parts = inside._parts(positions, np.ones(len(known), dtype=bool), chance)
     guess = predicted(model, slide, known, parts, around=True)
-    truth = prepared.expression[:, positions].toarray()
+    truth = prepared.log1p[:, positions].toarray()
     r = np.array([correlation(truth[:, i], guess[:, i]) for i in range(len(known))])
     varies = ~np.isnan(r)
     for name in ("NOT1A", "NOT2A"):
@@ -331,7 +331,7 @@ def test_the_order_of_names_and_the_size_of_blocks_do_not_matter(slide, model, g
     one, two = slide.copy(), slide.copy()
     asked = [*genes, "NOT1A", "NOT2A"]
     first = impute(one, model, asked, seed=2)
-    monkeypatch.setattr("sagefm.tl._recoverable._SPOTS", 7)
+    monkeypatch.setattr("sagefm.tl.imputation._recovery._SPOTS", 7)
     monkeypatch.setattr(inside, "_TOGETHER", 1)
     second = impute(two, model, asked[::-1], seed=2)
     pd.testing.assert_frame_equal(second.loc[asked], first, rtol=1e-4, atol=1e-5)

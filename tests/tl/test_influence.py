@@ -37,7 +37,7 @@ def test_it_is_what_the_oracle_does_when_a_gene_is_raised(slide, model, genes):
     """In all neighbors at once, or in the center."""
     spots = np.arange(slide.n_obs) % 3 == 0
     prepared = model.prepare(slide).at(np.flatnonzero(spots))
-    graphs = published.subgraphs(prepared.expression, prepared.neighbors)
+    graphs = published.subgraphs(prepared.log1p, prepared.neighbors)
     (batch,) = published.batches(graphs, size=len(prepared.neighbors))
     x = batch.x.double()
     network = published.of_ours(model.network.state_dict(), model.config.widths).double()
@@ -222,7 +222,7 @@ def test_a_consensus_of_whole_tables(model, table, slide, monkeypatch):
     assert (found["low"] <= found["mean"] + 1e-12).all()
     assert (found["mean"] <= found["high"] + 1e-12).all()
     assert found["share"].isin([1 / 3, 2 / 3, 1]).all()
-    monkeypatch.setattr(sys.modules["sagefm.tl.influence"], "_EDGES", 100)
+    monkeypatch.setattr(sys.modules["sagefm.tl.gene_network._influence"], "_EDGES", 100)
     blocks = consensus_network(dict(enumerate([table, *other])), draws=200)
     pd.testing.assert_frame_equal(blocks, found)
 

@@ -24,7 +24,7 @@ from sagefm.tl import embed_many
 # Run by every worker as it starts, for workers are out of reach of monkeypatch.
 SPOILED = """
 import os, signal
-import sagefm.tl._jobs as jobs
+import sagefm.tl.embedding._jobs as jobs
 whole = getattr(jobs.read, "whole", jobs.read)
 class OddError(Exception):
     def __init__(self, one, two):
@@ -272,7 +272,7 @@ def test_a_result_in_the_folder_of_its_slide_is_no_change_of_it(tmp_path, slide)
 
 def test_a_sample_in_a_folder_of_several(tmp_path, monkeypatch):
     read = sagefm.read
-    monkeypatch.setattr("sagefm.tl._jobs.read", lambda *_, **__: read("a.h5ad"))
+    monkeypatch.setattr("sagefm.tl.embedding._jobs.read", lambda *_, **__: read("a.h5ad"))
     slides = {}
     for prefix in ("GSM1", "GSM2"):
         (tmp_path / f"{prefix}_matrix.mtx").write_text("a matrix")
@@ -303,7 +303,7 @@ def test_an_unexpected_error_stops_one_slide(tmp_path, monkeypatch):
             raise RuntimeError("the\nreason")
         sagefm.tl.embed(slide, model)
 
-    monkeypatch.setattr("sagefm.tl.many.embed", embed)
+    monkeypatch.setattr("sagefm.tl.embedding._many.embed", embed)
     done = embed_many(into(tmp_path, "a", "b"), "m.safetensors", workers=1)
     assert done.failed == {tmp_path / "a.h5ad": "a.h5ad: RuntimeError: the reason"}
     assert isinstance(done.errors[tmp_path / "a.h5ad"], RuntimeError)

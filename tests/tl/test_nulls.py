@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from sagefm.tl import _nulls
+from sagefm.tl.perturbation import _nulls
 
 
 def test_the_nearest_in_rank_are_matched():

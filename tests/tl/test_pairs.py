@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sagefm import InputError
-from sagefm.tl.pairs import gene_sets, pairs, set_pairs
+from sagefm.tl.perturbation._pairs import gene_sets, pairs, set_pairs
 
 COLUMNS = ["ligand", "target", "sign", "complex"]
 NAN = float("nan")
@@ -110,7 +110,7 @@ import logging, socket, sys, warnings
 def refuse(*_, **__): raise AssertionError("asked for the network")
 socket.socket.connect = socket.getaddrinfo = refuse
 warnings.simplefilter("error")
-from sagefm.tl.pairs import pairs
+from sagefm.tl.perturbation._pairs import pairs
 assert "liana" not in sys.modules
 def state(): return list(warnings.filters), logging.root.handlers[:], logging.root.level
 before = state()

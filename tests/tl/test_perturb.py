@@ -9,7 +9,7 @@ from reference import published
 from sagefm import InputError
 from sagefm.pp.simulate import simulate
 from sagefm.tl import perturb, respond
-from sagefm.tl._screen import GeneFacts
+from sagefm.tl.perturbation._perturber import GeneFacts
 
 COLUMNS = [
     "ligand", "target", "complex", "effect", "effect_low", "effect_high", "slope", "direction",
@@ -44,7 +44,7 @@ def means(slide, model, ligand, targets, hidden, heights, rows=slice(None)):
     for height in heights:
         found = []
         for members in prepared.neighbors[rows]:
-            x = prepared.expression[members].toarray()
+            x = prepared.log1p[members].toarray()
             x[1:, source] = height
             x[0, hide] = 0
             with torch.no_grad():
@@ -54,7 +54,7 @@ def means(slide, model, ligand, targets, hidden, heights, rows=slice(None)):
 
 
 def heights_of(slide, model, gene, n):
-    values = model.prepare(slide).expression[:, model.vocabulary.positions([gene])].toarray()
+    values = model.prepare(slide).log1p[:, model.vocabulary.positions([gene])].toarray()
     return np.linspace(values.min(), values.max(), n)
 
 
@@ -86,7 +86,7 @@ def test_nulls_are_effects_of_other_genes_on_the_same_target(slide, model, pairs
     targets = sorted({target for _, target in pairs})
     drawn = np.sort(np.random.default_rng(2).choice(slide.n_obs, 60, replace=False))
     prepared = model.prepare(slide)
-    facts = GeneFacts.of(prepared.expression, prepared.neighbors)
+    facts = GeneFacts.of(prepared.log1p, prepared.neighbors)
     used = {gene for pair in pairs for gene in pair}
     free = [g for g, high in zip(model.vocabulary, facts.high, strict=True) if high > 0
             and g not in used]  # fmt: skip
@@ -106,9 +106,9 @@ def test_nulls_are_effects_of_other_genes_on_the_same_target(slide, model, pairs
 
 def test_the_spread_between_neighborhoods_is_that_of_their_means(slide, model):
     prepared = model.prepare(slide)
-    x = prepared.expression.toarray().astype(np.float64)
+    x = prepared.log1p.toarray().astype(np.float64)
     exact = x[prepared.neighbors[:, 1:]].mean(axis=1).std(axis=0)
-    facts = GeneFacts.of(prepared.expression, prepared.neighbors)
+    facts = GeneFacts.of(prepared.log1p, prepared.neighbors)
     np.testing.assert_allclose(facts.spread, exact, atol=1e-4)
     np.testing.assert_allclose(facts.detected, (x > 0).mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(facts.mean, x.mean(axis=0), atol=1e-5)
@@ -206,7 +206,7 @@ def test_pieces_of_other_nulls_are_not_taken(slide, model, pairs, tmp_path, monk
 
     with pytest.raises(KeyboardInterrupt):
         perturb(slide, model, pairs, progress=stop, **how)
-    monkeypatch.setattr("sagefm.tl._plan._POOL", 60)
+    monkeypatch.setattr("sagefm.tl.perturbation._plan._POOL", 60)
     found = perturb(slide, model, pairs, **how)
     fresh = perturb(slide, model, pairs, n_matched=40, n_null_spots=20)
     pd.testing.assert_frame_equal(found, fresh)

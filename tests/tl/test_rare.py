@@ -12,8 +12,8 @@ from sagefm.model import Config
 from sagefm.pp.plant import plant
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.tl import _rare_score
-from sagefm.tl._rare_counts import Expected, count, expect
+from sagefm.tl.rarity import _score as _rare_score
+from sagefm.tl.rarity._counts import Expected, count, expect
 
 
 @pytest.fixture(scope="module")

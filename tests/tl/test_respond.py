@@ -21,14 +21,14 @@ def edited(slide, model, changes, genes, where, *, hide=True, rows=None):
     values = {}
     for gene, change in changes.items():
         position = int(model.vocabulary.positions([gene])[0])
-        old = prepared.expression[:, [position]].toarray().ravel().astype(np.float64)
+        old = prepared.log1p[:, [position]].toarray().ravel().astype(np.float64)
         values[position] = change(old)
     edges = published.complete_graph(prepared.neighbors.shape[1])
     answers = []
     for members in prepared.neighbors[rows if rows is not None else slice(None)]:
         pair = []
         for after in (False, True):
-            x = prepared.expression[members].toarray()
+            x = prepared.log1p[members].toarray()
             if after:
                 part = {"neighbors": slice(1, None), "center": slice(0, 1), "both": slice(None)}
                 for position, new in values.items():

@@ -14,8 +14,8 @@ from scipy.sparse import csr_matrix, random_array
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.tl import explain, influence, perturb, respond
-from sagefm.tl._answers import strangers
-from sagefm.tl._screen import Screen
+from sagefm.tl.perturbation._effects import shuffled_neighbors
+from sagefm.tl.perturbation._perturber import Perturber
 
 N_SPOTS, N_GENES, SIZE = 12, 9, 4
 GENES, HIDDEN = np.array([7, 2, 5]), np.array([2, 8])
@@ -39,7 +39,7 @@ def example(seed, n_operators):
     neighbors = np.array([rng.permutation(N_SPOTS)[:SIZE] for _ in range(5)])
     shares = rng.random((n_operators, 5, SIZE)) * (rng.random((n_operators, 1, SIZE)) < 0.7)
     spied = Spied(shares)
-    screen = Screen(
+    screen = Perturber(
         SimpleNamespace(centers=lambda rows, hidden: spied), SimpleNamespace(expression=x),
         neighbors, HIDDEN,
     )  # fmt: skip
@@ -81,11 +81,11 @@ def test_strangers_are_of_the_same_slide(seed):
     rng = np.random.default_rng(seed)
     slides = rng.permutation(np.repeat(np.arange(3), [20, 31, 7]))
     spots = np.sort(rng.choice(len(slides), rng.integers(1, len(slides)), replace=False))
-    found = strangers(slides, spots, seed)
+    found = shuffled_neighbors(slides, spots, seed)
     np.testing.assert_array_equal(slides[found], slides[spots])
     assert len(np.unique(found)) == len(spots)
     alone = np.random.default_rng([seed, 1]).choice(len(slides), len(spots), replace=False)
-    np.testing.assert_array_equal(strangers(0 * slides, spots, seed), alone)
+    np.testing.assert_array_equal(shuffled_neighbors(0 * slides, spots, seed), alone)
 
 
 # A network that reads whole slides.
@@ -136,13 +136,13 @@ def test_pairs_are_asked_within_slides(two, context, genes, monkeypatch):
     _, whole = two
     codes = pd.factorize(whole.obs["slide"])[0]
     asked = []
-    init = Screen.__init__
+    init = Perturber.__init__
 
     def looking(self, reading, prepared, neighbors, hidden):
         asked.append(neighbors)
         init(self, reading, prepared, neighbors, hidden)
 
-    monkeypatch.setattr(Screen, "__init__", looking)
+    monkeypatch.setattr(Perturber, "__init__", looking)
     how = {"n_matched": 5, "n_null_spots": 30}
     table = perturb(whole, context, [(genes[0], genes[1])], slide_key="slide", **how)
     assert np.isfinite(table[["effect", "effect_shuffled", "z"]].to_numpy()).all()

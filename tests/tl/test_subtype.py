@@ -13,12 +13,13 @@ from sagefm.evaluate.cohort import Cohort
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.tl import _sample_attention, subtype
-from sagefm.tl._sample_evidence import of_genes
-from sagefm.tl._sample_facts import given_as, sections_of
-from sagefm.tl._sample_pooling import Bag, even, in_bands, learn
-from sagefm.tl._sample_probe import fit_probes
-from sagefm.tl._samples import Samples, areas, label_of, labelings, scores
+from sagefm.stats.probe import fit_probes
+from sagefm.tl import subtype
+from sagefm.tl.subtyping import _attention as _sample_attention
+from sagefm.tl.subtyping._evidence import of_genes
+from sagefm.tl.subtyping._facts import given_as, patient_sections
+from sagefm.tl.subtyping._pooling import Bag, even, in_bands, learn
+from sagefm.tl.subtyping._samples import Samples, areas, label_of, labelings, scores
 
 POOLINGS = ["mean", "quantiles", "attention"]
 RAISED = tuple(simulate(15).var_names[100:700:100])
@@ -132,7 +133,9 @@ def test_the_genes_that_were_planted_lead(found):
 def readout_of(slides, net, pooling):
     """The last readout, from all patients, and what it needs."""
     given = given_as(slides, None, None, "patient", None)
-    sections = sections_of(given, net, "grade", whole=pooling != "mean", progress=lambda _: None)
+    sections = patient_sections(
+        given, net, "grade", whole=pooling != "mean", progress=lambda _: None
+    )
     known = [one for one in sections if one.subtype is not None]
     names = list(dict.fromkeys(one.patient for one in known))
     truth = np.arange(8) % 2
@@ -149,7 +152,7 @@ def test_slopes_of_genes_are_those_of_finite_differences(slides, net, pooling, m
     prepared = net.prepare(slides["s3"])
     slopes = of_genes(net, prepared, readout)
     np.testing.assert_allclose(slopes[1], -slopes[0])
-    dense = torch.from_numpy(prepared.expression.toarray()).double()
+    dense = torch.from_numpy(prepared.log1p.toarray()).double()
     around = torch.from_numpy(prepared.neighbors)
 
     def odds(gene, step):
@@ -172,7 +175,7 @@ def test_a_held_out_patient_teaches_nothing(slides, net, pooling, monkeypatch):
     other["s3"].obs["grade"] = "low"
 
     def weights(given):
-        sections = sections_of(
+        sections = patient_sections(
             given_as(given, None, None, "patient", None), net, "grade", whole=True,
             progress=lambda _: None,
         )  # fmt: skip
@@ -286,10 +289,10 @@ def test_labelings_are_learned_as_if_alone():
 
 
 def test_bands_stand_for_quantiles():
-    from sagefm._reduction import Reduction
+    from sagefm.stats.pca import WhitenedPCA
 
     z = torch.from_numpy(np.random.default_rng(0).permutation(np.arange(1000.0))[:, None])
-    same = Reduction(np.zeros(1), np.eye(1))
+    same = WhitenedPCA(np.zeros(1), np.eye(1))
     np.testing.assert_allclose(in_bands(z, same).sum(dim=0), [99.5, 499.5, 899.5])
     np.testing.assert_allclose(even(z).sum(dim=0), [499.5])
     assert in_bands(z[:16], same).sum(dim=0)[1] == z[:16].sort(dim=0).values[6:10].mean()

@@ -124,7 +124,7 @@ def _tell(slide: "AnnData", learned: "Annotator", out: Path) -> None:
     from sagefm._keys import LABEL
     from sagefm.pp.counts import numbered
     from sagefm.pp.labels import labels_of
-    from sagefm.tl.annotator import UNKNOWN
+    from sagefm.tl.annotation import UNKNOWN
 
     sizes = slide.obs[LABEL].value_counts()
     said = ", ".join(f"{name} {n:,}" for name, n in sizes[sizes > 0].items())

@@ -100,8 +100,8 @@ def _protocols(
     InputError
         A column of labels was named, and no slide has labels there.
     """
+    from sagefm.evaluate import PROTOCOLS
     from sagefm.evaluate.protocols.subtype import require_subtypes
-    from sagefm.evaluate.scorecard import PROTOCOLS
 
     labeled = cohort.labeled(label_key)
     if not labeled and label_key != _USUAL_LABELS:

@@ -150,7 +150,7 @@ def _draw(
 ) -> None:
     """Draw the strongest pairs beside their nulls, and the first of them on the first slide."""
     import sagefm
-    from sagefm.pl.perturbation import strongest
+    from sagefm.pl import strongest
     from sagefm.pp.counts import slide_codes
 
     first = slide_codes(slide, slide_key) == 0  # of several in one file

@@ -1,5 +1,6 @@
 """Results beside their baselines."""
 
+from sagefm.evaluate._scorecard import PROTOCOLS, scorecard
 from sagefm.evaluate.baselines.embeddings import competitors
 from sagefm.evaluate.baselines.pca import pca
 from sagefm.evaluate.cohort import Cohort
@@ -9,9 +10,8 @@ from sagefm.evaluate.protocols.domains import domains
 from sagefm.evaluate.protocols.recovery import recovery
 from sagefm.evaluate.protocols.subtype import subtype
 from sagefm.evaluate.result import Result
-from sagefm.evaluate.scorecard import scorecard
 
 __all__ = [
-    "Cohort", "Result", "annotation", "competitors", "domain_recovery", "domains", "pca",
-    "recovery", "scorecard", "subtype",
+    "PROTOCOLS", "Cohort", "Result", "annotation", "competitors", "domain_recovery", "domains",
+    "pca", "recovery", "scorecard", "subtype",
 ]  # fmt: skip

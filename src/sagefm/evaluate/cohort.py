@@ -13,7 +13,7 @@ from sagefm._errors import InputError
 from sagefm.pp.counts import coordinates, counts
 from sagefm.pp.labels import labels_of
 from sagefm.pp.read import read
-from sagefm.pretrain.pieces import pieces_of
+from sagefm.pp.sections import sections_of
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -80,7 +80,7 @@ class Cohort(Mapping[str, "AnnData"]):
         for given, source in slides.items():
             slide = self._read(source)
             pieces = list(
-                pieces_of(
+                sections_of(
                     {given: slide}, slide_key=slide_key, patient_key=patient_key, patients=patients
                 )
             )

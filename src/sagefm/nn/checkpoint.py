@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
-from sagefm.nn.network import Network
+from sagefm.nn.base import Network
 from sagefm.nn.registry import build
 
 _HEADER = "sagefm"

@@ -18,7 +18,7 @@ def strongest(
     first
         Sources × width: first-layer weights of the genes that may influence.
     gradient
-        Targets × width, from :meth:`~sagefm.nn.network.Centers.influence`.
+        Targets × width, from :meth:`~sagefm.nn.base.Centers.influence`.
     own
         For each target the row of `first` that is the same gene, -1 where there is none. A gene's
         influence on itself is left out.

@@ -1,15 +1,17 @@
-"""The networks by name, and how each reads a slide."""
+"""The networks by name, and how each encodes a slide."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
-from sagefm.nn.context import Context, ContextReading
-from sagefm.nn.joined import Joined
-from sagefm.nn.network import Network, Reading
-from sagefm.nn.published import Published, PublishedReading
+from sagefm.nn.base import EncodedSlide, Network
+from sagefm.nn.context import Context, EncodedByContext
+from sagefm.nn.multi_slide import MultiSlide
+from sagefm.nn.published import EncodedByPublished, Published
+
+if TYPE_CHECKING:
+    from sagefm.pp.aligned import AlignedSlide
 
 NETWORKS: dict[str, type[Network]] = {"published": Published, "context": Context}
 
@@ -19,32 +21,26 @@ def build(name: str, n_genes: int, widths: Sequence[int]) -> Network:
     return NETWORKS[name](n_genes, widths)
 
 
-def read(
-    network: Network,
-    expression: csr_matrix,
-    measured: NDArray[np.bool_],
-    slides: NDArray[np.int64],
-) -> Reading:
-    """Let a network read a slide, or several.
+def encode(network: Network, slide: "AlignedSlide") -> EncodedSlide:
+    """Compute what a network needs of a slide only once, whatever is then asked of its spots.
 
     Parameters
     ----------
-    expression
-        Spots × genes, log1p counts, float32.
-    measured
-        Genes: which of them the slide has.
-    slides
-        The slide of each spot, by number; neighborhoods never cross slides.
+    network
+        One of :data:`NETWORKS`.
+    slide
+        Aligned to the genes of the network; several sections are encoded one by one, where a
+        network looks beyond neighborhoods.
     """
     if isinstance(network, Published):  # it looks no further than neighborhoods
-        return PublishedReading(network, expression)
+        return EncodedByPublished(network, slide.log1p)
     if not isinstance(network, Context):
-        raise TypeError(f"no way to read a slide with a {type(network).__name__}")
-    numbers, codes = np.unique(slides, return_inverse=True)
+        raise TypeError(f"no way to encode a slide with a {type(network).__name__}")
+    numbers, codes = np.unique(slide.sections, return_inverse=True)
+    if len(numbers) == 1:
+        return EncodedByContext(network, slide.log1p, slide.measured)
     each = [
-        ContextReading(
-            network, expression[codes == code] if len(numbers) > 1 else expression, measured
-        )
+        EncodedByContext(network, slide.log1p[codes == code], slide.measured)
         for code in range(len(numbers))
     ]
-    return each[0] if len(each) == 1 else Joined(each, codes)
+    return MultiSlide(each, codes)

@@ -23,10 +23,10 @@ def nearest(
 ) -> NDArray[np.int64]:
     """Find the nearest spots of every spot: exact, within its slide, the spot itself first.
 
-    Distances are Euclidean in float64. Where spots are equally far, to rounding, the one that
-    stands earlier in the slide comes first. (On the hexagonal grid of Visium the 14 neighbors are
-    the 6 of the first ring, the 6 of the second and 2 of the 6 at twice the pitch: those 2 are
-    always such a tie.)
+    Distances are Euclidean in float64. Of spots that are equally far, to rounding, the one with the
+    smaller x comes first, then the one with the smaller y: the order of the spots changes nothing.
+    (On the hexagonal grid of Visium the 14 neighbors are the 6 of the first ring, the 6 of the
+    second and 2 of the 6 at twice the pitch: those 2 are always such a tie.)
 
     Parameters
     ----------
@@ -66,6 +66,8 @@ def nearest(
 
 def _nearest_on_one_slide(points: NDArray[np.float64], k: int) -> NDArray[np.int64]:
     tree = cKDTree(points)
+    by_place = np.empty(len(points), dtype=np.int64)
+    by_place[np.lexsort((points[:, 1], points[:, 0]))] = np.arange(len(points))
     found = np.empty((len(points), k), dtype=np.int64)
     todo = np.arange(len(points))
     n_candidates = k + _SPARE
@@ -73,7 +75,7 @@ def _nearest_on_one_slide(points: NDArray[np.float64], k: int) -> NDArray[np.int
         n_candidates = min(n_candidates, len(points))
         incomplete = []
         for centers in np.array_split(todo, -(-len(todo) * n_candidates // _AT_ONCE)):
-            rows, complete = _rank_candidates(tree, points, centers, k, n_candidates)
+            rows, complete = _rank_candidates(tree, points, centers, by_place, k, n_candidates)
             found[centers[complete]] = rows[complete]
             incomplete.append(centers[~complete])
         todo = np.concatenate(incomplete)
@@ -85,14 +87,15 @@ def _rank_candidates(
     tree: cKDTree,
     points: NDArray[np.float64],
     centers: NDArray[np.int64],
+    by_place: NDArray[np.int64],
     k: int,
     n_candidates: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Order the nearest candidates of some centers by distance, then by row.
+    """Order the nearest candidates of some centers by distance, then by place (x, then y).
 
     Also says for which centers no spot beyond the candidates can be as near as the k-th.
     """
-    candidates = np.sort(tree.query(points[centers], n_candidates, workers=-1)[1], axis=1)
+    candidates = tree.query(points[centers], n_candidates, workers=-1)[1]
     offsets = points[candidates] - points[centers][:, None]
     squared = (offsets**2).sum(axis=2)
     squared[candidates == centers[:, None]] = -1.0  # the center leads, also among twins
@@ -101,7 +104,7 @@ def _rank_candidates(
     squared = np.take_along_axis(squared, order, axis=1)
     same = _SAME * squared[:, k - 1 : k]
     group = np.cumsum(np.diff(squared, axis=1, prepend=squared[:, :1]) > same, axis=1)
-    ranks = np.argsort(group * len(points) + candidates, axis=1)[:, :k]
+    ranks = np.argsort(group * len(points) + by_place[candidates], axis=1)[:, :k]
     # A spot that the tree left out is at least as far as the last candidate, to rounding.
     beyond = squared[:, -1] > squared[:, k - 1] * (1 + 2 * _SAME)
     complete = beyond | (n_candidates == len(points))

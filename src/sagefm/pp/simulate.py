@@ -12,10 +12,9 @@ from scipy import sparse
 
 from sagefm import _keys
 from sagefm._errors import InputError
+from sagefm._types import Floats, Singles
 from sagefm.pp.neighborhood import average, nearest
 
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Rng = np.random.Generator
 

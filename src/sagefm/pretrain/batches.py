@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagefm.nn import Masks, Network
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pretrain.plan import Patch, Plan, Stretch, share_of
 from sagefm.pretrain.recipe import TrainTable
-from sagefm.pretrain.source import Region, Source
+from sagefm.pretrain.source import Source
 
-Parts = Sequence[tuple[Region, NDArray[np.int64]]]
+Parts = Sequence[tuple[AlignedSlide, NDArray[np.int64]]]
 """Regions, and the spots of each that are centers."""
 
 
@@ -110,7 +111,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         numbers = range(self.first, len(self.plan))
         last_use = {patch.stretch: number for number in numbers for patch in self.plan[number]}
-        regions: dict[Stretch, Future[Region]] = {}
+        regions: dict[Stretch, Future[AlignedSlide]] = {}
         ahead: deque[Future[Batch]] = deque()
         waiting = iter(numbers)
         with ThreadPoolExecutor(self.workers, "sagefm-batches") as pool:
@@ -130,7 +131,7 @@ class Batches:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _gather(self, number: int, regions: dict[Stretch, "Future[Region]"]) -> Batch:
+    def _gather(self, number: int, regions: dict[Stretch, "Future[AlignedSlide]"]) -> Batch:
         batch = self.plan[number]
         n_spots = sum(len(patch.spots) for patch in batch)
         own, patches = share_of(batch, self.rank, self.world)

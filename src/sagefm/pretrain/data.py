@@ -12,15 +12,17 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError, logger
 from sagefm.model import Config
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.counts import few
+from sagefm.pp.detection import most_detected
 from sagefm.pp.gene_lists import read_genes
+from sagefm.pp.sections import Section
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.pieces import Piece
 from sagefm.pretrain.plan import Plan, Stretch, stretches_of
 from sagefm.pretrain.recipe import DataTable, Recipe
-from sagefm.pretrain.source import Region, Selected, Source
-from sagefm.pretrain.split import hold_out, most_detected
+from sagefm.pretrain.source import Selected, Source
+from sagefm.pretrain.split import hold_out
 from sagefm.pretrain.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots,
     )
 
 
-def of_memory(slides: Mapping[str, "AnnData"], pieces: Iterable[Piece], recipe: Recipe) -> Split:
+def of_memory(slides: Mapping[str, "AnnData"], pieces: Iterable[Section], recipe: Recipe) -> Split:
     """Split and prepare slides in memory."""
     pieces = list(pieces)
     rows = {piece.name: {"patient": piece.patient, "spots": len(piece.rows)} for piece in pieces}
@@ -154,7 +156,7 @@ def gene_mean_of(split: Split) -> torch.Tensor:
     return torch.from_numpy(total / sum(map(len, split.training.values()))).float()
 
 
-def regions_of(source: Source, spots: Spots) -> Iterator[tuple[Region, NDArray[np.int64]]]:
+def regions_of(source: Source, spots: Spots) -> Iterator[tuple[AlignedSlide, NDArray[np.int64]]]:
     """Read some spots: regions, and which spots of each are meant."""
     sizes = _sizes(source.table)
     for slide, own in spots.items():
@@ -165,7 +167,7 @@ def regions_of(source: Source, spots: Spots) -> Iterator[tuple[Region, NDArray[n
 def _centers(source: Source, spots: Spots) -> Iterator[csr_matrix]:
     """Read the log1p counts of some spots, a region at a time."""
     for region, part in regions_of(source, spots):
-        yield region.expression[region.neighbors[part, 0]]
+        yield region.log1p[region.neighbors[part, 0]]
 
 
 def _weights(table: pd.DataFrame, wanted: Mapping[str, float]) -> dict[str, float]:

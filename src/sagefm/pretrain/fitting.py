@@ -18,12 +18,12 @@ from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm.model import Config, SageFM, pick_device
 from sagefm.pp.counts import few
+from sagefm.pp.sections import sections_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
-from sagefm.pretrain.familiar import familiar_of
 from sagefm.pretrain.loop import Data, train
-from sagefm.pretrain.pieces import pieces_of
 from sagefm.pretrain.recipe import DataTable, Recipe
-from sagefm.pretrain.reference import reference_losses
+from sagefm.pretrain.reference_losses import reference_losses
+from sagefm.pretrain.reference_spots import reference_spots_of
 from sagefm.pretrain.run import Progress, Run, State, is_first_process, require_same
 from sagefm.pretrain.start import require_axes, start
 from sagefm.pretrain.tasks import TASKS
@@ -142,7 +142,7 @@ def _split(
         raise InputError("no slides to train on; name at least one")
     if patients is None:
         _tell_without_patients(slides, recipe.data.patient_key)
-    pieces = pieces_of(
+    pieces = sections_of(
         slides, slide_key=slide_key, patient_key=recipe.data.patient_key, patients=patients
     )
     return of_memory(slides, pieces, recipe)
@@ -213,7 +213,7 @@ def _train(
     train(model, run, data, begun, device=device, devices=devices, progress_bar=progress)
     if is_first_process():
         seed = recipe.train.seed
-        model.trained_on = familiar_of(model, split.source, split.training, seed=seed)
+        model.trained_on = reference_spots_of(model, split.source, split.training, seed=seed)
     history = pd.DataFrame(done.rows).assign(**references)
     return Result(model, history)
 

@@ -2,29 +2,27 @@
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
+from sagefm.pp.aligned import AlignedSlide
+from sagefm.pp.sections import Section
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.prepared import prepare
-from sagefm.pretrain.pieces import Piece
-from sagefm.pretrain.source import Region
 
 
 class Memory:
     """Prepared pieces of slides (a :class:`~sagefm.pretrain.source.Source`)."""
 
-    def __init__(self, pieces: Iterable[Piece], vocabulary: Vocabulary, n_neighbors: int) -> None:
+    def __init__(self, pieces: Iterable[Section], vocabulary: Vocabulary, n_neighbors: int) -> None:
         self._vocabulary = vocabulary
         self._n_neighbors = n_neighbors
-        self._regions: dict[str, Region] = {}
+        self._regions: dict[str, AlignedSlide] = {}
         rows = {}
         for piece in pieces:
-            self._regions[piece.name] = _prepare(piece, vocabulary, n_neighbors)
+            self._regions[piece.name] = _align(piece, vocabulary, n_neighbors)
             rows[piece.name] = {
                 "patient": piece.patient,
                 "spots": len(piece.rows),
@@ -49,32 +47,25 @@ class Memory:
 
     def detected(self, slide: str) -> NDArray[np.int64]:
         """Count the spots of a piece that each gene is detected in."""
-        found = self._regions[slide].expression.indices
+        found = self._regions[slide].counts.indices
         return np.bincount(found, minlength=len(self.vocabulary))
 
-    def read(self, slide: str, start: int, stop: int) -> Region:
+    def read(self, slide: str, start: int, stop: int) -> AlignedSlide:
         """Give spots `start` to `stop` of a piece."""
         whole = self._regions[slide]
-        return replace(whole, neighbors=whole.neighbors[start:stop])
+        return whole.at(slice(start, stop))
 
 
-def _checksum(region: Region) -> int:
+def _checksum(region: AlignedSlide) -> int:
     """Tell a slide from another of its name and size."""
-    expression, number = region.expression, 0
-    for part in (expression.indptr, expression.indices, expression.data, region.neighbors):
+    counts, number = region.counts, 0
+    for part in (counts.indptr, counts.indices, counts.data, region.neighbors):
         number = zlib.crc32(np.ascontiguousarray(part).data, number)
     return number
 
 
-def _prepare(piece: Piece, vocabulary: Vocabulary, n_neighbors: int) -> Region:
-    original = np.sort(piece.rows)
-    whole = len(original) == piece.slide.n_obs
+def _align(section: Section, vocabulary: Vocabulary, n_neighbors: int) -> AlignedSlide:
     try:
-        prepared = prepare(piece.slide if whole else piece.slide[original], vocabulary, n_neighbors)
+        return AlignedSlide.of(section.slide[section.rows], vocabulary, n_neighbors)
     except InputError as error:
-        raise InputError(f"{piece.name}: {error}") from error
-    order = np.searchsorted(original, piece.rows)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    measured = prepared.alignment.measured
-    return Region(prepared.expression[order], place[prepared.neighbors[order]], measured)
+        raise InputError(f"{section.name}: {error}") from error

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagefm.nn import Masks, Network, Published, SparseRows, draw_masks
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pretrain.batches import Parts, Task
 from sagefm.pretrain.plan import Plan
 from sagefm.pretrain.recipe import TrainTable
-from sagefm.pretrain.source import Region
 
 
 class PatchBatch(NamedTuple):
@@ -71,13 +71,16 @@ class Patches(Task):
         self, parts: Parts, own: slice, n_spots: int, number: int, chance: np.random.Generator
     ) -> PatchBatch:
         """Make a batch."""
-        n_genes = parts[0][0].expression.shape[1]
+        n_genes = parts[0][0].counts.shape[1]
         masks = draw_masks(n_spots, n_genes, self.mask_fraction, chance)
         return gather(parts, masks.of(own), masks.n_hidden(), number)
 
 
 def gather(
-    parts: Sequence[tuple[Region, NDArray[np.int64]]], masks: Masks, n_hidden: int, number: int = 0
+    parts: Sequence[tuple[AlignedSlide, NDArray[np.int64]]],
+    masks: Masks,
+    n_hidden: int,
+    number: int = 0,
 ) -> PatchBatch:
     """Make a batch.
 
@@ -101,11 +104,11 @@ def gather(
         neighbors = region.neighbors[spots]
         n_centers, size = neighbors.shape
         members, columns = np.unique(neighbors, return_inverse=True)
-        centers = region.expression[neighbors[:, 0]]
+        centers = region.log1p[neighbors[:, 0]]
         owner = np.repeat(np.arange(n_centers), np.diff(centers.indptr))
         truth[at + owner, place[centers.indices]] = centers.data
         hidden = hides[at + owner, block_of[centers.indices]]
-        shown = region.expression[members]
+        shown = region.log1p[members]
         rows.append((np.diff(shown.indptr), shown.indices, shown.data))
         n_each = np.bincount(owner[hidden], minlength=n_centers)
         rows.append((n_each, centers.indices[hidden], centers.data[hidden]))

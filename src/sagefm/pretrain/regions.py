@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagefm.nn import Context, Masks, Network, SparseRows, draw_masks
-from sagefm.nn.context.learning import region_error
+from sagefm.nn.context.loss import region_error
 from sagefm.pretrain.batches import Parts, Task
 from sagefm.pretrain.plan import RegionPlan
 from sagefm.pretrain.recipe import TrainTable
@@ -104,7 +104,7 @@ class Regions(Task):
         measured_of_block = torch.from_numpy(sizes.astype(np.int64))
         shown = masks.of(own)
         return RegionBatch(
-            rows=SparseRows.from_scipy(region.expression[members]),
+            rows=SparseRows.from_scipy(region.log1p[members]),
             neighbors=torch.from_numpy(neighbors),
             measured=torch.from_numpy(region.measured),
             masks=shown,

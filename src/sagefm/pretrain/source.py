@@ -1,26 +1,14 @@
 """Where training spots come from: slides in memory, or a corpus on disk, behind one interface."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Alignment, Vocabulary
-
-
-@dataclass(frozen=True)
-class Region:
-    """Some spots of a slide with their whole neighborhoods."""
-
-    expression: csr_matrix
-    """Rows × vocabulary, log1p counts, float32: the spots and whoever is their neighbor."""
-    neighbors: NDArray[np.int64]
-    """Spots × k row numbers of `expression`, the center first."""
-    measured: NDArray[np.bool_]
-    """For each gene of the vocabulary whether the slide has it: absent is not zero."""
 
 
 class Source(Protocol):
@@ -45,8 +33,8 @@ class Source(Protocol):
     def detected(self, slide: str) -> NDArray[np.int64]:
         """Count the spots of a slide that each gene of the vocabulary is detected in."""
 
-    def read(self, slide: str, start: int, stop: int) -> Region:
-        """Read spots `start` to `stop` of a slide."""
+    def read(self, slide: str, start: int, stop: int) -> AlignedSlide:
+        """Read spots `start` to `stop` of a slide, with whoever is their neighbor."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +73,10 @@ class Selected:
         np.add.at(detected, self.alignment.columns[matched], self.source.detected(slide)[matched])
         return detected
 
-    def read(self, slide: str, start: int, stop: int) -> Region:
+    def read(self, slide: str, start: int, stop: int) -> AlignedSlide:
         """Read spots `start` to `stop` of a slide."""
         region = self.source.read(slide, start, stop)
         columns = self.alignment.columns[region.measured]
         measured = np.zeros(len(self.vocabulary), dtype=bool)
         measured[columns[columns >= 0]] = True
-        return Region(self.alignment.select(region.expression), region.neighbors, measured)
+        return replace(region, counts=self.alignment.select(region.counts), measured=measured)

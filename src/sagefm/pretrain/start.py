@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm.nn import Context, Network, Published, SparseRows
-from sagefm.nn.context.table import Table
+from sagefm.nn.context.background import Background
 from sagefm.pretrain.data import Split, regions_of
 from sagefm.pretrain.recipe import NetworkTable
 
@@ -80,12 +80,12 @@ def residuals_of(split: Split, seed: int) -> tuple[Tensor, Tensor]:
     residuals, usual, n_measured = [], torch.zeros(n_genes), torch.zeros(n_genes)
     for slide, spots in split.training.items():
         found = list(regions_of(split.source, {slide: spots}))
-        rows = vstack([r.expression[r.neighbors[part, 0]] for r, part in found], format="csr")
+        rows = vstack([r.log1p[r.neighbors[part, 0]] for r, part in found], format="csr")
         counts = rows.expm1()
         total, depths = (
             torch.from_numpy(np.asarray(counts.sum(axis=axis)).ravel()).float() for axis in (0, 1)
         )
-        table = Table.of(total, depths)
+        table = Background.of(total, depths)
         chosen = chance.permutation(len(spots))[:n_each]
         sample = SparseRows.from_scipy(rows[chosen])
         residuals.append(table.residuals(sample, depths[torch.from_numpy(chosen)]))

@@ -13,9 +13,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from sagefm._keys import QUALITY, SPATIAL
-from sagefm.pl._style import journal
-from sagefm.pl.evaluation import gene_scatter
-from sagefm.pl.quality import quality as draw
+from sagefm.pl import gene_scatter, journal
+from sagefm.pl import quality as draw
 from sagefm.pp.counts import coordinates, slide_codes
 from sagefm.report.judge import Quality
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
-    from sagefm.prepared import Prepared
+    from sagefm.pp.aligned import AlignedSlide
 
 _DISTANCES = ("novelty", "novel")
 
@@ -98,9 +98,8 @@ def quality(
     best, recovery = "", None
     if model is not None:
         prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
-        alignment = prepared.alignment
-        values["model_genes"] = alignment.n_matched / len(model.vocabulary)
-        values["model_counts"] = alignment.share_of_counts(matrix)
+        values["model_genes"] = float(prepared.measured.mean())
+        values["model_counts"] = prepared.fraction_of_counts
         spots["novelty"] = _novelty(model, prepared)
         values["novelty"] = float(np.median(spots["novelty"]))
         values["novel"] = _share_above(spots["novelty"], NOVEL)
@@ -120,7 +119,7 @@ def quality(
     return found
 
 
-def _novelty(model: "SageFM", prepared: "Prepared") -> Any:
+def _novelty(model: "SageFM", prepared: "AlignedSlide") -> Any:
     """Get the novelty of each spot; NaN where the model does not know what it was trained on."""
     if model.trained_on is None:
         return np.full(len(prepared.neighbors), np.nan)

@@ -1,7 +1,7 @@
 """A slide with a part of each spot's genes hidden: what a model recovers, and what needs none."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +13,16 @@ from sagefm import nn
 from sagefm.evaluate.baselines import predictors
 from sagefm.evaluate.baselines.reference import Reference
 from sagefm.evaluate.baselines.shown import Guess, Shown, View
-from sagefm.evaluate.metrics.genes import GeneSums, GeneTally, Hidden
 from sagefm.evaluate.protocols.recovery_tables import DETECTED
-from sagefm.pp.counts import coordinates, find_counts, slide_codes
+from sagefm.pp.counts import coordinates, slide_codes
 from sagefm.pp.curve import along_curve
+from sagefm.stats.genes import GeneSums, GeneTally, MaskedTruth
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
-    from sagefm.prepared import Prepared
+    from sagefm.pp.aligned import AlignedSlide
 
 MODEL = "model"
 GENE_MEAN = predictors.GENE_MEAN
@@ -48,7 +48,7 @@ class Recovery:
 def recover(
     slide: "AnnData",
     model: "SageFM",
-    prepared: "Prepared",
+    prepared: "AlignedSlide",
     *,
     mask_fraction: float,
     seed: int,
@@ -65,19 +65,17 @@ def recover(
     tallies: dict[str, GeneTally] = {}
     errors = {name: np.full(slide.n_obs, np.nan) for name in (MODEL, NEIGHBOR_MEAN)}
     detected = np.zeros(len(columns))
-    counts = prepared.alignment.select(find_counts(slide, layer).matrix)
     places, codes = coordinates(slide), slide_codes(slide, slide_key)
     for code in np.unique(codes):
         own = np.flatnonzero(codes == code)
         rows = own[along_curve(places[own])]  # so that the spots of a block share neighbors
-        part = _rows_of(prepared, rows)
-        view = View(slide, counts[rows], part.expression, part.neighbors,
-                    prepared.alignment.measured, None)  # fmt: skip
+        part = prepared.subset(rows)
+        view = View(slide, part.counts, part.log1p, part.neighbors, part.measured, None)
         genes = np.flatnonzero(view.measured & (view.detected > DETECTED[0]))
         if not len(genes):
             continue
         sums: dict[str, GeneSums] = {}
-        reading = model.read(part)
+        reading = model.encode(part)
         for shown, hidden in _blocks(view, genes, mask_fraction, seed):
             for name, guess in _guesses(model, reading, shown, seed):
                 scored = hidden.score(*guess)
@@ -98,19 +96,9 @@ def recover(
     return Recovery(_summary(tables), pd.concat(tables.values(), ignore_index=True), errors)
 
 
-def _rows_of(prepared: "Prepared", rows: NDArray[np.int64]) -> "Prepared":
-    """Keep some spots and whoever is their neighbor, which is among them."""
-    place = np.empty(len(prepared.neighbors), dtype=np.int64)
-    place[rows] = np.arange(len(rows))
-    return replace(
-        prepared, expression=prepared.expression[rows], slides=prepared.slides[rows],
-        neighbors=place[prepared.neighbors[rows]],
-    )  # fmt: skip
-
-
 def _blocks(
     view: View, genes: NDArray[np.int64], fraction: float, seed: int
-) -> Iterator[tuple[Shown, Hidden]]:
+) -> Iterator[tuple[Shown, MaskedTruth]]:
     """Draw what every spot hides, over the measured genes, and give some spots after others."""
     n_spots = len(view.neighbors)
     chance = np.random.default_rng(seed)
@@ -118,13 +106,13 @@ def _blocks(
     for start in range(0, n_spots, _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
         shown = Shown(view, "center", np.arange(n_spots)[some], drawn.of(some), genes)
-        yield shown, Hidden(shown.counts[:, genes], shown.hidden[:, genes], shown.depth)
+        yield shown, MaskedTruth(shown.counts[:, genes], shown.hidden[:, genes], shown.depth)
 
 
 def _guesses(
-    model: "SageFM", reading: nn.Reading, shown: Shown, seed: int
+    model: "SageFM", reading: nn.EncodedSlide, shown: Shown, seed: int
 ) -> Iterator[tuple[str, Guess]]:
-    hidden = nn.Hidden(np.arange(len(model.vocabulary)), shown.hidden)
+    hidden = nn.MaskedGenes(np.arange(len(model.vocabulary)), shown.hidden)
     wanted = torch.from_numpy(shown.genes).to(model.device)
     with torch.inference_mode():
         centers = reading.centers(shown.view.neighbors[shown.spots], hidden)
@@ -137,7 +125,7 @@ def _guesses(
             yield baseline.name, guess
 
 
-def _per_spot(guess: Guess, hidden: Hidden) -> NDArray[np.float64]:
+def _per_spot(guess: Guess, hidden: MaskedTruth) -> NDArray[np.float64]:
     """Mean squared error over the genes that a spot hides; NaN where it hides none."""
     return hidden.per_spot((hidden.of(guess.log1p) - hidden.truth) ** 2)
 

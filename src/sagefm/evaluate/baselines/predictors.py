@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sagefm._poisson import log1p_mean, rate_of
 from sagefm.evaluate.baselines import ridge
 from sagefm.evaluate.baselines.embedding import Kind
 from sagefm.evaluate.baselines.reference import Reference, shrunk
 from sagefm.evaluate.baselines.shown import Guess, Predictor, Shown, View
 from sagefm.model import SageFM
-from sagefm.nn import Hidden
+from sagefm.nn import MaskedGenes
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.prepared import Prepared
+from sagefm.stats.poisson import log1p_mean, rate_of
 
 NEIGHBOR_MEAN = "neighbor mean"
 NEIGHBOR_PROFILE = "neighbor profile × depth"
@@ -70,7 +70,7 @@ class ModelPredictor:
     model: SageFM
     panel: Vocabulary
     kind: Kind = "model"
-    _last: tuple[View, Prepared] | None = field(default=None, repr=False)
+    _last: tuple[View, AlignedSlide] | None = field(default=None, repr=False)
 
     @torch.inference_mode()
     def __call__(self, shown: Shown) -> Guess:
@@ -84,8 +84,8 @@ class ModelPredictor:
             prepared, hidden = prepared.without(np.flatnonzero(mask[0])), None
         else:
             every = np.arange(len(model.vocabulary))
-            hidden = Hidden(every, mask, shown.where == "neighborhood")
-        centers = model.read(prepared).centers(prepared.neighbors[shown.spots], hidden)
+            hidden = MaskedGenes(every, mask, shown.where == "neighborhood")
+        centers = model.encode(prepared).centers(prepared.neighbors[shown.spots], hidden)
         predicted = centers.predict(model.positions([self.panel[i] for i in shown.genes]))
         return Guess(predicted.cpu().numpy())
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
-from sagefm._poisson import log1p_mean
 from sagefm.evaluate.baselines.shown import View
 from sagefm.nn.masking import draw_masks
 from sagefm.pp.neighborhood import average
+from sagefm.stats.poisson import log1p_mean
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -29,7 +29,7 @@ _SAMPLE_LEAST = 50
 
 
 @dataclass(frozen=True)
-class Piece:
+class SlideSummary:
     """What is kept of one slide."""
 
     patient: str
@@ -47,7 +47,7 @@ class Piece:
     """Squared errors of the shrunk neighbor profile per entry of :data:`SHRINKAGES`, summed."""
 
     @classmethod
-    def of(cls, view: View, patient: str, n_sampled: int, seed: int) -> "Piece":
+    def of(cls, view: View, patient: str, n_sampled: int, seed: int) -> "SlideSummary":
         """Summarize a slide; `n_sampled` of its spots are drawn."""
         chance = np.random.default_rng(seed)
         n_spots = view.counts.shape[0]
@@ -69,11 +69,11 @@ class Piece:
 class Reference:
     """Slides of other patients, summarized."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SlideSummary, ...]
     seed: int
 
     @classmethod
-    def without(cls, patient: str, pieces: Mapping[str, Piece], seed: int) -> "Reference":
+    def without(cls, patient: str, pieces: Mapping[str, SlideSummary], seed: int) -> "Reference":
         """Keep the slides of everyone but a patient."""
         return cls(tuple(p for p in pieces.values() if p.patient != patient), seed)
 
@@ -118,7 +118,7 @@ class Reference:
         svd = TruncatedSVD(n_components, n_iter=4, random_state=self.seed).fit(stacked)
         return np.asarray(svd.components_.T, dtype=np.float32)
 
-    def like(self, measured: NDArray[np.bool_]) -> Sequence[Piece]:
+    def like(self, measured: NDArray[np.bool_]) -> Sequence[SlideSummary]:
         """Keep the slides that measured half at least of some genes; all where none did."""
         n_shared = [int((piece.measured & measured).sum()) for piece in self.pieces]
         enough = [p for p, n in zip(self.pieces, n_shared, strict=True) if 2 * n >= measured.sum()]

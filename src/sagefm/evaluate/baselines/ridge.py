@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
-from sagefm.evaluate.baselines.reference import Piece, Reference
+from sagefm._types import Singles
+from sagefm.evaluate.baselines.reference import Reference, SlideSummary
 from sagefm.evaluate.baselines.shown import Shown, zeroed
 from sagefm.nn.masking import Masks
 
 PENALTIES = (1e0, 1e1, 1e2, 1e3, 1e4)
 _EVERY = 4
 """Of four blocks of genes one decides on the penalty."""
-
-Singles = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def _solve(x: Singles, y: csr_matrix, penalties: Sequence[float]) -> Iterator[Si
         yield np.linalg.inv(gram + np.diag(penalty * free)).astype(np.float32) @ cross
 
 
-def _first_half(pieces: Sequence[Piece]) -> NDArray[np.bool_]:
+def _first_half(pieces: Sequence[SlideSummary]) -> NDArray[np.bool_]:
     """Split the sampled spots by patient, by slide of a single patient, else in the middle."""
     patients = sorted({piece.patient for piece in pieces})
     sizes = [piece.center.shape[0] for piece in pieces]

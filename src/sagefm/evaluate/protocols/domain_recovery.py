@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm.tl.domains import Method, domains
+from sagefm.tl.clustering import Method, domains
 
 if TYPE_CHECKING:
     from anndata import AnnData

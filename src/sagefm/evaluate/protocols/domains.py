@@ -15,12 +15,12 @@ from sagefm.evaluate.baselines.pca import pca
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.metrics.clusters import separation, spatial_coherence
 from sagefm.evaluate.metrics.mixing import batch_mixing
-from sagefm.evaluate.metrics.statistics import summarize, verdicts
 from sagefm.evaluate.protocols.domain_recovery import READ_COMPONENTS, agreement, find_domains
 from sagefm.evaluate.result import Result
 from sagefm.pp.counts import coordinates, few
 from sagefm.pp.labels import labels_of
 from sagefm.pp.neighborhood import nearest
+from sagefm.stats.resampling import summarize, verdicts
 
 if TYPE_CHECKING:
     from anndata import AnnData

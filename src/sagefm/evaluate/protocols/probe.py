@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sagefm._errors import InputError
-from sagefm._reduction import Reduction, fit_reduction
 from sagefm.evaluate.baselines.embedding import Embedding
+from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,7 +40,7 @@ class Probe:
     """
 
     classes: NDArray[Any]
-    reduction: Reduction | None
+    reduction: WhitenedPCA | None
     pipeline: Any
 
     def probabilities(self, z: NDArray[Any]) -> NDArray[np.float64]:
@@ -89,7 +89,7 @@ def fit_probe(
     steps: list[Any] = [StandardScaler()]
     reduction = None
     if z.shape[1] > N_COMPONENTS and method not in GENE_SPACES:
-        reduction = fit_reduction(z, N_COMPONENTS, seed)
+        reduction = fit_whitened_pca(z, N_COMPONENTS, seed)
         z = reduction(z)
     if probe == "majority" or len(classes) == 1:
         steps = [DummyClassifier(strategy="prior")]

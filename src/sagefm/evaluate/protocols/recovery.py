@@ -8,20 +8,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm._poisson import log1p_variance
 from sagefm.evaluate.baselines import predictors
 from sagefm.evaluate.baselines.predictors import Baseline
-from sagefm.evaluate.baselines.reference import Piece, Reference, sample_size
+from sagefm.evaluate.baselines.reference import Reference, SlideSummary, sample_size
 from sagefm.evaluate.baselines.shown import Guess, Predictor, Shown, View, Where
 from sagefm.evaluate.cohort import Cohort
-from sagefm.evaluate.metrics.genes import GeneSums, Hidden
 from sagefm.evaluate.protocols import masks
 from sagefm.evaluate.protocols.recovery_tables import Tallies
 from sagefm.evaluate.result import Result
 from sagefm.model import SageFM
 from sagefm.nn.masking import Masks
+from sagefm.pp.detection import DetectionTally
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.pretrain.split import GeneTally
+from sagefm.stats.genes import GeneSums, MaskedTruth
+from sagefm.stats.poisson import log1p_variance
 
 _AT_ONCE = 4096
 """Spots whose predictions stand in memory together."""
@@ -121,7 +121,7 @@ def recovery(
 def _panel(models: Mapping[str, SageFM], cohort: Cohort) -> tuple[Vocabulary, NDArray[np.bool_]]:
     """Join the vocabularies of all models; and say which genes every one of them has."""
     if not models:
-        tally = GeneTally()
+        tally = DetectionTally()
         for slide in cohort.values():
             tally.add(slide)
         panel = tally.vocabulary()
@@ -139,7 +139,7 @@ def _panel(models: Mapping[str, SageFM], cohort: Cohort) -> tuple[Vocabulary, ND
 
 def _pieces(
     slides: Cohort, panel: Vocabulary, seed: int, progress: Callable[[str], None]
-) -> dict[str, Piece]:
+) -> dict[str, SlideSummary]:
     """Read what baselines learn from, once."""
     size, found = sample_size(len(slides)), {}
     for i, name in enumerate(slides):
@@ -148,7 +148,7 @@ def _pieces(
             view = View.of(slides[name], panel)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
-        found[name] = Piece.of(view, slides.patient(name), size, seed + i)
+        found[name] = SlideSummary.of(view, slides.patient(name), size, seed + i)
     return found
 
 
@@ -170,7 +170,7 @@ def _score(
     for start in range(0, len(view.neighbors), _AT_ONCE):
         spots = np.arange(len(view.neighbors))[start : start + _AT_ONCE]
         shown = Shown(view, task.where, spots, drawn.of(slice(start, start + _AT_ONCE)), genes)
-        hidden = Hidden(shown.counts[:, genes], shown.hidden[:, genes], shown.depth)
+        hidden = MaskedTruth(shown.counts[:, genes], shown.hidden[:, genes], shown.depth)
         for method, kind, guess in _answers(methods, shown, task, seed):
             own = hidden.score(*guess)
             sums[method] = sums[method] + own if method in sums else own
@@ -211,7 +211,9 @@ def _within(view: View, genes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.searchsorted(np.flatnonzero(view.measured), genes)
 
 
-def _notes(cohort: Cohort, reference: Cohort | None, pieces: Mapping[str, Piece]) -> list[str]:
+def _notes(
+    cohort: Cohort, reference: Cohort | None, pieces: Mapping[str, SlideSummary]
+) -> list[str]:
     patients = pd.unique(cohort.table["patient"])
     n_learned = {len(Reference.without(p, pieces, 0).pieces) for p in patients}
     what = "the other patients' slides among these" if reference is None else "the reference slides"

@@ -8,9 +8,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm.evaluate.baselines.shown import Guess
-from sagefm.evaluate.metrics import statistics
-from sagefm.evaluate.metrics.genes import GeneSums, GeneTally, Hidden, pearson_p
 from sagefm.evaluate.result import Result
+from sagefm.stats import resampling as statistics
+from sagefm.stats.genes import GeneSums, GeneTally, MaskedTruth, pearson_p
 
 if TYPE_CHECKING:
     from sagefm.evaluate.protocols.recovery import Task
@@ -34,7 +34,9 @@ class Tallies:
         self._noise: dict[tuple[str, str], tuple[float, int]] = {}
         self._detected: dict[str, NDArray[np.float64]] = {}
 
-    def calibrate(self, task: str, method: str, kind: str, hidden: Hidden, guess: Guess) -> None:
+    def calibrate(
+        self, task: str, method: str, kind: str, hidden: MaskedTruth, guess: Guess
+    ) -> None:
         """Bin the hidden entries by what was predicted."""
         self.kinds[method] = kind
         bins = self._bins.setdefault((task, method), np.zeros((3, _N_BINS)))

@@ -1,6 +1,6 @@
 """The context network: the slide is its own context."""
 
+from sagefm.nn.context.encoded import EncodedByContext
 from sagefm.nn.context.network import Context
-from sagefm.nn.context.reading import ContextReading
 
-__all__ = ["Context", "ContextReading"]
+__all__ = ["Context", "EncodedByContext"]

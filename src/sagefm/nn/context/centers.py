@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from sagefm._types import Positions
+from sagefm.nn.base import Centers, MaskedGenes, Where
+from sagefm.nn.context.attention import CENTERS, Attention
+from sagefm.nn.context.background import log1p_mean
 from sagefm.nn.context.gradient import mean_gradients
 from sagefm.nn.context.network import NEAR
-from sagefm.nn.context.sight import CENTERS, Sight
 from sagefm.nn.context.slide import Slide
-from sagefm.nn.context.table import log1p_mean
-from sagefm.nn.network import Centers, Hidden, Positions, Where
 from sagefm.nn.sparse import columns_of, sum_over
 
 Profiles = tuple[Tensor, Tensor, Tensor]
@@ -32,7 +33,7 @@ class ContextCenters(Centers):
     """
 
     def __init__(
-        self, slide: Slide, neighbors: Positions, hidden: Hidden | None, sight: Sight
+        self, slide: Slide, neighbors: Positions, hidden: MaskedGenes | None, sight: Attention
     ) -> None:
         self._slide, self._sight = slide, sight
         self._neighbors, self._hidden = neighbors, hidden

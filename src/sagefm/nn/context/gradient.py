@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagefm.nn.context.background import log1p_mean_slope
 from sagefm.nn.context.network import Context
-from sagefm.nn.context.table import log1p_mean_slope
 
 _SPOTS = 64
 """Spots whose Jacobians stand in memory together."""

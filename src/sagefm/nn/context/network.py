@@ -35,7 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sagefm.nn.network import Network
+from sagefm.nn.base import Network
 from sagefm.nn.sparse import SparseRows
 
 NEAR = 6

@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from sagefm._types import Positions, Singles
+from sagefm.nn.context.background import Background
 from sagefm.nn.context.network import Context
-from sagefm.nn.context.table import Table
-from sagefm.nn.network import Positions, Singles
 from sagefm.nn.sparse import SparseRows, sum_over
 
 
@@ -48,9 +48,9 @@ class Slide:
         return torch.from_numpy(rows.toarray().astype(np.float32, copy=False)).to(self.device)
 
     @cached_property
-    def table(self) -> Table:
+    def table(self) -> Background:
         """What is expected of a spot of any depth."""
-        return Table.of(self.total, self.depths)
+        return Background.of(self.total, self.depths)
 
     @cached_property
     def projected(self) -> Tensor:

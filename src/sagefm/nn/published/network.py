@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sagefm.nn.base import Network
 from sagefm.nn.masking import Masks
-from sagefm.nn.network import Network
 from sagefm.nn.published.loss import hidden_error
 from sagefm.nn.sparse import SparseRows
 

@@ -15,14 +15,14 @@ from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import GENE_IDS
 from sagefm.pp.counts import coordinates, counts
+from sagefm.pp.detection import DetectionTally
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.read import read
+from sagefm.pp.sections import Section, sections_of
 from sagefm.pp.vocabulary import Alignment
 from sagefm.pretrain.corpus.facts import FACTS
 from sagefm.pretrain.corpus.folder import Header, beside, place_of
 from sagefm.pretrain.corpus.stored import Content, DamagedError, Record, write
-from sagefm.pretrain.pieces import Piece, pieces_of
-from sagefm.pretrain.split import GeneTally
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,9 +86,9 @@ class WritingError(Exception):
     """The corpus cannot be written to."""
 
 
-def tally(job: Job) -> GeneTally:
+def tally(job: Job) -> DetectionTally:
     """Count the genes of a file."""
-    counted = GeneTally()
+    counted = DetectionTally()
     counted.add(job.read())
     return counted
 
@@ -133,11 +133,11 @@ def add(job: Job) -> list[Outcome]:
     return outcomes
 
 
-def _pieces(job: Job, slide: "AnnData") -> dict[str, Piece]:
+def _pieces(job: Job, slide: "AnnData") -> dict[str, Section]:
     """Tell the slides of a file apart: by section and by patient."""
     owner = job.given(job.name).get("patient")
-    pieces: dict[str, Piece] = {}
-    for piece in pieces_of(
+    pieces: dict[str, Section] = {}
+    for piece in sections_of(
         {job.name: slide},
         slide_key=job.slide_key,
         patient_key=job.patient_key,
@@ -175,7 +175,7 @@ def same_or_clash(job: Job, name: str, there: Record) -> Outcome:
     return Outcome(name, "skipped")
 
 
-def _content(piece: Piece, matrix: csr_matrix, alignment: Alignment, n_neighbors: int) -> Content:
+def _content(piece: Section, matrix: csr_matrix, alignment: Alignment, n_neighbors: int) -> Content:
     """Align a slide whose counts lie along the curve, and find its neighborhoods."""
     row = np.sort(piece.rows)
     order = np.searchsorted(row, piece.rows)
@@ -202,7 +202,7 @@ def _content(piece: Piece, matrix: csr_matrix, alignment: Alignment, n_neighbors
     )
 
 
-def _record(job: Job, name: str, piece: Piece, content: Content, pieces: list[str]) -> Record:
+def _record(job: Job, name: str, piece: Section, content: Content, pieces: list[str]) -> Record:
     given = job.given(name)
     known = {key: given.get(key) or _noted(piece, key) for key in FACTS[1:]}
     facts = {
@@ -218,7 +218,7 @@ def _record(job: Job, name: str, piece: Piece, content: Content, pieces: list[st
     return Record(facts, job.name, job.stamp, pieces, __version__)
 
 
-def _noted(piece: Piece, key: str) -> str:
+def _noted(piece: Section, key: str) -> str:
     """Find a fact in the slide itself: in a column that says the same of all spots, or in uns."""
     if key in piece.slide.obs:
         values = piece.slide.obs[key].iloc[piece.rows].dropna().unique()

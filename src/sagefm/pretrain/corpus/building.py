@@ -12,6 +12,7 @@ import pandas as pd
 from sagefm._errors import InputError, logger
 from sagefm._workers import each
 from sagefm.pp.counts import few, numbered
+from sagefm.pp.detection import DetectionTally
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pretrain.corpus.adding import (
     Job,
@@ -25,7 +26,6 @@ from sagefm.pretrain.corpus.adding import (
 from sagefm.pretrain.corpus.facts import by_slide
 from sagefm.pretrain.corpus.folder import FILE, Header, only_one, place_of, places, put_in_place
 from sagefm.pretrain.corpus.stored import DamagedError, Record
-from sagefm.pretrain.split import GeneTally
 
 _N_NEIGHBORS = 15
 
@@ -185,7 +185,7 @@ class _Work:
         if genes is not None and not isinstance(genes, int):
             Header(read_genes(os.fspath(genes)), n_neighbors).write(self.folder)
             return list(jobs)
-        counted, left = GeneTally(), set()
+        counted, left = DetectionTally(), set()
         with closing(each(tally, jobs, self.workers, quiet=True)) as results:
             for job, result in results:
                 if isinstance(result, Exception):

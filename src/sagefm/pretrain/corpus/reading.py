@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from sagefm import _keys
 from sagefm._errors import InputError
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus.facts import FACTS
 from sagefm.pretrain.corpus.folder import Header, place_of, places
 from sagefm.pretrain.corpus.stored import DamagedError, Record, Stored
-from sagefm.pretrain.source import Region
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,7 +41,7 @@ class Corpus:
     >>> corpus = Corpus.open("corpus")  # doctest: +SKIP
     >>> corpus.table["spots"].sum()  # doctest: +SKIP
     33008
-    >>> corpus.read("slide_1", 0, 512).expression.shape  # doctest: +SKIP
+    >>> corpus.read("slide_1", 0, 512).counts.shape  # doctest: +SKIP
     (603, 14558)
     """
 
@@ -104,7 +104,7 @@ class Corpus:
         with self._reading(slide) as stored:
             return stored.read("var/detected")
 
-    def read(self, slide: str, start: int, stop: int) -> Region:
+    def read(self, slide: str, start: int, stop: int) -> AlignedSlide:
         """Read spots `start` to `stop` of a slide, in the order of its curve, with their neighbors.
 
         Raises

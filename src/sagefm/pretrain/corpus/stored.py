@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from sagefm import _keys
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus.facts import FACTS
-from sagefm.pretrain.source import Region
 
 NEIGHBORS = "neighbors"
 """``obsm``: spots × k row numbers, the center first."""
@@ -238,16 +238,15 @@ class Stored:
             detected=self.read("var/detected"),
         )
 
-    def region(self, start: int, stop: int, n_genes: int) -> Region:
+    def region(self, start: int, stop: int, n_genes: int) -> AlignedSlide:
         """Read spots `start` to `stop` with their neighbors."""
         neighbors = self.read(f"obsm/{NEIGHBORS}", start, stop)
         rows, places = np.unique(neighbors, return_inverse=True)
         if rows[0] < 0 or rows[-1] >= self.record.facts["spots"]:
             raise DamagedError("some neighbors are no spots")
-        counts = self._counts(rows, n_genes)
-        logs = np.log1p(counts.data, dtype=np.float32)
-        logged = csr_matrix((logs, counts.indices, counts.indptr), shape=counts.shape)
-        return Region(logged, places.reshape(neighbors.shape).astype(np.int64), self._measured)
+        counts = self._counts(rows, n_genes).astype(np.float32)
+        local = places.reshape(neighbors.shape).astype(np.int64)
+        return AlignedSlide.of_counts(counts, local, self._measured)
 
     def _counts(self, rows: NDArray[Any], n_genes: int) -> csr_matrix:
         """Read the counts of some rows, in ascending order."""

@@ -1,0 +1,17 @@
+"""Types that the whole package shares."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Positions = NDArray[np.int64]
+"""Row or column numbers."""
+Codes = NDArray[np.int64]
+"""Numbers of classes or groups."""
+Bools = NDArray[np.bool_]
+
+Where = Literal["center", "neighbors", "neighborhood", "slide"]
+"""Spots in which genes are masked or changed: the center, its neighbors, both, or all spots."""

@@ -1,0 +1,153 @@
+"""Pictures of imputed genes on the tissue, beside what was measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from sagefm._errors import InputError
+from sagefm._keys import IMPUTED, PROVENANCE, SPATIAL
+from sagefm.pl._spatial import require_one_slide, spatial
+from sagefm.pl._style import finish, journal
+from sagefm.pp.counts import coordinates, counts, few
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_MOST = 6
+"""Genes that are drawn at most."""
+_SIDE, _BESIDE, _ABOVE = 1.9, 0.5, 0.4
+"""Inches: width of the spots of a panel, its color bar, its title."""
+_UNITS = {"log1p": "log1p counts", "counts_per_10k": "counts per 10,000"}
+
+
+def clearest(table: pd.DataFrame, n: int = _MOST) -> list[str]:
+    """Choose genes to draw: the reliable first, then by observed or expected correlation."""
+    r = table["r_model"].fillna(table["r_expected"]).fillna(-1.0)
+    order = table.assign(r=r).sort_values(["reliable", "r"], ascending=False, kind="stable")
+    return [str(gene) for gene in order.index[:n]]
+
+
+def imputed(
+    slide: "AnnData",
+    genes: str | Sequence[str] | None = None,
+    *,
+    layer: str | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> list[list[Axes]]:
+    """Draw imputed genes on the tissue, to the right of what was measured.
+
+    Parameters
+    ----------
+    slide
+        With the result of :func:`sagefm.tl.impute`.
+    genes
+        One of its genes, or up to six; the six that are recovered best if not given.
+    layer
+        Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
+    show, save
+        As in scanpy; `save` is a file name.
+
+    Returns
+    -------
+    For each gene its Axes: measured (where it is) and imputed. Both have the unit of the
+    imputation, each its own range (1st to 99th percentile); spots that were not imputed are gray in
+    both. The title of the imputed gene has the correlation that was observed, or is to be expected.
+
+    Raises
+    ------
+    InputError
+        No such result or gene, more than six genes, or the object holds several slides.
+    """
+    made = slide.uns.get(PROVENANCE, {}).get("imputed")
+    if made is None or made["key"] not in slide.obsm:
+        raise InputError(f"obsm[{IMPUTED!r}]: is not there; run sagefm.tl.impute first")
+    table, values = made["confidence"], slide.obsm[made["key"]]
+    names = clearest(table) if genes is None else [genes] if isinstance(genes, str) else list(genes)
+    if missing := [name for name in names if name not in values]:
+        raise InputError(f"{missing[0]}: was not imputed, but {few(values.columns)}")
+    if not 0 < len(names) <= _MOST:
+        raise InputError(f"{len(names)} genes: name 1 to {_MOST} of them")
+    shown = values[names].notna().any(axis=1)
+    truth = _measured(slide, table.loc[names], made["scale"], layer)
+    require_one_slide(slide)
+    drawn = ad.AnnData(
+        obs=pd.DataFrame(index=slide.obs_names),
+        uns={key: slide.uns[key] for key in (SPATIAL,) if key in slide.uns},
+        obsm={SPATIAL: coordinates(slide)},
+    )
+    rows: list[list[Axes]] = []
+    with journal():
+        for name, axes in zip(
+            names, _grid(drawn, len(names), bool(len(truth.columns))), strict=True
+        ):
+            panels = [(axes[-1], values[name], f"{name}, imputed\n{_trust(table.loc[name])}")]
+            if name in truth:
+                panels.insert(0, (axes[0], truth[name].where(shown), f"{name}, measured\n"))
+            for panel, colored, title in panels:
+                _draw(drawn, colored, title, _UNITS[made["scale"]], panel)
+            if len(axes) > len(panels):
+                axes[0].set_title(f"{name}, not measured\n")
+            rows.append([panel for panel, _, _ in panels])
+        finish([panel for row in rows for panel in row], show, save)
+    return rows
+
+
+def _grid(drawn: "AnnData", n_genes: int, beside: bool) -> list[list[Axes]]:
+    """Make room: for each gene one Axes, or two beside each other."""
+    per_gene = 1 + beside
+    across = min(n_genes, 3 if not beside else 1 if n_genes < 4 else 2)
+    down = -(-n_genes // across)
+    wide, high = np.ptp(drawn.obsm[SPATIAL], axis=0)
+    height = _SIDE * min(max(high / max(wide, 1e-9), 0.4), 2.0) + _ABOVE
+    size = ((_SIDE + _BESIDE) * across * per_gene, height * down)
+    _, grid = plt.subplots(
+        down, across * per_gene, figsize=size, squeeze=False, layout="compressed"
+    )
+    for panel in grid.flat:
+        panel.set_axis_off()
+    return [list(pair) for pair in grid.reshape(-1, per_gene)[:n_genes]]
+
+
+def _draw(drawn: "AnnData", values: "pd.Series[float]", title: str, unit: str, panel: Axes) -> None:
+    """Color the spots, from the 1st to the 99th percentile: a few spots shall not rule."""
+    drawn.obs["value"] = values.to_numpy(dtype=np.float64)
+    panel.set_axis_on()
+    spatial(drawn, "value", title=title.replace("$", r"\$"), ax=panel, show=False)
+    spots = panel.collections[-1]
+    if values.notna().any():
+        low, high = np.nanpercentile(drawn.obs["value"], [1, 99])
+        if high > low:
+            spots.set_clim(low, high)
+    if spots.colorbar is not None:
+        spots.colorbar.set_label(unit, fontsize=6)
+
+
+def _measured(slide: "AnnData", table: pd.DataFrame, scale: str, layer: str | None) -> pd.DataFrame:
+    """Read the measured genes of a table in the unit of the imputation: spots × genes."""
+    found = counts(slide, layer)
+    names = found.var.index.astype(str)
+    depth = np.asarray(found.matrix.sum(axis=1), dtype=np.float64).ravel()
+    measured = {}
+    for gene, called in table.loc[table["measured"].astype(bool), "slide_gene"].items():
+        columns = np.flatnonzero(names.isin(called.split(";")))
+        total = np.asarray(found.matrix[:, columns].sum(axis=1), dtype=np.float64).ravel()
+        if scale == "log1p":
+            measured[gene] = np.log1p(total)
+        else:
+            measured[gene] = total / np.where(depth > 0, depth, np.nan) * 1e4
+    return pd.DataFrame(measured, index=slide.obs_names)
+
+
+def _trust(row: "pd.Series[float]") -> str:
+    """Say in a few words how well a gene is recovered."""
+    seen = bool(row["measured"])
+    r = row["r_model"] if seen else row["r_expected"]
+    said = "r unknown" if np.isnan(r) else f"r = {r:.2f}" if seen else f"expected r = {r:.2f}"
+    return said if row["reliable"] else f"{said}, not reliable"

@@ -1,0 +1,133 @@
+"""Pictures of rare populations: where they are, and which genes they have more of."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.lines import Line2D
+
+from sagefm._errors import InputError
+from sagefm._keys import PROVENANCE, RARE, SPATIAL
+from sagefm.pl._spatial import require_one_slide, spatial
+from sagefm.pl._style import colors, finish, journal
+from sagefm.pp.counts import coordinates
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_GENES = 8
+"""Genes of each population."""
+_POPULATIONS = 3
+"""Populations whose genes are drawn."""
+_ISOLATED = "-"
+_LISTED = "listed"
+_GRAY = "#888888"
+
+
+def rare(
+    slide: "AnnData", *, show: bool | None = None, save: str | Path | None = None
+) -> list[Axes]:
+    """Draw the rare score on the tissue, the listed spots ringed, and their genes beside.
+
+    Parameters
+    ----------
+    slide
+        With the result of :func:`sagefm.tl.rare`.
+    show, save
+        As in scanpy; `save` is a file name.
+
+    Returns
+    -------
+    The map, and the Axes of the genes: for each of the three largest populations, or for all
+    listed spots where there is none, the 8 genes with the smallest p, how many times as much as in
+    the other spots (bars) and as in the neighbors (dots). Rings have the color of the population;
+    those of listed spots in none are gray.
+
+    Raises
+    ------
+    InputError
+        No such result, or the object holds several slides.
+    """
+    made = slide.uns.get(PROVENANCE, {}).get("rare")
+    if made is None or made["key"] not in slide.obs:
+        raise InputError(f"obs[{RARE!r}]: is not there; run sagefm.tl.rare first")
+    require_one_slide(slide)
+    listed, genes = made["spots"], made["genes"]
+    listed = listed[listed.index.isin(slide.obs_names)]
+    kinds = sorted(set(made["spots"]["population"]) - {_ISOLATED}, key=int)
+    shades = dict(zip(kinds, colors(len(kinds) + 1)[1:], strict=True)) | {_ISOLATED: _GRAY}
+    drawn = ad.AnnData(
+        obs=pd.DataFrame({"score": slide.obs[made["key"]]}),
+        uns={key: slide.uns[key] for key in (SPATIAL,) if key in slide.uns},
+        obsm={SPATIAL: coordinates(slide)},
+    )
+    shown = kinds[:_POPULATIONS] or [_LISTED]
+    with journal():
+        _, (left, right) = plt.subplots(
+            1, 2, figsize=(5.4, 2.9), width_ratios=(2, 1), layout="constrained"
+        )
+        _map(drawn, listed, shades, left)
+        left.set_title(f"{len(listed):,} spots listed, {made['n_beyond_noise']:,} beyond noise")
+        _bars(genes, shown, shades, right)
+        finish([left, right], show, save)
+    return [left, right]
+
+
+def _map(drawn: "AnnData", listed: pd.DataFrame, shades: dict[str, str], panel: Axes) -> None:
+    """Color the spots by their score, up to the 99.5th percentile, and ring those listed."""
+    spatial(drawn, "score", title="", cmap="Greys", ax=panel, show=False)
+    spots = panel.collections[-1]
+    assert isinstance(spots, EllipseCollection)
+    spots.set_clim(-2, max(float(np.nanpercentile(drawn.obs["score"], 99.5)), 1.0))
+    if spots.colorbar is not None:
+        spots.colorbar.set_label("rare score", fontsize=6)
+    rows = drawn.obs_names.get_indexer(listed.index)
+    sizes = np.full(len(rows), 1.35 * float(np.asarray(spots.get_widths()).flat[0]))
+    rings = EllipseCollection(
+        sizes, sizes, np.zeros(len(rows)), units="x", offsets=drawn.obsm[SPATIAL][rows],
+        offset_transform=panel.transData, facecolors="none", linewidths=0.9,
+        edgecolors=[shades[kind] for kind in listed["population"]],
+    )  # fmt: skip
+    panel.add_collection(rings)
+    counts = listed["population"].value_counts()
+    handles = [
+        Line2D([], [], marker="o", linestyle="", markersize=4, markerfacecolor="none",
+               markeredgecolor=shade,
+               label=f"in none: {counts[kind]}" if kind == _ISOLATED else f"{kind}: {counts[kind]}")
+        for kind, shade in shades.items() if kind in counts
+    ]  # fmt: skip
+    panel.legend(
+        handles=handles[:7], title="population: spots", loc="upper center", frameon=False,
+        bbox_to_anchor=(0.5, 0.0), ncols=4, handletextpad=0.1, columnspacing=1.0,
+    )  # fmt: skip
+
+
+def _bars(genes: pd.DataFrame, shown: list[str], shades: dict[str, str], panel: Axes) -> None:
+    """Draw how many times as much there is of the genes, one population below the other."""
+    at, names, middles = 0.0, [], []
+    for kind in shown:
+        table = genes[genes["population"] == kind].head(_GENES)
+        places = at + np.arange(len(table))
+        panel.barh(places, table["log2_fold"], 0.75, color=shades.get(kind, _GRAY))
+        panel.plot(table["log2_fold_neighbors"], places, "o", color="black", markersize=2.5)
+        names += list(zip(places, table["gene"], strict=True))
+        middles.append((places.mean() if len(table) else at, kind))
+        at += len(table) + 0.8
+    panel.set_yticks(
+        [place for place, _ in names], [str(gene).replace("$", r"\$") for _, gene in names]
+    )
+    for middle, kind in middles:
+        panel.annotate(
+            "listed spots" if kind == _LISTED else f"population {kind}", (1.0, middle),
+            xytext=(4, 0), xycoords=panel.get_yaxis_transform(), textcoords="offset points",
+            rotation=270, va="center",
+        )  # fmt: skip
+    panel.set(ylim=(at, -0.9), xlabel="log2 fold, of other spots (bar)\nand of neighbors (dot)")
+    panel.axvline(0, color="black", linewidth=0.6)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.tick_params(axis="y", length=0)

@@ -1,0 +1,386 @@
+"""All pictures of a scorecard; among them maps of domains, and what is mistaken for what."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from sagefm._errors import InputError
+from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals, only, wrapped
+from sagefm.pl._spatial import spatial
+from sagefm.pl._style import colors, finish, journal
+from sagefm.pp.counts import few
+
+if TYPE_CHECKING:
+    from sagefm.evaluate.result import Result
+
+_PLACE = ["slide", "spot", "x", "y", "label"]
+_N_COLUMNS = 4
+_N_MAPS = 4
+_N_SCATTERED = 2
+"""Models whose genes are drawn."""
+_NOT_LABELED, _FURTHER = "not labeled", "further domain"
+_ANNOTATION = re.compile(r"(.+, (\w+) probe), (.+)$")
+
+Drawing = tuple[str, Callable[..., Any]]
+"""A file name without suffix, and what draws it when told where to `save`."""
+
+
+def domain_maps(
+    spots: pd.DataFrame,
+    methods: Sequence[str] | None = None,
+    *,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> list[Axes]:
+    """Draw the labels of a slide, and beside them the domains that methods find.
+
+    A found domain has the color of the label it shares most spots with, each label being given
+    once; domains that are left over have colors of their own.
+
+    Parameters
+    ----------
+    spots
+        Table ``domains_spots`` of a result, one slide of it: x, y, label (may be missing) and a
+        column per method.
+    methods
+        What to draw; all columns with domains if not given.
+    show, save
+        As in scanpy; `save` is a file name.
+
+    Returns
+    -------
+    The Axes: the labels where there are any, then the methods.
+
+    Raises
+    ------
+    InputError
+        There are several slides, a method is not in the table, or there is nothing to draw.
+    """
+    if "slide" in spots and spots["slide"].nunique() > 1:
+        raise InputError(f"several slides ({few(spots['slide'].unique())}); draw one at a time")
+    if methods is None:
+        methods = [str(c) for c in spots if c not in _PLACE and spots[c].notna().any()]
+    if missing := [name for name in methods if name not in spots]:
+        raise InputError(f"{few(missing)}: not in the table; there is {few(spots.columns, 20)}")
+    panels = _matched(spots, methods)
+    if not panels:
+        raise InputError("there is nothing to draw: neither labels nor domains")
+    names = list(dict.fromkeys(name for one in panels.values() for name in sorted(set(one))))
+    names.sort(key=lambda name: (name == _NOT_LABELED, name.startswith(_FURTHER)))
+    known = [name for name in names if name != _NOT_LABELED]
+    shades = dict(zip(known, colors(len(known)), strict=True)) | {_NOT_LABELED: "#DDDDDD"}
+    with journal():
+        n_rows, n_columns = -(-len(panels) // _N_COLUMNS), min(len(panels), _N_COLUMNS)
+        listed = -(-len(names) // (18 * n_rows))  # columns of the legend
+        beside = listed * (0.3 + 0.05 * min(max(len(name) for name in names), 40))
+        figure, grid = plt.subplots(
+            n_rows, n_columns, figsize=(1.8 * n_columns + 0.1 + beside, 2.1 * n_rows),
+            squeeze=False, layout="compressed",
+        )  # fmt: skip
+        axes = list(grid.flat)
+        for spare in axes[len(panels) :]:
+            spare.set_axis_off()
+        for panel, (title, values) in zip(axes, panels.items(), strict=False):
+            _draw_map(panel, spots, values, shades, title)
+        handles = [Line2D([], [], marker="o", ls="", ms=4, color=shades[n], label=wrapped(n, 40))
+                   for n in names]  # fmt: skip
+        figure.legend(
+            handles=handles, loc="outside right center", frameon=False, handletextpad=0.1,
+            labelspacing=0.4, ncols=listed,
+        )  # fmt: skip
+        finish(axes[: len(panels)], show, save)
+    return axes[: len(panels)]
+
+
+def confusion(
+    table: pd.DataFrame,
+    *,
+    group: str | None = None,
+    method: str | None = None,
+    probe: str | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw which classes are taken for which.
+
+    Parameters
+    ----------
+    table
+        Table ``annotation_confusion`` of a result: group, method, probe, truth, predicted, n.
+    group, method, probe
+        Which of them, where the table holds several.
+    title
+        Above the picture; the method if not given.
+    ax
+        Axes to draw on.
+    show, save
+        As in scanpy; `save` is a file name.
+
+    Returns
+    -------
+    The Axes. Rows are true classes, colored by their shares; numbers are counts of spots.
+
+    Raises
+    ------
+    InputError
+        The table lacks what is asked for, or nothing is left to choose between several.
+    """
+    table = only(table, group=group, method=method, probe=probe)
+    n = table.groupby(["truth", "predicted"])["n"].sum().unstack(fill_value=0)
+    n = n.reindex(columns=sorted({*n.index, *n.columns}), fill_value=0)
+    n = n[n.sum(axis=1) > 0]
+    shares = n.div(n.sum(axis=1), axis=0).to_numpy()
+    labels = [wrapped(str(name), 26) for name in n.index], [wrapped(str(c), 26) for c in n.columns]
+    with journal():
+        if ax is None:
+            sides = [1.3 + 0.34 * max(size, 3) for size in n.shape]
+            _, ax = plt.subplots(figsize=(sides[1] + 0.8, sides[0]), layout="constrained")
+        cells = ax.imshow(np.reshape(shares, n.shape), cmap="Blues", vmin=0, vmax=1)
+        for (i, j), count in np.ndenumerate(n.to_numpy()):
+            if count:
+                number = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+                shade = "white" if shares[i, j] > 0.6 else "black"
+                ax.text(j, i, number, ha="center", va="center", fontsize=5, color=shade)
+        ax.set_xticks(range(n.shape[1]), labels[1], rotation=45, ha="right", rotation_mode="anchor")
+        ax.set_yticks(range(n.shape[0]), labels[0])
+        ax.set(xlabel="predicted", ylabel="truth")
+        ax.tick_params(length=0)
+        ax.set_title(wrapped(title if title is not None else few(table["method"].unique()), 50))
+        figure: Any = ax.figure
+        figure.colorbar(cells, ax=ax, shrink=0.7, pad=0.03, label="share of the true class")
+        finish([ax], show, save)
+    return ax
+
+
+def scorecard(
+    results: "Sequence[Result] | Mapping[str, Result]", folder: Path
+) -> dict[str, list[Path]]:
+    """Draw everything that results of protocols have to show.
+
+    Parameters
+    ----------
+    results
+        Results of protocols, by name where there are several of one protocol.
+    folder
+        Where the pictures go, in a folder per result. It is made where it is missing.
+
+    Returns
+    -------
+    Protocol (or name) → files. What a result lacks is left out.
+
+    Raises
+    ------
+    InputError
+        Two results of the same protocol are not told apart by a name.
+    """
+    if not isinstance(results, Mapping):
+        named = {one.protocol: one for one in results}
+        if len(named) < len(results):
+            raise InputError("several results of one protocol; give them as name → result")
+        results = named
+    tables = [table for one in results.values() for table in one.summary.values()]
+    models = dict.fromkeys(name for table in tables for name in _of_kind(table, "model"))
+    palette = dict(zip(models, colors(len(models)), strict=True))
+    return {
+        name: _Pictures(result, palette).write(Path(folder) / _plain(name))
+        for name, result in results.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """What one result has to show."""
+
+    result: "Result"
+    palette: dict[str, str] = field(default_factory=dict)
+    """Model → color, the same in all pictures."""
+
+    def write(self, folder: Path) -> list[Path]:
+        """Draw all of it; give the files."""
+        files: dict[Path, None] = {}
+        for name, draw in self._drawings():
+            path, n = folder / f"{name}.png", 1
+            while path in files:  # names that differ only in what is cut off
+                n += 1
+                path = folder / f"{name}_{n}.png"
+            draw(save=path, show=False)
+            files[path] = None
+        return list(files)
+
+    def _drawings(self) -> Iterator[Drawing]:
+        match self.result.protocol:
+            case "recovery" | "imputation":
+                for i, (caption, table) in enumerate(self.result.summary.items()):
+                    yield from self._task(f"task{i + 1}", caption, table)
+            case "domains":
+                yield from self._domains()
+            case "annotation":
+                yield from self._annotation()
+            case "subtype":
+                for caption, table in self.result.summary.items():
+                    yield from self._intervals("auroc", caption, table, "auroc")
+
+    def _detail(self, name: str, **chosen: str) -> pd.DataFrame:
+        """Get some rows of a detail; none where it is missing."""
+        table = self.result.details.get(name, pd.DataFrame())
+        for column, value in chosen.items():
+            table = table[table[column] == value] if column in table else table.iloc[:0]
+        return table
+
+    def _intervals(
+        self, name: str, title: str, table: pd.DataFrame, metric: str, **chosen: str
+    ) -> Iterator[Drawing]:
+        if not {"method", "kind", metric} <= set(table) or table[metric].isna().all():
+            return
+        scores = self._detail(self.result.protocol, **chosen)
+        yield name, partial(
+            method_intervals, table, metric, scores if len(scores) else None, title=title,
+            palette=self.palette,
+        )  # fmt: skip
+
+    def _task(self, name: str, caption: str, table: pd.DataFrame) -> Iterator[Drawing]:
+        """Recovery or imputation: errors, genes and calibration of one way to hide genes."""
+        # Torch comes with it, and a map of a slide needs none.
+        from sagefm.evaluate.protocols.recovery import TASKS
+
+        protocol, task = self.result.protocol, caption.partition(": ")[2]
+        yield from self._intervals(f"{name}_mse", caption, table, "mse", task=task)
+        models, yardstick = _of_kind(table, "model"), TASKS[protocol][0].yardstick
+        genes = self._detail(f"{protocol}_genes", task=task)
+        for model in models[:_N_SCATTERED]:
+            for value in ("r_within", "mse"):
+                if value in genes and {model, yardstick} <= set(genes["method"]):
+                    yield (
+                        f"{name}_genes_{value}_{_plain(model)}",
+                        partial(gene_scatter, genes, model, yardstick, value, title=caption),
+                    )
+        bins = self._detail(f"{protocol}_calibration", task=task)
+        wanted = dict.fromkeys([*models, yardstick, *_best_baseline(table, "mse")])
+        if there := [name for name in wanted if len(bins) and name in set(bins["method"])]:
+            others = [name for name in there if name not in self.palette]
+            shades = colors(len(self.palette) + len(others))[len(self.palette) :]
+            palette = self.palette | dict(zip(others, shades, strict=True))
+            yield (
+                f"{name}_calibration",
+                partial(calibration, bins, there, title=caption, palette=palette),
+            )
+
+    def _domains(self) -> Iterator[Drawing]:
+        for caption, table in self.result.summary.items():
+            yield from self._intervals("ari", caption, table, "ari")
+        spots = self._detail("domains_spots")
+        if not len(spots):
+            return
+        labeled = spots.get("label", pd.Series(None, index=spots.index, dtype=object)).notna()
+        ranked = labeled.groupby(spots["slide"], sort=False).agg(["sum", "size"])
+        ranked = ranked.sort_values(["sum", "size"], ascending=False, kind="stable")
+        methods = [c for c in spots if c not in _PLACE]
+        for slide in ranked.index[:_N_MAPS]:
+            own = spots[spots["slide"] == slide]
+            if own[methods].notna().any(axis=None):
+                yield f"map_{_plain(str(slide))}", partial(domain_maps, own)
+
+    def _annotation(self) -> Iterator[Drawing]:
+        groups: dict[str, int] = {}
+        for caption, table in self.result.summary.items():
+            found = _ANNOTATION.search(caption)
+            if found is None:
+                continue
+            readout, probe, group = found.groups()
+            name = f"group{groups.setdefault(group, len(groups) + 1)}_{_plain(probe)}"
+            yield from self._intervals(
+                f"{name}_balanced_accuracy", f"{readout}\n{group}", table, "balanced_accuracy",
+                group=group, probe=probe,
+            )  # fmt: skip
+            first = [*_of_kind(table, "model"), *_best_baseline(table, "balanced_accuracy")][:1]
+            for method in first if probe == "linear" else []:
+                counts = self._detail(
+                    "annotation_confusion", group=group, method=method, probe=probe
+                )
+                if len(counts):
+                    title = f"{method}, {probe} probe\n{group}"
+                    yield f"{name}_confusion", partial(confusion, counts, title=title)
+
+
+def _matched(spots: pd.DataFrame, methods: Sequence[str]) -> "dict[str, pd.Series[str]]":
+    """Rename the domains of all methods after the labels (or else the first method's domains)."""
+    panels: dict[str, pd.Series[str]] = {}
+    truth = spots["label"] if "label" in spots else pd.Series(None, index=spots.index, dtype=object)
+    if truth.notna().any():
+        panels["labels"] = _named(truth, {})
+    for method in methods:
+        found = spots[method]
+        if not truth.notna().any():
+            truth = found.astype(object).map(_domain, na_action="ignore")
+        panels[method] = _named(found, _partners(found, truth))
+    return panels
+
+
+def _domain(found: object) -> str:
+    """Name a domain; its number is no integer in a column where some are missing."""
+    return f"domain {int(found) if isinstance(found, float) else found}"
+
+
+def _partners(found: "pd.Series[Any]", truth: "pd.Series[Any]") -> dict[Any, str]:
+    """Pair domains with labels so that they share as many spots as can be."""
+    from scipy.optimize import linear_sum_assignment
+
+    table = pd.crosstab(found, truth)
+    domains, labels, shared = list(table.index), list(table.columns), table.to_numpy()
+    rows, columns = linear_sum_assignment(-shared)
+    pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if shared[i, j]]
+    names = {domains[i]: str(labels[j]) for i, j in pairs}
+    rest = [domain for domain in sorted(found.dropna().unique()) if domain not in names]
+    return names | {domain: f"{_FURTHER} {i + 1}" for i, domain in enumerate(rest)}
+
+
+def _named(values: "pd.Series[Any]", names: Mapping[Any, str]) -> "pd.Series[str]":
+    known = values.astype(object).map(lambda one: names.get(one, str(one)), na_action="ignore")
+    return known.where(values.notna(), _NOT_LABELED)
+
+
+def _draw_map(
+    panel: Axes, spots: pd.DataFrame, values: "pd.Series[str]", shades: dict[str, str], title: str
+) -> None:
+    from anndata import AnnData
+
+    known = [name for name in shades if name in set(values) and name != _NOT_LABELED]
+    obs = pd.DataFrame(
+        {"domain": pd.Categorical(values, categories=known)},
+        index=np.arange(len(spots)).astype(str),
+    )
+    slide = AnnData(obs=obs, obsm={"spatial": spots[["x", "y"]].to_numpy(dtype=float)})
+    spatial(slide, "domain", title=wrapped(title, 28), ax=panel, show=False,
+            palette=[shades[name] for name in known])  # fmt: skip
+    if legend := panel.get_legend():  # one legend serves all panels
+        legend.remove()
+
+
+def _of_kind(table: pd.DataFrame, kind: str) -> list[str]:
+    return list(table.loc[table["kind"] == kind, "method"]) if "kind" in table else []
+
+
+def _best_baseline(table: pd.DataFrame, metric: str) -> list[str]:
+    """Name the best baseline, if there is one."""
+    if not {"kind", "method", metric} <= set(table):
+        return []
+    known = table[table["kind"] == "baseline"].set_index("method")[metric].dropna()
+    if known.empty:
+        return []
+    return [str(known.idxmin() if metric == "mse" else known.idxmax())]
+
+
+def _plain(text: str, length: int = 32) -> str:
+    """Make a short name for a file that every system takes."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower())[:length].strip("_") or "unnamed"

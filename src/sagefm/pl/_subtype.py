@@ -1,0 +1,143 @@
+"""Pictures of predicted subtypes: probabilities of patients, and which spots speak for them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from sagefm._errors import InputError
+from sagefm._keys import SUBTYPE_EVIDENCE
+from sagefm.pl._evaluation import wrapped
+from sagefm.pl._spatial import spatial
+from sagefm.pl._style import COLUMN, colors, finish, journal
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sagefm.tl.subtyping import Subtypes
+
+_PROBABILITY = "probability_"
+_UNKNOWN = "no subtype"
+
+
+def subtype(
+    found: "Subtypes",
+    *,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw the probability of each class for each patient, grouped by the true class.
+
+    Parameters
+    ----------
+    found
+        Of :func:`sagefm.tl.subtype`.
+    ax
+        Axes to draw on.
+    show, save
+        As in scanpy; `save` is a file name.
+
+    Returns
+    -------
+    The Axes. A bar per patient, of which each class has its probability; within the true class the
+    surest first. Patients with a subtype were held out; those without stand last. A name with an
+    asterisk is predicted to be of another class than it is.
+    """
+    table = _in_order(found.patients)
+    columns = [str(name) for name in table if str(name).startswith(_PROBABILITY)]
+    classes = [name.removeprefix(_PROBABILITY) for name in columns]
+    gaps = (table["group"] != table["group"].shift()).cumsum().to_numpy() - 1
+    rows = np.arange(len(table)) + 0.8 * gaps
+    with journal():
+        if ax is None:
+            height = 0.9 + 0.15 * (rows[-1] + 1)
+            _, ax = plt.subplots(figsize=(COLUMN, height), layout="constrained")
+        left = np.zeros(len(table))
+        for name, color in zip(classes, colors(len(classes)), strict=True):
+            width = table[_PROBABILITY + name].to_numpy()
+            ax.barh(rows, width, 0.8, left, color=color, label=name.replace("$", r"\$"))
+            left += width
+        wrong = table["truth"].notna() & (table["truth"] != table["predicted"])
+        names = [
+            f"{name} *" if w else str(name) for name, w in zip(table.index, wrong, strict=True)
+        ]
+        ax.set_yticks(rows, [name.replace("$", r"\$") for name in names])
+        for group in table["group"].unique():
+            middle = rows[(table["group"] == group).to_numpy()].mean()
+            ax.annotate(
+                wrapped(str(group), 16), (1.0, middle), xytext=(6, 0),
+                xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="center",
+            )  # fmt: skip
+        ax.set(xlim=(0, 1), ylim=(rows[-1] + 0.6, -0.6), xlabel="predicted probability")
+        ax.legend(
+            ncols=3, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2
+        )
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+        finish([ax], show, save)
+    return ax
+
+
+def _in_order(patients: pd.DataFrame) -> pd.DataFrame:
+    """Sort patients by true class, then by its probability; those without a class last."""
+    own = [
+        row[_PROBABILITY + (row["predicted"] if pd.isna(row["truth"]) else row["truth"])]
+        for _, row in patients.iterrows()
+    ]
+    group = patients["truth"].fillna(_UNKNOWN)
+    table = patients.assign(group=group, last=patients["truth"].isna(), own=own)
+    return table.sort_values(["last", "group", "own"], ascending=[True, True, False], kind="stable")
+
+
+def subtype_evidence(
+    slide: "AnnData",
+    *,
+    key: str = SUBTYPE_EVIDENCE,
+    title: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw which spots speak for the class that their patient is predicted to be of.
+
+    Parameters
+    ----------
+    slide
+        With the result of :func:`sagefm.tl.subtype`.
+    key
+        Where in ``obs`` it is.
+    title
+        Of the panel; the key if not given.
+    ax
+        Axes to draw on.
+    show, save
+        As in scanpy; `save` is a file name.
+
+    Returns
+    -------
+    The Axes. Red spots speak for the class, blue ones against it; colors are even around 0, and
+    end at the 99th percentile, so that a few spots do not rule.
+
+    Raises
+    ------
+    InputError
+        No such result, or the object holds several slides.
+    """
+    if key not in slide.obs:
+        raise InputError(f"obs[{key!r}]: is not there; run sagefm.tl.subtype first")
+    with journal():
+        panel = spatial(slide, key, title=title or key, cmap="RdBu_r", ax=ax, show=False)
+        assert isinstance(panel, Axes)
+        known = slide.obs[key].abs().dropna()
+        most = float(np.percentile(known, 99)) if len(known) else 0.0
+        spots = panel.collections[-1]
+        spots.set_clim(-(most or 1.0), most or 1.0)
+        if spots.colorbar is not None:
+            spots.colorbar.set_label("part of the log-odds", fontsize=6)
+            spots.colorbar.ax.ticklabel_format(axis="y", scilimits=(-2, 3))
+        finish([panel], show, save)
+    return panel

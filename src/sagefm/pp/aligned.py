@@ -1,0 +1,150 @@
+"""A slide in the columns of a vocabulary, with its neighborhoods: what every network is given."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from sagefm._keys import GENE_IDS
+from sagefm.pp.counts import coordinates, counts, slide_codes
+from sagefm.pp.neighborhood import nearest
+from sagefm.pp.vocabulary import Alignment, Vocabulary
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedSlide:
+    """A slide aligned to a vocabulary, with its neighborhoods.
+
+    Attributes
+    ----------
+    counts
+        Spots × vocabulary, raw counts, float32.
+    neighbors
+        Centers × neighborhood, rows of `counts`, the center first. All spots are centers, unless
+        some were chosen with :meth:`at`.
+    measured
+        For each gene of the vocabulary whether the slide has it: absent is not zero.
+    sections
+        For each spot the number of its section; neighborhoods never cross sections.
+    library_size
+        For each spot its counts over all genes of the slide, in the vocabulary or not.
+    alignment
+        How the genes of the slide map to the vocabulary; None where the counts came aligned.
+    summary
+        One line about it.
+    """
+
+    counts: csr_matrix
+    neighbors: NDArray[np.int64]
+    measured: NDArray[np.bool_]
+    sections: NDArray[np.int64]
+    library_size: NDArray[np.float64]
+    alignment: Alignment | None = None
+    summary: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        slide: "AnnData",
+        vocabulary: Vocabulary,
+        n_neighbors: int,
+        *,
+        layer: str | None = None,
+        slide_key: str | None = None,
+    ) -> Self:
+        """Align a slide to a vocabulary and find its neighborhoods.
+
+        Parameters
+        ----------
+        slide
+            Raw counts and ``obsm["spatial"]``. It is not changed.
+        vocabulary
+            The genes to align to.
+        n_neighbors
+            Spots in a neighborhood, the center included.
+        layer
+            Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
+        slide_key
+            ``obs`` column that tells the sections apart, if the object holds several.
+
+        Raises
+        ------
+        InputError
+            No raw counts, no coordinates, too few spots, or hardly a gene in common.
+        """
+        found = counts(slide, layer)
+        ids = found.var[GENE_IDS].astype(str).tolist() if GENE_IDS in found.var else None
+        alignment = vocabulary.align(found.var.index.astype(str).tolist(), ids)
+        aligned = alignment.apply(found.matrix)
+        sections = slide_codes(slide, slide_key)
+        return cls(
+            counts=aligned,
+            neighbors=nearest(coordinates(slide), n_neighbors, sections),
+            measured=alignment.measured,
+            sections=sections,
+            library_size=row_sums(found.matrix),
+            alignment=alignment,
+            summary=alignment.describe(found.matrix),
+        )
+
+    @classmethod
+    def of_counts(
+        cls, counts: csr_matrix, neighbors: NDArray[np.int64], measured: NDArray[np.bool_]
+    ) -> Self:
+        """Take aligned counts of one section as they are."""
+        sections = np.zeros(counts.shape[0], dtype=np.int64)
+        return cls(counts, neighbors, measured, sections, row_sums(counts))
+
+    @cached_property
+    def log1p(self) -> csr_matrix:
+        """Spots × vocabulary, log1p counts, float32; it shares its structure with `counts`."""
+        return csr_matrix(
+            (np.log1p(self.counts.data), self.counts.indices, self.counts.indptr),
+            shape=self.counts.shape,
+        )
+
+    @property
+    def fraction_of_counts(self) -> float:
+        """Fraction of the counts of the slide that lie on genes of the vocabulary."""
+        total = float(self.library_size.sum())
+        return float(self.counts.data.sum(dtype=np.float64)) / total if total else 0.0
+
+    def at(self, centers: slice | NDArray[np.int64]) -> Self:
+        """Keep some centers; their neighbors stay at hand."""
+        kept = replace(self, neighbors=self.neighbors[centers])
+        if "log1p" in self.__dict__:  # computed already: the spots are the same
+            kept.__dict__["log1p"] = self.log1p
+        return kept
+
+    def subset(self, spots: NDArray[np.int64]) -> Self:
+        """Keep some spots, in the order given; all neighbors of each must be among them."""
+        place = np.empty(self.counts.shape[0], dtype=np.int64)
+        place[spots] = np.arange(len(spots))
+        return replace(
+            self,
+            counts=self.counts[spots],
+            neighbors=place[self.neighbors[spots]],
+            sections=self.sections[spots],
+            library_size=self.library_size[spots],
+        )
+
+    def without(self, genes: NDArray[np.int64]) -> Self:
+        """Get the slide as if it had not measured some genes of the vocabulary."""
+        measured = self.measured.copy()
+        measured[genes] = False
+        kept = np.ones(self.counts.shape[1], dtype=np.float32)
+        kept[genes] = 0
+        remaining = csr_matrix(self.counts.multiply(kept), dtype=np.float32)
+        remaining.eliminate_zeros()
+        return replace(self, counts=remaining, measured=measured)
+
+
+def row_sums(counts: csr_matrix) -> NDArray[np.float64]:
+    """Add up each row of a sparse matrix."""
+    return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()

@@ -1,0 +1,100 @@
+"""The sections and the patients inside an object, told apart."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sagefm._errors import InputError
+from sagefm.pp.counts import coordinates, find_slide_key, slide_codes
+from sagefm.pp.curve import along_curve
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of one patient: what neighborhoods never reach beyond."""
+
+    name: str
+    patient: str
+    slide: "AnnData"
+    rows: NDArray[np.int64]
+    """Its rows of the object it comes from, along the curve."""
+
+
+def sections_of(
+    slides: Mapping[str, "AnnData"],
+    *,
+    slide_key: str | None = None,
+    patient_key: str = "patient",
+    patients: Mapping[str, str] | None = None,
+) -> Iterator[Section]:
+    """Tell the sections and the patients inside objects apart.
+
+    Parameters
+    ----------
+    slides
+        Name → object with one section or, told apart by `slide_key`, with several.
+    patient_key, patients
+        As for :func:`patients_of`.
+
+    Raises
+    ------
+    InputError
+        A spot has no patient, or no section; two pieces have the same name.
+    """
+    seen: set[str] = set()
+    for name, slide in slides.items():
+        owners = patients_of(name, slide, patient_key, patients)
+        key = find_slide_key(slide, slide_key)
+        codes = slide_codes(slide, key)
+        points = coordinates(slide)
+        parts = dict.fromkeys(zip(codes.tolist(), owners.tolist(), strict=True))
+        sections = len({code for code, _ in parts})
+        for code, owner in parts:
+            rows = np.flatnonzero((codes == code) & (owners == owner))
+            words = [name]
+            words += [str(slide.obs[key].iloc[rows[0]])] if key and sections > 1 else []
+            words += [owner] if len(parts) > sections else []
+            piece = "_".join(words)
+            if piece in seen:
+                raise InputError(f"{name}: a second slide called {piece!r}; rename one of them")
+            seen.add(piece)
+            yield Section(piece, owner, slide, rows[along_curve(points[rows])])
+
+
+def patients_of(
+    name: str, slide: "AnnData", patient_key: str, table: Mapping[str, str] | None
+) -> NDArray[np.str_]:
+    """Say whose each spot of a slide is.
+
+    Parameters
+    ----------
+    name
+        The slide's name: its patient where nothing else is known.
+    patient_key
+        ``obs`` column with the patient.
+    table
+        Slide name → patient; goes before `patient_key`.
+
+    Raises
+    ------
+    InputError
+        `table` does not have the slide, or a spot has no patient.
+    """
+    if table is not None:
+        if name not in table:
+            raise InputError(f"{name}: is not in the table of patients; add a row for it")
+        return np.full(slide.n_obs, table[name])
+    if patient_key not in slide.obs:
+        return np.full(slide.n_obs, name)
+    column = slide.obs[patient_key]
+    if column.isna().any():
+        raise InputError(
+            f"{name}: {int(column.isna().sum())} spots have no {patient_key!r}; fill the column"
+        )
+    return np.asarray(column.astype(str), dtype=str)

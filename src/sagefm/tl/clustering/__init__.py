@@ -1,0 +1,5 @@
+"""Find tissue domains."""
+
+from sagefm.tl.clustering._domains import Method, domains
+
+__all__ = ["Method", "domains"]

@@ -1,0 +1,147 @@
+"""What the tissue would predict if genes were other than they are: a map, spot by spot."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sagefm._errors import InputError
+from sagefm._keys import RESPONSE
+from sagefm._types import Floats
+from sagefm.pp.selection import selected_spots
+from sagefm.tl.perturbation._perturber import Perturber, Where
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sagefm.model import SageFM
+
+How = Literal["set", "add", "fold", "quantile"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a gene changes.
+
+    Attributes
+    ----------
+    how
+        ``"set"`` to `amount` (log1p counts; 0 is a knock-out), ``"add"`` `amount` (log1p counts,
+        never below 0; negative lowers it), ``"fold"``: counts times `amount`, or ``"quantile"``:
+        set to that quantile of the gene's values on the slide (0 to 1).
+    amount
+        A number.
+
+    Raises
+    ------
+    InputError
+        No such way, or an amount that is out of its range.
+    """
+
+    how: How
+    amount: float
+
+    def __post_init__(self) -> None:
+        if self.how not in get_args(How):
+            raise InputError(f"change {self.how!r}: choose of {', '.join(get_args(How))}")
+        least, most = {"add": (-np.inf, np.inf), "quantile": (0, 1)}.get(self.how, (0, np.inf))
+        if not (np.isfinite(self.amount) and least <= self.amount <= most):
+            raise InputError(
+                f"change {self.how} {self.amount}: give a number from {least:g} to {most:g}"
+            )
+
+    def of(self, values: Floats) -> Floats:
+        """Change the log1p counts of one gene over a slide."""
+        if self.how == "set":
+            return np.full_like(values, self.amount)
+        if self.how == "quantile":
+            return np.full_like(values, np.quantile(values, self.amount))
+        if self.how == "fold":
+            return np.log1p(self.amount * np.expm1(values))
+        return np.maximum(values + self.amount, 0.0)
+
+
+KNOCKOUT = Change("set", 0.0)
+
+
+def respond(
+    slide: "AnnData",
+    model: "SageFM",
+    changes: Mapping[str, Change | float],
+    genes: Sequence[str],
+    *,
+    where: Where = "neighbors",
+    region: "NDArray[np.bool_] | str | None" = None,
+    hide: bool = True,
+    layer: str | None = None,
+    slide_key: str | None = None,
+    key_added: str = RESPONSE,
+) -> pd.DataFrame:
+    """Change genes and predict others spot by spot, to see where the tissue would respond.
+
+    Exact: what the network gives when it reads the changed slide (the first layer is linear, so
+    that only the layers behind it are computed again). A network that weighs spots by their
+    likeness, ``context``, keeps these weights, all depths and what it expects of a depth as they
+    are: the response is what goes through its residuals alone.
+
+    Parameters
+    ----------
+    slide
+        Raw counts and ``obsm["spatial"]``.
+    model
+        A model.
+    changes
+        Gene → how it changes; a number is the log1p count that it is set to. All at once.
+    genes
+        Genes to predict.
+    where
+        Whether genes change in the ``"neighbors"`` of the spot that is read, in the ``"center"``
+        (that is, in it), or in ``"both"``.
+    region
+        Spots to read: a boolean per spot, or ``"KEY=VALUE"``; all if not given.
+    hide
+        Whether `genes` are hidden in the center, as in :func:`sagefm.tl.perturb`. A gene that is
+        hidden there does not change there.
+    layer, slide_key
+        As for :meth:`sagefm.SageFM.prepare`.
+    key_added
+        Where in ``obsm`` the result goes.
+
+    Returns
+    -------
+    Spots of the region × `genes`: predicted log1p counts after the change minus before. Also sets
+    ``obsm["sagefm_response"]``, missing outside the region.
+
+    Raises
+    ------
+    InputError
+        A gene is not in the vocabulary, nothing changes, no such place, the region is empty, or as
+        :meth:`sagefm.SageFM.prepare`.
+    """
+    if where not in get_args(Where):
+        raise InputError(f"where={where!r}: choose of {', '.join(get_args(Where))}")
+    if not changes:
+        raise InputError("changes: name at least one gene and how it changes")
+    changed = model.vocabulary.positions(list(changes))
+    wanted = model.vocabulary.positions(list(genes))
+    prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
+    spots = np.flatnonzero(selected_spots(slide, region))
+    hidden = wanted if hide else wanted[:0]
+    screen = Perturber(model.encode(prepared), prepared, prepared.neighbors[spots], hidden)
+    before = prepared.log1p[:, changed].toarray().astype(np.float64)
+    after = np.empty_like(before)
+    for column, change in enumerate(changes.values()):
+        way = change if isinstance(change, Change) else Change("set", float(change))
+        after[:, column] = way.of(before[:, column])
+    total = screen.spread(after - before, changed, where)
+    answer = screen.read(changed, total, wanted) - screen.unchanged(wanted)
+    found = pd.DataFrame(
+        answer.cpu().numpy(), index=slide.obs_names[spots], columns=pd.Index(list(genes))
+    )
+    whole = np.full((slide.n_obs, len(wanted)), np.nan, dtype=np.float32)
+    whole[spots] = found
+    slide.obsm[key_added] = pd.DataFrame(whole, slide.obs_names, found.columns)
+    return found

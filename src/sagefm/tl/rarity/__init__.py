@@ -1,0 +1,5 @@
+"""Find rare populations."""
+
+from sagefm.tl.rarity._rare import rare
+
+__all__ = ["rare"]

@@ -1,0 +1,142 @@
+"""What is counted in each spot, what was expected there, and how far the two are apart."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from sagefm._errors import InputError
+from sagefm._types import Floats, Positions, Singles
+from sagefm.pp.counts import coordinates, find_counts, slide_codes, sum_duplicates
+from sagefm.pp.neighborhood import nearest
+from sagefm.tl.imputation import HiddenGenes
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sagefm.model import SageFM
+
+
+NEIGHBORHOOD = 15
+"""Spots in a neighborhood, the center included, where no model says how many."""
+_PARTS = 10
+"""Into how many parts genes are cut that are hidden together."""
+_DETECTED = 10
+"""Genes that fewer spots have say nothing of a population."""
+_FLOOR = 0.05
+"""Share of a gene's mean on the slide that is added to its prediction: none is surely absent."""
+_LEAST_RATE = 1e-3
+_CLIP = 6.0
+"""Residuals beyond are cut: a single count where none was expected shall not rule."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The counts of the genes that matter, and the neighborhoods."""
+
+    matrix: csr_matrix
+    """Spots × genes, counts."""
+    genes: NDArray[np.str_]
+    neighbors: Positions
+    """Spots × neighborhood, the center first."""
+    slides: Positions
+    """For each spot the number of its slide."""
+    hidden: HiddenGenes | None
+    """What predicts genes from around; None where there is no model."""
+    positions: Positions
+    """Of the genes in the vocabulary of the model."""
+    summary: str
+
+
+def count(
+    slide: "AnnData", model: "SageFM | None", layer: str | None, slide_key: str | None
+) -> Counted:
+    """Read the counts: of the genes that the model knows, or of all where there is none."""
+    codes = slide_codes(slide, slide_key)
+    if model is None:
+        found = sum_duplicates(find_counts(slide, layer))
+        names = found.var.index.to_numpy(dtype=str)
+        neighbors = nearest(coordinates(slide), NEIGHBORHOOD, codes)
+        summary = f"{len(names):,} genes of the slide"
+        return Counted(found.matrix, names, neighbors, codes, None, np.arange(0), summary)
+    prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
+    positions = np.flatnonzero(prepared.measured)
+    matrix = prepared.counts[:, positions]
+    depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
+    return Counted(
+        matrix, np.array([model.vocabulary[i] for i in positions.tolist()], dtype=str),
+        prepared.neighbors, codes, HiddenGenes(model, prepared, depth), positions,
+        prepared.summary,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The counts of some spots beside the rates that were expected."""
+
+    counts: Singles
+    """Spots × genes."""
+    rates: Singles
+    """Spots × genes; each spot and each gene sums (nearly) to what was counted."""
+    dispersion: Singles
+    """Per gene: the variance around a rate is rate + dispersion × rate²."""
+
+    @property
+    def depth(self) -> Floats:
+        """Counts of each spot."""
+        return np.asarray(self.counts.sum(axis=1, dtype=np.float64))
+
+    def residuals(self) -> Singles:
+        """Pearson residuals of negative binomial counts: spots × genes, from -6 to 6."""
+        return self._residuals(self.counts)
+
+    def of_noise(self, chance: np.random.Generator) -> Singles:
+        """Residuals of counts that are drawn from the rates: what noise alone gives."""
+        burst = np.maximum(self.dispersion, 1e-3)
+        rates = chance.standard_gamma(1 / burst, self.rates.shape, dtype=np.float32)
+        rates *= burst * self.rates
+        return self._residuals(chance.poisson(rates).astype(np.float32))
+
+    def _residuals(self, counts: Singles) -> Singles:
+        spread = np.sqrt(np.maximum(self.rates, _LEAST_RATE) + self.dispersion * self.rates**2)
+        return np.asarray(np.clip((counts - self.rates) / spread, -_CLIP, _CLIP), dtype=np.float32)
+
+
+def expect(counted: Counted, spots: Positions, chance: np.random.Generator) -> Expected:
+    """Say what was expected in the spots of one slide.
+
+    With a model, each gene is predicted while it is hidden in the center, a tenth of the genes at
+    a time. Its prediction is a mean of log1p counts, and follows the depth of the neighborhood; so
+    each spot is scaled to its depth, and each gene to its sum over the slide. Without a model, the
+    profile of the whole slide is expected everywhere.
+
+    Raises
+    ------
+    InputError
+        Hardly a gene is found in ten spots.
+    """
+    matrix = counted.matrix[spots]
+    kept = np.flatnonzero(matrix.getnnz(axis=0) >= _DETECTED)
+    if len(kept) < _DETECTED:
+        raise InputError(
+            f"only {len(kept)} genes are found in {_DETECTED} spots or more; "
+            "is the slide, or the model's vocabulary, a small panel?"
+        )
+    counts = matrix[:, kept].toarray().astype(np.float32, copy=False)
+    mean = counts.mean(axis=0)
+    rates = np.broadcast_to(mean, counts.shape).copy()
+    if counted.hidden is not None:
+        genes = counted.positions[kept]
+        parts = np.array_split(chance.permutation(len(genes)), _PARTS)
+        for block in counted.hidden.predict(spots, genes, parts, where="center"):
+            rates[block.spots, block.genes] = np.expm1(np.maximum(block.predicted, 0))
+        rates += _FLOOR * mean
+    depth, total = counts.sum(axis=1), counts.sum(axis=0)
+    rates *= total / rates.sum(axis=0)
+    rates *= (depth / rates.sum(axis=1))[:, None]
+    rates *= total / rates.sum(axis=0)
+    excess = np.square(counts - rates).sum(axis=0) - total
+    dispersion = np.maximum(excess / np.square(rates).sum(axis=0), 0.01)
+    return Expected(counts, rates, dispersion.astype(np.float32))

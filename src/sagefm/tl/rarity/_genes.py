@@ -1,0 +1,112 @@
+"""Which genes some spots have more of than other spots, and than those around them."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags_array
+from scipy.stats import false_discovery_control, wilcoxon
+
+from sagefm.pp.neighborhood import average
+from sagefm.tl.rarity._counts import Counted
+
+_SHOWN = 50
+"""Genes of each population that are kept."""
+_FOUND = 2.5
+"""Spots, rounding aside, that must have a gene: one with a single count is no pattern."""
+_PSEUDO = 0.1
+"""Counts per 10,000 that are added before the logarithm of a ratio."""
+
+
+def enrichment(counted: Counted, groups: "pd.Series[str]", labels: list[str]) -> pd.DataFrame:
+    """Compare the spots of each label with the others, and with their neighbors.
+
+    Parameters
+    ----------
+    counted
+        The counts.
+    groups
+        For each spot its label, or something else.
+    labels
+        The labels to compare.
+
+    Returns
+    -------
+    The 50 genes of each label with the smallest p, of those that are higher than in the others and
+    found in three spots of the label.
+    """
+    depth = np.asarray(counted.matrix.sum(axis=1), dtype=np.float64).ravel()
+    scale = np.divide(1e4, depth, out=np.zeros_like(depth), where=depth > 0)
+    scaled = csr_matrix(diags_array(scale) @ counted.matrix)
+    tested = _against_others(scaled, counted.genes, groups, labels)
+    tables = []
+    for label in labels:
+        chosen = (groups == label).to_numpy()
+        table = tested[label].join(_against_neighbors(scaled, counted, chosen))
+        table.insert(0, "population", label)
+        found = table["share"] * chosen.sum() >= _FOUND
+        higher = table[found & (table["log2_fold"] > 0)]
+        tables.append(higher.sort_values("p", kind="stable").head(_SHOWN))
+    joined: pd.DataFrame = pd.concat(tables)
+    return joined.rename_axis("gene").reset_index()
+
+
+def _against_others(
+    scaled: csr_matrix, genes: NDArray[np.str_], groups: "pd.Series[str]", labels: list[str]
+) -> dict[str, pd.DataFrame]:
+    """Test the rank sum of log1p counts per 10,000, by scanpy, for each label."""
+    import anndata as ad
+    import scanpy as sc
+
+    obs = pd.DataFrame({"group": pd.Categorical(groups)}, index=groups.index.astype(str))
+    work = ad.AnnData(scaled.log1p(), obs=obs, var=pd.DataFrame(index=genes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scanpy, about its own use of pandas and logarithms
+        sc.tl.rank_genes_groups(work, "group", groups=labels, method="wilcoxon")
+    found = {}
+    for label in labels:
+        chosen = (groups == label).to_numpy()
+        inside, outside = scaled[chosen], scaled[~chosen]
+        table = pd.DataFrame(
+            {
+                "log2_fold": _log2_fold(_mean(inside), _mean(outside)),
+                "share": inside.getnnz(axis=0) / inside.shape[0],
+                "share_others": outside.getnnz(axis=0) / outside.shape[0],
+            },
+            index=genes,
+        )
+        ranked = sc.get.rank_genes_groups_df(work, label).set_index("names")
+        table["p"] = ranked["pvals"].reindex(table.index)
+        table["q"] = ranked["pvals_adj"].reindex(table.index)
+        found[label] = table
+    return found
+
+
+def _against_neighbors(
+    scaled: csr_matrix, counted: Counted, chosen: NDArray[np.bool_]
+) -> pd.DataFrame:
+    """Test the signed ranks of the difference of each spot and the mean of its neighbors."""
+    rows = np.flatnonzero(chosen)
+    around = average(counted.neighbors[rows], center=False, n_spots=len(chosen))
+    mine, theirs = scaled[rows], around @ scaled
+    away = np.asarray((mine.log1p() - around @ scaled.log1p()).toarray(), dtype=np.float64)
+    varies = (away != 0).any(axis=0)
+    p = np.ones(away.shape[1])
+    p[varies] = wilcoxon(away[:, varies], axis=0, method="approx").pvalue
+    return pd.DataFrame(
+        {
+            "log2_fold_neighbors": _log2_fold(_mean(mine), _mean(csr_matrix(theirs))),
+            "p_neighbors": p,
+            "q_neighbors": false_discovery_control(p),
+        },
+        index=counted.genes,
+    )
+
+
+def _mean(matrix: csr_matrix) -> NDArray[np.float64]:
+    return np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
+
+
+def _log2_fold(mean: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.log2((mean + _PSEUDO) / (other + _PSEUDO)))
