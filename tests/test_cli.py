@@ -394,13 +394,13 @@ def test_a_run_killed_while_writing_leaves_the_old_file(files):
 
 INTERRUPTED = """
 import os, signal
-import sagefm.pretrain.module as module
-step = module.Pretraining.training_step
-def interrupted(self, batch, batch_idx):
-    if self.current_epoch == 2:
+from sagefm.pretrain.loop import Training
+step = Training.train_step
+def interrupted(self, batch, rate):
+    if self.progress.epoch == 2:
         os.kill(os.getpid(), signal.SIGINT)
-    return step(self, batch, batch_idx)
-module.Pretraining.training_step = interrupted
+    return step(self, batch, rate)
+Training.train_step = interrupted
 """
 
 

@@ -69,14 +69,14 @@ def place(finished, tmp_path):
 
 DIE = """
 import os, signal
-from sagefm.pretrain.module import Pretraining
-step, number = Pretraining.training_step, [0]
-def training_step(self, batch, batch_idx):
+from sagefm.pretrain.loop import Training
+step, number = Training.train_step, [0]
+def train_step(self, batch, rate):
     number[0] += 1
     if number[0] == 6:
         os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch, batch_idx)
-Pretraining.training_step = training_step
+    return step(self, batch, rate)
+Training.train_step = train_step
 """
 
 

@@ -16,8 +16,8 @@ from sagefm.nn import draw_masks
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.batches import Batches
-from sagefm.pretrain.patches import Patches, gather
-from sagefm.pretrain.plan import Plan, share_of, stretches_of
+from sagefm.pretrain.plan import Plan, share_of, tiles_of
+from sagefm.pretrain.published import PublishedTask, gather
 
 N_GENES, N_SPOTS, SLIDES = 50, 70, ("s0", "s1", "s2", "s3")
 
@@ -40,12 +40,14 @@ class Slides:
         if slide in self.broken:
             raise InputError(f"{slide}: is gone")
         whole = self.whole[slide]
-        region = AlignedSlide(whole.log1p.copy(), whole.neighbors[start:stop], whole.measured)
+        region = AlignedSlide.of_counts(
+            whole.counts.copy(), whole.neighbors[start:stop], whole.measured
+        )
         self.alive[slide, start, stop] = weakref.ref(region)
         return region
 
     def living(self):
-        return {stretch for stretch, region in self.alive.items() if region() is not None}
+        return {tile for tile, region in self.alive.items() if region() is not None}
 
 
 def a_region(rng):
@@ -53,7 +55,8 @@ def a_region(rng):
     x = csr_matrix(random_array((N_SPOTS, N_GENES), density=0.4, rng=rng), dtype=np.float32)
     distance = np.abs(np.arange(N_SPOTS)[:, None] - np.arange(N_SPOTS))
     measured = np.ones(N_GENES, dtype=bool)
-    return AlignedSlide(x, np.argsort(distance, axis=1, kind="stable")[:, :15], measured)
+    neighbors = np.argsort(distance, axis=1, kind="stable")[:, :15]
+    return AlignedSlide.of_counts(x, neighbors, measured)
 
 
 @pytest.fixture
@@ -63,22 +66,22 @@ def source():
 
 @pytest.fixture
 def plan(monkeypatch):
-    """Four slides in twelve stretches, of which three are alive at a time."""
-    monkeypatch.setattr("sagefm.pretrain.plan.STRETCH", 25)
-    stretches = {}
+    """Four slides in twelve tiles, of which three are alive at a time."""
+    monkeypatch.setattr("sagefm.pretrain.plan.TILE", 25)
+    tiles = {}
     for name in SLIDES:
-        stretches |= stretches_of(name, np.arange(N_SPOTS), N_SPOTS)
-    return Plan(stretches, 20, 5, {}, window=3).shuffled(0, 0)
+        tiles |= tiles_of(name, np.arange(N_SPOTS), N_SPOTS)
+    return Plan(tiles, 20, 5, {}, window=3).shuffled(0, 0)
 
 
 def batches(source, plan, **more):
-    return Batches(source, plan, (0, 1, 2), Patches(0.3), **more)
+    return Batches(source, plan, (0, 1, 2), PublishedTask(0.3), **more)
 
 
 def numbers(batch):
     """All tensors and numbers of a batch, in a row."""
     flat = [*batch.rows, *batch.operators, batch.truth, *batch.masks]
-    return [*flat, torch.tensor([batch.n_hidden, batch.n_own, batch.number])]
+    return [*flat, torch.tensor([batch.n_masked, batch.n_own, batch.number])]
 
 
 def require_same(ones, others):
@@ -109,7 +112,7 @@ def test_a_batch_is_the_mean_without_what_is_hidden_and_the_truth(source):
     expected = mean - np.where(masks.dense(), truth, 0) / 15
     np.testing.assert_allclose(shown(batch), expected, atol=1e-6)
     np.testing.assert_array_equal(batch.truth, truth[:, masks.order])
-    assert (batch.n_hidden, batch.number, len(batch.operators)) == (77, 4, 2)
+    assert (batch.n_masked, batch.number, len(batch.operators)) == (77, 4, 2)
     # Spots that several centers see are there once.
     assert batch.operators[0].shape == (12, 12 + 14 + 12)
 
@@ -117,12 +120,11 @@ def test_a_batch_is_the_mean_without_what_is_hidden_and_the_truth(source):
 def test_every_batch_is_that_of_the_plan(source, plan):
     for number, batch in enumerate(batches(source, plan)):
         rows = [
-            source.whole[p.stretch.slide].log1p[p.stretch.start + p.spots].toarray()
-            for p in plan[number]
+            source.whole[p.tile.slide].log1p[p.tile.start + p.spots].toarray() for p in plan[number]
         ]
         np.testing.assert_array_equal(batch.truth, np.concatenate(rows)[:, batch.masks.order])
         assert batch.number == number
-        assert batch.n_hidden == batch.masks.n_hidden() == int(batch.masks.dense().sum())
+        assert batch.n_masked == batch.masks.n_hidden() == int(batch.masks.dense().sum())
     assert number == len(plan) - 1 == len(batches(source, plan)) - 1
 
 
@@ -142,9 +144,9 @@ def test_beginning_later_gives_the_same_tail(source, plan, first):
 def test_the_shares_of_several_processes_make_up_the_batch(source, plan, world):
     shares = [list(batches(source, plan, rank=r, world=world)) for r in range(world)]
     for whole, *parts in zip(batches(source, plan), *shares, strict=True):
-        assert {part.n_hidden for part in parts} == {whole.n_hidden}
+        assert {part.n_masked for part in parts} == {whole.n_masked}
         assert [part.masks.n_hidden() for part in parts] == [part.n_own for part in parts]
-        assert sum(part.n_own for part in parts) == whole.n_own == whole.n_hidden
+        assert sum(part.n_own for part in parts) == whole.n_own == whole.n_masked
         assert torch.equal(torch.cat([part.masks.dense() for part in parts]), whole.masks.dense())
         assert torch.equal(torch.cat([part.truth for part in parts]), whole.truth)
         torch.testing.assert_close(torch.cat([shown(part) for part in parts]), shown(whole))
@@ -153,7 +155,7 @@ def test_the_shares_of_several_processes_make_up_the_batch(source, plan, world):
 def test_masks_differ_between_batches_epochs_and_stages(source, plan):
     spelled = [batch.masks.dense().numpy().tobytes() for batch in batches(source, plan)]
     for seed in ((0, 1, 3), (0, 2), (1, 1, 2)):
-        other = Batches(source, plan, seed, Patches(0.3))
+        other = Batches(source, plan, seed, PublishedTask(0.3))
         spelled += [batch.masks.dense().numpy().tobytes() for batch in other]
     assert len(set(spelled)) == 4 * len(plan)
 
@@ -163,8 +165,8 @@ def test_regions_are_read_once_and_let_go(source, plan, workers):
     plan = [[patch] for batch in plan for patch in batch]  # many small batches
     first, last = {}, {}
     for number, [patch] in enumerate(plan):
-        first.setdefault(patch.stretch, number)
-        last[patch.stretch] = number
+        first.setdefault(patch.tile, number)
+        last[patch.tile] = number
     ahead = workers + 2
     at_once = 0
     for number, _ in enumerate(batches(source, plan, workers=workers)):
@@ -185,7 +187,7 @@ def threads():
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_slide_that_vanishes_is_told_where_it_is_needed(source, plan, workers):
     source.broken.add("s2")
-    needing = [any(patch.stretch.slide == "s2" for patch in batch) for batch in plan]
+    needing = [any(patch.tile.slide == "s2" for patch in batch) for batch in plan]
     plan = [batch for batch, needs in zip(plan, needing, strict=True) if not needs][:3] + plan
     got = []
     with pytest.raises(InputError, match="s2: is gone"):
@@ -210,11 +212,11 @@ def test_leaving_while_a_slide_is_being_read(source, plan, monkeypatch):
     at_work, goes_on = threading.Event(), threading.Event()
     read, shutdown = source.read, ThreadPoolExecutor.shutdown
 
-    def slow(*stretch):
+    def slow(*tile):
         if len(source.reads) == 6:
             at_work.set()
             assert goes_on.wait(10)
-        return read(*stretch)
+        return read(*tile)
 
     def leave(pool, *arguments, **named):
         shutdown(pool, *arguments, **named)
@@ -222,7 +224,7 @@ def test_leaving_while_a_slide_is_being_read(source, plan, monkeypatch):
 
     source.read = slow
     monkeypatch.setattr(ThreadPoolExecutor, "shutdown", leave)
-    met = [len({p.stretch for batch in plan[: n + 1] for p in batch}) for n in range(len(plan))]
+    met = [len({p.tile for batch in plan[: n + 1] for p in batch}) for n in range(len(plan))]
     needing = next(number for number, n in enumerate(met) if n >= 7)
     row = iter(batches(source, plan))
     for _ in range(needing - 1):

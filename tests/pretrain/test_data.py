@@ -306,7 +306,7 @@ def test_detected_counts_spots(slides):
 
 
 def test_the_mean_of_each_gene_is_that_of_the_training_spots(slides, monkeypatch):
-    monkeypatch.setattr("sagefm.pretrain.plan.STRETCH", 30)
+    monkeypatch.setattr("sagefm.pretrain.plan.TILE", 30)
     whole = split(slides, 'data.validation=["p1"]')
     ragged = Split(whole.source, {"s0": np.arange(17, 95, 2), "s5": np.arange(100)}, {})
     for found in (whole, ragged):
@@ -360,9 +360,9 @@ def test_a_plan_is_of_the_spots_it_is_given(slides):
     found = split(slides, 'data.validation=["p1"]', "train.batch_size=32", "data.patch=8")
     plan = found.plan(found.training, recipe("train.batch_size=32", "data.patch=8"))
     assert (plan.batch_size, plan.patch, plan.n_spots) == (32, 8, 400)
-    assert plan.window == len(plan.stretches)  # all of it is in memory anyway
-    assert {stretch.slide for stretch in plan.stretches} == {"s0", "s1", "s4", "s5"}
+    assert plan.window == len(plan.tiles)  # all of it is in memory anyway
+    assert {tile.slide for tile in plan.tiles} == {"s0", "s1", "s4", "s5"}
     batches = plan.shuffled(0, 0)
-    mixed = [len({p.stretch.slide for p in batch}) for batch in batches]
+    mixed = [len({p.tile.slide for p in batch}) for batch in batches]
     assert sum(a > 1 for a in mixed) >= 0.8 * len(batches)
-    assert all(a.stop == b.start for a, b in pairwise(plan.stretches) if a.slide == b.slide)
+    assert all(a.stop == b.start for a, b in pairwise(plan.tiles) if a.slide == b.slide)

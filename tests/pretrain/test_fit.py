@@ -16,7 +16,7 @@ from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain import Recipe, fit
 from sagefm.pretrain.corpus import Corpus, build
-from sagefm.pretrain.loop import VALIDATION
+from sagefm.pretrain.loop import VALIDATION, Epochs, Training
 from sagefm.pretrain.memory import Memory
 from sagefm.pretrain.reference_spots import reference_spots_of
 from sagefm.pretrain.schedule import learning_rate
@@ -261,8 +261,8 @@ def test_every_epoch_is_told(some, caplog):
 
 def test_the_progress_bar_has_spots_per_second(some, capsys):
     fit(some, recipe("train.max_epochs=2"), progress=True)
-    told = capsys.readouterr().out
-    assert "Epoch 1/1" in told
+    told = capsys.readouterr().err
+    assert "epoch 2/2" in told
     assert "spots/s: " in told
 
 
@@ -285,18 +285,22 @@ def test_ctrl_c_is_given_back_when_training_fails(some, monkeypatch):
         raise RuntimeError("the reason")
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr("sagefm.pretrain.module.Pretraining.training_step", fail)
+    monkeypatch.setattr("sagefm.pretrain.loop.Training.train_step", fail)
     with pytest.raises(RuntimeError, match="the reason"):
         fit(some, recipe(), progress=False)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_epoch_start"])
-def test_ctrl_c_before_the_first_step_is_no_divergence(some, monkeypatch, hook):
+@pytest.mark.parametrize(("owner", "name"), [(Training, "run_epochs"), (Epochs, "train")])
+def test_ctrl_c_before_the_first_step_is_no_divergence(some, monkeypatch, owner, name):
     """It ends as it does while slides are read, or after a step: nothing is said of the loss."""
-    monkeypatch.setattr(
-        f"sagefm.pretrain.module.Pretraining.{hook}", lambda _: signal.raise_signal(signal.SIGINT)
-    )
+    go_on = getattr(owner, name)
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return go_on(*arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
     ended = False
     try:
         ended = len(fit(some, recipe("train.max_epochs=2"), progress=False).history) == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagefm.pretrain.plan import STRETCH, Plan, share_of, stretches_of
+from sagefm.pretrain.plan import TILE, Plan, share_of, tiles_of
 
 steady = settings(derandomize=True, deadline=None)
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=8)
@@ -19,18 +19,18 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 def a_plan(sizes, batch_size=64, patch=16, weights=None, **more):
     """Slides s0, s1, … of so many spots."""
-    stretches = {}
+    tiles = {}
     for i, size in enumerate(sizes):
-        stretches |= stretches_of(f"s{i}", np.arange(size), size)
-    return Plan(stretches, batch_size, patch, weights or {}, **more)
+        tiles |= tiles_of(f"s{i}", np.arange(size), size)
+    return Plan(tiles, batch_size, patch, weights or {}, **more)
 
 
 def cut_small(monkeypatch, size=20):
-    monkeypatch.setattr("sagefm.pretrain.plan.STRETCH", size)
+    monkeypatch.setattr("sagefm.pretrain.plan.TILE", size)
 
 
 def spots_of(batch):
-    return [(p.stretch.slide, p.stretch.start + s) for p in batch for s in p.spots.tolist()]
+    return [(p.tile.slide, p.tile.start + s) for p in batch for s in p.spots.tolist()]
 
 
 def sizes_of(batches):
@@ -133,13 +133,13 @@ def test_an_epoch_holds_something_however_small_the_weights():
 
 
 @pytest.mark.parametrize("window", [1, 3, 7])
-def test_the_window_limits_how_many_stretches_are_alive(window, monkeypatch):
+def test_the_window_limits_how_many_tiles_are_alive(window, monkeypatch):
     cut_small(monkeypatch)
     plan = a_plan([200, 130, 90], batch_size=8, patch=4, window=window)
-    assert len(plan.stretches) == 22
-    row = [patch.stretch for batch in plan.shuffled(1, 0) for patch in batch]
-    first = {stretch: row.index(stretch) for stretch in row}
-    last = {stretch: at for at, stretch in enumerate(row)}
+    assert len(plan.tiles) == 22
+    row = [patch.tile for batch in plan.shuffled(1, 0) for patch in batch]
+    first = {tile: row.index(tile) for tile in row}
+    last = {tile: at for at, tile in enumerate(row)}
     alive = [sum(first[s] <= at <= last[s] for s in first) for at in range(len(row))]
     assert max(alive) <= window
     assert np.mean(alive) > 0.6 * window
@@ -147,20 +147,20 @@ def test_the_window_limits_how_many_stretches_are_alive(window, monkeypatch):
 
 def test_batches_mix_slides():
     batches = a_plan([150] * 6, window=6).shuffled(0, 0)
-    slides = [len({patch.stretch.slide for patch in batch}) for batch in batches]
+    slides = [len({patch.tile.slide for patch in batch}) for batch in batches]
     assert np.median(slides) >= 3
     assert sum(n > 1 for n in slides) >= 0.8 * len(slides)
 
 
 @steady
 @given(st.integers(1, 5000), st.integers(1, 700), st.data())
-def test_stretches_cover_a_slide(n_spots, stretch, data):
+def test_tiles_cover_a_slide(n_spots, tile, data):
     with pytest.MonkeyPatch.context() as patched:
-        cut_small(patched, stretch)
+        cut_small(patched, tile)
         chosen = data.draw(st.sets(st.integers(0, n_spots - 1), max_size=30))
         spots = np.array(sorted(chosen), dtype=np.int64)
-        cut = stretches_of("s", spots, n_spots)
-        whole = list(stretches_of("s", np.arange(n_spots), n_spots))
+        cut = tiles_of("s", spots, n_spots)
+        whole = list(tiles_of("s", np.arange(n_spots), n_spots))
     found = [s.start + spot for s, part in cut.items() for spot in part.tolist()]
     assert found == spots.tolist()
     assert all(len(part) for part in cut.values())
@@ -168,14 +168,14 @@ def test_stretches_cover_a_slide(n_spots, stretch, data):
     assert (whole[0].start, whole[-1].stop) == (0, n_spots)
     assert all(a.stop == b.start for a, b in pairwise(whole))
     lengths = [s.stop - s.start for s in whole]
-    assert max(lengths) <= stretch + 1
+    assert max(lengths) <= tile + 1
     assert max(lengths) - min(lengths) <= 2
 
 
-def test_stretches_have_a_size_that_is_read_fast():
-    lengths = [s.stop - s.start for s in stretches_of("s", np.arange(10_000), 10_000)]
-    assert max(lengths) <= STRETCH
-    assert min(lengths) > STRETCH / 2
+def test_tiles_have_a_size_that_is_read_fast():
+    lengths = [s.stop - s.start for s in tiles_of("s", np.arange(10_000), 10_000)]
+    assert max(lengths) <= TILE
+    assert min(lengths) > TILE / 2
 
 
 @steady

@@ -101,14 +101,14 @@ def test_uneven_shares_and_several_nodes_give_the_same(place, home, n, nodes):
 
 DIE = """
 import os, signal
-from sagefm.pretrain.module import Pretraining
-step, number = Pretraining.training_step, [0]
-def training_step(self, batch, batch_idx):
+from sagefm.pretrain.loop import Training
+step, number = Training.train_step, [0]
+def train_step(self, batch, rate):
     number[0] += 1
-    if number[0] == {number} and self.trainer.global_rank in {ranks}:
+    if number[0] == {number} and self.rank in {ranks}:
         os.kill(os.getpid(), signal.{signal})
-    return step(self, batch, batch_idx)
-Pretraining.training_step = training_step
+    return step(self, batch, rate)
+Training.train_step = train_step
 """
 
 

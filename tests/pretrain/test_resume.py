@@ -110,24 +110,24 @@ def test_the_run_to_compare_with_is_worth_it(home):
 DIE = "import os, signal; die = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
 TERMINATED = """
 import os, signal
-from sagefm.pretrain.module import Pretraining
-step = Pretraining.training_step
-def training_step(self, batch, batch_idx):
-    if self.current_epoch == 1 and batch_idx == 5:
+from sagefm.pretrain.loop import Training
+step = Training.train_step
+def train_step(self, batch, rate):
+    if self.progress.epoch == 1 and batch.number == 5:
         os.kill(os.getpid(), signal.SIGTERM)
-    return step(self, batch, batch_idx)
-Pretraining.training_step = training_step
+    return step(self, batch, rate)
+Training.train_step = train_step
 """
 LATER = """
 import threading
-from sagefm.pretrain.module import Pretraining
-step, number = Pretraining.training_step, [0]
-def training_step(self, batch, batch_idx):
+from sagefm.pretrain.loop import Training
+step, number = Training.train_step, [0]
+def train_step(self, batch, rate):
     number[0] += 1
     if number[0] == {number}:
         threading.Timer({seconds}, die).start()
-    return step(self, batch, batch_idx)
-Pretraining.training_step = training_step
+    return step(self, batch, rate)
+Training.train_step = train_step
 """
 
 
@@ -158,14 +158,14 @@ def save_file(tensors, path, **more):
 c.save_file = save_file
 """,
     "between the best model and the state of its epoch": """
-from sagefm.pretrain.loop import Keeper
-save = Keeper._save
+from sagefm.pretrain.loop import Training
+save = Training._save
 def _save(self, *arguments):
     if self.progress.epoch == 1 and not self.progress.batch:
         assert self.run.best.exists()
         die()
     save(self, *arguments)
-Keeper._save = _save
+Training._save = _save
 """,
     "between the state and the table of an epoch": """
 import pandas
@@ -174,24 +174,23 @@ to_csv = pandas.DataFrame.to_csv
 pandas.DataFrame.to_csv = lambda self, *a, **k: die() if len(self) == 2 else to_csv(self, *a, **k)
 """,
     "in the middle of a backward pass": """
-import torch
-from sagefm.pretrain.module import Pretraining
-step = Pretraining.training_step
-def training_step(self, batch, batch_idx):
-    loss = step(self, batch, batch_idx)
-    if batch_idx == 5:
+from sagefm.pretrain.loop import Loss
+forward, number = Loss.forward, [0]
+def killed(self, batch, times):
+    loss, number[0] = forward(self, batch, times), number[0] + 1
+    if number[0] == 6:
         loss.register_hook(lambda _: die())
     return loss
-Pretraining.training_step = training_step
+Loss.forward = killed
 """,
     "in validation": """
-from sagefm.pretrain.module import Pretraining
-step = Pretraining.validation_step
-def validation_step(self, batch, batch_idx):
-    step(self, batch, batch_idx)
-    if batch_idx == 3:
+from sagefm.pretrain.loop import Training
+step = Training.validation_step
+def validation_step(self, batch):
+    step(self, batch)
+    if batch.number == 3:
         die()
-Pretraining.validation_step = validation_step
+Training.validation_step = validation_step
 """,
     "when all is trained, before the model is written": """
 import sagefm.cli.training

@@ -60,18 +60,18 @@ def require_whole(result, folder, whole):
     assert result.model.provenance == expected.model.provenance
 
 
-def at_step(number, act, stage="training_step"):
-    """Patch the module to do something at the n-th step of a stage."""
-    from sagefm.pretrain.module import Pretraining
+def at_step(number, act, stage="train_step"):
+    """Patch the loop to do something at the n-th step of a stage."""
+    from sagefm.pretrain.loop import Training
 
-    numbers, step = count(1), getattr(Pretraining, stage)
+    numbers, step = count(1), getattr(Training, stage)
 
-    def patched(self, batch, batch_idx):
+    def patched(self, *arguments):
         if next(numbers) == number:
             act()
-        return step(self, batch, batch_idx)
+        return step(self, *arguments)
 
-    return f"sagefm.pretrain.module.Pretraining.{stage}", patched
+    return f"sagefm.pretrain.loop.Training.{stage}", patched
 
 
 def interrupt():
@@ -81,12 +81,12 @@ def interrupt():
 @pytest.mark.parametrize(
     ("stage", "number", "epochs"),
     [
-        ("training_step", 1, [1]),  # an epoch that is cut short counts where there is no other
-        ("training_step", STEPS, [1]),
+        ("train_step", 1, [1]),  # an epoch that is cut short counts where there is no other
+        ("train_step", STEPS, [1]),
         ("validation_step", 3, [1]),
-        ("training_step", STEPS + 1, [1]),
-        ("training_step", 2 * STEPS + 6, [1, 2]),
-        ("training_step", 4 * STEPS, [1, 2, 3, 4]),
+        ("train_step", STEPS + 1, [1]),
+        ("train_step", 2 * STEPS + 6, [1, 2]),
+        ("train_step", 4 * STEPS, [1, 2, 3, 4]),
     ],
 )
 def test_ctrl_c_at_any_step(slides, whole, tmp_path, monkeypatch, stage, number, epochs):

@@ -19,7 +19,7 @@ def an_optimizer():
 
 
 def losses_of(seed, n, fall):
-    """A curve that falls, with noise and with stretches where nothing happens."""
+    """A curve that falls, with noise and with tiles where nothing happens."""
     rng = np.random.default_rng(seed)
     steps = rng.normal(-fall, 0.02, n) * (rng.random(n) < 0.5)
     return np.exp(np.cumsum(steps)).tolist()

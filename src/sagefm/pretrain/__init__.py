@@ -1,7 +1,9 @@
-"""From slides to weights."""
+"""Training of networks on many slides."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from sagefm._extras import require
 
 if TYPE_CHECKING:
     from sagefm.pretrain.corpus import Corpus
@@ -10,12 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Corpus", "Recipe", "Result", "fit"]
 
-# A corpus is read without the training loop, and the loop takes a second to import.
+# A corpus can be used without the libraries that train.
 _HOMES = {"Corpus": "corpus", "Recipe": "recipe", "Result": "fitting", "fit": "fitting"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        if name != "Corpus":
+            require("pydantic", "train", "training")
         return getattr(importlib.import_module(f"sagefm.pretrain.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'sagefm.pretrain' has no attribute {name!r}")
 

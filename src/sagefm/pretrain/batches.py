@@ -14,12 +14,12 @@ from torch import Tensor
 
 from sagefm.nn import Masks, Network
 from sagefm.pp.aligned import AlignedSlide
-from sagefm.pretrain.plan import Patch, Plan, Stretch, share_of
+from sagefm.pretrain.plan import Patch, Plan, Tile, share_of
 from sagefm.pretrain.recipe import TrainTable
 from sagefm.pretrain.source import Source
 
 Parts = Sequence[tuple[AlignedSlide, NDArray[np.int64]]]
-"""Regions, and the spots of each that are centers."""
+"""ContextTask, and the spots of each that are centers."""
 
 
 class Batch(Protocol):
@@ -30,7 +30,7 @@ class Batch(Protocol):
         """What the centers hide."""
 
     @property
-    def n_hidden(self) -> int:
+    def n_masked(self) -> int:
         """Hidden entries of the batch, also of the centers that other processes work on."""
 
     @property
@@ -110,8 +110,8 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         numbers = range(self.first, len(self.plan))
-        last_use = {patch.stretch: number for number in numbers for patch in self.plan[number]}
-        regions: dict[Stretch, Future[AlignedSlide]] = {}
+        last_use = {patch.tile: number for number in numbers for patch in self.plan[number]}
+        regions: dict[Tile, Future[AlignedSlide]] = {}
         ahead: deque[Future[Batch]] = deque()
         waiting = iter(numbers)
         with ThreadPoolExecutor(self.workers, "sagefm-batches") as pool:
@@ -119,24 +119,24 @@ class Batches:
                 for number in numbers:
                     for coming in islice(waiting, self.workers + 2 - len(ahead)):
                         # A region is asked for before what waits for it: never a deadlock.
-                        for stretch in {patch.stretch for patch in self.plan[coming]}:
-                            if stretch not in regions:
-                                regions[stretch] = pool.submit(self.source.read, *stretch)
-                        own = {patch.stretch: regions[patch.stretch] for patch in self.plan[coming]}
+                        for tile in {patch.tile for patch in self.plan[coming]}:
+                            if tile not in regions:
+                                regions[tile] = pool.submit(self.source.read, *tile)
+                        own = {patch.tile: regions[patch.tile] for patch in self.plan[coming]}
                         ahead.append(pool.submit(self._gather, coming, own))
                     yield ahead.popleft().result()
-                    for stretch in {patch.stretch for patch in self.plan[number]}:
-                        if last_use[stretch] == number:
-                            del regions[stretch]
+                    for tile in {patch.tile for patch in self.plan[number]}:
+                        if last_use[tile] == number:
+                            del regions[tile]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _gather(self, number: int, regions: dict[Stretch, "Future[AlignedSlide]"]) -> Batch:
+    def _gather(self, number: int, regions: dict[Tile, "Future[AlignedSlide]"]) -> Batch:
         batch = self.plan[number]
         n_spots = sum(len(patch.spots) for patch in batch)
         own, patches = share_of(batch, self.rank, self.world)
         chance = np.random.default_rng([*self.seed, number])
         # Of a batch of fewer spots than processes, some process has none: it is shown the region.
-        around = patches or [Patch(batch[0].stretch, batch[0].spots[:0])]
-        parts = [(regions[patch.stretch].result(), patch.spots) for patch in around]
+        around = patches or [Patch(batch[0].tile, batch[0].spots[:0])]
+        parts = [(regions[patch.tile].result(), patch.spots) for patch in around]
         return self.task.batch(parts, own, n_spots, number, chance)

@@ -19,7 +19,7 @@ from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.sections import Section
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.plan import Plan, Stretch, stretches_of
+from sagefm.pretrain.plan import Plan, Tile, tiles_of
 from sagefm.pretrain.recipe import DataTable, Recipe
 from sagefm.pretrain.source import Selected, Source
 from sagefm.pretrain.split import hold_out
@@ -42,15 +42,15 @@ class Split:
 
     def plan(self, spots: Spots, recipe: Recipe, *, mixed: bool = True) -> Plan:
         """Plan the batches of an epoch over `spots`."""
-        table, stretches = self.source.table, dict[Stretch, NDArray[np.int64]]()
+        table, tiles = self.source.table, dict[Tile, NDArray[np.int64]]()
         kind, sizes = TASKS[recipe.network.name].plan, _sizes(table)
         for slide, own in spots.items():
-            stretches |= stretches_of(slide, own, sizes[slide], kind.stretch)
+            tiles |= tiles_of(slide, own, sizes[slide], kind.tile)
         weights = _weights(table, recipe.data.weights) if mixed else {}
         size, patch = recipe.train.batch_size, recipe.data.patch
         if isinstance(self.source, Memory):  # all of it is at hand anyway
-            return kind(stretches, size, patch, weights, window=len(stretches))
-        return kind(stretches, size, patch, weights)
+            return kind(tiles, size, patch, weights, window=len(tiles))
+        return kind(tiles, size, patch, weights)
 
 
 def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots, Spots]:
@@ -160,8 +160,8 @@ def regions_of(source: Source, spots: Spots) -> Iterator[tuple[AlignedSlide, NDA
     """Read some spots: regions, and which spots of each are meant."""
     sizes = _sizes(source.table)
     for slide, own in spots.items():
-        for stretch, part in stretches_of(slide, own, sizes[slide]).items():
-            yield source.read(*stretch), part
+        for tile, part in tiles_of(slide, own, sizes[slide]).items():
+            yield source.read(*tile), part
 
 
 def _centers(source: Source, spots: Spots) -> Iterator[csr_matrix]:

@@ -20,7 +20,7 @@ from sagefm.model import Config, SageFM, pick_device
 from sagefm.pp.counts import few
 from sagefm.pp.sections import sections_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
-from sagefm.pretrain.loop import Data, train
+from sagefm.pretrain.loop import Epochs, train
 from sagefm.pretrain.recipe import DataTable, Recipe
 from sagefm.pretrain.reference_losses import reference_losses
 from sagefm.pretrain.reference_spots import reference_spots_of
@@ -197,24 +197,23 @@ def _train(
     else:
         gene_mean = gene_mean_of(split)
         start(model.network, split, gene_mean, seed=recipe.train.seed)
-    done = state.progress if state else Progress()
     training = split.plan(split.training, recipe)
     validation = split.plan(split.validation, recipe, mixed=False)
     task = TASKS[recipe.network.name]
-    data = Data(split.source, training, validation, task, recipe.train, done, workers)
-    held_out = data.val_dataloader() if split.validation else ()
+    epochs = Epochs(split.source, training, validation, task, recipe.train, workers)
+    held_out = epochs.validate() if split.validation else ()
     references = reference_losses(gene_mean, held_out, config.n_neighbors)
     model.provenance = {
         "weights": "pretrained",
         **_provenance(split, recipe),
         **{f"{name}_loss": loss for name, loss in references.items() if held_out},
     }
-    begun = state or State(done, {}, {}, gene_mean, facts)
-    train(model, run, data, begun, device=device, devices=devices, progress_bar=progress)
+    state = state or State(Progress(), {}, {}, gene_mean, facts)
+    train(model, run, epochs, state, device=device, devices=devices, progress_bar=progress)
     if is_first_process():
         seed = recipe.train.seed
         model.trained_on = reference_spots_of(model, split.source, split.training, seed=seed)
-    history = pd.DataFrame(done.rows).assign(**references)
+    history = pd.DataFrame(state.progress.rows).assign(**references)
     return Result(model, history)
 
 

@@ -7,15 +7,15 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-STRETCH = 2048
+TILE = 2048
 """Spots that are read at a time."""
-REGION = 700
+CONTEXT_TILE = 700
 """Spots that are read at a time where each sees all the others."""
 WINDOW = 16
 """Stretches whose patches are mixed, and which therefore lie in memory together."""
 
 
-class Stretch(NamedTuple):
+class Tile(NamedTuple):
     """Spots `start` to `stop` of a slide, in the order of its curve."""
 
     slide: str
@@ -24,20 +24,20 @@ class Stretch(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """A few spots of a stretch that lie near each other."""
+    """A few spots of a tile that lie near each other."""
 
-    stretch: Stretch
+    tile: Tile
     spots: NDArray[np.int64]
-    """Counted from the start of the stretch."""
+    """Counted from the start of the tile."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The spots to go through, by stretch, and how to cut and mix them.
+    """The spots to go through, by tile, and how to cut and mix them.
 
     Parameters
     ----------
-    stretches
+    tiles
         Each with the spots of it that count.
     batch_size
         Spots of a batch.
@@ -46,56 +46,56 @@ class Plan:
     weights
         How often a spot of a slide comes in an epoch, on average; once where not given.
     window
-        Regions to mix.
+        ContextTask to mix.
     """
 
-    stretches: Mapping[Stretch, NDArray[np.int64]]
+    tiles: Mapping[Tile, NDArray[np.int64]]
     batch_size: int
     patch: int
     weights: Mapping[str, float]
     window: int = WINDOW
 
-    stretch: ClassVar[int | None] = None
-    """Most spots of a stretch; :data:`STRETCH` if not given."""
+    tile: ClassVar[int | None] = None
+    """Most spots of a tile; :data:`TILE` if not given."""
 
     @property
     def n_spots(self) -> int:
         """How many spots there are."""
-        return sum(map(len, self.stretches.values()))
+        return sum(map(len, self.tiles.values()))
 
     def in_order(self) -> list[list[Patch]]:
-        """Give batches that go through the stretches once, one after the other."""
-        pieces = [Patch(stretch, spots) for stretch, spots in self.stretches.items()]
+        """Give batches that go through the tiles once, one after the other."""
+        pieces = [Patch(tile, spots) for tile, spots in self.tiles.items()]
         return self._batches(pieces)
 
     def shuffled(self, seed: int, epoch: int) -> list[list[Patch]]:
-        """Give the batches of an epoch, each of patches from several stretches.
+        """Give the batches of an epoch, each of patches from several tiles.
 
-        The stretches come in a random order. Every patch of the r-th draws a moment between r and
+        The tiles come in a random order. Every patch of the r-th draws a moment between r and
         r + window, and the patches come by their moments: a rolling shuffle that needs no more
-        than `window` stretches at a time.
+        than `window` tiles at a time.
         """
         chance = np.random.default_rng([seed, epoch])
-        keys = list(self.stretches)
+        keys = list(self.tiles)
         patches: list[Patch] = []
         moments: list[NDArray[np.float64]] = []
         for rank, number in enumerate(chance.permutation(len(keys)).tolist()):
-            stretch = keys[number]
-            own = self._patches(stretch, chance)
+            tile = keys[number]
+            own = self._patches(tile, chance)
             patches += own
             moments.append(rank + self.window * chance.random(len(own)))
         if not patches:  # small weights, and chance, left none
-            stretch = keys[int(chance.integers(len(keys)))]
-            patches, moments = [Patch(stretch, self.stretches[stretch])], [np.zeros(1)]
+            tile = keys[int(chance.integers(len(keys)))]
+            patches, moments = [Patch(tile, self.tiles[tile])], [np.zeros(1)]
         order = np.argsort(np.concatenate(moments), kind="stable")
         return self._batches([patches[i] for i in order.tolist()])
 
-    def _patches(self, stretch: Stretch, chance: np.random.Generator) -> list[Patch]:
-        """Cut the spots of a stretch afresh, and as often as its slide is to be seen."""
-        spots, weight = self.stretches[stretch], self.weights.get(stretch.slide, 1.0)
+    def _patches(self, tile: Tile, chance: np.random.Generator) -> list[Patch]:
+        """Cut the spots of a tile afresh, and as often as its slide is to be seen."""
+        spots, weight = self.tiles[tile], self.weights.get(tile.slide, 1.0)
         patches = []
         for times in np.full(int(weight), 1.0).tolist() + [weight % 1] * (weight % 1 > 0):
-            whole = [Patch(stretch, part) for part in self._cut(spots, chance)]
+            whole = [Patch(tile, part) for part in self._cut(spots, chance)]
             kept = chance.random(len(whole)) < times if times < 1 else np.ones(len(whole), bool)
             patches += [patch for patch, keep in zip(whole, kept, strict=True) if keep]
         return patches
@@ -120,7 +120,7 @@ class Plan:
                 if not room:
                     batches.append([])
                     room = self.batch_size
-                batches[-1].append(Patch(patch.stretch, spots[:room]))
+                batches[-1].append(Patch(patch.tile, spots[:room]))
                 taken = min(room, len(spots))
                 spots, room = spots[taken:], room - taken
         if len(batches) > 1 and self.batch_size - room < self.batch_size / 4:
@@ -129,21 +129,21 @@ class Plan:
         return batches
 
 
-class RegionPlan(Plan):
-    """The same where a batch is some spots of a single stretch, which all of it stands around.
+class TilePlan(Plan):
+    """The same where a batch is some spots of a single tile, which all of it stands around.
 
-    The spots of a batch are drawn at random from the stretch: about `batch_size` of them, so that
-    all batches of a stretch are of one size. `patch` counts for nothing.
+    The spots of a batch are drawn at random from the tile: about `batch_size` of them, so that
+    all batches of a tile are of one size. `patch` counts for nothing.
     """
 
-    stretch = REGION
+    tile = CONTEXT_TILE
 
     def in_order(self) -> list[list[Patch]]:
-        """Give batches that go through the stretches once, one after the other."""
+        """Give batches that go through the tiles once, one after the other."""
         return self._batches(
             [
-                Patch(stretch, part)
-                for stretch, spots in self.stretches.items()
+                Patch(tile, part)
+                for tile, spots in self.tiles.items()
                 for part in np.array_split(spots, self._n_parts(spots))
             ]
         )
@@ -162,21 +162,21 @@ class RegionPlan(Plan):
         return [[patch] for patch in patches]
 
 
-def stretches_of(
+def tiles_of(
     slide: str, spots: NDArray[np.int64], n_spots: int, most: int | None = None
-) -> dict[Stretch, NDArray[np.int64]]:
-    """Cut a slide of `n_spots` into stretches of about equal size; give the `spots` of each.
+) -> dict[Tile, NDArray[np.int64]]:
+    """Cut a slide of `n_spots` into tiles of about equal size; give the `spots` of each.
 
     Parameters
     ----------
     most
-        How many spots a stretch has at most; :data:`STRETCH` if not given.
+        How many spots a tile has at most; :data:`TILE` if not given.
     """
-    n_stretches = -(-n_spots // (most or STRETCH))
-    ends = np.linspace(0, n_spots, n_stretches + 1).round().astype(np.int64)
+    n_tiles = -(-n_spots // (most or TILE))
+    ends = np.linspace(0, n_spots, n_tiles + 1).round().astype(np.int64)
     cut = np.split(spots, np.searchsorted(spots, ends[1:-1]))
     return {
-        Stretch(slide, int(start), int(stop)): part - start
+        Tile(slide, int(start), int(stop)): part - start
         for start, stop, part in zip(ends[:-1], ends[1:], cut, strict=True)
         if len(part)
     }
@@ -192,8 +192,8 @@ def share_of(batch: Sequence[Patch], rank: int, world: int) -> tuple[slice, list
     n_spots = sum(len(patch.spots) for patch in batch)
     start, stop = rank * n_spots // world, (rank + 1) * n_spots // world
     own, at = [], 0
-    for stretch, spots in batch:
+    for tile, spots in batch:
         part = spots[max(0, start - at) : max(0, stop - at)]
-        own += [Patch(stretch, part)] if len(part) else []
+        own += [Patch(tile, part)] if len(part) else []
         at += len(spots)
     return slice(start, stop), own

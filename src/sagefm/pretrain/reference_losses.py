@@ -32,7 +32,7 @@ def reference_losses(
     entries = 0
     for batch in batches:
         truth, scored = batch.truth, batch.scored()
-        entries += batch.n_hidden
+        entries += batch.n_masked
         around = (n_neighbors * batch.means() - truth) / (n_neighbors - 1)
         for name, guess in (("gene_mean", gene_mean[batch.masks.order]), ("neighbor_mean", around)):
             error = torch.where(scored, guess - truth, 0.0)

@@ -1,8 +1,9 @@
-"""A run on disk: what a killed training needs to go on as if nothing had happened."""
+"""A run on disk: what a training that was killed needs to continue as if nothing had happened."""
 
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sagefm._errors import InputError
+from sagefm._extras import require
 from sagefm._files import locked, replacing
 from sagefm.nn import Network, checkpoint
 
@@ -73,6 +75,8 @@ class Run:
         self.last = folder / "last.safetensors"
         self.best = folder / "best.safetensors"
         self.metrics = folder / "metrics.csv"
+        self.logs = folder / "tensorboard"
+        self._events = self.logs / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -86,7 +90,7 @@ class Run:
         """Forget an earlier run."""
         for path in (self.last, self.best, self.metrics):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+        shutil.rmtree(self.logs, ignore_errors=True)
 
     def save(self, state: State) -> None:
         """Write the state beside the old one, then in its place."""
@@ -97,6 +101,20 @@ class Run:
         checkpoint.write(self.last, weights, facts)
         with suppress(OSError), replacing(self.metrics) as beside:  # a copy: the state has it all
             pd.DataFrame(state.progress.rows).to_csv(beside, index=False)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append to the logs for TensorBoard."""
+        names = "compat.proto.event_pb2", "compat.proto.summary_pb2", "summary.writer.record_writer"
+        event, summary, writer = (require(f"tensorboard.{n}", "train", "training") for n in names)
+        values = [summary.Summary.Value(tag=n, simple_value=v) for n, v in metrics.items()]
+        logged = [event.Event(step=step, summary=summary.Summary(value=values))]
+        if not self._events.exists():
+            self.logs.mkdir(parents=True, exist_ok=True)
+            logged.insert(0, event.Event(file_version="brain.Event:2"))
+        with self._events.open("ab") as file:
+            for entry in logged:
+                entry.wall_time = time.time()
+                writer.RecordWriter(file).write(entry.SerializeToString())
 
     def require(self) -> None:
         """Refuse to resume what is not there.

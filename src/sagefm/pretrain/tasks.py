@@ -1,8 +1,8 @@
 """The tasks that networks are trained with, by name."""
 
 from sagefm.pretrain.batches import Task
-from sagefm.pretrain.patches import Patches
-from sagefm.pretrain.regions import Regions
+from sagefm.pretrain.context import ContextTask
+from sagefm.pretrain.published import PublishedTask
 
-TASKS: dict[str, type[Task]] = {"published": Patches, "context": Regions}
+TASKS: dict[str, type[Task]] = {"published": PublishedTask, "context": ContextTask}
 """Of the networks in :data:`sagefm.nn.NETWORKS`."""

@@ -16,7 +16,7 @@ from sagefm.pretrain.plan import Plan
 from sagefm.pretrain.recipe import TrainTable
 
 
-class PatchBatch(NamedTuple):
+class PublishedBatch(NamedTuple):
     """Some centers, what their neighborhoods show, and what they hide."""
 
     rows: SparseRows
@@ -27,7 +27,7 @@ class PatchBatch(NamedTuple):
     truth: Tensor
     """Centers × genes in the order of the masks, log1p counts."""
     masks: Masks
-    n_hidden: int
+    n_masked: int
     """Hidden entries of the batch, also of the centers that other processes work on."""
     n_own: int
     """Hidden entries of these centers."""
@@ -38,7 +38,7 @@ class PatchBatch(NamedTuple):
         """Add up the squared errors of what is hidden: `times` the mean over the whole batch."""
         published = cast(Published, network)
         embedding = published.embed(published.mix(self.rows, self.operators))
-        return published.error(embedding, self.truth, self.masks, times / self.n_hidden)
+        return published.error(embedding, self.truth, self.masks, times / self.n_masked)
 
     def scored(self) -> Tensor:
         """Score all that is hidden, also what a slide lacks, as published."""
@@ -56,7 +56,7 @@ class PatchBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Patches(Task):
+class PublishedTask(Task):
     """Predict what each center of some patches hides."""
 
     mask_fraction: float
@@ -69,7 +69,7 @@ class Patches(Task):
 
     def batch(
         self, parts: Parts, own: slice, n_spots: int, number: int, chance: np.random.Generator
-    ) -> PatchBatch:
+    ) -> PublishedBatch:
         """Make a batch."""
         n_genes = parts[0][0].counts.shape[1]
         masks = draw_masks(n_spots, n_genes, self.mask_fraction, chance)
@@ -79,19 +79,19 @@ class Patches(Task):
 def gather(
     parts: Sequence[tuple[AlignedSlide, NDArray[np.int64]]],
     masks: Masks,
-    n_hidden: int,
+    n_masked: int,
     number: int = 0,
-) -> PatchBatch:
+) -> PublishedBatch:
     """Make a batch.
 
     Parameters
     ----------
     parts
-        Regions, and the spots of each that are centers.
+        ContextTask, and the spots of each that are centers.
     masks
         What all these centers hide, in this order.
-    n_hidden
-        As in :class:`PatchBatch`.
+    n_masked
+        As in :class:`PublishedBatch`.
     """
     order, ends = masks.order.numpy(), masks.ends.numpy()
     place = np.empty_like(order)
@@ -123,12 +123,12 @@ def gather(
     stacked = SparseRows(
         *map(torch.from_numpy, (ends.astype(np.int32), indices.astype(np.int32), values))
     )
-    return PatchBatch(
+    return PublishedBatch(
         stacked,
         tuple(operators),
         torch.from_numpy(truth),
         masks,
-        n_hidden,
+        n_masked,
         masks.n_hidden(),
         number,
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from sagefm.nn import Context, Masks, Network, SparseRows, draw_masks
 from sagefm.nn.context.loss import region_error
 from sagefm.pretrain.batches import Parts, Task
-from sagefm.pretrain.plan import RegionPlan
+from sagefm.pretrain.plan import TilePlan
 from sagefm.pretrain.recipe import TrainTable
 
 MISSING = 0.1
@@ -22,7 +22,7 @@ _LEAST_BLOCKS = 3
 """Blocks of genes that are never missing."""
 
 
-class RegionBatch(NamedTuple):
+class ContextBatch(NamedTuple):
     """Some centers of a region, and the region."""
 
     rows: SparseRows
@@ -34,7 +34,7 @@ class RegionBatch(NamedTuple):
     masks: Masks
     missing: Tensor
     """(blocks of the masks) what no spot of the region shows, as if the slide lacked it."""
-    n_hidden: int
+    n_masked: int
     """Hidden entries of the batch that are measured and not missing, also of the centers that other
     processes work on."""
     n_missing: int
@@ -46,7 +46,7 @@ class RegionBatch(NamedTuple):
 
     def error(self, network: Network, times: float) -> Tensor:
         """Add up the squared errors of what is hidden, and of what is missing for a tenth."""
-        shares = times / max(1, self.n_hidden), MISSING * times / max(1, self.n_missing)
+        shares = times / max(1, self.n_masked), MISSING * times / max(1, self.n_missing)
         context = cast(Context, network)
         parts = self.rows, self.neighbors, self.measured, self.masks, self.missing
         # Processes that train together wait for a gradient of every weight, also of those that are
@@ -71,7 +71,7 @@ class RegionBatch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Regions(Task):
+class ContextTask(Task):
     """Predict what each of some centers of a region hides, and what all of the region lacks.
 
     Parameters
@@ -82,7 +82,7 @@ class Regions(Task):
 
     mask_fraction: float
     missing_fraction: float = 0.0
-    plan = RegionPlan
+    plan = TilePlan
 
     @classmethod
     def of(cls, settings: TrainTable, *, learning: bool) -> Self:
@@ -91,7 +91,7 @@ class Regions(Task):
 
     def batch(
         self, parts: Parts, own: slice, n_spots: int, number: int, chance: np.random.Generator
-    ) -> RegionBatch:
+    ) -> ContextBatch:
         """Make a batch."""
         [(region, spots)] = parts
         # A source may give more of a slide than was asked for: keep the spots and their neighbors.
@@ -103,13 +103,13 @@ class Regions(Task):
         sizes = np.add.reduceat(region.measured[masks.order.numpy()], masks.ends[:-1].numpy())
         measured_of_block = torch.from_numpy(sizes.astype(np.int64))
         shown = masks.of(own)
-        return RegionBatch(
+        return ContextBatch(
             rows=SparseRows.from_scipy(region.log1p[members]),
             neighbors=torch.from_numpy(neighbors),
             measured=torch.from_numpy(region.measured),
             masks=shown,
             missing=missing,
-            n_hidden=int((masks.hides * measured_of_block).sum()),
+            n_masked=int((masks.hides * measured_of_block).sum()),
             n_missing=n_spots * int(measured_of_block[missing].sum()),
             n_own=int((shown.hides * measured_of_block).sum()),
             number=number,

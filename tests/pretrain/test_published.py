@@ -12,8 +12,8 @@ from sagefm.pp.sections import sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.patches import gather
-from sagefm.pretrain.plan import Plan, stretches_of
+from sagefm.pretrain.plan import Plan, tiles_of
+from sagefm.pretrain.published import gather
 
 TOLERANCE = 1e-5
 PATCHES = {"a": [slice(0, 16), slice(100, 105)], "b": [slice(37, 53)]}
@@ -136,7 +136,7 @@ def test_a_batch_knows_the_loss_of_its_share(model, slides):
             for i, (name, spots) in enumerate((n, s) for n, own in PATCHES.items() for s in own)
             if i in patches
         ]
-        halves.append(gather(parts, whole.masks.of(centers), whole.n_hidden))
+        halves.append(gather(parts, whole.masks.of(centers), whole.n_masked))
     with torch.no_grad():
         losses = [float(batch.error(model.network, 1.0)) for batch in (whole, *halves)]
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-6)
@@ -199,9 +199,9 @@ def test_the_spots_of_a_source_are_ordered_along_the_curve(slides, model):
 def test_patches_share_most_of_their_neighbors(slides, model):
     """Why batches are made of patches: a center costs far less than 15 spots."""
     source = source_of(slides, model.vocabulary)
-    plan = Plan(stretches_of("a", np.arange(200), 200), 64, 16, {})
+    plan = Plan(tiles_of("a", np.arange(200), 200), 64, 16, {})
     patches = [patch for batch in plan.shuffled(0, 0) for patch in batch]
-    rows = sum(len(np.unique(source.read(*p.stretch).neighbors[p.spots])) for p in patches)
+    rows = sum(len(np.unique(source.read(*p.tile).neighbors[p.spots])) for p in patches)
     assert rows < 5 * 200
 
 
