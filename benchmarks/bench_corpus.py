@@ -70,14 +70,14 @@ def batches(name):
     from sagefm.pretrain import Corpus, Recipe
     from sagefm.pretrain.batches import Batches
     from sagefm.pretrain.data import Split, split_spots
-    from sagefm.pretrain.patches import Patches
+    from sagefm.pretrain.published import PublishedTask
 
     recipe = Recipe.load("published")
     corpus = Corpus.open(FOLDER / name)
     training, validation = split_spots(corpus.table, recipe.data, 0)
     split = Split(corpus, training, validation)
     patches = split.plan(training, recipe).shuffled(0, 0)
-    return corpus, recipe, Batches(corpus, patches, (0, 0, 0), Patches(0.3))
+    return corpus, recipe, Batches(corpus, patches, (0, 0, 0), PublishedTask(0.3))
 
 
 def load(n_batches=1_500):
@@ -96,15 +96,13 @@ def train(name, n_steps=100):
     import torch
 
     from sagefm.model import SageFM
-    from sagefm.pretrain.loop import keeping_memory
-    from sagefm.pretrain.module import Pretraining
+    from sagefm.pretrain.devices import keeping_memory
 
     begin = time.perf_counter()
     corpus, recipe, loader = batches(name)
     opening = time.perf_counter() - begin
     network = SageFM.new(corpus.vocabulary, seed=0).network
-    module = Pretraining(network, recipe.train).train()
-    optimizer = module.configure_optimizers()
+    optimizer = network.train().optimizer(recipe.train.learning_rate, recipe.train.weight_decay)
     seconds = []
     stream = iter(loader)
     with keeping_memory(torch.device("cpu")):
@@ -112,7 +110,7 @@ def train(name, n_steps=100):
             begin = time.perf_counter()
             batch = next(stream)
             optimizer.zero_grad()
-            batch.error(module.network, 1.0).backward()
+            batch.error(network, 1.0).backward()
             optimizer.step()
             seconds.append(time.perf_counter() - begin)
     for _ in zip(range(1_000), stream, strict=False):  # on through the slides, without the network

@@ -27,30 +27,26 @@ def side():
     from torch.nn.parallel import DistributedDataParallel
 
     from sagefm.pretrain.batches import Batches
-    from sagefm.pretrain.loop import keeping_memory
-    from sagefm.pretrain.module import Pretraining
-    from sagefm.pretrain.patches import Patches
-
-    class Task(Pretraining):
-        def forward(self, batch):
-            return batch.error(self.network, WORLD)
+    from sagefm.pretrain.devices import keeping_memory
+    from sagefm.pretrain.loop import Loss
+    from sagefm.pretrain.published import PublishedTask
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     split, recipe = prepared(64, 16)
     patches = split.plan(split.training, recipe).shuffled(0, 0)
-    task = Patches(0.3)
+    task = PublishedTask(0.3)
     stream = iter(Batches(split.source, patches, (0, 0, 0), task, rank=rank, world=WORLD))
-    module = Task(fresh(split), recipe.train).train()
-    optimizer = module.configure_optimizers()
+    module = Loss(fresh(split), "float32").train()
+    optimizer = module.network.optimizer(recipe.train.learning_rate, recipe.train.weight_decay)
     shared = DistributedDataParallel(module)
     parameters = sum(parameter.numel() for parameter in module.parameters())
 
     def step():
         batch = next(stream)
         optimizer.zero_grad()
-        shared(batch).backward()
+        shared(batch, WORLD).backward()
         optimizer.step()
 
     seconds = {"with": [], "without": []}

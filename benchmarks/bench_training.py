@@ -70,10 +70,8 @@ class Ours:
     def __init__(self, network, batches, settings, device, precision):
         import torch
 
-        from sagefm.pretrain.module import Pretraining
-
-        self.module = Pretraining(network.to(device), settings).train()
-        self.optimizer = self.module.configure_optimizers()
+        self.network = network.to(device).train()
+        self.optimizer = network.optimizer(settings.learning_rate, settings.weight_decay)
         self.batches, self.device = iter(batches), device
         self.half = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
         self.parts = []
@@ -83,14 +81,14 @@ class Ours:
         marks = [self._now()]
         batch = moved(next(self.batches), self.device)
         marks.append(self._now())
-        network = self.module.network
+        network = self.network
         self.optimizer.zero_grad()
         with self.half:
             pooled = network.mix(batch.rows, batch.operators)
             marks.append(self._now())
             embedding = network.embed(pooled)
             marks.append(self._now())
-            loss = network.error(embedding, batch.truth, batch.masks, 1 / batch.n_hidden)
+            loss = network.error(embedding, batch.truth, batch.masks, 1 / batch.n_masked)
             marks.append(self._now())
         loss.backward()
         marks.append(self._now())
@@ -113,7 +111,7 @@ class Ours:
 
 
 def moved(batch, device):
-    from lightning.fabric.utilities import move_data_to_device
+    from lightning_fabric.utilities import move_data_to_device
 
     return batch if device == "cpu" else move_data_to_device(batch, device)
 
@@ -147,12 +145,12 @@ def fresh(split):
 def batches_of(split, recipe, epochs=40):
     """Chain the batches of many epochs."""
     from sagefm.pretrain.batches import Batches
-    from sagefm.pretrain.patches import Patches
+    from sagefm.pretrain.published import PublishedTask
 
     plan = split.plan(split.training, recipe)
     for epoch in range(epochs):
         patches = plan.shuffled(recipe.train.seed, epoch)
-        batches = Batches(split.source, patches, (recipe.train.seed, 0, epoch), Patches(0.3))
+        batches = Batches(split.source, patches, (recipe.train.seed, 0, epoch), PublishedTask(0.3))
         yield from zip(patches, batches, strict=True)
 
 
@@ -160,7 +158,7 @@ def race(steps, device):
     """Run the published way and ours, in float32 and bfloat16, in turns on the same batches."""
     import torch
 
-    from sagefm.pretrain.loop import keeping_memory
+    from sagefm.pretrain.devices import keeping_memory
 
     split, recipe = prepared(64, 16)
     networks = [fresh(split), fresh(split)]
@@ -193,7 +191,7 @@ def alone(steps, device, precision):
     """Run ours with batches of 256 and four times the learning rate; losses, spots/s, parts."""
     import torch
 
-    from sagefm.pretrain.loop import keeping_memory
+    from sagefm.pretrain.devices import keeping_memory
 
     split, recipe = prepared(256, 16)
     settings = recipe.train.model_copy(update={"learning_rate": 4 * recipe.train.learning_rate})

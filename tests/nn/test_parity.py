@@ -11,7 +11,7 @@ from sagefm.nn import draw_masks
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.read import read
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.pretrain.patches import gather
+from sagefm.pretrain.published import gather
 
 TOLERANCE = 1e-5
 
