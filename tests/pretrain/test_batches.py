@@ -16,7 +16,7 @@ from sagefm.nn import draw_masks
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.batches import Batches
-from sagefm.pretrain.plan import Plan, share_of, tiles_of
+from sagefm.pretrain.plan import Plan, part_of_process, tiles_of
 from sagefm.pretrain.published import PublishedTask, gather
 
 N_GENES, N_SPOTS, SLIDES = 50, 70, ("s0", "s1", "s2", "s3")
@@ -237,7 +237,7 @@ def test_leaving_while_a_slide_is_being_read(source, plan, monkeypatch):
 
 def test_a_share_of_a_batch_keeps_its_masks(source, plan):
     """What one of two processes is shown is what its spots are shown in one process."""
-    rows, _ = share_of(plan[3], 1, 2)
+    rows, _ = part_of_process(plan[3], 1, 2)
     whole = list(batches(source, plan))[3]
     share = list(batches(source, plan, rank=1, world=2))[3]
     assert torch.equal(share.masks.dense(), whole.masks.dense()[rows])

@@ -34,7 +34,7 @@ CONFIG = Config("context", (16, 24, 24, 12))
 def a_plan(sizes, batch_size=128, **more):
     tiles = {}
     for i, size in enumerate(sizes):
-        tiles |= tiles_of(f"s{i}", np.arange(size), size, TilePlan.tile)
+        tiles |= tiles_of(f"s{i}", np.arange(size), size, TilePlan.most)
     return TilePlan(tiles, batch_size, 16, more.pop("weights", {}), **more)
 
 

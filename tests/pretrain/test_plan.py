@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagefm.pretrain.plan import TILE, Plan, share_of, tiles_of
+from sagefm.pretrain.plan import TILE, Plan, part_of_process, tiles_of
 
 steady = settings(derandomize=True, deadline=None)
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=8)
@@ -182,7 +182,7 @@ def test_tiles_have_a_size_that_is_read_fast():
 @given(SIZES, BATCH_SIZES, SEEDS, st.integers(1, 9))
 def test_a_batch_is_shared_without_loss_or_overlap(sizes, batch_size, seed, world):
     for batch in a_plan(sizes, batch_size).shuffled(seed, 0):
-        parts = [share_of(batch, rank, world) for rank in range(world)]
+        parts = [part_of_process(batch, rank, world) for rank in range(world)]
         together = [spot for _, own in parts for spot in spots_of(own)]
         assert together == spots_of(batch)
         at = 0

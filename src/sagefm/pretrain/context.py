@@ -1,4 +1,4 @@
-"""The task of the context network: batches of one region, all of which is its context."""
+"""Batches of the context network: spots of one tile, with all of the tile as their context."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Self, cast
@@ -11,47 +11,47 @@ from torch import Tensor
 
 from sagefm.nn import Context, Masks, Network, SparseRows, draw_masks
 from sagefm.nn.context.loss import region_error
-from sagefm.pretrain.batches import Parts, Task
+from sagefm.pretrain.batches import Chosen, Task
 from sagefm.pretrain.plan import TilePlan
 from sagefm.pretrain.recipe import TrainTable
 
 MISSING = 0.1
-"""What the mean over missing entries counts beside that over hidden ones."""
-_MISSING_SHARES = (0.1, 0.3, 0.7)
+"""Weight of the mean error on missing genes; that on masked genes has weight 1."""
+_MISSING_FRACTIONS = (0.1, 0.3, 0.7)
 _LEAST_BLOCKS = 3
 """Blocks of genes that are never missing."""
 
 
 class ContextBatch(NamedTuple):
-    """Some centers of a region, and the region."""
+    """Some centers of a tile, and the tile."""
 
     rows: SparseRows
-    """Log1p counts of all spots of the region, nothing hidden."""
+    """Log1p counts of all spots of the tile, without masks."""
     neighbors: Tensor
     """Centers × 15 row numbers, the center first."""
     measured: Tensor
-    """Genes: whether the slide has them; others are never scored."""
+    """Genes: whether the slide measured them; others are never scored."""
     masks: Masks
     missing: Tensor
-    """(blocks of the masks) what no spot of the region shows, as if the slide lacked it."""
+    """(blocks of the masks) missing from all spots, as if the slide had not measured them."""
     n_masked: int
-    """Hidden entries of the batch that are measured and not missing, also of the centers that other
-    processes work on."""
+    """Masked entries of the batch that are measured and not missing, those of other processes
+    included."""
     n_missing: int
     """Missing entries of the same centers that are measured."""
     n_own: int
-    """Hidden entries of these centers, counted likewise."""
+    """Masked entries of the centers of this process, counted likewise."""
     number: int
     """Place in the epoch."""
 
     def error(self, network: Network, times: float) -> Tensor:
-        """Add up the squared errors of what is hidden, and of what is missing for a tenth."""
-        shares = times / max(1, self.n_masked), MISSING * times / max(1, self.n_missing)
+        """Sum the squared errors of masked entries and, at a tenth, of missing ones."""
+        weights = times / max(1, self.n_masked), MISSING * times / max(1, self.n_missing)
         context = cast(Context, network)
-        parts = self.rows, self.neighbors, self.measured, self.masks, self.missing
-        # Processes that train together wait for a gradient of every weight, also of those that are
-        # asked for nothing where nothing is missing.
-        return region_error(context, *parts, shares) + 0 * context.missing.sum()
+        tile = self.rows, self.neighbors, self.measured, self.masks, self.missing
+        # Processes that train together wait for a gradient of every weight, also of weights that
+        # are not used where nothing is missing.
+        return region_error(context, *tile, weights) + 0 * context.missing.sum()
 
     @property
     def truth(self) -> Tensor:
@@ -59,11 +59,11 @@ class ContextBatch(NamedTuple):
         return self._dense()[self.neighbors[:, 0]]
 
     def scored(self) -> Tensor:
-        """Score what is hidden and measured."""
+        """Score the masked entries that are measured."""
         return self.masks.hidden() & self.measured[self.masks.order]
 
     def means(self) -> Tensor:
-        """Average over the neighborhoods, nothing hidden."""
+        """Average over the neighborhoods, without masks."""
         return F.embedding_bag(self.neighbors, self._dense(), mode="mean")
 
     def _dense(self) -> Tensor:
@@ -72,12 +72,12 @@ class ContextBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class ContextTask(Task):
-    """Predict what each of some centers of a region hides, and what all of the region lacks.
+    """Predict the masked genes of centers of a tile, and genes that are missing from all of it.
 
     Parameters
     ----------
     missing_fraction
-        Share of the batches in which 10, 30 or 70 % of the blocks of genes are missing.
+        Fraction of the batches in which 10, 30 or 70 % of the blocks of genes are missing.
     """
 
     mask_fraction: float
@@ -86,39 +86,39 @@ class ContextTask(Task):
 
     @classmethod
     def of(cls, settings: TrainTable, *, learning: bool) -> Self:
-        """Set the task; in validation nothing is missing but what the slides lack."""
+        """Make the task; in validation no genes are missing but those that a slide lacks."""
         return cls(settings.mask_fraction, settings.missing_fraction if learning else 0.0)
 
     def batch(
-        self, parts: Parts, own: slice, n_spots: int, number: int, chance: np.random.Generator
+        self, tiles: Chosen, part: slice, n_spots: int, number: int, chance: np.random.Generator
     ) -> ContextBatch:
         """Make a batch."""
-        [(region, spots)] = parts
-        # A source may give more of a slide than was asked for: keep the spots and their neighbors.
-        members, places = np.unique(region.neighbors, return_inverse=True)
-        neighbors = places.reshape(region.neighbors.shape)[spots]
-        masks = draw_masks(n_spots, len(region.measured), self.mask_fraction, chance)
+        [(tile, spots)] = tiles
+        # A source may return more rows than a tile needs: keep its spots and their neighbors.
+        members, places = np.unique(tile.neighbors, return_inverse=True)
+        neighbors = places.reshape(tile.neighbors.shape)[spots]
+        masks = draw_masks(n_spots, len(tile.measured), self.mask_fraction, chance)
         missing = torch.from_numpy(self._missing(len(masks.ends) - 1, chance))
-        masks = masks._replace(hides=masks.hides & ~missing)  # what nobody shows hides nothing
-        sizes = np.add.reduceat(region.measured[masks.order.numpy()], masks.ends[:-1].numpy())
+        masks = masks._replace(hides=masks.hides & ~missing)  # missing genes are not masked
+        sizes = np.add.reduceat(tile.measured[masks.order.numpy()], masks.ends[:-1].numpy())
         measured_of_block = torch.from_numpy(sizes.astype(np.int64))
-        shown = masks.of(own)
+        own = masks.of(part)
         return ContextBatch(
-            rows=SparseRows.from_scipy(region.log1p[members]),
+            rows=SparseRows.from_scipy(tile.log1p[members]),
             neighbors=torch.from_numpy(neighbors),
-            measured=torch.from_numpy(region.measured),
-            masks=shown,
+            measured=torch.from_numpy(tile.measured),
+            masks=own,
             missing=missing,
             n_masked=int((masks.hides * measured_of_block).sum()),
             n_missing=n_spots * int(measured_of_block[missing].sum()),
-            n_own=int((shown.hides * measured_of_block).sum()),
+            n_own=int((own.hides * measured_of_block).sum()),
             number=number,
         )
 
     def _missing(self, n_blocks: int, chance: np.random.Generator) -> NDArray[np.bool_]:
-        """Draw the blocks of genes that no spot of a region shows."""
+        """Draw the blocks of genes that are missing from all of a tile."""
         missing = np.zeros(n_blocks, dtype=bool)
         if chance.random() < self.missing_fraction:
-            n = round(float(chance.choice(_MISSING_SHARES)) * n_blocks)
+            n = round(float(chance.choice(_MISSING_FRACTIONS)) * n_blocks)
             missing[chance.permutation(n_blocks)[: max(0, min(n, n_blocks - _LEAST_BLOCKS))]] = True
         return missing

@@ -1,4 +1,4 @@
-"""What a run trains and validates on: slides, split by patient, seen through one vocabulary."""
+"""Training and validation spots of a run: slides, split by patient, aligned to one vocabulary."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Spots = dict[str, NDArray[np.int64]]
-"""Slide name → spots of it, along its curve."""
+"""Slide name → numbers of its spots, along its curve."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A source with the spots to train and those to validate on."""
+    """A source, with the spots to train on and those to validate on."""
 
     source: Source
     training: Spots
@@ -44,20 +44,20 @@ class Split:
         """Plan the batches of an epoch over `spots`."""
         table, tiles = self.source.table, dict[Tile, NDArray[np.int64]]()
         kind, sizes = TASKS[recipe.network.name].plan, _sizes(table)
-        for slide, own in spots.items():
-            tiles |= tiles_of(slide, own, sizes[slide], kind.tile)
+        for slide, chosen in spots.items():
+            tiles |= tiles_of(slide, chosen, sizes[slide], kind.most)
         weights = _weights(table, recipe.data.weights) if mixed else {}
         size, patch = recipe.train.batch_size, recipe.data.patch
-        if isinstance(self.source, Memory):  # all of it is at hand anyway
+        if isinstance(self.source, Memory):  # all slides are in memory anyway
             return kind(tiles, size, patch, weights, window=len(tiles))
         return kind(tiles, size, patch, weights)
 
 
 def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots, Spots]:
-    """Choose the spots to train and those to validate on, all of a patient on one side.
+    """Choose the spots to train on and those to validate on, all of a patient on one side.
 
-    With a single patient a connected piece of each slide is held out instead (told). An empty list
-    of patients to validate on holds nobody out.
+    With a single patient a connected area of each slide is held out instead, with a warning. With
+    an empty list of patients to validate on, nobody is held out.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots,
     Raises
     ------
     InputError
-        A name that no slide has, or nobody left to train on.
+        No slide is of a patient that is named, or no patient is left to train on.
     """
     unknown = sorted(set(data.leave_out) - set(table["patient"]))
     if unknown:
@@ -85,39 +85,41 @@ def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots,
             {slide: np.arange(sizes[slide]) for slide in names[~held].tolist()},
             {slide: np.arange(sizes[slide]) for slide in names[held].tolist()},
         )
-    share = data.validation if isinstance(data.validation, float) else 0.1
+    fraction = data.validation if isinstance(data.validation, float) else 0.1
     logger.warning(
-        "all slides are of one patient: a connected piece of each (%.0f %% of its spots) is held "
-        "out, and the validation loss says nothing about other patients",
-        100 * share,
+        "all slides are of one patient: a connected area of each (%.0f %% of its spots) is held "
+        "out, and the validation loss does not tell how other patients are predicted",
+        100 * fraction,
     )
-    cuts = {slide: size - max(1, round(share * size)) for slide, size in sizes.items()}
+    cuts = {slide: size - max(1, round(fraction * size)) for slide, size in sizes.items()}
     return (
         {slide: np.arange(cut) for slide, cut in cuts.items()},
         {slide: np.arange(cut, sizes[slide]) for slide, cut in cuts.items()},
     )
 
 
-def of_memory(slides: Mapping[str, "AnnData"], pieces: Iterable[Section], recipe: Recipe) -> Split:
-    """Split and prepare slides in memory."""
-    pieces = list(pieces)
-    rows = {piece.name: {"patient": piece.patient, "spots": len(piece.rows)} for piece in pieces}
+def of_memory(
+    slides: Mapping[str, "AnnData"], sections: Iterable[Section], recipe: Recipe
+) -> Split:
+    """Split and align slides in memory."""
+    sections = list(sections)
+    rows = {each.name: {"patient": each.patient, "spots": len(each.rows)} for each in sections}
     table = pd.DataFrame.from_dict(rows, orient="index")
     training, validation = split_spots(table, recipe.data, recipe.train.seed)
     if isinstance(recipe.data.genes, str):
         vocabulary = read_genes(recipe.data.genes)
     else:
-        shown = {id(slide): np.zeros(slide.n_obs, dtype=bool) for slide in slides.values()}
-        for piece in pieces:
-            shown[id(piece.slide)][piece.rows[training.get(piece.name, [])]] = True
-        masks = [shown[id(slide)] for slide in slides.values()]
+        trained = {id(slide): np.zeros(slide.n_obs, dtype=bool) for slide in slides.values()}
+        for section in sections:
+            trained[id(section.slide)][section.rows[training.get(section.name, [])]] = True
+        masks = [trained[id(slide)] for slide in slides.values()]
         vocabulary = most_detected(list(slides.values()), masks, recipe.data.genes)
-    used = [piece for piece in pieces if piece.name in training or piece.name in validation]
+    used = [each for each in sections if each.name in training or each.name in validation]
     return Split(Memory(used, vocabulary, Config().n_neighbors), training, validation)
 
 
 def of_corpus(corpus: Source, recipe: Recipe) -> Split:
-    """Split a corpus, and look at it through the genes of the recipe."""
+    """Split a corpus, and align it to the genes of the recipe."""
     training, validation = split_spots(corpus.table, recipe.data, recipe.train.seed)
     if isinstance(recipe.data.genes, str):
         vocabulary = read_genes(recipe.data.genes)
@@ -129,7 +131,7 @@ def of_corpus(corpus: Source, recipe: Recipe) -> Split:
 
 
 def _most_detected(corpus: Source, training: Spots, n_genes: int) -> Vocabulary:
-    """Keep the genes of a corpus that are detected in the most training spots."""
+    """Choose the genes of a corpus that are detected in the most training spots."""
     detected = np.zeros(len(corpus.vocabulary), dtype=np.int64)
     for slide, spots in training.items():
         if len(spots) == corpus.table.loc[slide, "spots"]:
@@ -141,7 +143,7 @@ def _most_detected(corpus: Source, training: Spots, n_genes: int) -> Vocabulary:
     ranked = sorted(np.flatnonzero(detected).tolist(), key=lambda i: (-detected[i], symbols[i]))
     if len(ranked) < n_genes:
         logger.warning(
-            "the training slides hold %d detected genes, the recipe asks for %d: all are used",
+            "the training slides have %d detected genes, the recipe wants %d: all are used",
             len(ranked), n_genes,
         )  # fmt: skip
     chosen = ranked[:n_genes]
@@ -156,22 +158,22 @@ def gene_mean_of(split: Split) -> torch.Tensor:
     return torch.from_numpy(total / sum(map(len, split.training.values()))).float()
 
 
-def regions_of(source: Source, spots: Spots) -> Iterator[tuple[AlignedSlide, NDArray[np.int64]]]:
-    """Read some spots: regions, and which spots of each are meant."""
+def read_tiles(source: Source, spots: Spots) -> Iterator[tuple[AlignedSlide, NDArray[np.int64]]]:
+    """Read some spots tile by tile: each with the numbers of these spots in it."""
     sizes = _sizes(source.table)
-    for slide, own in spots.items():
-        for tile, part in tiles_of(slide, own, sizes[slide]).items():
-            yield source.read(*tile), part
+    for slide, chosen in spots.items():
+        for tile, numbers in tiles_of(slide, chosen, sizes[slide]).items():
+            yield source.read(*tile), numbers
 
 
 def _centers(source: Source, spots: Spots) -> Iterator[csr_matrix]:
-    """Read the log1p counts of some spots, a region at a time."""
-    for region, part in regions_of(source, spots):
-        yield region.log1p[region.neighbors[part, 0]]
+    """Read the log1p counts of some spots tile by tile."""
+    for tile, numbers in read_tiles(source, spots):
+        yield tile.log1p[tile.neighbors[numbers, 0]]
 
 
 def _weights(table: pd.DataFrame, wanted: Mapping[str, float]) -> dict[str, float]:
-    """Say how often a spot of each slide comes: its own weight, else that of its organ."""
+    """Get how often a spot of each slide is used: the weight of the slide, else of its organ."""
     organs = table["organ"] if "organ" in table else pd.Series("", index=table.index)
     unknown = sorted(set(wanted) - set(table.index) - set(organs))
     if unknown:

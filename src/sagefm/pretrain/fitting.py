@@ -1,4 +1,4 @@
-"""From slides to a model: the one function behind ``sagefm pretrain``."""
+"""Training a model on slides: the function behind ``sagefm pretrain``."""
 
 import hashlib
 import os
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training run leaves."""
+    """The result of a training run."""
 
     model: SageFM
     """The model of the best epoch."""
     history: pd.DataFrame
     """One row per epoch: epoch, train_loss, validation_loss, learning_rate, spots_per_second,
-    seconds (from the start); and, the same in every row, the losses of what needs no network on
-    the same masked genes of the validation spots: gene_mean, neighbor_mean (mean squared error on
-    log1p counts). The training loss of the network ``context`` includes a tenth of the error on
-    genes that are missing from whole slides."""
+    seconds (from the start); and, the same in every row, the validation losses of two predictors
+    without a network: gene_mean, neighbor_mean. All losses are mean squared errors on the log1p
+    counts of masked genes. The training loss of the network ``context`` includes a tenth of the
+    error on genes that are missing from whole slides."""
 
 
 def fit(
@@ -61,12 +61,13 @@ def fit(
     workers: int = 1,
     progress: bool = True,
 ) -> Result:
-    """Pretrain a model: predict the hidden genes of a spot from it and its neighbors.
+    """Train a model to predict masked genes of spots from the spots and their neighbors.
 
     With the network ``published`` task, loss and optimizer are those of SAGE-FM (arXiv 2601.15504);
-    the network ``context`` sees the whole slide, or 700 spots of a large one, and in some batches
-    also predicts genes that the slide does not show at all. Training and validation never share a
-    patient; with one patient only, a piece of each slide is held out (told).
+    the input of the network ``context`` is the whole slide, or 700 spots of a large one, and in
+    some batches it also predicts genes that are missing from all spots. No patient is in both
+    training and validation; with one patient only, an area of each slide is held out, with a
+    warning.
 
     Parameters
     ----------
@@ -75,22 +76,22 @@ def fit(
     recipe
         See :class:`Recipe`; the published one if not given.
     patients
-        Slide name → patient; the recipe's ``patient_key`` column of ``obs`` if not given. A corpus
-        knows its patients.
+        Slide name → patient; the recipe's ``patient_key`` column of ``obs`` if not given. Not for a
+        corpus, which stores its patients.
     slide_key
-        ``obs`` column that tells slides apart inside one object.
+        ``obs`` column with the section of each spot, where an object holds several.
     device
-        ``"cpu"``, ``"cuda"``; a CUDA device if there is one when not given.
+        ``"cpu"``, ``"cuda"``, …; if not given, a CUDA device if there is one.
     devices
-        How many processes to train in, each on a device of its own (on the CPU, on its share of
-        the cores). More than one starts the running command again, so it is for scripts and the
-        command line, not for notebooks. Under ``torchrun`` its settings hold.
+        Number of processes, each on a device of its own (on the CPU, on its part of the cores).
+        More than one starts the running command again, so it is for scripts and the command line,
+        not for notebooks. Under ``torchrun`` its settings hold.
     folder
-        Where the run is kept: what to resume from, the best model so far, logs. An earlier run in
-        it is deleted, unless it is resumed. A folder that is deleted at the end, if not given.
+        Where to keep the run: its last state, the best model so far, logs. An earlier run in it is
+        deleted, unless it is resumed. If not given, a temporary folder.
     resume
-        Go on with the run in `folder`, after whatever ended it: the weights will be those that it
-        would have had without.
+        Continue the run in `folder`, whatever ended it. The weights will be those of a run that was
+        never interrupted.
     workers
         Threads that read and gather batches.
     progress
@@ -98,16 +99,15 @@ def fit(
 
     Returns
     -------
-    The model of the epoch with the lowest validation loss (of the last, where nobody is held out),
-    and the history. The model knows a
-    sample of its training spots (of several processes that of the first does). Ctrl-C ends training
-    early and returns the best so far.
+    The model of the epoch with the lowest validation loss (of the last epoch, if nobody is held
+    out), and the history. The model stores a sample of its training spots (in the first of several
+    processes). Ctrl-C ends training early and returns the best model so far.
 
     Raises
     ------
     InputError
-        A slide cannot be used, the split leaves nothing to train or to validate on, there is too
-        little for the network, or the run to resume is of something else.
+        A slide cannot be used, the split leaves nothing to train or to validate on, there are too
+        few spots or genes for the network, or the run to resume is of other data or another recipe.
     """
     recipe = recipe or Recipe()
     where = pick_device(device)
@@ -141,15 +141,15 @@ def _split(
     if not slides:
         raise InputError("no slides to train on; name at least one")
     if patients is None:
-        _tell_without_patients(slides, recipe.data.patient_key)
-    pieces = sections_of(
+        _warn_without_patients(slides, recipe.data.patient_key)
+    sections = sections_of(
         slides, slide_key=slide_key, patient_key=recipe.data.patient_key, patients=patients
     )
-    return of_memory(slides, pieces, recipe)
+    return of_memory(slides, sections, recipe)
 
 
-def _tell_without_patients(slides: Mapping[str, "AnnData"], key: str) -> None:
-    """Say which slides do not name their patient: two of one patient would stand on both sides."""
+def _warn_without_patients(slides: Mapping[str, "AnnData"], key: str) -> None:
+    """Warn of slides without a patient: two slides of one patient could be on both sides."""
     lacking = [name for name, slide in slides.items() if key not in slide.obs]
     if lacking and key != DataTable().patient_key and len(lacking) == len(slides):
         raise InputError(f"no slide has a column {key!r} in obs; name the one with the patients")
@@ -161,8 +161,8 @@ def _tell_without_patients(slides: Mapping[str, "AnnData"], key: str) -> None:
 
 
 def _require_enough(split: Split, recipe: Recipe, devices: int) -> None:
-    parts = [part for part in (split.training, split.validation) if part]
-    spots = min(sum(map(len, part.values())) for part in parts)
+    sides = [side for side in (split.training, split.validation) if side]
+    spots = min(sum(map(len, side.values())) for side in sides)
     processes = int(os.environ.get("WORLD_SIZE", devices))
     if min(spots, recipe.train.batch_size // 4) < processes > 1:
         raise InputError(
@@ -172,7 +172,7 @@ def _require_enough(split: Split, recipe: Recipe, devices: int) -> None:
 
 
 def _facts(split: Split, recipe: Recipe) -> dict[str, Any]:
-    """Say what a run is of: a run goes on with the very same only."""
+    """Describe recipe and data of a run, which can be resumed with the same only."""
     table = split.source.table
     columns = [name for name in ("patient", "spots", "checksum") if name in table]
     used = table.loc[[*split.training, *split.validation], columns]
@@ -218,7 +218,7 @@ def _train(
 
 
 def _provenance(split: Split, recipe: Recipe) -> dict[str, Any]:
-    """Say what a model was made of: data, recipe with its seed, versions."""
+    """Describe what a model was made of: data, recipe with its seed, versions."""
     sides = (split.training, split.validation)
     spots = {
         slide: sum(len(side.get(slide, ())) for side in sides) for slide in sides[0] | sides[1]
@@ -226,7 +226,7 @@ def _provenance(split: Split, recipe: Recipe) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(),
         "slides": spots,
-        "validation_spots": {slide: len(own) for slide, own in split.validation.items()},
+        "validation_spots": {slide: len(held) for slide, held in split.validation.items()},
         "sagefm": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -61,12 +61,12 @@ class Loss(nn.Module):
     def __init__(self, network: Network, precision: str) -> None:
         super().__init__()
         self.network = network
-        self.half = is_half(precision, network.device)
+        self.in_half = is_half(precision, network.device)
 
     def forward(self, batch: Batch, times: float) -> Tensor:
         """Compute `times` the mean squared error on the masked genes of a batch."""
         # Fabric's own mixed precision would also round the counts of the batch.
-        with torch.autocast(self.network.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(self.network.device.type, torch.bfloat16, enabled=self.in_half):
             return batch.error(self.network, times)
 
 

@@ -1,4 +1,4 @@
-"""Which spots every batch of an epoch holds: decided ahead, from seed and epoch alone."""
+"""The spots of every batch of an epoch, from seed and epoch alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 TILE = 2048
 """Spots that are read at a time."""
 CONTEXT_TILE = 700
-"""Spots that are read at a time where each sees all the others."""
+"""Spots that are read at a time where all of them are the context of each."""
 WINDOW = 16
-"""Stretches whose patches are mixed, and which therefore lie in memory together."""
+"""Tiles whose patches are mixed, and which are therefore in memory at the same time."""
 
 
 class Tile(NamedTuple):
@@ -33,20 +33,20 @@ class Patch(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The spots to go through, by tile, and how to cut and mix them.
+    """The spots of an epoch, by tile, and how they are cut and mixed.
 
     Parameters
     ----------
     tiles
-        Each with the spots of it that count.
+        Tile → the spots of it to use, counted from its start.
     batch_size
         Spots of a batch.
     patch
-        Spots of a patch: those of one patch share most of their neighbors.
+        Spots of a patch; spots of one patch have most of their neighbors in common.
     weights
-        How often a spot of a slide comes in an epoch, on average; once where not given.
+        Slide → how often a spot of it is used in an epoch, on average; 1 where not given.
     window
-        ContextTask to mix.
+        Tiles to mix.
     """
 
     tiles: Mapping[Tile, NDArray[np.int64]]
@@ -55,25 +55,24 @@ class Plan:
     weights: Mapping[str, float]
     window: int = WINDOW
 
-    tile: ClassVar[int | None] = None
-    """Most spots of a tile; :data:`TILE` if not given."""
+    most: ClassVar[int | None] = None
+    """Maximal number of spots of a tile; :data:`TILE` if not given."""
 
     @property
     def n_spots(self) -> int:
-        """How many spots there are."""
+        """Number of spots."""
         return sum(map(len, self.tiles.values()))
 
     def in_order(self) -> list[list[Patch]]:
-        """Give batches that go through the tiles once, one after the other."""
-        pieces = [Patch(tile, spots) for tile, spots in self.tiles.items()]
-        return self._batches(pieces)
+        """Get batches that go through the tiles once, one after the other."""
+        return self._batches([Patch(tile, spots) for tile, spots in self.tiles.items()])
 
     def shuffled(self, seed: int, epoch: int) -> list[list[Patch]]:
-        """Give the batches of an epoch, each of patches from several tiles.
+        """Draw the batches of an epoch, each of patches from several tiles.
 
-        The tiles come in a random order. Every patch of the r-th draws a moment between r and
-        r + window, and the patches come by their moments: a rolling shuffle that needs no more
-        than `window` tiles at a time.
+        The tiles are put in random order. Every patch of the r-th tile draws a moment between r
+        and r + window, and patches are sorted by their moments: a rolling shuffle that never needs
+        more than `window` tiles at a time.
         """
         chance = np.random.default_rng([seed, epoch])
         keys = list(self.tiles)
@@ -81,21 +80,21 @@ class Plan:
         moments: list[NDArray[np.float64]] = []
         for rank, number in enumerate(chance.permutation(len(keys)).tolist()):
             tile = keys[number]
-            own = self._patches(tile, chance)
-            patches += own
-            moments.append(rank + self.window * chance.random(len(own)))
-        if not patches:  # small weights, and chance, left none
+            cut = self._patches(tile, chance)
+            patches += cut
+            moments.append(rank + self.window * chance.random(len(cut)))
+        if not patches:  # with small weights, none may have been drawn
             tile = keys[int(chance.integers(len(keys)))]
             patches, moments = [Patch(tile, self.tiles[tile])], [np.zeros(1)]
         order = np.argsort(np.concatenate(moments), kind="stable")
         return self._batches([patches[i] for i in order.tolist()])
 
     def _patches(self, tile: Tile, chance: np.random.Generator) -> list[Patch]:
-        """Cut the spots of a tile afresh, and as often as its slide is to be seen."""
+        """Cut the spots of a tile into patches, anew for every time that its slide is used."""
         spots, weight = self.tiles[tile], self.weights.get(tile.slide, 1.0)
         patches = []
         for times in np.full(int(weight), 1.0).tolist() + [weight % 1] * (weight % 1 > 0):
-            whole = [Patch(tile, part) for part in self._cut(spots, chance)]
+            whole = [Patch(tile, cut) for cut in self._cut(spots, chance)]
             kept = chance.random(len(whole)) < times if times < 1 else np.ones(len(whole), bool)
             patches += [patch for patch, keep in zip(whole, kept, strict=True) if keep]
         return patches
@@ -108,9 +107,9 @@ class Plan:
         return [part for part in np.split(spots, cuts) if len(part)]
 
     def _batches(self, patches: Sequence[Patch]) -> list[list[Patch]]:
-        """Cut a row of patches into batches of exactly `batch_size` spots.
+        """Cut a list of patches into batches of exactly `batch_size` spots.
 
-        What is left at the end joins the last batch where it is too little for one of its own.
+        A remainder of less than a quarter of a batch is added to the last one.
         """
         batches: list[list[Patch]] = [[]]
         room = self.batch_size
@@ -130,16 +129,16 @@ class Plan:
 
 
 class TilePlan(Plan):
-    """The same where a batch is some spots of a single tile, which all of it stands around.
+    """A plan whose batches are spots of a single tile, with all of the tile as their context.
 
     The spots of a batch are drawn at random from the tile: about `batch_size` of them, so that
-    all batches of a tile are of one size. `patch` counts for nothing.
+    all batches of a tile are of one size. `patch` is ignored.
     """
 
-    tile = CONTEXT_TILE
+    most = CONTEXT_TILE
 
     def in_order(self) -> list[list[Patch]]:
-        """Give batches that go through the tiles once, one after the other."""
+        """Get batches that go through the tiles once, one after the other."""
         return self._batches(
             [
                 Patch(tile, part)
@@ -151,7 +150,7 @@ class TilePlan(Plan):
     def _cut(
         self, spots: NDArray[np.int64], chance: np.random.Generator
     ) -> list[NDArray[np.int64]]:
-        """Deal spots out at random."""
+        """Divide the spots at random."""
         return np.array_split(chance.permutation(spots), self._n_parts(spots))
 
     def _n_parts(self, spots: NDArray[np.int64]) -> int:
@@ -165,12 +164,18 @@ class TilePlan(Plan):
 def tiles_of(
     slide: str, spots: NDArray[np.int64], n_spots: int, most: int | None = None
 ) -> dict[Tile, NDArray[np.int64]]:
-    """Cut a slide of `n_spots` into tiles of about equal size; give the `spots` of each.
+    """Cut a slide of `n_spots` into tiles of about equal size.
 
     Parameters
     ----------
+    spots
+        Those to use, in ascending order.
     most
-        How many spots a tile has at most; :data:`TILE` if not given.
+        Maximal number of spots of a tile; :data:`TILE` if not given.
+
+    Returns
+    -------
+    Tile → its `spots`, counted from its start; tiles without any are left out.
     """
     n_tiles = -(-n_spots // (most or TILE))
     ends = np.linspace(0, n_spots, n_tiles + 1).round().astype(np.int64)
@@ -182,18 +187,18 @@ def tiles_of(
     }
 
 
-def share_of(batch: Sequence[Patch], rank: int, world: int) -> tuple[slice, list[Patch]]:
-    """Give the spots of a batch that one of several processes works on.
+def part_of_process(batch: Sequence[Patch], rank: int, world: int) -> tuple[slice, list[Patch]]:
+    """Get the spots of a batch that one of several processes works on.
 
     Returns
     -------
-    Which of the batch's spots these are, and their patches.
+    Which spots of the batch these are, and their patches.
     """
     n_spots = sum(len(patch.spots) for patch in batch)
     start, stop = rank * n_spots // world, (rank + 1) * n_spots // world
-    own, at = [], 0
+    patches, at = [], 0
     for tile, spots in batch:
-        part = spots[max(0, start - at) : max(0, stop - at)]
-        own += [Patch(tile, part)] if len(part) else []
+        chosen = spots[max(0, start - at) : max(0, stop - at)]
+        patches += [Patch(tile, chosen)] if len(chosen) else []
         at += len(spots)
-    return slice(start, stop), own
+    return slice(start, stop), patches

@@ -1,95 +1,87 @@
-"""The task of the published network: batches of patches, of which it sees neighborhoods."""
+"""Batches of the published network: patches of several tiles, with their neighborhoods."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sagefm.nn import Masks, Network, Published, SparseRows, draw_masks
-from sagefm.pp.aligned import AlignedSlide
-from sagefm.pretrain.batches import Parts, Task
+from sagefm.pretrain.batches import Chosen, Task
 from sagefm.pretrain.plan import Plan
 from sagefm.pretrain.recipe import TrainTable
 
 
 class PublishedBatch(NamedTuple):
-    """Some centers, what their neighborhoods show, and what they hide."""
+    """Some centers, the means over their neighborhoods, and their masked genes."""
 
     rows: SparseRows
-    """Log1p counts, patch after patch: the spots that its neighborhoods have, then what each of its
-    centers hides."""
+    """Log1p counts, patch after patch: the spots of its neighborhoods, then the masked genes of
+    each of its centers."""
     operators: tuple[Tensor, ...]
-    """For each patch centers × rows: the mean over the neighborhood minus what the center hides."""
+    """For each patch centers × rows: the mean over the neighborhood without masked genes."""
     truth: Tensor
     """Centers × genes in the order of the masks, log1p counts."""
     masks: Masks
     n_masked: int
-    """Hidden entries of the batch, also of the centers that other processes work on."""
+    """Masked entries of the batch, those of other processes included."""
     n_own: int
-    """Hidden entries of these centers."""
+    """Masked entries of the centers of this process."""
     number: int
     """Place in the epoch."""
 
     def error(self, network: Network, times: float) -> Tensor:
-        """Add up the squared errors of what is hidden: `times` the mean over the whole batch."""
+        """Sum the squared errors of masked entries: `times` their mean over the whole batch."""
         published = cast(Published, network)
         embedding = published.embed(published.mix(self.rows, self.operators))
         return published.error(embedding, self.truth, self.masks, times / self.n_masked)
 
     def scored(self) -> Tensor:
-        """Score all that is hidden, also what a slide lacks, as published."""
+        """Score all masked entries, as published, also of genes that a slide lacks."""
         return self.masks.hidden()
 
     def means(self) -> Tensor:
-        """Average over the neighborhoods, nothing hidden."""
+        """Average over the neighborhoods, without masks."""
         dense = self.rows.dense(len(self.masks.order))
-        parts = torch.split(dense, [a.shape[1] for a in self.operators])
-        shown = [
-            a[:, : -len(a)] @ x[: -len(a)]  # the last rows are what the centers hide
-            for a, x in zip(self.operators, parts, strict=True)
+        patches = torch.split(dense, [a.shape[1] for a in self.operators])
+        means = [
+            a[:, : -len(a)] @ x[: -len(a)]  # the last rows are the masked genes of the centers
+            for a, x in zip(self.operators, patches, strict=True)
         ]
-        return torch.cat(shown)[:, self.masks.order]
+        return torch.cat(means)[:, self.masks.order]
 
 
 @dataclass(frozen=True)
 class PublishedTask(Task):
-    """Predict what each center of some patches hides."""
+    """Predict the masked genes of the centers of some patches."""
 
     mask_fraction: float
     plan = Plan
 
     @classmethod
     def of(cls, settings: TrainTable, *, learning: bool) -> Self:
-        """Set the task, the same in training and in validation."""
+        """Make the task, which is the same in training and in validation."""
         return cls(settings.mask_fraction)
 
     def batch(
-        self, parts: Parts, own: slice, n_spots: int, number: int, chance: np.random.Generator
+        self, tiles: Chosen, part: slice, n_spots: int, number: int, chance: np.random.Generator
     ) -> PublishedBatch:
         """Make a batch."""
-        n_genes = parts[0][0].counts.shape[1]
+        n_genes = tiles[0][0].counts.shape[1]
         masks = draw_masks(n_spots, n_genes, self.mask_fraction, chance)
-        return gather(parts, masks.of(own), masks.n_hidden(), number)
+        return gather(tiles, masks.of(part), masks.n_hidden(), number)
 
 
-def gather(
-    parts: Sequence[tuple[AlignedSlide, NDArray[np.int64]]],
-    masks: Masks,
-    n_masked: int,
-    number: int = 0,
-) -> PublishedBatch:
+def gather(tiles: Chosen, masks: Masks, n_masked: int, number: int = 0) -> PublishedBatch:
     """Make a batch.
 
     Parameters
     ----------
-    parts
-        ContextTask, and the spots of each that are centers.
+    tiles
+        Tiles that were read, and the spots of each that are centers.
     masks
-        What all these centers hide, in this order.
+        The masked genes of these centers, in this order.
     n_masked
         As in :class:`PublishedBatch`.
     """
@@ -100,18 +92,18 @@ def gather(
     hides = masks.hides.numpy()
     truth = np.zeros((len(hides), len(order)), dtype=np.float32)
     rows, operators, at = [], [], 0
-    for region, spots in parts:
-        neighbors = region.neighbors[spots]
+    for tile, spots in tiles:
+        neighbors = tile.neighbors[spots]
         n_centers, size = neighbors.shape
         members, columns = np.unique(neighbors, return_inverse=True)
-        centers = region.log1p[neighbors[:, 0]]
+        centers = tile.log1p[neighbors[:, 0]]
         owner = np.repeat(np.arange(n_centers), np.diff(centers.indptr))
         truth[at + owner, place[centers.indices]] = centers.data
-        hidden = hides[at + owner, block_of[centers.indices]]
-        shown = region.log1p[members]
-        rows.append((np.diff(shown.indptr), shown.indices, shown.data))
-        n_each = np.bincount(owner[hidden], minlength=n_centers)
-        rows.append((n_each, centers.indices[hidden], centers.data[hidden]))
+        masked = hides[at + owner, block_of[centers.indices]]
+        around = tile.log1p[members]
+        rows.append((np.diff(around.indptr), around.indices, around.data))
+        n_each = np.bincount(owner[masked], minlength=n_centers)
+        rows.append((n_each, centers.indices[masked], centers.data[masked]))
         operator = np.zeros((n_centers, len(members) + n_centers), dtype=np.float32)
         center = np.arange(n_centers)
         operator[center[:, None], columns.reshape(neighbors.shape)] = 1 / size

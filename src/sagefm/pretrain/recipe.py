@@ -1,4 +1,4 @@
-"""What to train and how: a TOML file with three tables, checked before anything runs."""
+"""Recipes: what to train and how, as TOML files with three tables."""
 
 import tomllib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from pydantic import (
 from sagefm._errors import InputError
 from sagefm.nn import NETWORKS, Published
 
-_Share = Annotated[float, Field(gt=0, lt=1)]
+_Fraction = Annotated[float, Field(gt=0, lt=1)]
 _Count = Annotated[int, Field(gt=0)]
 _CONTEXT_WIDTHS = 3
 
@@ -28,11 +28,11 @@ class _Table(BaseModel):
 
 
 class NetworkTable(_Table):
-    """``[network]``: which network, and how wide."""
+    """``[network]``: the network and its widths."""
 
     name: str = "published"
     widths: list[_Count] = Field(default=list(Published.PUBLISHED_WIDTHS), min_length=2)
-    """Of the layers; of ``context`` those of the gene embeddings, the hidden layers, and z."""
+    """Widths of the layers; of ``context``: gene embeddings, hidden layers, z."""
 
     @field_validator("name")
     @classmethod
@@ -50,39 +50,39 @@ class NetworkTable(_Table):
 
 
 class DataTable(_Table):
-    """``[data]``: which genes, and who is held out."""
+    """``[data]``: the genes, and the patients that are held out."""
 
     genes: _Count | str = 14558
-    """A gene list file, or how many of the most detected genes of the training slides."""
+    """A gene list file, or the number of most detected genes of the training slides to keep."""
     patient_key: str = "patient"
     """``obs`` column; a slide without it counts as a patient of its own."""
-    validation: _Share | list[str] = 0.1
-    """Share of the patients to hold out, or their names; an empty list holds nobody out, and the
-    last epoch is kept."""
+    validation: _Fraction | list[str] = 0.1
+    """Fraction of the patients to hold out, or their names; with an empty list nobody is held out,
+    and the last epoch is kept."""
     leave_out: list[str] = []
-    """Patients that are neither trained nor validated on: those to test on."""
+    """Patients to use neither for training nor for validation: those to test on."""
     patch: _Count = 16
-    """Spots of a patch of tissue; a batch is made of patches from several slides."""
+    """Spots of a patch of tissue; a batch consists of patches from several slides."""
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """How often a spot comes in an epoch, by organ or slide; once where nothing is said."""
+    """How often a spot is used in an epoch, by organ or slide; 1 where not given."""
 
 
 class TrainTable(_Table):
     """``[train]``: the task and the optimizer."""
 
-    mask_fraction: _Share = 0.3
+    mask_fraction: _Fraction = 0.3
     missing_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the batches in which some genes are missing from the whole slide, as if it did not
-    measure them; for the network ``context``."""
+    """Fraction of the batches in which some genes are missing from the whole slide, as if it had
+    not measured them; for the network ``context``."""
     batch_size: _Count = 64
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     schedule: Literal["plateau", "cosine"] = "plateau"
-    """Of the learning rate: lower it when the validation loss stalls, or along half a wave."""
+    """Of the learning rate: lower it when the validation loss stalls, or along half a cosine."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises."""
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
-    """Longest gradient, longer ones are scaled down; 0 leaves them."""
+    """Maximal norm of the gradient; 0 for no clipping."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products; auto is bfloat16 on CUDA devices that have it, float32 elsewhere."""
     max_epochs: _Count = 200
@@ -90,12 +90,12 @@ class TrainTable(_Table):
     """Epochs without a better validation loss (training loss, where nobody is held out) before
     training ends."""
     save_minutes: Annotated[float, Field(ge=0)] = 5.0
-    """A run is saved that often, and after every epoch, for ``--resume``."""
+    """Minutes between saves within an epoch, for ``--resume``; every epoch is saved at its end."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Recipe(_Table):
-    """A whole recipe; its defaults are those of the paper."""
+    """A recipe; the defaults are those of the paper."""
 
     network: NetworkTable = NetworkTable()
     data: DataTable = DataTable()
@@ -118,10 +118,9 @@ class Recipe(_Table):
         Parameters
         ----------
         name
-            A shipped recipe (``published``, ``small``, ``context``) or the path of a TOML file.
+            A recipe of the package (``published``, ``small``, ``context``) or the path of a file.
         overrides
-            Entries to replace, such as ``train.max_epochs=3``; values are written as in TOML, and
-            what is not TOML is taken as text.
+            Entries to replace, such as ``train.max_epochs=3``. Values that are not TOML are text.
 
         Raises
         ------
@@ -141,7 +140,7 @@ class Recipe(_Table):
 
 
 def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """Names of the recipes in the package."""
     return sorted(Path(r.name).stem for r in (files("sagefm.pretrain") / "recipes").iterdir())
 
 
@@ -168,7 +167,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: Any) -> str:
-    """Say in one line which entry is wrong and what it can be."""
+    """Describe in one line which entry is wrong and what it can be."""
     table, *entry = [str(part) for part in error["loc"][:2]]
     place = ".".join([table, *entry])
     if error["type"] != "extra_forbidden":

@@ -1,4 +1,4 @@
-"""What predictors without a network lose on the very task that a network is trained on."""
+"""Losses of two predictors without a network on the task that a network is trained on."""
 
 from collections.abc import Iterable
 from math import nan
@@ -12,7 +12,7 @@ from sagefm.pretrain.batches import Batch
 def reference_losses(
     gene_mean: Tensor, batches: Iterable[Batch], n_neighbors: int
 ) -> dict[str, float]:
-    """Score the gene mean and the neighbor mean with the masks and the loss of validation.
+    """Compute the validation loss of the gene mean and of the neighbor mean.
 
     Parameters
     ----------

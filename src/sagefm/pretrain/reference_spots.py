@@ -1,4 +1,4 @@
-"""What a model was trained on, in a sample of the spots, as it embeds them."""
+"""A sample of the training spots of a model, with its embeddings."""
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from sagefm.pretrain.source import Source
 from sagefm.stats.reference import ReferenceSpots, balanced_sample
 
 _COMPONENTS = 30
-"""Of the directions of embeddings. Chosen with a validation patient: its spots lie about as far
-from the training patients as these from each other (median novelty 0.52 to 0.65, in two models).
-With 20, or with the lengths, which follow depth, they seem to be known by heart, and so does tissue
-whose gene names were shuffled."""
+"""Principal components of the directions of embeddings. Chosen with a validation patient, whose
+spots are about as far from the training patients as these from each other (median novelty 0.52 to
+0.65, in two models). With 20 components, or with lengths, which follow library size, its novelty is
+low, and so is that of tissue whose gene names were shuffled."""
 
 
 def reference_spots_of(
@@ -28,16 +28,15 @@ def reference_spots_of(
     model
         Trained.
     source
-        What it was trained from, seen through its vocabulary.
+        The slides that it was trained on, aligned to its vocabulary.
     training
-        Slide → spots that it was trained on.
+        Slide → its training spots.
     seed
-        Of the choice of spots.
+        Seed of the choice of spots.
 
     Returns
     -------
-    At most 4,096 spots, as many of each patient (of each slide, where there is one patient) as
-    there is room for.
+    At most 4,096 spots, balanced over patients (over slides, if there is one patient).
     """
     patients = source.table["patient"].astype(str)
     several = patients[list(training)].nunique() > 1
@@ -53,11 +52,11 @@ def reference_spots_of(
     parts = np.split(kept, np.searchsorted(kept, ends[:-1]))
     sizes, embeddings = source.table["spots"].to_dict(), []
     for (slide, spots), end, part in zip(training.items(), ends, parts, strict=True):
-        found = np.empty((0, model.width), dtype=np.float32)
+        embedding = np.empty((0, model.width), dtype=np.float32)
         if len(part):
             whole = source.read(slide, 0, int(sizes[slide]))
-            found = _embed(model, whole, spots[part - (end - len(spots))])
-        embeddings.append(found)
+            embedding = _embed(model, whole, spots[part - (end - len(spots))])
+        embeddings.append(embedding)
     return ReferenceSpots.learn(embeddings, groups, n_components=_COMPONENTS, unit=True, seed=seed)
 
 
@@ -67,6 +66,6 @@ def _codes(groups: list[str]) -> NDArray[np.int64]:
 
 @torch.inference_mode()
 def _embed(model: SageFM, slide: AlignedSlide, centers: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Embed some spots of a slide, nothing hidden."""
+    """Embed some spots of a slide."""
     encoded = encode(model.network, slide)
     return np.asarray(encoded.embed(slide.neighbors[centers]).cpu().numpy())

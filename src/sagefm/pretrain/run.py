@@ -25,7 +25,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass
 class Progress:
-    """How far a run is."""
+    """How far a run has come."""
 
     epoch: int = 0
     """Epochs that are complete."""
@@ -38,20 +38,20 @@ class Progress:
     error: float = 0.0
     """Summed squared errors of the running epoch."""
     entries: int = 0
-    """How many hidden entries they are of."""
+    """Number of masked entries that the errors are of."""
     rows: list[dict[str, float]] = field(default_factory=list)
     """The history: one row per complete epoch."""
 
     @property
     def losses(self) -> list[float]:
-        """What complete epochs are judged by: validation, or training where nobody is held out."""
+        """Validation loss of each complete epoch; training loss where nobody is held out."""
         pairs = [(row["validation_loss"], row["train_loss"]) for row in self.rows]
         return [training if np.isnan(held_out) else held_out for held_out, training in pairs]
 
 
 @dataclass(frozen=True)
 class State:
-    """All that a run is, but for its data."""
+    """A run without its data."""
 
     progress: Progress
     network: dict[str, Tensor]
@@ -60,14 +60,14 @@ class State:
     gene_mean: Tensor
     """Mean log1p count of each gene over the training spots."""
     facts: dict[str, Any]
-    """What the run is of: the recipe, the slides. A run goes on with the same only."""
+    """Recipe and slides of the run, which can be resumed with the same only."""
 
 
 class Run:
     """The folder of a run.
 
-    It holds ``last.safetensors`` (to go on from), ``best.safetensors`` (a model file),
-    ``metrics.csv`` and TensorBoard's files.
+    It holds ``last.safetensors`` (to continue from), ``best.safetensors`` (a model file),
+    ``metrics.csv`` and logs for TensorBoard.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,23 +83,23 @@ class Run:
         """Keep other runs out of the folder."""
         with locked(self.folder):
             for left in (*self.folder.glob(".*.safetensors"), *self.folder.glob(".*.csv")):
-                left.unlink()  # half written by a run that was killed
+                left.unlink()  # incomplete files of a run that was killed
             yield
 
     def clear(self) -> None:
-        """Forget an earlier run."""
+        """Delete an earlier run."""
         for path in (self.last, self.best, self.metrics):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.logs, ignore_errors=True)
 
     def save(self, state: State) -> None:
-        """Write the state beside the old one, then in its place."""
+        """Replace the state on disk, at one moment."""
         weights = {f"network.{name}": tensor for name, tensor in state.network.items()}
         weights |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
         weights["gene_mean"] = state.gene_mean
         facts = {"progress": asdict(state.progress), "facts": state.facts}
         checkpoint.write(self.last, weights, facts)
-        with suppress(OSError), replacing(self.metrics) as beside:  # a copy: the state has it all
+        with suppress(OSError), replacing(self.metrics) as beside:  # a copy of what the state holds
             pd.DataFrame(state.progress.rows).to_csv(beside, index=False)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -117,7 +117,7 @@ class Run:
                 writer.RecordWriter(file).write(entry.SerializeToString())
 
     def require(self) -> None:
-        """Refuse to resume what is not there.
+        """Refuse to resume a run that does not exist.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class Run:
         Raises
         ------
         InputError
-            There is none, or it is damaged.
+            There is no state, or it is damaged.
         """
         self.require()
         weights, header = checkpoint.read(self.last)
@@ -143,30 +143,30 @@ class Run:
             gene_mean = weights.pop("gene_mean")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.last}: is not the state of a run ({error})") from error
-        parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
+        tensors: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
         for name, tensor in weights.items():
             part, _, rest = name.partition(".")
-            parts.setdefault(part, {})[rest] = tensor
-        learned = {name.partition(".")[2] for name in parts["optimizer"]}
+            tensors.setdefault(part, {})[rest] = tensor
+        learned = {name.partition(".")[2] for name in tensors["optimizer"]}
         moments = {f"{moment}.{name}" for moment in _MOMENTS for name in learned}
-        known = parts["network"].keys()  # also of buffers, which do not learn
-        if not learned or not learned <= known or parts["optimizer"].keys() != moments:
+        known = tensors["network"].keys()  # also buffers, which have no moments
+        if not learned or not learned <= known or tensors["optimizer"].keys() != moments:
             raise InputError(
                 f"{self.last}: is not the whole state of a run; begin anew with --overwrite"
             )
-        return State(progress, parts["network"], parts["optimizer"], gene_mean, facts)
+        return State(progress, tensors["network"], tensors["optimizer"], gene_mean, facts)
 
 
 def require_same(run: Run, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to go on with another recipe or other data, where the result would be neither.
+    """Refuse to continue a run with another recipe or other data.
 
     Raises
     ------
     InputError
-        Names the first thing that differs.
+        Names the first entry that differs.
     """
     old, new = (_flat(json.loads(json.dumps(facts))) for facts in (before, now))
-    for entry in dict.fromkeys([*old, *new]):  # in the order of causes: the recipe first
+    for entry in dict.fromkeys([*old, *new]):  # the recipe first, which decides about the rest
         if old.get(entry) != new.get(entry):
             raise InputError(
                 f"{run.folder}: the run to resume has {entry} = {old.get(entry)}, and now it is "
@@ -185,7 +185,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def moments_of(optimizer: torch.optim.Optimizer, network: Network) -> dict[str, Tensor]:
-    """Give the optimizer's memory of each weight by name."""
+    """Get the moments of each weight by name, such as ``exp_avg.first``."""
     return {
         f"{moment}.{name}": state[moment]
         for name, parameter in network.named_parameters()
@@ -197,13 +197,14 @@ def moments_of(optimizer: torch.optim.Optimizer, network: Network) -> dict[str, 
 def restore_moments(
     optimizer: torch.optim.Optimizer, network: Network, moments: Mapping[str, Tensor]
 ) -> None:
-    """Give an optimizer back its memory."""
+    """Set the moments of an optimizer."""
     for name, parameter in network.named_parameters():
         for moment in _MOMENTS if moments else ():
             tensor = moments[f"{moment}.{name}"]
-            optimizer.state[parameter][moment] = tensor.clone().to(parameter.device)
+            device = "cpu" if moment == "step" else parameter.device  # as torch keeps them
+            optimizer.state[parameter][moment] = tensor.clone().to(device)
 
 
 def is_first_process() -> bool:
-    """Say whether this process is the one of several that writes."""
+    """Whether this process is the one of several that writes."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0

@@ -1,4 +1,4 @@
-"""How the learning rate goes, and when training ends: told by what has happened so far."""
+"""The learning rate of a step, and when to stop early."""
 
 import math
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from sagefm.pretrain.recipe import TrainTable
 def learning_rate(
     settings: TrainTable, step: int, n_steps: int, validation_losses: Sequence[float]
 ) -> float:
-    """Give the learning rate of a step.
+    """Compute the learning rate of a step.
 
-    It rises in a line over the first `warmup_steps`. Then, with the schedule ``plateau`` (the
-    published one), it falls to 0.9 of itself whenever 10 epochs pass without a better validation
-    loss; with ``cosine`` along half a wave to zero.
+    It rises linearly over the first `warmup_steps`. Then, with the schedule ``plateau`` (the
+    published one), it is multiplied by 0.9 whenever 10 epochs pass without a better validation
+    loss; with ``cosine`` it decays to zero along half a cosine wave.
 
     Parameters
     ----------
     step
         Number of the step, from 0.
     n_steps
-        How many there are at most.
+        Maximal number of steps of the run.
     validation_losses
-        Of the epochs so far.
+        Those of the epochs so far.
     """
     rise = min(1.0, (step + 1) / (settings.warmup_steps + 1))
     if settings.schedule == "cosine":
@@ -45,7 +45,7 @@ def _plateaus(losses: Sequence[float], patience: int = 10, threshold: float = 1e
 
 
 def stalled(validation_losses: Sequence[float], patience: int) -> bool:
-    """Say whether `patience` epochs brought nothing better, or the loss is not a number."""
+    """Whether the loss has not improved for `patience` epochs, or is not finite."""
     losses = np.array(validation_losses)
     if len(losses) and not np.isfinite(losses[-1]):
         return True

@@ -1,4 +1,4 @@
-"""Where training spots come from: slides in memory, or a corpus on disk, behind one interface."""
+"""The interface to training slides, which are in memory or in a corpus on disk."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -12,7 +12,7 @@ from sagefm.pp.vocabulary import Alignment, Vocabulary
 
 
 class Source(Protocol):
-    """Slides that can be read a region at a time."""
+    """Slides that can be read a tile at a time."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -26,57 +26,56 @@ class Source(Protocol):
     def table(self) -> pd.DataFrame:
         """A row per slide, by name: patient, organ, spots, ….
 
-        The spots of a slide are ordered along a space-filling curve, so that spots that follow each
-        other lie near each other.
+        The spots of a slide are ordered along a space-filling curve, so that consecutive spots are
+        near each other.
         """
 
     def detected(self, slide: str) -> NDArray[np.int64]:
         """Count the spots of a slide that each gene of the vocabulary is detected in."""
 
     def read(self, slide: str, start: int, stop: int) -> AlignedSlide:
-        """Read spots `start` to `stop` of a slide, with whoever is their neighbor."""
+        """Read spots `start` to `stop` of a slide as centers, together with their neighbors."""
 
 
 @dataclass(frozen=True)
 class Selected:
-    """A source seen through another vocabulary."""
+    """A source aligned to another vocabulary."""
 
     source: Source
     alignment: Alignment
-    """From the vocabulary of the source to the one to see it through."""
+    """From the vocabulary of the source to the other one."""
 
     @classmethod
     def of(cls, source: Source, vocabulary: Vocabulary) -> "Selected":
-        """Look at `source` through `vocabulary`."""
-        own = source.vocabulary
-        return cls(source, vocabulary.align(own.symbols, own.ensembl))
+        """Align a source to a vocabulary."""
+        return cls(source, vocabulary.align(source.vocabulary.symbols, source.vocabulary.ensembl))
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The genes to see."""
+        """The genes that all slides are aligned to."""
         return self.alignment.vocabulary
 
     @property
     def n_neighbors(self) -> int:
-        """As the source has it."""
+        """As in the source."""
         return self.source.n_neighbors
 
     @property
     def table(self) -> pd.DataFrame:
-        """As the source has it."""
+        """As in the source."""
         return self.source.table
 
     def detected(self, slide: str) -> NDArray[np.int64]:
-        """Count the spots of a slide that each gene to see is detected in."""
+        """Count the spots of a slide that each gene of the vocabulary is detected in."""
         detected = np.zeros(len(self.vocabulary), dtype=np.int64)
         matched = self.alignment.columns >= 0
         np.add.at(detected, self.alignment.columns[matched], self.source.detected(slide)[matched])
         return detected
 
     def read(self, slide: str, start: int, stop: int) -> AlignedSlide:
-        """Read spots `start` to `stop` of a slide."""
-        region = self.source.read(slide, start, stop)
-        columns = self.alignment.columns[region.measured]
+        """Read spots `start` to `stop` of a slide as centers, together with their neighbors."""
+        tile = self.source.read(slide, start, stop)
+        columns = self.alignment.columns[tile.measured]
         measured = np.zeros(len(self.vocabulary), dtype=bool)
         measured[columns[columns >= 0]] = True
-        return replace(region, counts=self.alignment.select(region.counts), measured=measured)
+        return replace(tile, counts=self.alignment.select(tile.counts), measured=measured)

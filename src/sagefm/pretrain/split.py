@@ -1,4 +1,4 @@
-"""Which patients a run never trains on."""
+"""The patients that are held out for validation."""
 
 from collections.abc import Sequence
 
@@ -11,38 +11,38 @@ from sagefm._errors import InputError
 def hold_out(
     patients: NDArray[np.str_], validation: float | Sequence[str], seed: int
 ) -> NDArray[np.bool_]:
-    """Choose what to validate on: all that is of some patients.
+    """Choose the slides to validate on: all slides of some patients.
 
     Parameters
     ----------
     patients
         The patient of each slide (or spot).
     validation
-        Names of the patients, or the share of them to draw (at least one).
+        Names of the patients, or the fraction of them to draw (at least one).
 
     Returns
     -------
-    For each slide whether it is held out. With a single patient none is.
+    For each slide whether it is held out; none with a single patient.
 
     Raises
     ------
     InputError
-        A name that no slide has, or nobody left to train on.
+        No slide is of a patient that is named, or no patient is left to train on.
     """
     names = np.unique(patients)
     if isinstance(validation, float):
         if len(names) == 1:
             return np.zeros(len(patients), dtype=bool)
-        n_held = max(1, round(validation * len(names)))
-        held = np.random.default_rng(seed).choice(names, n_held, replace=False)
+        n_held_out = max(1, round(validation * len(names)))
+        held_out = np.random.default_rng(seed).choice(names, n_held_out, replace=False)
     else:
-        held = np.array(validation)
+        held_out = np.array(validation)
         unknown = sorted(set(validation) - set(names.tolist()))
         if unknown:
             raise InputError(
                 f"data.validation: no slide is of patient {unknown[0]!r}; there is "
                 f"{', '.join(names.tolist())}"
             )
-    if len(held) == len(names):
+    if len(held_out) == len(names):
         raise InputError("data.validation: holds out every patient; leave at least one to train on")
-    return np.isin(patients, held)
+    return np.isin(patients, held_out)

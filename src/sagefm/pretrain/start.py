@@ -1,35 +1,36 @@
-"""What the weights of a network begin with, from the training spots."""
+"""Initial weights of a network, from the training spots."""
 
 import numpy as np
 import torch
-from scipy.sparse import vstack
+from scipy.sparse import csr_matrix, vstack
 from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm.nn import Context, Network, Published, SparseRows
 from sagefm.nn.context.background import Background
-from sagefm.pretrain.data import Split, regions_of
+from sagefm.pp.aligned import row_sums
+from sagefm.pretrain.data import Split, read_tiles
 from sagefm.pretrain.recipe import NetworkTable
 
 _SPOTS, _LEAST = 3000, 20
-"""Whose residuals are looked at: so many in all, but not fewer of a slide."""
+"""Spots whose residuals are computed: in all, and at least of each slide."""
 _SCALE = 0.5
-"""Of residuals, as the operators of the network have them."""
+"""Factor of residuals, as in the operators of the network."""
 _MORE = 10
-"""Axes that are computed beside those that are kept: then the last of these are good, too."""
+"""Axes that are computed and not kept, so that the last ones kept are accurate, too."""
 _LEAST_STRENGTH = 0.01
-"""Of an axis, next to the first: weaker ones are made up for no further."""
+"""Least strength of an axis, relative to the first, that scales its weights."""
 
 
 def start(network: Network, split: Split, gene_mean: Tensor, *, seed: int) -> None:
-    """Give an untrained network what it can be told of the training spots.
+    """Initialize the weights of a network that follow from the training spots.
 
     Parameters
     ----------
     gene_mean
         Mean log1p count of each gene over the training spots.
     seed
-        Of the choice of spots, and of the search for their principal axes.
+        Seed of the choice of spots and of the decomposition.
     """
     if isinstance(network, Published):
         network.start_from(gene_mean)
@@ -39,20 +40,20 @@ def start(network: Network, split: Split, gene_mean: Tensor, *, seed: int) -> No
 
 
 def require_axes(split: Split, network: NetworkTable) -> None:
-    """Refuse a context network that begins with more axes than there is data to find them in.
+    """Refuse a context network of more axes than there are genes or spots.
 
     Raises
     ------
     InputError
-        There are fewer genes or fewer spots to look at.
+        There are fewer genes or fewer training spots.
     """
     n_each = _n_each(split)
     n_spots = sum(min(len(spots), n_each) for spots in split.training.values())
     n_genes, n_axes = len(split.source.vocabulary), network.widths[0]
     if network.name == "context" and n_axes > min(n_spots, n_genes):
         raise InputError(
-            f"network.widths begins with {n_axes}: as many axes cannot be found in {n_genes:,} "
-            f"genes of {n_spots:,} training spots; give fewer"
+            f"network.widths begins with {n_axes}: {n_genes:,} genes of {n_spots:,} training spots "
+            "do not have as many axes; give fewer"
         )
 
 
@@ -61,42 +62,40 @@ def _n_each(split: Split) -> int:
 
 
 def residuals_of(split: Split, seed: int) -> tuple[Tensor, Tensor]:
-    """Compare training spots with random draws from their slides: one pass over the data.
+    """Compute residuals of training spots against their slides: one pass over the data.
 
     Parameters
     ----------
     seed
-        Of the choice of spots.
+        Seed of the choice of spots.
 
     Returns
     -------
     residuals
         Some 3,000 spots (more of many slides: 20 of each) × genes, log1p counts.
     usual
-        Genes: mean over the slides that measured it of log1p(10⁴ · share of the counts).
+        Genes: mean of log1p(10⁴ · fraction of the counts) over the slides that measured the gene.
     """
     chance = np.random.default_rng(seed)
     n_each, n_genes = _n_each(split), len(split.source.vocabulary)
     residuals, usual, n_measured = [], torch.zeros(n_genes), torch.zeros(n_genes)
     for slide, spots in split.training.items():
-        found = list(regions_of(split.source, {slide: spots}))
-        rows = vstack([r.log1p[r.neighbors[part, 0]] for r, part in found], format="csr")
-        counts = rows.expm1()
-        total, depths = (
-            torch.from_numpy(np.asarray(counts.sum(axis=axis)).ravel()).float() for axis in (0, 1)
-        )
-        table = Background.of(total, depths)
+        tiles = list(read_tiles(split.source, {slide: spots}))
+        counts = csr_matrix(vstack([t.counts[t.neighbors[part, 0]] for t, part in tiles]))
+        total = torch.from_numpy(counts.sum(axis=0, dtype=np.float64).A1).float()
+        sizes = torch.from_numpy(row_sums(counts)).float()
+        background = Background.of(total, sizes)
         chosen = chance.permutation(len(spots))[:n_each]
-        sample = SparseRows.from_scipy(rows[chosen])
-        residuals.append(table.residuals(sample, depths[torch.from_numpy(chosen)]))
-        measured = torch.from_numpy(found[0][0].measured)
-        usual += measured * (1e4 * table.profile).log1p()
+        sample = SparseRows.from_scipy(counts[chosen].log1p())
+        residuals.append(background.residuals(sample, sizes[torch.from_numpy(chosen)]))
+        measured = torch.from_numpy(tiles[0][0].measured)
+        usual += measured * (1e4 * background.profile).log1p()
         n_measured += measured
     return torch.cat(residuals), usual / n_measured.clamp(min=1)
 
 
 def principal_axes(residuals: Tensor, n_axes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Find the axes along which residuals spread most, by a randomized decomposition.
+    """Compute the principal axes of residuals by a randomized decomposition (Halko et al., 2011).
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""The tasks that networks are trained with, by name."""
+"""The training task of each network."""
 
 from sagefm.pretrain.batches import Task
 from sagefm.pretrain.context import ContextTask
 from sagefm.pretrain.published import PublishedTask
 
 TASKS: dict[str, type[Task]] = {"published": PublishedTask, "context": ContextTask}
-"""Of the networks in :data:`sagefm.nn.NETWORKS`."""
+"""By name of the network, as in :data:`sagefm.nn.NETWORKS`."""
