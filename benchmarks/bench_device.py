@@ -23,7 +23,7 @@ import torch
 import sagefm
 from sagefm.pretrain import Recipe, loop, run
 
-N_SPOTS, N_GENES, EPOCHS = 1500, 1200, 2
+N_SPOTS, N_GENES, EPOCHS = 3000, 1200, 2
 WIDTHS = {"small": [256, 128, 128, 128, 256], "context": [128, 256, 256, 64]}
 ONCE, TRAINED = 1e-4, 2e-2
 """Tolerated differences, relative to the largest number: of one pass, and after training."""
@@ -39,6 +39,7 @@ class Table:
         )
 
     def add(self, name, expected, found, tolerated, seconds):
+        """Add a row; `seconds` are those of both sides."""
         expected, found = (np.asarray(each, dtype=np.float64) for each in (expected, found))
         same = expected.shape == found.shape and np.isfinite(found).all()
         scale = np.abs(expected).max(initial=1e-12)
@@ -92,7 +93,11 @@ def verbs(model, slide):
 
     def explained():
         table = sagefm.tl.explain(slide, model, spots, top=None)
-        return table.set_index(["spot", "gene"])["total"].sort_index()
+        return (
+            table.pivot(index="spot", columns="gene", values="total")
+            .reindex(columns=genes)
+            .fillna(0)
+        )
 
     return {
         "embed": lambda: model.embed(aligned),

@@ -234,7 +234,7 @@ def test_facts_come_from_the_table_then_from_the_slide(slides, tmp_path, caplog)
     assert table["license"].tolist() == ["CC0"] * 3
     assert table["source"].tolist() == ["a.h5ad", "b.h5ad", "c.h5ad"]
     assert "2 of 3 slides name no patient and count as a patient each (b, c)" in caplog.text
-    assert "1 of 3 rows of the table are about no slide that was given (typo)" in caplog.text
+    assert "1 of 3 rows of the table match no slide (typo)" in caplog.text
 
 
 def test_sections_and_patients_in_one_file_become_slides(slides, tmp_path):

@@ -17,17 +17,17 @@ _COLUMNS = (
 
 
 def is_hest(root: str | PathLike[str]) -> bool:
-    """Say whether a folder is a HEST-1k download: its table and a folder ``st``."""
+    """Whether a folder is a HEST-1k download, with its table and a folder ``st``."""
     folder = Path(root)
     return (folder / "st").is_dir() and any(folder.glob(_TABLE))
 
 
 def hest_slides(root: str | PathLike[str]) -> tuple[dict[str, Path], pd.DataFrame]:
-    """Find the human Visium slides of a download, and what its table says about them.
+    """Find the human Visium slides of a download, and their facts.
 
-    Patients are told apart within a dataset only: their names are those of the dataset and the
-    patient. Where the table names no patient, dataset and subseries stand for it; a subseries is
-    often one section, so that sections of one person can count as two people (told).
+    Patients are named within a dataset only, so that the name of the dataset becomes part of the
+    name of the patient. Where the table has no patient, dataset and subseries are used instead; a
+    subseries is often one section, so that one person can count as several, with a warning.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ def hest_slides(root: str | PathLike[str]) -> tuple[dict[str, Path], pd.DataFram
     Returns
     -------
     Sample → file, and a table with columns slide, patient, organ, disease, technology, license,
-    source: what :func:`sagefm.pretrain.corpus.build` takes. Samples without a file are left out
-    (told).
+    source, as for :func:`sagefm.pretrain.corpus.build`. Samples without a file are left out, with a
+    warning.
 
     Raises
     ------
     InputError
-        No download is there, its table is damaged, or it has no file of a human Visium sample.
+        The folder is no download, its table is damaged, or no human Visium sample has a file.
     """
     folder = Path(root)
     samples = _samples(folder)
@@ -64,8 +64,8 @@ def hest_slides(root: str | PathLike[str]) -> tuple[dict[str, Path], pd.DataFram
     nameless = int((chosen.patient == "").sum())
     if nameless:
         logger.warning(
-            "%s: %d of %d samples name no patient: dataset and subseries stand for it, and "
-            "sections of one person may count as two people",
+            "%s: %d of %d samples name no patient: dataset and subseries are used instead, and "
+            "one person may count as several",
             folder, nameless, len(chosen),
         )  # fmt: skip
     return {sample: paths[sample] for sample in chosen.id}, _facts(chosen)
@@ -91,7 +91,7 @@ def _version(path: Path) -> list[int]:
 
 
 def _facts(samples: pd.DataFrame) -> pd.DataFrame:
-    """Say what is known in the words of a corpus."""
+    """Get the facts of samples, under the names of a corpus."""
     within = samples.patient.where(samples.patient != "", samples.subseries)
     code = " (" + samples.oncotree_code + ")"
     return pd.DataFrame(

@@ -52,8 +52,8 @@ def require_axes(split: Split, network: NetworkTable) -> None:
     n_genes, n_axes = len(split.source.vocabulary), network.widths[0]
     if network.name == "context" and n_axes > min(n_spots, n_genes):
         raise InputError(
-            f"network.widths begins with {n_axes}: {n_genes:,} genes of {n_spots:,} training spots "
-            "do not have as many axes; give fewer"
+            f"network.widths begins with {n_axes}: the {n_genes:,} genes of {n_spots:,} training "
+            "spots have fewer axes; give fewer"
         )
 
 

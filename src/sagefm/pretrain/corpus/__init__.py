@@ -1,8 +1,8 @@
 """Many aligned slides on disk.
 
 A corpus is a folder: ``corpus.json`` with the vocabulary and the size of a neighborhood, and
-``slides/NAME.zarr``, an AnnData of its own for every slide. There is no index: the table is
-gathered from the slides, so that a slide is in the corpus as soon as its folder has its name.
+``slides/NAME.zarr``, an AnnData for every slide. There is no index: the table is collected from the
+slides, so that a slide is in the corpus as soon as its folder has its name.
 """
 
 from sagefm.pretrain.corpus.building import Built, build

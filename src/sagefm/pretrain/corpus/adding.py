@@ -1,4 +1,4 @@
-"""What is done with one file: read it, tell its slides apart, align them, write them."""
+"""Adding one file to a corpus: read it, split it into slides, align and write each."""
 
 import glob
 import hashlib
@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from sagefm import __version__
 from sagefm._errors import InputError
-from sagefm._keys import GENE_IDS
-from sagefm.pp.counts import coordinates, counts
+from sagefm.pp.aligned import AlignedSlide
+from sagefm.pp.counts import coordinates
 from sagefm.pp.detection import DetectionTally
-from sagefm.pp.neighborhood import nearest
 from sagefm.pp.read import read
 from sagefm.pp.sections import Section, sections_of
-from sagefm.pp.vocabulary import Alignment
 from sagefm.pretrain.corpus.facts import FACTS
 from sagefm.pretrain.corpus.folder import Header, beside, place_of
 from sagefm.pretrain.corpus.stored import Content, DamagedError, Record, write
@@ -36,7 +33,7 @@ class Job:
     path: Path
     corpus: Path
     facts: dict[str, dict[str, str]]
-    """Slide name, or that of the file → what the user says about it."""
+    """Name of a slide or of the file → facts that the user gave about it."""
     layer: str | None
     slide_key: str | None
     patient_key: str
@@ -48,10 +45,10 @@ class Job:
 
     @cached_property
     def stamp(self) -> str:
-        """Tell one state of a file or a folder from another without reading it.
+        """Digest of names, sizes and times of the files and of the options to read them with.
 
-        By the names, sizes and times of the files, and by what is asked of them. A copy or a
-        touched file counts as another, and then what is in it decides.
+        It changes when a file changes, without reading it. A copy or a touched file has another
+        one, and then the content decides.
         """
         if self.path.is_dir():
             root, files = self.path, self.path.rglob("*")
@@ -65,20 +62,20 @@ class Job:
         return hashlib.sha256("\n".join(states).encode()).hexdigest()
 
     def given(self, slide: str) -> dict[str, str]:
-        """Give what the user says about a slide of the file."""
+        """Get the facts that the user gave about a slide of the file."""
         return self.facts.get(self.name, {}) | self.facts.get(slide, {})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a slide."""
+    """The outcome for a slide."""
 
     name: str
     state: Literal["added", "skipped", "failed"]
     told: str = ""
-    """About a slide that was read; or why it failed."""
+    """About a slide that was read, or why it failed."""
     written: Path | None = None
-    """Where a slide lies that was added, beside its place."""
+    """Where a slide that was added lies, beside its place."""
     has_patient: bool = True
 
 
@@ -96,7 +93,7 @@ def tally(job: Job) -> DetectionTally:
 def add(job: Job) -> list[Outcome]:
     """Write the slides of a file beside their places in the corpus.
 
-    Whatever comes to nothing is left there; the build removes it in the end.
+    What is incomplete is left there; the build removes it at the end.
 
     Raises
     ------
@@ -107,20 +104,18 @@ def add(job: Job) -> list[Outcome]:
     """
     header = Header.read(job.corpus)
     slide = job.read()
-    found = counts(slide)
-    ids = found.var[GENE_IDS].astype(str).tolist() if GENE_IDS in found.var else None
-    alignment = header.vocabulary.align(found.var.index.astype(str).tolist(), ids)
-    pieces = _pieces(job, slide)
+    sections = _sections(job, slide)
     outcomes = []
-    for name, piece in pieces.items():
+    for name, section in sections.items():
         try:
-            matrix = found.matrix[piece.rows]
-            content = _content(piece, matrix, alignment, header.n_neighbors)
-            record = _record(job, name, piece, content, list(pieces))
+            aligned = AlignedSlide.of(slide[section.rows], header.vocabulary, header.n_neighbors)
+            kept = aligned.fraction_of_counts
+            content = _content(section, aligned)
+            record = _record(job, name, section, content, list(sections))
             outcome = _there(job, name, record)
             if outcome is None:
-                told = f"{len(piece.rows):,} spots of {record.facts['patient']}; "
-                told += _described(alignment, matrix, content)
+                told = f"{len(section.rows):,} spots of {record.facts['patient']}; "
+                told += _described(aligned, kept)
                 written = beside(place_of(job.corpus, name))
                 write(written, content, header.vocabulary, record)
                 known = "patient" in job.given(name) or job.patient_key in slide.obs
@@ -133,24 +128,24 @@ def add(job: Job) -> list[Outcome]:
     return outcomes
 
 
-def _pieces(job: Job, slide: "AnnData") -> dict[str, Section]:
-    """Tell the slides of a file apart: by section and by patient."""
+def _sections(job: Job, slide: "AnnData") -> dict[str, Section]:
+    """Split a file into slides, by section and by patient."""
     owner = job.given(job.name).get("patient")
-    pieces: dict[str, Section] = {}
-    for piece in sections_of(
+    sections: dict[str, Section] = {}
+    for section in sections_of(
         {job.name: slide},
         slide_key=job.slide_key,
         patient_key=job.patient_key,
         patients={job.name: owner} if owner else None,
     ):
-        if (name := folder_name(piece.name)) in pieces:
+        if (name := folder_name(section.name)) in sections:
             raise InputError(f"two of its slides would be called {name!r}; rename one")
-        pieces[name] = piece
-    return pieces
+        sections[name] = section
+    return sections
 
 
 def _there(job: Job, name: str, record: Record) -> Outcome | None:
-    """Say what becomes of a slide whose place is taken."""
+    """Decide about a slide whose place is taken."""
     place = place_of(job.corpus, name)
     if job.overwrite or not place.exists():
         return None
@@ -166,7 +161,7 @@ def _there(job: Job, name: str, record: Record) -> Outcome | None:
 
 
 def same_or_clash(job: Job, name: str, there: Record) -> Outcome:
-    """Leave a slide alone that is there, unless what is given about it is not what is there."""
+    """Skip a slide that is in the corpus, unless its facts there differ from those given."""
     for key, value in job.given(name).items():
         if there.facts[key] != value:
             was = f"its {key} there is {there.facts[key]!r}, and now {value!r}"
@@ -175,38 +170,31 @@ def same_or_clash(job: Job, name: str, there: Record) -> Outcome:
     return Outcome(name, "skipped")
 
 
-def _content(piece: Section, matrix: csr_matrix, alignment: Alignment, n_neighbors: int) -> Content:
-    """Align a slide whose counts lie along the curve, and find its neighborhoods."""
-    row = np.sort(piece.rows)
-    order = np.searchsorted(row, piece.rows)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    points = coordinates(piece.slide)[row]
-    # Ties among neighbors go by row: found in the order of the source, as a model finds them.
-    neighbors = place[nearest(points, n_neighbors)[order]]
-    aligned = alignment.apply(matrix)
-    aligned.eliminate_zeros()
-    highest = aligned.data.max(initial=0)
+def _content(section: Section, aligned: AlignedSlide) -> Content:
+    """Convert a slide to the types that are stored."""
+    counts = aligned.counts
+    counts.eliminate_zeros()
+    highest = counts.data.max(initial=0)
     if highest >= 2**32:
         raise InputError(f"has a count of {highest:.4g}; give raw counts")
-    aligned.data = aligned.data.astype(np.uint16 if highest < 2**16 else np.uint32)
-    aligned = aligned.tocsc().tocsr()  # sorts the genes of each spot, faster than sorting them
+    counts.data = counts.data.astype(np.uint16 if highest < 2**16 else np.uint32)
+    counts = counts.tocsc().tocsr()  # sorts the genes of each spot, faster than sorting them
     return Content(
-        counts=aligned,
-        spatial=points[order],
-        neighbors=neighbors.astype(np.int32),
-        row=piece.rows,
-        barcodes=piece.slide.obs_names.to_numpy(dtype=object)[piece.rows],
-        measured=alignment.measured,
-        detected=np.bincount(aligned.indices, minlength=aligned.shape[1]),
+        counts=counts,
+        spatial=coordinates(section.slide)[section.rows],
+        neighbors=aligned.neighbors.astype(np.int32),
+        row=section.rows,
+        barcodes=section.slide.obs_names.to_numpy(dtype=object)[section.rows],
+        measured=aligned.measured,
+        detected=np.bincount(counts.indices, minlength=counts.shape[1]),
     )
 
 
-def _record(job: Job, name: str, piece: Section, content: Content, pieces: list[str]) -> Record:
+def _record(job: Job, name: str, section: Section, content: Content, sections: list[str]) -> Record:
     given = job.given(name)
-    known = {key: given.get(key) or _noted(piece, key) for key in FACTS[1:]}
+    known = {key: given.get(key) or _noted(section, key) for key in FACTS[1:]}
     facts = {
-        "patient": given.get("patient") or piece.patient,
+        "patient": given.get("patient") or section.patient,
         **known,
         "source": known["source"] or _file_name(job.path),
         "spots": content.counts.shape[0],
@@ -215,27 +203,26 @@ def _record(job: Job, name: str, piece: Section, content: Content, pieces: list[
         "nonzeros": content.counts.nnz,
         "checksum": content.checksum(),
     }
-    return Record(facts, job.name, job.stamp, pieces, __version__)
+    return Record(facts, job.name, job.stamp, sections, __version__)
 
 
-def _noted(piece: Section, key: str) -> str:
-    """Find a fact in the slide itself: in a column that says the same of all spots, or in uns."""
-    if key in piece.slide.obs:
-        values = piece.slide.obs[key].iloc[piece.rows].dropna().unique()
+def _noted(section: Section, key: str) -> str:
+    """Find a fact in the slide: in a column of obs with a single value, or in uns."""
+    if key in section.slide.obs:
+        values = section.slide.obs[key].iloc[section.rows].dropna().unique()
         return str(values[0]) if len(values) == 1 else ""
-    value = piece.slide.uns.get(key, "")
+    value = section.slide.uns.get(key, "")
     return value if isinstance(value, str) else ""
 
 
-def _described(alignment: Alignment, matrix: csr_matrix, content: Content) -> str:
-    lost = int((alignment.columns < 0).sum())
-    kept = content.counts.sum() / matrix.sum(dtype=np.float64)
+def _described(aligned: AlignedSlide, kept: float) -> str:
+    lost = int((aligned.alignment.columns < 0).sum()) if aligned.alignment else 0
     left = f"; {lost:,} genes with {1 - kept:.1%} of the counts are left out" if kept < 1 else ""
-    return alignment.describe(matrix) + left
+    return aligned.summary + left
 
 
 def folder_name(slide: str) -> str:
-    """Make a name fit for a folder."""
+    """Turn the name of a slide into that of a folder."""
     name = re.sub(r"[/\\\0\n]", "-", slide).lstrip(".")
     if not name or len(name.encode()) > 200:
         raise InputError(f"{slide[:40]!r} cannot name a folder; give the slide another name")

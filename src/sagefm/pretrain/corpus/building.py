@@ -1,4 +1,4 @@
-"""Make a corpus, or add slides to one: in any order, in parallel, and again after a kill."""
+"""Building a corpus: in any order, in parallel, and again after a kill."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -32,16 +32,16 @@ _N_NEIGHBORS = 15
 
 @dataclass
 class Built:
-    """What became of the slides."""
+    """The outcome for all slides of a build."""
 
     added: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    """There already, and the same."""
+    """In the corpus already, and the same."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Why, in one line."""
+    """Slide → why, in one line."""
 
     def __str__(self) -> str:
-        """Count them in one line."""
+        """Summarize in one line."""
         counted = f"{numbered(len(self.added), 'slide')} added, {len(self.skipped):,} there already"
         return counted + (f", {len(self.failed):,} failed" if self.failed else "")
 
@@ -62,10 +62,11 @@ def build(
 ) -> Built:
     """Make a corpus of slides, or add slides to one.
 
-    A slide is in the corpus whole or not at all, and one that cannot be used does not stop the
-    others. What is there and the same is left alone, so that the same call goes on where one that
-    was killed stopped. Several sections in one file become slides of their own (``NAME_SECTION``),
-    and so do the patients of one section (``…_PATIENT``): no slide has two patients.
+    A slide is in the corpus completely or not at all, and one that cannot be used does not stop
+    the others. Slides that are in the corpus already and have not changed are skipped, so that the
+    same call continues one that was killed. Several sections in one file become slides of their
+    own (``NAME_SECTION``), and so do the patients of one section (``…_PATIENT``): no slide has two
+    patients.
 
     Parameters
     ----------
@@ -74,14 +75,14 @@ def build(
     out
         The folder of the corpus.
     genes
-        Of a new corpus: a gene list file; how many of the most detected genes to keep; or all that
-        any slide has. A corpus that is there keeps its own.
+        Of a new corpus: a gene list file, or how many of the most detected genes to keep; all genes
+        of all slides if not given. An existing corpus keeps its own.
     facts
         A row per slide: columns slide, patient, organ, disease, technology, license, source, of
-        which only slide must be there. It goes before what the files say (``obs`` or ``uns``). A
-        slide of no known patient counts as a patient of its own (told).
+        which only slide is required. It takes precedence over the files (``obs`` or ``uns``). A
+        slide without a patient counts as a patient of its own, with a warning.
     slide_key
-        ``obs`` column that tells slides apart inside one file.
+        ``obs`` column with the section of each spot, where a file holds several.
     patient_key
         ``obs`` column with the patient.
     layer
@@ -89,27 +90,27 @@ def build(
     n_neighbors
         Spots in a neighborhood of a new corpus, the center included; 15 by default.
     workers
-        Processes to work in (needs dask). A script that asks for several must do so under
+        Number of processes; more than one needs dask and, in a script,
         ``if __name__ == "__main__":``.
     overwrite
-        Replace the slides that are there.
+        Replace slides that are in the corpus.
     progress
         Called with a line about every slide that was read.
 
     Returns
     -------
-    What was added, what was there, and what failed and why (told too).
+    The slides that were added, skipped, and left out, with reasons.
 
     Raises
     ------
     InputError
-        Another build is adding to the corpus; the disk is full (what was there stays); `genes` or
-        `n_neighbors` are not those of the corpus; no slide can be read at all.
+        Another build is adding to the corpus; the disk is full (the corpus stays as it was);
+        `genes` or `n_neighbors` are not those of the corpus; no slide can be read.
     """
     folder = Path(out)
     _require_arguments(slides, workers)
     try:
-        known = {} if facts is None else by_slide(facts)
+        given = {} if facts is None else by_slide(facts)
     except InputError as error:
         raise InputError(f"the table of slides {error}") from error
     with only_one(folder):
@@ -119,7 +120,7 @@ def build(
                 name=name,
                 path=Path(path),
                 corpus=folder,
-                facts={slide: row for slide, row in known.items() if slide.startswith(name)},
+                facts={slide: row for slide, row in given.items() if slide.startswith(name)},
                 layer=layer,
                 slide_key=slide_key,
                 patient_key=patient_key,
@@ -132,7 +133,7 @@ def build(
         else:
             jobs = work.begin(jobs, genes, n_neighbors or _N_NEIGHBORS)
         work.add(jobs)
-    _tell_unused(known, slides, work.built)
+    _warn_of_unused(given, slides, work.built)
     return work.built
 
 
@@ -151,7 +152,7 @@ def _require_arguments(slides: Mapping[str, Any], workers: int) -> None:
 def _require_same(
     folder: Path, genes: str | os.PathLike[str] | int | None, n_neighbors: int | None
 ) -> None:
-    """Refuse to add slides of other genes or neighborhoods."""
+    """Refuse genes or a size of neighborhoods that are not those of the corpus."""
     header = Header.read(folder)
     size = len(header.vocabulary)
     remedy = "leave --genes out, or build another corpus"
@@ -169,19 +170,18 @@ def _require_same(
 
 @dataclass
 class _Work:
-    """A build at work."""
+    """A build in progress."""
 
     folder: Path
     workers: int
-    tell: Callable[[str], object]
+    report: Callable[[str], object]
     built: Built = field(default_factory=Built)
-    unowned: list[str] = field(default_factory=list)
-    """Slides whose patient is not known."""
+    without_patient: list[str] = field(default_factory=list)
 
     def begin(
         self, jobs: Sequence[Job], genes: str | os.PathLike[str] | int | None, n_neighbors: int
     ) -> list[Job]:
-        """Choose the vocabulary of a new corpus; give the jobs that are left to do."""
+        """Choose the vocabulary of a new corpus; return the jobs whose files can be read."""
         if genes is not None and not isinstance(genes, int):
             Header(read_genes(os.fspath(genes)), n_neighbors).write(self.folder)
             return list(jobs)
@@ -193,7 +193,7 @@ class _Work:
                 else:
                     counted.merge(result)
                     left.add(job.name)
-                    self.tell(f"{job.name}: its genes are counted")
+                    self.report(f"{job.name}: genes counted")
         if not left:
             name, reason = next(iter(self.built.failed.items()))
             raise InputError(f"{self.folder}: no slide can be read; the first: {name}: {reason}")
@@ -201,7 +201,7 @@ class _Work:
         return [job for job in jobs if job.name in left]
 
     def add(self, jobs: Sequence[Job]) -> None:
-        """Add what is not there yet."""
+        """Add the slides that are not in the corpus."""
         there = {}
         for name, place in places(self.folder).items():
             with suppress(DamagedError, OSError):
@@ -216,25 +216,25 @@ class _Work:
                     continue
                 for outcome in result:
                     self._settle(job, outcome)
-        if self.unowned:
+        if self.without_patient:
             logger.warning(
                 "%d of %d slides name no patient and count as a patient each (%s)",
-                len(self.unowned), len(self.built.added), few(self.unowned),
+                len(self.without_patient), len(self.built.added), few(self.without_patient),
             )  # fmt: skip
 
     def _is_there(self, job: Job, there: Mapping[str, Record]) -> bool:
-        """Whether all that a file holds is in the corpus, as is told without reading the file."""
+        """Whether all slides of a file are in the corpus, without reading the file."""
         stamp = job.stamp  # as it is before the file is read
-        own = {name: record for name, record in there.items() if record.stamp == stamp}
-        pieces = {piece for record in own.values() for piece in record.pieces}
-        if job.overwrite or not own or pieces - own.keys():
+        slides = {name: record for name, record in there.items() if record.stamp == stamp}
+        all_slides = {name for record in slides.values() for name in record.pieces}
+        if job.overwrite or not slides or all_slides - slides.keys():
             return False
-        for name, record in own.items():
+        for name, record in slides.items():
             self._settle(job, same_or_clash(job, name, record))
         return True
 
     def _settle(self, job: Job, outcome: Outcome) -> None:
-        """Put a slide in its place, or note why not."""
+        """Put a slide in its place, or record why not."""
         name = outcome.name
         if outcome.state == "failed":
             self._fail(job, name, outcome.told)
@@ -248,11 +248,11 @@ class _Work:
             except OSError as error:
                 raise self._unwritable(error.strerror) from error
             self.built.added.append(name)
-            self.unowned += [] if outcome.has_patient else [name]
-            self.tell(f"{name}: {outcome.told}")
+            self.without_patient += [] if outcome.has_patient else [name]
+            self.report(f"{name}: {outcome.told}")
 
     def _fail(self, job: Job, name: str, why: str | Exception) -> None:
-        """Note a slide that failed, and tell; where it broke is told to whoever debugs."""
+        """Record a slide that failed, and warn; the traceback is logged for debugging."""
         reason = " ".join(str(why).split())
         if isinstance(why, Exception):
             reason = reason if isinstance(why, InputError) else f"{type(why).__name__}: {reason}"
@@ -263,17 +263,17 @@ class _Work:
 
     def _unwritable(self, why: str | None) -> InputError:
         return InputError(
-            f"{self.folder}: cannot be written ({why}); what was there is whole: make room and run "
-            "again to go on"
+            f"{self.folder}: cannot be written ({why}); the slides in it are intact: make room and "
+            "run the command again"
         )
 
 
-def _tell_unused(facts: Mapping[str, Any], slides: Mapping[str, Any], built: Built) -> None:
-    """Say which rows of the table are about nothing: a misspelled name loses its patient."""
+def _warn_of_unused(facts: Mapping[str, Any], slides: Mapping[str, Any], built: Built) -> None:
+    """Warn of rows that match no slide: a slide with a misspelled name has no patient."""
     used = {*slides, *built.added, *built.skipped, *built.failed}
     unused = [slide for slide in facts if slide not in used]
     if unused:
         logger.warning(
-            "%d of %d rows of the table are about no slide that was given (%s)",
+            "%d of %d rows of the table match no slide (%s)",
             len(unused), len(facts), few(unused),
         )  # fmt: skip

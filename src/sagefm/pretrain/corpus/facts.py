@@ -1,4 +1,4 @@
-"""What is known about a slide besides its counts, as a table says it."""
+"""Facts about slides, from a table."""
 
 from os import PathLike
 
@@ -8,7 +8,7 @@ from sagefm._errors import InputError
 from sagefm.pp.counts import few
 
 FACTS = ("patient", "organ", "disease", "technology", "license", "source")
-"""Columns of such a table, beside ``slide``."""
+"""Columns of such a table, besides ``slide``."""
 
 
 def read_table(path: str | PathLike[str]) -> pd.DataFrame:
@@ -17,7 +17,7 @@ def read_table(path: str | PathLike[str]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        It cannot be read, names no slides, or has two rows of one.
+        It cannot be read, has no column slide, or has two rows of a slide.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
@@ -30,17 +30,17 @@ def read_table(path: str | PathLike[str]) -> pd.DataFrame:
 
 
 def by_slide(table: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Give what a table says about each slide: only what is known, without blanks around it.
+    """Get the facts about each slide: those that are not empty, without surrounding blanks.
 
     Raises
     ------
     InputError
-        The table names no slides, or has two rows of one.
+        The table has no column slide, or two rows of a slide.
     """
     if "slide" not in table:
         raise InputError(f"has columns {few(table.columns, 8)}; it needs one named slide")
-    known = table[[column for column in ("slide", *FACTS) if column in table]].astype(object)
-    text = known.where(known.notna(), "").astype(str).apply(lambda column: column.str.strip())
+    facts = table[[column for column in ("slide", *FACTS) if column in table]].astype(object)
+    text = facts.where(facts.notna(), "").astype(str).apply(lambda column: column.str.strip())
     twice = text["slide"][text["slide"].duplicated()]
     if len(twice):
         raise InputError(f"has two rows of slide {twice.iloc[0]!r}; keep one")

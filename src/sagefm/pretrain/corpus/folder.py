@@ -1,4 +1,4 @@
-"""The folder of a corpus: what its slides have in common, who may add to it, how slides get there.
+"""The folder of a corpus: its header, its lock, and the places of its slides.
 
 ``corpus.json`` is the header, ``slides/NAME.zarr`` a slide. A slide is written beside its place and
 renamed: it is in the corpus as soon as its folder has its name.
@@ -36,7 +36,7 @@ class Header:
     vocabulary: Vocabulary
     n_neighbors: int
     most_detected: int | None = None
-    """How many of the most detected genes the vocabulary was to have, if that is what it is."""
+    """How many of the most detected genes the vocabulary was chosen as, if it was."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -69,7 +69,7 @@ class Header:
             raise InputError(f"{path}: is damaged; put back a copy, or build anew") from error
 
     def write(self, folder: Path) -> None:
-        """Write it, or raise InputError."""
+        """Write the header, or raise InputError."""
         content = asdict(self)
         content |= content.pop("vocabulary")
         text = json.dumps({"format": FORMAT, "sagefm": __version__, **content}, ensure_ascii=False)
@@ -82,12 +82,12 @@ class Header:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Keep other builds away from a corpus; leave nothing of one that came to nothing.
+    """Lock a corpus against other builds; clean up before and after.
 
     Raises
     ------
     InputError
-        Another build is at work, the folder is no corpus, or it cannot be written to.
+        Another build is running, the folder is no corpus, or it cannot be written to.
     """
     require_writable(folder / FILE)
     is_new = not folder.exists()
@@ -109,12 +109,12 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a run that died left half done, and put back what it was replacing."""
+    """Remove incomplete slides of a build that was killed, and restore those it was replacing."""
     for entry in sorted((folder / _SLIDES).iterdir()):
-        if not (found := _PASSING.fullmatch(entry.name)):
+        if not (match := _PASSING.fullmatch(entry.name)):
             continue
-        place = place_of(folder, found["slide"])
-        if found["kind"] == "old" and not place.exists():
+        place = place_of(folder, match["slide"])
+        if match["kind"] == "old" and not place.exists():
             entry.rename(place)
         else:
             shutil.rmtree(entry, ignore_errors=True)
@@ -123,7 +123,7 @@ def _tidy(folder: Path) -> None:
 def _remove(folder: Path, is_new: bool) -> None:
     """Remove a corpus without slides."""
     (folder / FILE).unlink(missing_ok=True)
-    with suppress(OSError):  # Windows keeps a lock that is held; something else came to lie there
+    with suppress(OSError):  # Windows keeps a lock that is held, or other files are there
         (folder / _LOCK).unlink(missing_ok=True)
         (folder / _SLIDES).rmdir()
         if is_new:
@@ -131,23 +131,23 @@ def _remove(folder: Path, is_new: bool) -> None:
 
 
 def place_of(folder: Path, slide: str) -> Path:
-    """Say where a slide lies."""
+    """Get the path of a slide."""
     return folder / _SLIDES / f"{slide}.zarr"
 
 
 def beside(place: Path) -> Path:
-    """Give a new name to write a slide under until it is whole."""
+    """Get a temporary path to write a slide to."""
     return place.with_name(f".{place.stem}.{secrets.token_hex(4)}.new.zarr")
 
 
 def places(folder: Path) -> dict[str, Path]:
-    """Say which slides are there, and where."""
-    found = sorted((folder / _SLIDES).glob("[!.]*.zarr"))
-    return {place.name.removesuffix(".zarr"): place for place in found}
+    """Find the slides: name → path."""
+    slides = sorted((folder / _SLIDES).glob("[!.]*.zarr"))
+    return {place.name.removesuffix(".zarr"): place for place in slides}
 
 
 def put_in_place(written: Path, place: Path) -> None:
-    """Give a slide that was written its name: from here on it is in the corpus."""
+    """Rename a slide that was written to its place: from now on it is in the corpus."""
     if place.exists():
         old = written.with_name(f"{written.name.removesuffix('.new.zarr')}.old.zarr")
         place.rename(old)

@@ -1,4 +1,4 @@
-"""A corpus as others see it: a table of slides, and regions of them."""
+"""Reading a corpus: its table of slides, tiles of slides, and whole slides."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +32,9 @@ _COLUMNS = (*FACTS, "spots", "depth", "genes", "nonzeros", "checksum")
 class Corpus:
     """Many aligned slides on disk (a :class:`~sagefm.pretrain.source.Source`).
 
-    What is read is what was there when the corpus was opened: slides that are added later are not
-    seen, and one that is replaced is an error. Reading takes the memory of what is read. It may be
-    done from several threads, and in processes that get the corpus by pickling or forking.
+    It holds the slides that were there when it was opened: slides that are added later are ignored,
+    and reading one that was replaced is an error. Reading needs memory for what is read only, and
+    works from several threads, and in processes that get the corpus by pickling or forking.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Corpus:
         Raises
         ------
         InputError
-            There is none, it is of a later version, or what a slide says about itself is damaged.
+            There is none, it is of a later version, or the facts of a slide are damaged.
         """
         folder = Path(path)
         header = Header.read(folder)
@@ -83,9 +83,9 @@ class Corpus:
 
     @property
     def checksum(self) -> str:
-        """Stand for all that the corpus holds: vocabulary and slides."""
-        parts = [*self.vocabulary.symbols, *self.table.index, *self.table["checksum"]]
-        return sha256("\n".join(parts).encode()).hexdigest()
+        """Checksum of all content: vocabulary and slides."""
+        lines = [*self.vocabulary.symbols, *self.table.index, *self.table["checksum"]]
+        return sha256("\n".join(lines).encode()).hexdigest()
 
     @property
     def n_bytes(self) -> int:
@@ -105,7 +105,7 @@ class Corpus:
             return stored.read("var/detected")
 
     def read(self, slide: str, start: int, stop: int) -> AlignedSlide:
-        """Read spots `start` to `stop` of a slide, in the order of its curve, with their neighbors.
+        """Read spots `start` to `stop` of a slide, along its curve, with their neighbors.
 
         Raises
         ------
@@ -116,14 +116,14 @@ class Corpus:
             spots = stored.record.facts["spots"]
             if not 0 <= start < stop <= spots:
                 raise InputError(f"{slide}: has spots 0 to {spots}, not {start} to {stop}")
-            return stored.region(start, stop, len(self.vocabulary))
+            return stored.tile(start, stop, len(self.vocabulary))
 
     def slide(self, slide: str) -> "AnnData":
-        """Give a whole slide, its spots in the order of its source.
+        """Read a whole slide, its spots in the order of its source.
 
         Returns
         -------
-        Raw counts of the genes that the slide has (those that it lacks are no columns, so that they
+        Raw counts of the genes that the slide has (without columns for those that it lacks, which
         count as missing), ``obsm["spatial"]``, ``obs["patient"]`` and, in
         ``uns["sagefm"]["corpus"]``, its facts.
 
@@ -154,7 +154,7 @@ class Corpus:
 
         Returns
         -------
-        A line for every slide that is not what was written: which, why and what to do.
+        A line for every damaged slide: its name, the reason and the remedy.
         """
         faults = []
         for slide in self.table.index:
@@ -170,11 +170,11 @@ class Corpus:
 
     @contextmanager
     def _reading(self, slide: str) -> Iterator[Stored]:
-        """Open a slide; whatever is wrong with it becomes a line that says what to do."""
+        """Open a slide; every error becomes a line with a remedy."""
         if slide not in self.table.index:
             near = get_close_matches(slide, self.table.index.tolist(), 1)
-            offer = f"; is it {near[0]!r}?" if near else ""
-            raise InputError(f"{self.path}: has no slide {slide!r}{offer}")
+            hint = f"; is it {near[0]!r}?" if near else ""
+            raise InputError(f"{self.path}: has no slide {slide!r}{hint}")
         place = place_of(self.path, slide)
         try:
             state = _state(place)
@@ -193,7 +193,7 @@ class Corpus:
 
 
 def _state(place: Path) -> tuple[int, int]:
-    """Tell a slide from one that took its place."""
+    """Identify a slide, to notice when another one replaces it."""
     about = (place / "zarr.json").stat()
     return about.st_ino, about.st_mtime_ns
 

@@ -1,8 +1,8 @@
-"""One slide on disk: a zarr folder, written by anndata, with its facts in the topmost attributes.
+"""One slide on disk: a zarr folder, written by anndata, with its facts in the root attributes.
 
 ``X`` holds raw counts (CSR), ``obsm`` the coordinates and the neighborhoods, ``var`` the vocabulary
-and which of its genes the slide has. The spots stand along a space-filling curve, so that a patch
-of tissue is a few contiguous reads; ``obs["row"]`` is where they stood in the source.
+and which of its genes the slide has. The spots are ordered along a space-filling curve, so that a
+patch of tissue is a few contiguous reads; ``obs["row"]`` is their row in the source.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
 from sagefm import _keys
+from sagefm._extras import require
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus.facts import FACTS
@@ -28,13 +29,13 @@ from sagefm.pretrain.corpus.facts import FACTS
 NEIGHBORS = "neighbors"
 """``obsm``: spots × k row numbers, the center first."""
 _CHUNK = 1 << 17
-"""Values that are packed together, each pack with its checksum, all of an array in one file."""
+"""Values of a chunk, which has its checksum; all chunks of an array are in one file."""
 _GAP = _CHUNK
-"""Values between two that are wanted, up to which one long read beats two short ones."""
+"""Values between two reads up to which one long read is faster."""
 
 
 class DamagedError(Exception):
-    """What lies on disk is not what was written."""
+    """The content on disk is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,16 @@ class Content:
     spatial: NDArray[np.float64]
     neighbors: NDArray[np.int32]
     row: NDArray[np.int64]
-    """Where each spot stood in the source."""
+    """Row of each spot in the source."""
     barcodes: NDArray[np.object_]
     measured: NDArray[np.bool_]
     """For each gene of the vocabulary whether the slide has it: absent is not zero."""
     detected: NDArray[np.int64]
-    """For each gene of the vocabulary the number of spots that have it."""
+    """For each gene of the vocabulary the number of spots that it is detected in."""
 
     def checksum(self) -> str:
-        """Sum up all that is stored, whatever the types it is stored in."""
-        parts = {
+        """Checksum of the content, whatever the types it is stored in."""
+        arrays = {
             "indptr": (self.counts.indptr, "<i8"),
             "indices": (self.counts.indices, "<u4"),
             "data": (self.counts.data, "<u4"),
@@ -66,7 +67,7 @@ class Content:
             "detected": (self.detected, "<i8"),
         }
         digest = hashlib.sha256("\n".join(self.barcodes.tolist()).encode())
-        for name, (array, dtype) in parts.items():
+        for name, (array, dtype) in arrays.items():
             digest.update(f"{name} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array, dtype=dtype).data)
         return digest.hexdigest()
@@ -74,18 +75,18 @@ class Content:
 
 @dataclass(frozen=True)
 class Record:
-    """What a slide says about itself."""
+    """What is recorded about a slide."""
 
     facts: dict[str, Any]
     """Its row in the table of the corpus."""
     file: str
-    """The name its file was given under."""
+    """The name that its file was given."""
     stamp: str
-    """What tells, without reading it, that the file is still the same."""
+    """Digest of the state of the file, to notice changes without reading it."""
     pieces: list[str]
-    """All the slides that its file holds."""
+    """All slides of its file."""
     version: str
-    """The sagefm that wrote it."""
+    """The version of sagefm that wrote it."""
     format: int = 1
 
     def sealed(self) -> dict[str, Any]:
@@ -111,16 +112,16 @@ def _seal(content: dict[str, Any]) -> str:
 
 
 def write(folder: Path, content: Content, vocabulary: Vocabulary, record: Record) -> None:
-    """Write a slide to a new folder, and see it to the disk."""
-    import zarr
+    """Write a slide to a new folder, and flush it to disk."""
     from anndata.experimental import write_dispatched
 
+    zarr = require("zarr", "train", "a corpus")
     genes = {
         _keys.GENE_IDS: np.array(vocabulary.ensembl, dtype=object),
         "measured": content.measured,
         "detected": content.detected,
     }
-    parts = {
+    elements = {
         "X": content.counts,
         "obs": pd.DataFrame({"row": content.row}, index=content.barcodes),
         "var": pd.DataFrame(genes, index=np.array(vocabulary.symbols, dtype=object)),
@@ -131,11 +132,11 @@ def write(folder: Path, content: Content, vocabulary: Vocabulary, record: Record
     }
     kind = {"encoding-type": "anndata", "encoding-version": "0.1.0", "sagefm": record.sealed()}
     with warnings.catch_warnings():
-        # How zarr stores text is not yet in the letter of its specification.
+        # The specification of zarr does not cover yet how text is stored.
         warnings.simplefilter("ignore")
         root = zarr.open_group(folder, mode="w", zarr_format=3, attributes=kind)
-        for name, part in parts.items():
-            write_dispatched(root, name, part, _write_packed)
+        for name, element in elements.items():
+            write_dispatched(root, name, element, _write_packed)
     for place, _, files in os.walk(folder):
         for file in files:
             sync(Path(place, file))
@@ -143,18 +144,18 @@ def write(folder: Path, content: Content, vocabulary: Vocabulary, record: Record
 
 
 def _write_packed(write: Any, group: Any, key: str, value: Any, **_: Any) -> None:
-    """Write a part of a slide; of arrays, every pack with a checksum and all packs in one file."""
+    """Write an element; arrays in chunks with checksums, all chunks in one file."""
     from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
     layout: dict[str, Any] = {}
     if isinstance(value, csr_matrix | np.ndarray):
-        if isinstance(value, csr_matrix):  # its three arrays are laid out alike
+        if isinstance(value, csr_matrix):  # its three arrays have the same layout
             n_rows, width = max(value.nnz, len(value.indptr)), []
         else:
             n_rows, *width = value.shape
         rows = max(1, min(_CHUNK // int(np.prod(width)), n_rows))
         layout = {"chunks": (rows, *width), "config": {"write_empty_chunks": True}}
-        # Of what was tried on counts lz4 is read fastest by far; zstd would save a fifth.
+        # Of the codecs tried on counts, lz4 is by far the fastest to read; zstd would save a fifth.
         layout["compressors"] = [BloscCodec(cname="lz4", shuffle="shuffle"), Crc32cCodec()]
         layout["shards"] = (rows * max(1, math.ceil(n_rows / rows)), *width)
         if value.dtype == object:  # names
@@ -163,8 +164,8 @@ def _write_packed(write: Any, group: Any, key: str, value: Any, **_: Any) -> Non
 
 
 def sync(path: Path) -> None:
-    """See a file, or the names in a folder, to the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows does so by itself
+    """Flush a file, or the names in a folder, to disk."""
+    if path.is_dir() and os.name == "nt":  # Windows does so itself
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -175,9 +176,9 @@ def sync(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """A slide on disk. Nothing but where the counts of each spot lie is kept in memory.
+    """A slide on disk; only the positions of the counts of each spot are kept in memory.
 
-    Whatever is read, it raises DamagedError, or OSError, if it is gone or not what was written.
+    All that reads raises DamagedError or OSError if the content is gone or not what was written.
     """
 
     folder: Path
@@ -186,8 +187,7 @@ class Stored:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read rows `start` to `stop` of an array such as ``X/data``, all of them by default."""
-        import zarr
-
+        zarr = require("zarr", "train", "a corpus")
         try:
             if name not in self._arrays:
                 self._arrays[name] = zarr.open_array(self.folder / name, mode="r")
@@ -199,7 +199,7 @@ class Stored:
             raise DamagedError(f"the description of {name} is damaged") from error
         file = Path(name, "c", *["0"] * array.ndim)
         path = self.folder / file
-        if stop > start and not (path.exists() and path.stat().st_size):  # zarr takes it for zeros
+        if stop > start and not (path.exists() and path.stat().st_size):  # zarr reads zeros
             raise DamagedError(f"{file.as_posix()} is missing")
         try:
             values = np.asarray(array[start:stop])
@@ -213,7 +213,7 @@ class Stored:
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
-        """Where the counts of each spot begin, and where those of the last end."""
+        """Positions where the counts of each spot begin, and where those of the last one end."""
         ends = self.read("X/indptr").astype(np.int64)
         wanted = (0, self.record.facts["spots"], self.record.facts["nonzeros"])
         if (ends[0], len(ends) - 1, ends[-1]) != wanted or (np.diff(ends) < 0).any():
@@ -222,11 +222,11 @@ class Stored:
 
     @cached_property
     def _measured(self) -> NDArray[np.bool_]:
-        """Which genes of the vocabulary the slide has."""
+        """For each gene of the vocabulary whether the slide has it."""
         return self.read("var/measured")
 
     def content(self) -> Content:
-        """Read all of it."""
+        """Read everything."""
         measured = self.read("var/measured")
         return Content(
             counts=self._counts(np.arange(self.record.facts["spots"]), len(measured)),
@@ -238,8 +238,8 @@ class Stored:
             detected=self.read("var/detected"),
         )
 
-    def region(self, start: int, stop: int, n_genes: int) -> AlignedSlide:
-        """Read spots `start` to `stop` with their neighbors."""
+    def tile(self, start: int, stop: int, n_genes: int) -> AlignedSlide:
+        """Read spots `start` to `stop` as centers, with their neighbors."""
         neighbors = self.read(f"obsm/{NEIGHBORS}", start, stop)
         rows, places = np.unique(neighbors, return_inverse=True)
         if rows[0] < 0 or rows[-1] >= self.record.facts["spots"]:
