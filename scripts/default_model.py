@@ -27,7 +27,7 @@ GENES = "sagefm_published_genes.txt"
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Train, save, and check what was saved."""
+    """Train, save, and check the saved file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="DATA", help="folder of slides.csv and slides/")
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write")
@@ -58,10 +58,10 @@ def train(data: Path, seed: int, changes: Sequence[str]) -> sagefm.SageFM:
     )
     result = sagefm.pretrain.fit(slides, recipe, patients=patients)
     print(result.history.to_string(index=False, float_format="%.4g"))
-    made = result.model.provenance
-    if made["validation_spots"]:
-        raise RuntimeError(f"held out to validate on: {', '.join(made['validation_spots'])}")
-    made["patients"] = sorted(set(patients.values()))  # whom the model must not be tested on
+    provenance = result.model.provenance
+    if provenance["validation_spots"]:
+        raise RuntimeError(f"held out for validation: {', '.join(provenance['validation_spots'])}")
+    provenance["patients"] = sorted(set(patients.values()))  # never to test the model on
     return result.model
 
 
@@ -82,13 +82,13 @@ def training_patients(path: Path) -> dict[str, str]:
 
 
 def check(path: Path, model: sagefm.SageFM) -> None:
-    """Load what was saved, and hold it against what was trained."""
+    """Load the saved model and compare it with the trained one."""
     loaded = sagefm.SageFM.load(path, device="cpu")
     if loaded.vocabulary != model.vocabulary or loaded.trained_on is None:
         raise RuntimeError(f"{path}: is not the model that was trained")
     for name, weights in model.network.state_dict().items():
         if not torch.equal(loaded.network.state_dict()[name], weights.cpu().half().float()):
-            raise RuntimeError(f"{path}: {name} is not what was trained")
+            raise RuntimeError(f"{path}: {name} differs from the trained weights")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_build_then_info(run, files):
     assert lines[1][:2] == ["a", "p1"]
     assert lines[4:6] == [["organ", "slides", "patients", "spots"], ["unknown", "2", "2", "160"]]
     assert "c: 2 slides of 2 patients, 160 spots, " in out
-    assert "c: every slide is what was written" in out
+    assert "c: every slide is intact" in out
 
 
 def test_adding_later(run, files):
@@ -134,7 +134,7 @@ def test_faults_are_told(run, files, tmp_path):
     status, out, err = run("corpus", "info", "c", "--verify")
     assert status == 2
     assert "fault: c: slide 'b' is damaged (X/data/c/0 fails its checksum)" in out
-    assert one_line(err) == "error: c: 1 of 2 slides are not what was written"
+    assert one_line(err) == "error: c: 1 of 2 slides are damaged"
     status, _, err = run("corpus", "info", "nothing")
     assert status == 2
     assert "nothing: is no corpus" in one_line(err)

@@ -1,4 +1,4 @@
-"""The verbs about corpora: build, info."""
+"""``sagefm corpus``: build, info."""
 
 import time
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from sagefm.pretrain import Corpus
 
-app = typer.Typer(help="Many aligned slides on disk, to train on: build, info.")
+app = typer.Typer(help="Build and inspect a corpus: many aligned slides on disk.")
 
 _WIDTH = 40
-"""Letters of a cell: patients of HEST carry the title of their dataset."""
+"""Maximal width of a column; names of HEST patients contain the title of their dataset."""
 
 
 @app.command()
@@ -31,7 +31,7 @@ def build(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="CORPUS", help="Folder to make or to add to.")
+        Path, typer.Option("--out", "-o", metavar="CORPUS", help="Folder to create or to add to.")
     ],
     genes: Annotated[
         str | None,
@@ -52,10 +52,10 @@ def build(
     organ: Annotated[
         list[str] | None, typer.Option(help="Only slides of this organ (can be repeated).")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes to work in.")] = 1,
-    overwrite: Annotated[bool, typer.Option(help="Replace slides that are there.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace slides that are in the corpus.")] = False,
 ) -> None:
-    """Make a corpus of slides, or add slides to one; what is there already is left alone."""
+    """Create a corpus of slides, or add slides to one; slides that it has already are skipped."""
     from sagefm.pretrain import corpus as corpora
 
     paths, facts = _inputs(slides, table)
@@ -78,8 +78,8 @@ def build(
     if built.added or not built.failed:
         corpus = corpora.Corpus.open(out)
         speed = int(corpus.table.loc[built.added, "spots"].sum()) / seconds
-        speed_told = f"; {speed:,.0f} spots/s" if built.added else ""
-        typer.echo(f"{out}: {built}; {_size(corpus)}{speed_told}")
+        pace = f"; {speed:,.0f} spots/s" if built.added else ""
+        typer.echo(f"{out}: {built}; {_size(corpus)}{pace}")
     if built.failed:
         name, reason = next(iter(built.failed.items()))
         n_slides = len(built.added) + len(built.skipped) + len(built.failed)
@@ -123,16 +123,14 @@ def info(
         for fault in faults:
             typer.echo(f"fault: {fault}")
         if faults:
-            raise InputError(
-                f"{corpus}: {len(faults)} of {len(table)} slides are not what was written"
-            )
-        typer.echo(f"{corpus}: every slide is what was written")
+            raise InputError(f"{corpus}: {len(faults)} of {len(table)} slides are damaged")
+        typer.echo(f"{corpus}: every slide is intact")
 
 
 def _inputs(
     slides: Sequence[str], table: Path | None
 ) -> tuple[dict[str, Path], "pd.DataFrame | None"]:
-    """Name the slides, those of HEST downloads one by one; gather what is said about them."""
+    """Name the slides, those of HEST downloads one by one, and collect their facts."""
     import pandas as pd
 
     from sagefm.pretrain.corpus.facts import read_table
@@ -143,14 +141,14 @@ def _inputs(
     paths = {name: Path(path) for path, name in slide_names(files).items()}
     tables = [read_table(table)] if table else []
     for root in downloads:
-        found, facts = hest_slides(root)
-        if twice := paths.keys() & found.keys():
-            raise InputError(f"{root}: a second slide called {min(twice)!r}; name it otherwise")
-        paths |= found
+        samples, facts = hest_slides(root)
+        if twice := paths.keys() & samples.keys():
+            raise InputError(f"{root}: a second slide called {min(twice)!r}; rename one of them")
+        paths |= samples
         tables.append(facts)
     if not tables:
         return paths, None
-    # What the user says goes before what the download says: the first of two rows stays.
+    # The table of the user takes precedence over the download: the first of two rows stays.
     joined = pd.concat(tables).replace("", pd.NA).groupby("slide", sort=False).first()
     return paths, joined.reset_index()
 
@@ -160,7 +158,7 @@ def _of_organs(
 ) -> tuple[dict[str, Path], "pd.DataFrame"]:
     """Keep the slides of some organs."""
     if facts is None or "organ" not in facts:
-        raise InputError("--organ: the organs are not known; give a --table with a column organ")
+        raise InputError("--organ: the organs are unknown; give a --table with a column organ")
     facts = facts[facts["slide"].isin(paths)]
     organ = facts["organ"].fillna("").str.strip()
     there = {name.lower() for name in organ}
@@ -181,7 +179,7 @@ def _size(corpus: "Corpus") -> str:
 
 
 def _print_table(table: "pd.DataFrame") -> None:
-    """Print a table with aligned columns, on a screen as wide as it is and in a pipe in full."""
+    """Print a table with aligned columns: as wide as the terminal, or in full in a pipe."""
     import sys
 
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""The verb pretrain."""
+"""``sagefm pretrain``."""
 
 import json
 import sys
@@ -39,22 +39,20 @@ def pretrain(
     patient_key: Annotated[
         str | None, typer.Option(help="obs column with the patient (data.patient_key).")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Source of all chance (train.seed).")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run (train.seed).")] = None,
     slide_key: SlideKey = None,
     device: Device = None,
     devices: Annotated[
-        int, typer.Option(min=1, help="Processes, each with a device or its share of the cores.")
+        int, typer.Option(min=1, help="Processes, each with a device or a part of the cores.")
     ] = 1,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read and gather.")] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that ended.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read and gather batches.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that ended.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT and its run if they exist.")] = False,
 ) -> None:
     """Train a model: writes OUT, and its loss curve beside it as .csv and .png.
 
-    The run is kept in a folder beside OUT that ends with .run: for --resume, the best model so
-    far, and logs (metrics.csv; tensorboard --logdir).
+    The run is stored in a folder beside OUT that ends with .run: its state for --resume, the best
+    model so far, and logs (metrics.csv; tensorboard --logdir).
     """
     import sagefm
     from sagefm.pretrain.run import is_first_process
@@ -64,7 +62,7 @@ def pretrain(
     if first:
         _require_free(out, run, patients, resume=resume, overwrite=overwrite)
     else:
-        logger.setLevel("ERROR")  # the first process speaks for all
+        logger.setLevel("ERROR")  # the first process logs for all
     changes = list(overrides or [])
     changes += [f"data.patient_key={json.dumps(patient_key)}"] if patient_key else []
     changes += [f"train.seed={seed}"] if seed is not None else []
@@ -73,7 +71,7 @@ def pretrain(
     source = _source(slides, slide_key, patients)
     watched = first and sys.stderr.isatty()
     if first:
-        logger.setLevel("WARNING" if watched else "INFO")  # a bar, or in a log a line per epoch
+        logger.setLevel("WARNING" if watched else "INFO")  # a progress bar, or lines in a log
     try:
         result = sagefm.pretrain.fit(
             source, loaded, patients=table, slide_key=slide_key, device=device, devices=devices,
@@ -82,7 +80,7 @@ def pretrain(
     except RuntimeError:
         if first:
             raise
-        raise typer.Exit(1) from None  # another process is gone, and the first says why
+        raise typer.Exit(1) from None  # another process ended, and the first reports why
     if first:
         _write(result, out)
 
@@ -90,16 +88,16 @@ def pretrain(
 def _require_free(
     out: Path, run: Path, patients: Path | None, *, resume: bool, overwrite: bool
 ) -> None:
-    """Refuse to write over a model, or over a run that could go on."""
+    """Refuse to overwrite a model, or a run that could be resumed."""
     for path in (out, out.with_suffix(".csv"), out.with_suffix(".png")):
         require_writable(path)
         ours = patients and path.exists() and path.samefile(patients)
         if path.exists() and (ours or not (overwrite or resume)):
-            raise InputError(f"{path}: is there already; choose another OUT, or add --overwrite")
+            raise InputError(f"{path}: exists already; choose another OUT, or add --overwrite")
     if (run / "last.safetensors").exists() and not (resume or overwrite):
         raise InputError(
-            f"{run}: holds a run that has not finished; add --resume to go on with it, or "
-            "--overwrite to begin anew"
+            f"{run}: holds a run that has not finished; add --resume to continue it, or "
+            "--overwrite to start again"
         )
 
 
@@ -113,10 +111,12 @@ def _source(
         names = slide_names(slides)
         return {name: sagefm.read(path, slide_key=slide_key) for path, name in names.items()}
     if len(slides) > 1:
-        raise InputError(f"{corpora[0]}: is a corpus, give it alone; `sagefm corpus build` adds")
+        raise InputError(
+            f"{corpora[0]}: is a corpus, give it alone; use `sagefm corpus build` to add"
+        )
     if patients or slide_key:
         option = "--patients" if patients else "--slide-key"
-        raise InputError(f"{corpora[0]}: is a corpus and knows its own; leave out {option}")
+        raise InputError(f"{corpora[0]}: is a corpus, which stores its own; leave out {option}")
     return sagefm.pretrain.Corpus.open(corpora[0])
 
 
@@ -128,17 +128,17 @@ def _write(result: "Result", out: Path) -> None:
     with replacing(curve) as beside:
         result.history.to_csv(beside, index=False)
     sagefm.pl.training(result.history, save=picture)
-    told = result.model.provenance
+    provenance = result.model.provenance
     loss = (
-        f"validation loss {told['validation_loss']:.4f} "
-        f"(neighbor mean {told['neighbor_mean_loss']:.4f}, "
-        f"gene mean {told['gene_mean_loss']:.4f})"
-        if "validation_loss" in told
+        f"validation loss {provenance['validation_loss']:.4f} "
+        f"(neighbor mean {provenance['neighbor_mean_loss']:.4f}, "
+        f"gene mean {provenance['gene_mean_loss']:.4f})"
+        if "validation_loss" in provenance
         else f"training loss {result.history['train_loss'].iloc[-1]:.4f}, nobody held out"
     )
     typer.echo(
-        f"{out}: {result.model}; best epoch {told['best_epoch']} of {len(result.history)}, {loss}; "
-        f"curve in {curve.name} and {picture.name}"
+        f"{out}: {result.model}; best epoch {provenance['best_epoch']} of {len(result.history)}, "
+        f"{loss}; curve in {curve.name} and {picture.name}"
     )
 
 

@@ -1,4 +1,4 @@
-"""How a training run went."""
+"""The loss curve of a training run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ def training(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the losses of a training run beside those of predictors without a network.
+    """Plot the losses of a training run, with those of predictors without a network.
 
     Parameters
     ----------
     history
-        What :func:`sagefm.pretrain.fit` returns.
+        The history in the result of :func:`sagefm.pretrain.fit`.
     ax
         Axes to draw on.
     show, save
@@ -42,7 +42,7 @@ def training(
                 label="training")  # fmt: skip
         if history["validation_loss"].notna().any():
             _held_out(ax, history, shades, few)
-        ax.set(xlabel="epoch", ylabel="error of hidden genes\n(mean squared, log1p counts)")
+        ax.set(xlabel="epoch", ylabel="error of masked genes\n(mean squared, log1p counts)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(framealpha=1, edgecolor="none")  # it may lie on a line
@@ -51,7 +51,7 @@ def training(
 
 
 def _held_out(ax: Axes, history: pd.DataFrame, shades: Sequence[str], few: str | None) -> None:
-    """Draw the loss on held-out patients, and what two means lose there."""
+    """Plot the loss on held-out patients, and that of two means."""
     ax.plot(history["epoch"], history["validation_loss"], color=shades[0], marker=few,
             label="validation")  # fmt: skip
     for name, shade in (("gene_mean", shades[3]), ("neighbor_mean", shades[1])):

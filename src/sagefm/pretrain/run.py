@@ -152,7 +152,7 @@ class Run:
         known = tensors["network"].keys()  # also buffers, which have no moments
         if not learned or not learned <= known or tensors["optimizer"].keys() != moments:
             raise InputError(
-                f"{self.last}: is not the whole state of a run; begin anew with --overwrite"
+                f"{self.last}: is not the whole state of a run; start again with --overwrite"
             )
         return State(progress, tensors["network"], tensors["optimizer"], gene_mean, facts)
 
@@ -170,7 +170,7 @@ def require_same(run: Run, before: Mapping[str, Any], now: Mapping[str, Any]) ->
         if old.get(entry) != new.get(entry):
             raise InputError(
                 f"{run.folder}: the run to resume has {entry} = {old.get(entry)}, and now it is "
-                f"{new.get(entry)}; give what it was begun with, or begin anew with --overwrite"
+                f"{new.get(entry)}; give what it was started with, or start again with --overwrite"
             )
 
 
