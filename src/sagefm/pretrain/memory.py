@@ -51,7 +51,9 @@ class Memory:
 
     def read(self, slide: str, start: int, stop: int) -> AlignedSlide:
         """Get spots `start` to `stop` of a section as centers, together with their neighbors."""
-        return self._slides[slide].at(slice(start, stop))
+        whole = self._slides[slide]
+        _ = whole.log1p  # computed once, all tiles share it
+        return whole.at(slice(start, stop))
 
 
 def _checksum(slide: AlignedSlide) -> int:
