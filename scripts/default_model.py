@@ -60,7 +60,7 @@ def train(data: Path, seed: int, changes: Sequence[str]) -> sagefm.SageFM:
     print(result.history.to_string(index=False, float_format="%.4g"))
     provenance = result.model.provenance
     if provenance["validation_spots"]:
-        raise RuntimeError(f"held out for validation: {', '.join(provenance['validation_spots'])}")
+        raise RuntimeError(f"held out to validate on: {', '.join(provenance['validation_spots'])}")
     provenance["patients"] = sorted(set(patients.values()))  # never to test the model on
     return result.model
 
