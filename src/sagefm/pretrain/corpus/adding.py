@@ -72,7 +72,7 @@ class Outcome:
 
     name: str
     state: Literal["added", "skipped", "failed"]
-    told: str = ""
+    message: str = ""
     """About a slide that was read, or why it failed."""
     written: Path | None = None
     """Where a slide that was added lies, beside its place."""
@@ -114,12 +114,12 @@ def add(job: Job) -> list[Outcome]:
             record = _record(job, name, section, content, list(sections))
             outcome = _there(job, name, record)
             if outcome is None:
-                told = f"{len(section.rows):,} spots of {record.facts['patient']}; "
-                told += _described(aligned, kept)
+                message = f"{len(section.rows):,} spots of {record.facts['patient']}; "
+                message += _described(aligned, kept)
                 written = beside(place_of(job.corpus, name))
                 write(written, content, header.vocabulary, record)
                 known = "patient" in job.given(name) or job.patient_key in slide.obs
-                outcome = Outcome(name, "added", told, written, known)
+                outcome = Outcome(name, "added", message, written, known)
         except InputError as error:
             outcome = Outcome(name, "failed", str(error))
         except OSError as error:

@@ -237,7 +237,7 @@ class _Work:
         """Put a slide in its place, or record why not."""
         name = outcome.name
         if outcome.state == "failed":
-            self._fail(job, name, outcome.told)
+            self._fail(job, name, outcome.message)
         elif outcome.written is None:
             self.built.skipped.append(name)
         elif name in self.built.added:
@@ -249,7 +249,7 @@ class _Work:
                 raise self._unwritable(error.strerror) from error
             self.built.added.append(name)
             self.without_patient += [] if outcome.has_patient else [name]
-            self.report(f"{name}: {outcome.told}")
+            self.report(f"{name}: {outcome.message}")
 
     def _fail(self, job: Job, name: str, why: str | Exception) -> None:
         """Record a slide that failed, and warn; the traceback is logged for debugging."""
