@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sagefm.evaluate import Cohort
     from sagefm.tl import Subtypes
 
-Pooling = Literal["mean", "quantiles", "attention"]
+Pooling = Literal["mean", "quantiles"]
 
 
 def subtype(

@@ -6,22 +6,21 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.linear_model import LogisticRegression
 
 from sagefm import InputError, SageFM
 from sagefm.evaluate.cohort import Cohort
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.probe import fit_probes
+from sagefm.stats.leave_one_out import Samples, auroc, permute
+from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl import subtype
-from sagefm.tl.subtyping import _attention as _sample_attention
-from sagefm.tl.subtyping._evidence import of_genes
-from sagefm.tl.subtyping._facts import given_as, patient_sections
-from sagefm.tl.subtyping._pooling import Bag, even, in_bands, learn
-from sagefm.tl.subtyping._samples import Samples, areas, label_of, labelings, scores
+from sagefm.tl.subtyping import label_of_slide
+from sagefm.tl.subtyping._evidence import gene_slopes
+from sagefm.tl.subtyping._pooling import fit_readouts, mean, quantiles
+from sagefm.tl.subtyping._slides import SlideSource, embed_slides
 
-POOLINGS = ["mean", "quantiles", "attention"]
+POOLINGS = ["mean", "quantiles"]
 RAISED = tuple(simulate(15).var_names[100:700:100])
 
 
@@ -64,19 +63,12 @@ def held(slides):
     return {name: slide.copy() for name, slide in slides.items()}
 
 
-def found_in(slides, net, pooling):
-    """Find subtypes, with fewer steps of attention: enough for what stands out."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_sample_attention, "_STEPS", 15)
-        return subtype(slides, net, "grade", pooling=pooling, n_permutations=5)
-
-
 @pytest.fixture(scope="module")
 def found(held, net, pooling):
-    return found_in(held, net, pooling)
+    return subtype(held, net, "grade", pooling=pooling, n_permutations=5)
 
 
-def test_what_is_there_is_found_beside_the_baselines(found, pooling):
+def test_subtypes_are_predicted_and_compared_with_baselines(found, pooling):
     table = found.patients
     assert list(table.index) == [f"p{i}" for i in range(9)]
     assert table["n_slides"].tolist() == [2] + [1] * 8
@@ -107,7 +99,7 @@ def test_the_evidence_of_spots_adds_up_to_the_log_odds_of_the_patient(found, hel
     assert sums.abs().max() > 0.5
 
 
-def test_evidence_stands_in_the_slides(found, held, pooling, net):
+def test_evidence_is_written_into_the_slides(found, held, pooling, net):
     # The slides hold what the last call wrote, which is that of this pooling.
     for name, slide in held.items():
         own = found.evidence[found.evidence["slide"] == name]
@@ -130,67 +122,54 @@ def test_the_genes_that_were_planted_lead(found):
     np.testing.assert_allclose(high["weight"], high["slope"] * high["spread"])
 
 
-def readout_of(slides, net, pooling):
-    """The last readout, from all patients, and what it needs."""
-    given = given_as(slides, None, None, "patient", None)
-    sections = patient_sections(
-        given, net, "grade", whole=pooling != "mean", progress=lambda _: None
+def fit(slides, net, pooling):
+    """Readouts of eight patients of two classes in turn, then the one of all."""
+    source = SlideSource(slides, None, None, "patient", None)
+    embedded = embed_slides(
+        source, net, "grade", keep_spots=pooling != "mean", progress=lambda _: None
     )
-    known = [one for one in sections if one.subtype is not None]
-    names = list(dict.fromkeys(one.patient for one in known))
+    training = [one for one in embedded if one.subtype is not None]
+    patients = np.array([int(one.patient[1:]) for one in training])
     truth = np.arange(8) % 2
-    samples = Samples(names, np.arange(8), truth, ["a", "b"])
-    bags = [Bag(names.index(one.patient), one.z) for one in known]
-    return learn(bags, samples, truth[None], pooling, 0)[1][-1]
+    samples = Samples(list("abcdefgh"), np.arange(8), truth, ["a", "b"])
+    embeddings = [one.z for one in training]
+    return fit_readouts(embeddings, patients, samples, truth[None], pooling, 0)[1]
 
 
-def test_slopes_of_genes_are_those_of_finite_differences(slides, net, pooling, monkeypatch):
-    monkeypatch.setattr(_sample_attention, "_STEPS", 5)
+def test_slopes_of_genes_are_those_of_finite_differences(slides, net, pooling):
     exact = SageFM.new(net.vocabulary, net.config, seed=5)
     exact.network.double()
-    readout = readout_of(slides, net, pooling)
-    prepared = net.prepare(slides["s3"])
-    slopes = of_genes(net, prepared, readout)
+    readout = fit(slides, net, pooling)[-1]
+    aligned = net.prepare(slides["s3"])
+    slopes = gene_slopes(net, aligned, net.embed(aligned), readout)
     np.testing.assert_allclose(slopes[1], -slopes[0])
-    dense = torch.from_numpy(prepared.log1p.toarray()).double()
-    around = torch.from_numpy(prepared.neighbors)
+    dense = torch.from_numpy(aligned.log1p.toarray()).double()
+    neighbors = torch.from_numpy(aligned.neighbors)
 
-    def odds(gene, step):
+    def log_odds(gene, step):
         moved = dense.clone()
         moved[:, gene] += step
         with torch.no_grad():
-            pooled = exact.network.pool(moved @ exact.network.first, around)
+            pooled = exact.network.pool(moved @ exact.network.first, neighbors)
             logits = readout.contributions(exact.network.embed(pooled)).sum(dim=0)
         return float(logits[0] - logits[1])
 
     genes = np.argsort(-np.abs(slopes[0]))[:4]
-    differences = [(odds(gene, 1e-6) - odds(gene, -1e-6)) / 2e-6 for gene in genes]
+    differences = [(log_odds(gene, 1e-6) - log_odds(gene, -1e-6)) / 2e-6 for gene in genes]
     np.testing.assert_allclose(slopes[0][genes], differences, rtol=2e-3)
 
 
-def test_a_held_out_patient_teaches_nothing(slides, net, pooling, monkeypatch):
-    """Another patient in its place changes no readout of the fold that holds it out."""
-    monkeypatch.setattr(_sample_attention, "_STEPS", 5)
+def test_a_held_out_patient_does_not_affect_its_fit(slides, net, pooling):
+    """Another patient in its place changes the readouts of all folds but the one without it."""
     other = dict(slides) | {"s3": section(77, "p2", 1)}
     other["s3"].obs["grade"] = "low"
-
-    def weights(given):
-        sections = patient_sections(
-            given_as(given, None, None, "patient", None), net, "grade", whole=True,
-            progress=lambda _: None,
-        )  # fmt: skip
-        known = [one for one in sections if one.subtype is not None]
-        samples = Samples(list("abcdefgh"), np.arange(8), np.arange(8) % 2, ["a", "b"])
-        bags = [Bag(int(one.patient[1]), one.z) for one in known]
-        return [one.weights for one in learn(bags, samples, samples.truth[None], pooling, 0)[1]]
-
-    one, two = weights(slides), weights(other)
+    one, two = ([r.weights for r in fit(given, net, pooling)] for given in (slides, other))
     np.testing.assert_allclose(one[2], two[2], rtol=1e-5, atol=1e-7)
     assert all(np.abs(one[i] - two[i]).max() > 1e-4 for i in (0, 1, 3, 8))
 
 
 def test_the_same_seed_gives_the_same(found, slides, net, pooling):
-    again = found_in(slides_of(slides), net, pooling)
+    again = subtype(slides_of(slides), net, "grade", pooling=pooling, n_permutations=5)
     pd.testing.assert_frame_equal(again.patients, found.patients)
     pd.testing.assert_series_equal(again.score, found.score)
     pd.testing.assert_frame_equal(again.evidence, found.evidence)
@@ -218,9 +197,9 @@ def test_in_plain_words(found, pooling):
 # Without a network: spots of patients whose truth is known.
 
 
-def bags_of(kind, n=8, spots=80, width=20):
+def embeddings_of(kind, n=8, spots=80, width=20):
     rng = np.random.default_rng(1)
-    bags = []
+    embeddings = []
     for patient in range(n):
         z, side = rng.normal(size=(spots, width)), patient % 2
         z[:, :2] *= 3
@@ -228,13 +207,13 @@ def bags_of(kind, n=8, spots=80, width=20):
             z[:, 0] += 6 * side
         elif kind == "spread":
             z[:, 0] *= 1 + 2 * side
-        elif kind == "region":  # a tenth of the spots, marked by one column, tells by another
+        elif kind == "region":  # a tenth of the spots, marked by one column, differs in another
             z[: spots // 10, 4] += 8
             z[: spots // 10, 5] += 3 * (2 * side - 1)
         z += 0.3 * rng.normal(size=width)
-        bags.append(Bag(patient, z.astype(np.float32)))
+        embeddings.append(z.astype(np.float32))
     truth = np.arange(n) % 2
-    return bags, Samples([str(i) for i in range(n)], np.arange(n), truth, ["a", "b"])
+    return embeddings, Samples([str(i) for i in range(n)], np.arange(n), truth, ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -242,88 +221,35 @@ def bags_of(kind, n=8, spots=80, width=20):
     [
         ("mean", POOLINGS),
         ("spread", ["quantiles"]),
-        ("region", ["quantiles", "attention"]),
+        ("region", ["quantiles"]),
         ("nothing", []),
     ],
 )
-def test_what_each_pooling_can_see(kind, by):
-    bags, samples = bags_of(kind)
-    for pooling in POOLINGS if kind != "spread" else ["mean", "quantiles"]:
-        probabilities, _ = learn(bags, samples, samples.truth[None], pooling, 0)
-        area = areas(samples.truth, probabilities[0])
+def test_what_each_pooling_can_distinguish(kind, by):
+    embeddings, samples = embeddings_of(kind)
+    for pooling in POOLINGS:
+        probabilities, _ = fit_readouts(
+            embeddings, samples.patients, samples, samples.truth[None], pooling, 0
+        )
+        area = auroc(samples.truth, probabilities[0])
         assert (area > 0.9) == (pooling in by), (pooling, area)
 
 
-def test_attention_under_a_great_penalty_is_mean_pooling(monkeypatch):
-    monkeypatch.setattr(_sample_attention, "_PENALTY", 1e6)
-    bags, samples = bags_of("region")
-    _, readouts = learn(bags, samples, samples.truth[None], "attention", 0)
-    z = torch.from_numpy(bags[3].z).double()
-    parts = readouts[3].spread(z)
-    spread = readouts[3].spread
-    even_parts = (z - torch.from_numpy(spread.keywords["reduction"].center)) @ torch.from_numpy(
-        spread.keywords["reduction"].axes
-    )
-    np.testing.assert_allclose(parts.sum(dim=0), even_parts.mean(dim=0), atol=0.02)
+def test_labelings_are_fitted_as_if_alone(pooling):
+    embeddings, samples = embeddings_of("mean", n=6, spots=30)
+    labelings = permute(samples.truth, 1, 0)
+    given = (embeddings, samples.patients, samples)
+    together = fit_readouts(*given, labelings, pooling, 0)[0]
+    alone = [fit_readouts(*given, one[None], pooling, 0)[0][0] for one in labelings]
+    np.testing.assert_allclose(together, alone, atol=2e-3)
 
 
-def test_attention_looks_where_the_subtype_shows():
-    bags, samples = bags_of("region")
-    _, readouts = learn(bags, samples, samples.truth[None], "attention", 0)
-    attention, reduction = (readouts[-1].spread.keywords[k] for k in ("attention", "reduction"))
-    counted = [attention.weights(torch.from_numpy(reduction(bag.z)))[0] for bag in bags]
-    assert all(float(weights.sum()) == pytest.approx(1) for weights in counted)
-    shares = [float(weights[: len(weights) // 10].sum()) for weights in counted]
-    assert np.mean(shares) > 2 * 0.1
-
-
-def test_labelings_are_learned_as_if_alone():
-    bags, samples = bags_of("mean", n=6, spots=30)
-    truths = labelings(samples.truth, 1, 0)
-    assert (truths[0] == samples.truth).all()
-    assert (np.sort(truths, axis=1) == np.sort(samples.truth)).all()
-    for pooling in ("mean", "attention"):
-        together = learn(bags, samples, truths, pooling, 0)[0]
-        alone = [learn(bags, samples, one[None], pooling, 0)[0][0] for one in truths]
-        np.testing.assert_allclose(together, alone, atol=2e-3)
-
-
-def test_bands_stand_for_quantiles():
-    from sagefm.stats.pca import WhitenedPCA
-
+def test_bands_approximate_quantiles():
     z = torch.from_numpy(np.random.default_rng(0).permutation(np.arange(1000.0))[:, None])
     same = WhitenedPCA(np.zeros(1), np.eye(1))
-    np.testing.assert_allclose(in_bands(z, same).sum(dim=0), [99.5, 499.5, 899.5])
-    np.testing.assert_allclose(even(z).sum(dim=0), [499.5])
-    assert in_bands(z[:16], same).sum(dim=0)[1] == z[:16].sort(dim=0).values[6:10].mean()
-
-
-@pytest.mark.parametrize("n_classes", [2, 3, 4])
-def test_probes_are_those_of_scikit_learn(n_classes):
-    rng = np.random.default_rng(n_classes)
-    x = rng.normal(size=(14, 6)) * [0.01, 1, 1, 5, 20, 1]
-    labels = np.stack([rng.permutation(np.arange(14) % n_classes) for _ in range(5)])
-    probes = fit_probes(x, labels, n_classes)
-    for row, found in zip(labels, probes.probabilities(x), strict=True):
-        wanted = LogisticRegression(
-            C=1.0, class_weight="balanced", solver="newton-cholesky", tol=1e-9
-        ).fit(x, row)
-        np.testing.assert_allclose(found, wanted.predict_proba(x), atol=1e-5)
-
-
-def test_scores_are_those_of_scikit_learn():
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-
-    rng = np.random.default_rng(0)
-    truths = np.stack([rng.permutation(np.arange(13) % 3) for _ in range(4)])
-    p = rng.dirichlet(np.ones(3), (4, 13)).round(1)
-    p[..., 0] = 1 - p[..., 1:].sum(axis=-1)
-    table = scores(truths, p)
-    for i, truth in enumerate(truths):
-        area = np.mean([roc_auc_score(truth == c, p[i, :, c]) for c in range(3)])
-        balanced = balanced_accuracy_score(truth, p[i].argmax(axis=1))
-        assert table.loc[i, "auroc"] == pytest.approx(area)
-        assert table.loc[i, "balanced_accuracy"] == pytest.approx(balanced)
+    np.testing.assert_allclose(quantiles(z, same).sum(dim=0), [99.5, 499.5, 899.5])
+    np.testing.assert_allclose(mean(z).sum(dim=0), [499.5])
+    assert quantiles(z[:16], same).sum(dim=0)[1] == z[:16].sort(dim=0).values[6:10].mean()
 
 
 # What users give.
@@ -359,7 +285,7 @@ def test_slides_that_are_read_one_at_a_time(slides, net):
     pd.testing.assert_frame_equal(one.evidence, two.evidence)
 
 
-def test_a_slide_without_subtype_of_a_known_patient_teaches_nothing(slides, net):
+def test_a_slide_without_subtype_of_a_known_patient_is_not_trained_on(slides, net):
     words = {name: slide.obs["grade"].iloc[0] for name, slide in slides.items()}
     found = subtype(slides_of(slides), net, words | {"s1": ""}, n_permutations=1)
     without = {name: slide for name, slide in slides_of(slides).items() if name != "s1"}
@@ -406,7 +332,8 @@ def broken(slides, change):
             {"key": dict(zip([f"s{i}" for i in range(10)], "aabababacc", strict=True))},
             "but there is a 4, b 3, c 2; add patients",
         ),
-        (lambda s: None, {"pooling": "max"}, "pooling='max': choose of mean, quantiles, attention"),
+        (lambda s: None, {"pooling": "max"}, "pooling='max': choose one of mean, quantiles$"),
+        (lambda s: None, {"pooling": "attention"}, "'attention': choose one of mean, quantiles$"),
         (lambda s: None, {"n_permutations": 0}, "n_permutations=0: give"),
         (lambda s: setattr(s, "X", s.X.log1p()), {}, "s0: X holds .*log-normalized"),
         (lambda s: None, {"slide_key": "lane"}, "lane"),
@@ -420,7 +347,7 @@ def test_mistakes_are_named_and_leave_nothing(slides, net, change, how, said):
     assert all("sagefm_subtype_evidence" not in slide.obs for slide in some.values())
 
 
-def test_a_slide_that_is_there_twice_would_teach_about_itself(slides, net):
+def test_a_duplicated_slide_is_refused(slides, net):
     twice = slides_of(slides)
     twice["copy"] = twice["s4"].copy()
     twice["copy"].obs["patient"] = "somebody"
@@ -433,8 +360,8 @@ def test_a_slide_that_is_there_twice_would_teach_about_itself(slides, net):
 def test_labels(slides):
     slide = slides["s0"].copy()
     slide.obs["some"] = pd.Categorical([None, " x ", *[""] * 48])
-    assert label_of("s", slide, "some") == "x"
+    assert label_of_slide("s", slide, "some") == "x"
     slide.obs["some"] = np.nan
-    assert label_of("s", slide, "some") is None
+    assert label_of_slide("s", slide, "some") is None
     slide.obs["some"] = 3
-    assert label_of("s", slide, "some") == "3"
+    assert label_of_slide("s", slide, "some") == "3"
