@@ -13,7 +13,6 @@ import h5py
 from anndata.io import read_elem
 
 from sagefm._errors import InputError
-from sagefm._extras import require
 from sagefm._files import require_nothing_lost, require_writable, write_slide
 from sagefm._keys import EMBEDDING, PROVENANCE
 from sagefm.pp.read import read
@@ -51,7 +50,7 @@ class EmbeddingJob:
     def read(self) -> "AnnData":
         """Read the slide."""
         if self.member is not None:
-            return _open_corpus(self.source, self.corpus).slide(self.member)
+            return _corpus_of_worker(self.source, self.corpus).slide(self.member)
         return read(self.source, layer=self.layer, slide_key=self.slide_key)
 
     def write(self, slide: "AnnData") -> None:
@@ -107,7 +106,7 @@ def make_jobs(
             if layer or slide_key:
                 raise InputError(f"{path}: the slides of a corpus need no layer and no slide_key")
             if path not in corpora:
-                corpora[path] = _corpus(path)
+                corpora[path] = _open_corpus(path)
             jobs.append(_of_corpus(Path(out), path, member, corpora[path]))
         else:
             path = Path(source)
@@ -119,17 +118,16 @@ def make_jobs(
     return jobs
 
 
-def _corpus(path: Path) -> "Corpus":
-    require("zarr", "train", "a corpus")
+def _open_corpus(path: Path) -> "Corpus":
     from sagefm.pretrain.corpus import Corpus
 
     return Corpus.open(path)
 
 
 @lru_cache(maxsize=2)
-def _open_corpus(path: Path, checksum: str) -> "Corpus":
-    """Open a corpus once for many slides: it may have thousands."""
-    return _corpus(path)
+def _corpus_of_worker(path: Path, checksum: str) -> "Corpus":
+    """Open a corpus once for many slides, unless it has changed."""
+    return _open_corpus(path)
 
 
 def _of_corpus(out: Path, path: Path, member: str, corpus: "Corpus") -> EmbeddingJob:
