@@ -39,12 +39,12 @@ def section(number, patient, raised):
 def slides():
     """Eight patients of two subtypes in turn, the first with two sections; a ninth is unknown."""
     owners = ["p0", "p0", *(f"p{i}" for i in range(1, 9))]
-    found = {}
+    result = {}
     for number, patient in enumerate(owners):
         raised = int(patient[1:]) % 2
-        found[f"s{number}"] = slide = section(number, patient, raised)
+        result[f"s{number}"] = slide = section(number, patient, raised)
         slide.obs["grade"] = None if patient == "p8" else ["low", "high"][raised]
-    return found
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +59,17 @@ def pooling(request):
 
 
 @pytest.fixture(scope="module")
-def held(slides):
+def written(slides):
     return {name: slide.copy() for name, slide in slides.items()}
 
 
 @pytest.fixture(scope="module")
-def found(held, net, pooling):
-    return subtype(held, net, "grade", pooling=pooling, n_permutations=5)
+def result(written, net, pooling):
+    return subtype(written, net, "grade", pooling=pooling, n_permutations=5)
 
 
-def test_subtypes_are_predicted_and_compared_with_baselines(found, pooling):
-    table = found.patients
+def test_subtypes_are_predicted_and_compared_with_baselines(result, pooling):
+    table = result.patients
     assert list(table.index) == [f"p{i}" for i in range(9)]
     assert table["n_slides"].tolist() == [2] + [1] * 8
     assert table["held_out"].tolist() == [True] * 8 + [False]
@@ -77,32 +77,32 @@ def test_subtypes_are_predicted_and_compared_with_baselines(found, pooling):
     assert pd.isna(table.loc["p8", "truth"])
     assert table.loc["p8", "predicted"] == "low"
     np.testing.assert_allclose(table[["probability_high", "probability_low"]].sum(axis=1), 1)
-    assert found.score.name == f"{pooling} pooling"
-    assert found.score["auroc"] > 0.9
-    assert (found.score["n_patients"], found.score["n_permutations"]) == (8, 5)
+    assert result.score.name == f"{pooling} pooling"
+    assert result.score["auroc"] > 0.9
+    assert (result.score["n_patients"], result.score["n_permutations"]) == (8, 5)
     known = table[table["held_out"]]
-    assert found.score["accuracy"] == (known["truth"] == known["predicted"]).mean()
-    assert list(found.baseline.index) == ["pseudobulk PCA", "most frequent class"]
-    assert found.baseline.loc["pseudobulk PCA", "p"] >= 1 / 6
-    constant = found.baseline.loc["most frequent class"]
+    assert result.score["accuracy"] == (known["truth"] == known["predicted"]).mean()
+    assert list(result.baseline.index) == ["pseudobulk PCA", "most frequent class"]
+    assert result.baseline.loc["pseudobulk PCA", "p"] >= 1 / 6
+    constant = result.baseline.loc["most frequent class"]
     assert constant[["auroc", "accuracy", "balanced_accuracy"]].tolist() == [0.5, 0.5, 0.5]
     assert np.isnan(constant["p"])
 
 
-def test_the_evidence_of_spots_adds_up_to_the_log_odds_of_the_patient(found, held):
-    table = found.patients
-    owner = {name: slide.obs["patient"].iloc[0] for name, slide in held.items()}
-    sums = found.evidence.groupby(found.evidence["slide"].map(owner))["evidence"].sum()
+def test_the_evidence_of_spots_adds_up_to_the_log_odds_of_the_patient(result, written):
+    table = result.patients
+    owner = {name: slide.obs["patient"].iloc[0] for name, slide in written.items()}
+    sums = result.evidence.groupby(result.evidence["slide"].map(owner))["evidence"].sum()
     np.testing.assert_allclose(sums, table["log_odds"] - table["intercept"], atol=1e-5)
     odds = np.log(table["probability_high"] / table["probability_low"])
     np.testing.assert_allclose(odds.abs(), table["log_odds"], atol=1e-6)
     assert sums.abs().max() > 0.5
 
 
-def test_evidence_is_written_into_the_slides(found, held, pooling, net):
+def test_evidence_is_written_into_the_slides(result, written, pooling, net):
     # The slides hold what the last call wrote, which is that of this pooling.
-    for name, slide in held.items():
-        own = found.evidence[found.evidence["slide"] == name]
+    for name, slide in written.items():
+        own = result.evidence[result.evidence["slide"] == name]
         assert own["spot"].tolist() == slide.obs_names.tolist()
         np.testing.assert_array_equal(slide.obs["sagefm_subtype_evidence"], own["evidence"])
         made = slide.uns["sagefm"]["subtype"]
@@ -111,9 +111,9 @@ def test_evidence_is_written_into_the_slides(found, held, pooling, net):
         assert made["predicted"]["p8"] == "low"
 
 
-def test_the_genes_that_were_planted_lead(found):
-    high = found.genes[found.genes["class"] == "high"].reset_index(drop=True)
-    low = found.genes[found.genes["class"] == "low"].set_index("gene")
+def test_the_genes_that_were_planted_lead(result):
+    high = result.genes[result.genes["class"] == "high"].reset_index(drop=True)
+    low = result.genes[result.genes["class"] == "low"].set_index("gene")
     assert (high["weight"].abs().diff().dropna() <= 0).all()
     np.testing.assert_allclose(high["measured"], 1)
     assert set(high.loc[:3, "gene"]) <= set(RAISED)
@@ -168,29 +168,29 @@ def test_a_held_out_patient_does_not_affect_its_fit(slides, net, pooling):
     assert all(np.abs(one[i] - two[i]).max() > 1e-4 for i in (0, 1, 3, 8))
 
 
-def test_the_same_seed_gives_the_same(found, slides, net, pooling):
+def test_the_same_seed_gives_the_same(result, slides, net, pooling):
     again = subtype(slides_of(slides), net, "grade", pooling=pooling, n_permutations=5)
-    pd.testing.assert_frame_equal(again.patients, found.patients)
-    pd.testing.assert_series_equal(again.score, found.score)
-    pd.testing.assert_frame_equal(again.evidence, found.evidence)
-    assert str(again) == str(found)
+    pd.testing.assert_frame_equal(again.patients, result.patients)
+    pd.testing.assert_series_equal(again.score, result.score)
+    pd.testing.assert_frame_equal(again.evidence, result.evidence)
+    assert str(again) == str(result)
 
 
 def slides_of(slides):
     return {name: slide.copy() for name, slide in slides.items()}
 
 
-def test_in_plain_words(found, pooling):
-    lines = str(found).splitlines()
+def test_in_plain_words(result, pooling):
+    lines = str(result).splitlines()
     assert lines[0] == (
         "8 patients (high 4, low 4), one left out at a time; 1 without a subtype predicted"
     )
-    p = found.score["p"]
+    p = result.score["p"]
     verdict = "more than chance" if p < 0.05 else "no more than chance"
-    assert lines[1].startswith(f"{pooling} pooling: AUROC {found.score['auroc']:.3f} (")
+    assert lines[1].startswith(f"{pooling} pooling: AUROC {result.score['auroc']:.3f} (")
     assert lines[1].endswith(f"; {verdict}: p = {p:.2g} (5 permutations)")
     assert lines[3] == "most frequent class: AUROC 0.500, accuracy 0.500 (balanced 0.500)"
-    worse = found.score["auroc"] <= found.baseline.loc["pseudobulk PCA", "auroc"]
+    worse = result.score["auroc"] <= result.baseline.loc["pseudobulk PCA", "auroc"]
     assert (len(lines) == 5) == worse
 
 
@@ -257,14 +257,14 @@ def test_bands_approximate_quantiles():
 
 def test_subtypes_from_a_table_and_three_classes(slides, net):
     words = dict(zip(slides, "aabcabcabc", strict=True)) | {"another": "z"}
-    found = subtype(slides_of(slides), net, words, n_permutations=1)
-    assert found.score["n_patients"] == 9
-    assert {"probability_a", "probability_b", "probability_c"} <= set(found.patients)
-    row = found.patients.loc["p3"]
+    result = subtype(slides_of(slides), net, words, n_permutations=1)
+    assert result.score["n_patients"] == 9
+    assert {"probability_a", "probability_b", "probability_c"} <= set(result.patients)
+    row = result.patients.loc["p3"]
     logs = np.log(row[[f"probability_{c}" for c in "abc"]].astype(float))
     others = logs.drop(f"probability_{row['predicted']}").mean()
     assert row["log_odds"] == pytest.approx(logs[f"probability_{row['predicted']}"] - others)
-    by_gene = found.genes.pivot(index="gene", columns="class", values="weight")
+    by_gene = result.genes.pivot(index="gene", columns="class", values="weight")
     np.testing.assert_allclose(by_gene.sum(axis=1), 0, atol=1e-9)
 
 
@@ -287,21 +287,21 @@ def test_slides_that_are_read_one_at_a_time(slides, net):
 
 def test_a_slide_without_subtype_of_a_known_patient_is_not_trained_on(slides, net):
     words = {name: slide.obs["grade"].iloc[0] for name, slide in slides.items()}
-    found = subtype(slides_of(slides), net, words | {"s1": ""}, n_permutations=1)
+    result = subtype(slides_of(slides), net, words | {"s1": ""}, n_permutations=1)
     without = {name: slide for name, slide in slides_of(slides).items() if name != "s1"}
     alone = subtype(without, net, "grade", n_permutations=1)
-    pd.testing.assert_frame_equal(found.patients, alone.patients)
-    pd.testing.assert_frame_equal(found.genes, alone.genes)
-    assert found.patients.loc["p0", "n_slides"] == 1
-    assert (found.evidence["slide"] == "s1").sum() == 50
+    pd.testing.assert_frame_equal(result.patients, alone.patients)
+    pd.testing.assert_frame_equal(result.genes, alone.genes)
+    assert result.patients.loc["p0", "n_slides"] == 1
+    assert (result.evidence["slide"] == "s1").sum() == 50
 
 
 def test_genes_that_some_slides_lack_are_marked(slides, net):
     some = slides_of(slides)
     gene = net.vocabulary[20]
     some["s3"] = some["s3"][:, some["s3"].var_names != gene].copy()
-    found = subtype(some, net, "grade", n_permutations=1)
-    measured = found.genes.groupby("gene")["measured"].first()
+    result = subtype(some, net, "grade", n_permutations=1)
+    measured = result.genes.groupby("gene")["measured"].first()
     assert measured[gene] == pytest.approx(8 / 9)
     assert (measured.drop(gene) > 0.999).all()
 
