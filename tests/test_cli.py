@@ -194,7 +194,7 @@ def test_embed_corpora(run, files):
     ],
 )
 def test_workers_that_cannot_be_had(run, files, monkeypatch, options, words):
-    monkeypatch.setattr("sagefm._workers._PATIENCE", 0.5)
+    monkeypatch.setattr("sagefm._workers._TIMEOUT", 0.5)
     command = ["embed", "a.h5ad", "b.h5ad", "-m", "m.safetensors", "-o", "out", *options]
     status, _, err = run(*command)
     assert status == 2

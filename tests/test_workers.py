@@ -1,11 +1,12 @@
 """One function on many jobs, in this process; tests of `embed_many` have it in others."""
 
 import logging
+import sys
 
 import pytest
 
 from sagefm._errors import InputError, logger
-from sagefm._workers import each, half_the_cores
+from sagefm._workers import default_workers, each, n_cores
 
 
 def halved(number):
@@ -44,14 +45,25 @@ def test_results_and_errors_come_one_by_one(notes):
     assert notes == ["half of 4", "half of 3", "half of 0", "half of 2"]
 
 
-def test_what_is_told_can_be_dropped(notes):
+def test_messages_can_be_dropped(notes):
     assert list(each(halved, [4, 2], quiet=True)) == [(4, 2), (2, 1)]
     assert not notes
     assert not logger.filters
 
 
 def test_one_job_needs_one_process(monkeypatch):
-    monkeypatch.setattr("sagefm._workers._over_cluster", lambda *_: pytest.fail("a cluster"))
+    monkeypatch.setattr("sagefm._workers._on_cluster", lambda *_: pytest.fail("a cluster"))
     assert list(each(halved, [4], workers=8)) == [(4, 2)]
     assert list(each(halved, [], workers=8)) == []
-    assert half_the_cores() >= 1
+
+
+def test_without_dask_there_is_one_process(monkeypatch):
+    assert default_workers() == max(1, n_cores() // 2)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert default_workers() == 1
+    assert list(each(halved, [4, 2])) == [(4, 2), (2, 1)]
+    with pytest.raises(InputError, match=r"work in several processes needs distributed.*cluster\]"):
+        list(each(halved, [4, 2], workers=2))
+    with pytest.raises(InputError, match="needs distributed"):
+        list(each(halved, [4], scheduler="tcp://127.0.0.1:9"))

@@ -1,7 +1,9 @@
-"""One function on many jobs: here, in processes of this machine, or on a dask cluster."""
+"""Apply a function to many jobs: in this process, in several, or on a dask cluster."""
 
 import asyncio
+import importlib.util
 import logging
+import os
 import pickle
 import signal
 import threading
@@ -14,149 +16,156 @@ from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from sagefm._errors import InputError, logger
+from sagefm._extras import require
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+J = TypeVar("J")
+R = TypeVar("R")
 
-_PATIENCE = 10
+_TIMEOUT = 10
 """Seconds that a scheduler has to answer."""
+_DIED = (
+    "the process that worked on it died, most likely for lack of memory; try again with fewer "
+    "workers, or on a machine with more memory"
+)
 _SETTINGS = {
     "logging": {"distributed": "critical"},
     # A job whose process died is tried again here, alone, and not at once beside the same others.
     "distributed.scheduler.allowed-failures": 0,
-    # What waits at a process goes down with it: let jobs wait at the scheduler.
+    # Jobs that are queued at a process are lost with it: let them wait at the scheduler.
     "distributed.scheduler.worker-saturation": 1.0,
 }
 
 
-class _Heard(NamedTuple, Generic[Result]):
-    """What a function gave or raised, and what sagefm told meanwhile."""
+class _Outcome(NamedTuple, Generic[R]):
+    """What a function returned or raised, and the messages that sagefm logged meanwhile."""
 
-    result: Result | Exception
-    told: list[tuple[int, str]]
+    result: R | Exception
+    messages: list[tuple[int, str]]
 
 
-def half_the_cores() -> int:
-    """Count the cores that this process may use, and halve them: one at least."""
-    from dask.system import CPU_COUNT
+def n_cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
-    return max(1, int(CPU_COUNT) // 2)
+
+def default_workers() -> int:
+    """Get half of the cores, at least one; one where dask is not installed."""
+    if importlib.util.find_spec("distributed") is None:
+        return 1
+    return max(1, n_cores() // 2)
 
 
 def each(
-    function: Callable[[Job], Result],
-    jobs: Sequence[Job],
+    function: Callable[[J], R],
+    jobs: Sequence[J],
     workers: int = 1,
     *,
     scheduler: str | None = None,
     quiet: bool = False,
-) -> Generator[tuple[Job, Result | Exception], None, None]:
-    """Yield each job and what `function` made of it, or its error, as they finish.
+) -> Generator[tuple[J, R | Exception], None, None]:
+    """Yield each job with the result of `function`, or its error, in order of completion.
 
-    What is told on the way comes out in this process, job by job.
+    Messages that are logged by other processes are logged in this one, job by job.
 
     Parameters
     ----------
     function
         Importable by name in other processes.
     jobs
-        What it is given, one after the other.
+        Its arguments, one per call.
     workers
         How many processes to start, which share the cores; one means this process.
     scheduler
-        The address of a dask cluster that runs already, to be used instead.
+        The address of a running dask cluster, to be used instead.
     quiet
-        Whether to drop what is told.
+        Whether to drop the messages.
 
     Raises
     ------
     InputError
-        No scheduler answers.
+        No scheduler answers, or dask is not installed and more than one process is wanted.
     """
-    listening = partial(_listen, function)
-    results: Generator[tuple[Job, _Heard[Result] | Exception], None, None]
-    if scheduler is None and min(workers, len(jobs)) <= 1:
-        results = ((job, listening(job)) for job in jobs)
+    n_workers = min(workers, len(jobs))
+    outcomes: Generator[tuple[J, _Outcome[R]], None, None]
+    if scheduler is None and n_workers <= 1:
+        outcomes = ((job, _call(function, job)) for job in jobs)
     else:
-        there = partial(_answer, listening)
-        results = _over_cluster(there, jobs, min(workers, len(jobs)), scheduler)
-    with closing(results):
-        for job, heard in results:
-            if isinstance(heard, Exception):
-                yield job, heard
-                continue
-            for level, line in [] if quiet else heard.told:
-                logger.log(level, line)
-            yield job, heard.result
+        require("distributed", "cluster", "work in several processes")
+        outcomes = _on_cluster(partial(_call_remotely, function), jobs, n_workers, scheduler)
+    with closing(outcomes):
+        for job, outcome in outcomes:
+            for level, message in [] if quiet else outcome.messages:
+                logger.log(level, message)
+            yield job, outcome.result
 
 
-def _listen(function: Callable[[Job], Result], job: Job) -> _Heard[Result]:
-    """Call a function; keep what it tells."""
-    told: list[tuple[int, str]] = []
-    here = threading.get_ident()  # workers of a cluster may have several threads
+def _call(function: Callable[[J], R], job: J) -> _Outcome[R]:
+    """Call a function, and collect the messages that it logs."""
+    messages: list[tuple[int, str]] = []
+    thread = threading.get_ident()  # workers of a cluster may have several threads
 
-    def keep(record: logging.LogRecord) -> bool:
-        if record.thread == here:
-            told.append((record.levelno, record.getMessage()))
-        return record.thread != here
+    def collect(record: logging.LogRecord) -> bool:
+        if record.thread == thread:
+            messages.append((record.levelno, record.getMessage()))
+        return record.thread != thread
 
-    logger.addFilter(keep)
+    logger.addFilter(collect)
     try:
-        return _Heard(function(job), told)
+        return _Outcome(function(job), messages)
     except Exception as error:  # noqa: BLE001 (whatever it is, the other jobs go on)
-        return _Heard(error, told)
+        return _Outcome(error, messages)
     finally:
-        logger.removeFilter(keep)
+        logger.removeFilter(collect)
 
 
-def _answer(listening: Callable[[Job], _Heard[Result]], job: Job) -> _Heard[Result]:
-    """Make an error fit to travel.
+def _call_remotely(function: Callable[[J], R], job: J) -> _Outcome[R]:
+    """Call a function; reduce an error to what can be sent to another process.
 
-    dask would send all that hangs on it; if that cannot be unpickled, the client waits for ever.
+    dask would send everything an error refers to; if that cannot be unpickled, the client waits
+    forever.
     """
-    heard = listening(job)
-    if not isinstance(heard.result, Exception):
-        return heard
-    error = heard.result
+    outcome = _call(function, job)
+    if not isinstance(outcome.result, Exception):
+        return outcome
+    error = outcome.result
     trace = "".join(traceback.format_exception(error, limit=-50))
     error.__traceback__ = error.__cause__ = error.__context__ = None
     try:
         bare = pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 (exceptions with odd arguments fail in all sorts of ways)
+    except Exception:  # noqa: BLE001 (exceptions with unusual arguments fail in many ways)
         bare = RuntimeError(f"{type(error).__name__}: {error}")
     bare.add_note(f"In a worker:\n{trace}")
-    return heard._replace(result=bare)
+    return outcome._replace(result=bare)
 
 
-def _over_cluster(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int, scheduler: str | None
-) -> Generator[tuple[Job, Result | Exception], None, None]:
+def _on_cluster(
+    function: Callable[[J], _Outcome[R]], jobs: Sequence[J], workers: int, scheduler: str | None
+) -> Generator[tuple[J, _Outcome[R]], None, None]:
     from distributed import KilledWorker
 
     with _connected(workers, scheduler) as client:
-        dead = []
-        for job, result in _as_done(client, function, jobs):
-            if isinstance(result, KilledWorker):
-                dead.append(job)
+        died = []
+        for job, outcome in _as_completed(client, function, jobs):
+            if isinstance(outcome.result, KilledWorker):
+                died.append(job)
             else:
-                yield job, result
-        # Two that were too much for the memory side by side may fit one after the other.
-        for left in dead:
-            for job, result in _as_done(client, function, [left]):
-                if isinstance(result, KilledWorker):
-                    result = InputError(
-                        "the process that worked on it died, most likely for lack of memory; "
-                        "try again with fewer workers, or on a machine with more memory"
-                    )
-                yield job, result
+                yield job, outcome
+        # Two that were too large for the memory side by side may fit one after the other.
+        for job in died:
+            for _, outcome in _as_completed(client, function, [job]):
+                if isinstance(outcome.result, KilledWorker):
+                    outcome = _Outcome(InputError(_DIED), [])
+                yield job, outcome
 
 
-def _as_done(
-    client: "Client", function: Callable[[Job], Result], jobs: Iterable[Job]
-) -> Iterator[tuple[Job, Result | Exception]]:
+def _as_completed(
+    client: "Client", function: Callable[[J], _Outcome[R]], jobs: Iterable[J]
+) -> Iterator[tuple[J, _Outcome[R]]]:
     from distributed import as_completed
 
     waiting = {client.submit(function, job, pure=False): job for job in jobs}
@@ -165,26 +174,25 @@ def _as_done(
         if future.status == "finished":
             yield job, future.result()
         elif future.status == "error":
-            yield job, future.exception()
+            yield job, _Outcome(future.exception(), [])
         else:
-            yield job, InputError("the scheduler went away; try again")
+            yield job, _Outcome(InputError("the scheduler went away; try again"), [])
 
 
 @contextmanager
 def _connected(workers: int, scheduler: str | None) -> Iterator["Client"]:
-    """Start processes, or reach the scheduler of others; in the end close what was opened."""
+    """Start processes, or connect to a running scheduler; close what was opened at the end."""
     import dask
-    from dask.system import CPU_COUNT
     from distributed import Client, LocalCluster
 
-    threads = max(1, CPU_COUNT // max(1, workers))
+    threads = max(1, n_cores() // max(1, workers))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    settings = {"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}
+    environment = {"distributed.nanny.pre-spawn-environ": dict.fromkeys(names, threads)}
     with ExitStack() as stack:
         stack.enter_context(_silence())
-        stack.enter_context(dask.config.set(_SETTINGS | settings))
+        stack.enter_context(dask.config.set(_SETTINGS | environment))
         if scheduler is None:
-            resource_tracker.ensure_running()  # it lets signals through again, so start it before
+            resource_tracker.ensure_running()  # it unblocks signals, so it is started before
             with _uninterrupted():
                 cluster = LocalCluster(
                     n_workers=workers,
@@ -199,30 +207,29 @@ def _connected(workers: int, scheduler: str | None) -> Iterator["Client"]:
             scheduler = cluster.scheduler_address
         else:
             _require_scheduler(scheduler)
-        client = Client(scheduler, timeout=_PATIENCE, set_as_default=False)
-        stack.enter_context(client)
+        client = stack.enter_context(Client(scheduler, timeout=_TIMEOUT, set_as_default=False))
         if not client.scheduler_info()["workers"]:
             logger.warning("%s: has no workers yet; waiting for one", scheduler)
         yield client
 
 
 def _require_scheduler(address: str) -> None:
-    """Refuse an address that no scheduler answers at.
+    """Refuse an address at which no scheduler answers.
 
-    To be asked before there is a Client: one that cannot connect is never closed, and may block.
+    This comes before a Client: one that cannot connect is never closed, and may block.
     """
     from distributed.comm import connect
     from distributed.security import Security
 
-    async def knock() -> None:
+    async def check() -> None:
         options = Security().get_connection_args("client")
-        comm = await connect(address, timeout=_PATIENCE, **options)
+        comm = await connect(address, timeout=_TIMEOUT, **options)
         await comm.close()
 
     try:
-        with ThreadPoolExecutor(1) as thread:  # notebooks have a loop of their own in this one
-            thread.submit(lambda: asyncio.run(asyncio.wait_for(knock(), _PATIENCE))).result()
-    except Exception as error:  # whatever else listens there may answer anything
+        with ThreadPoolExecutor(1) as thread:  # a notebook has an event loop in this one
+            thread.submit(lambda: asyncio.run(asyncio.wait_for(check(), _TIMEOUT))).result()
+    except Exception as error:  # another kind of server may answer anything
         raise InputError(
             f"{address}: no dask scheduler answers; give the address that `dask scheduler` "
             "prints, such as tcp://10.0.0.1:8786"
@@ -231,14 +238,14 @@ def _require_scheduler(address: str) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the end of the block.
+    """Delay Ctrl-C until the end of the block.
 
-    Threads and processes that are started meanwhile never get it: whoever waits for them gets it,
-    and closes them.
+    Threads and processes that are started in it never receive the signal: this process does, and
+    closes them.
     """
     handler = signal.getsignal(signal.SIGINT)
-    here = threading.current_thread() is threading.main_thread() and callable(handler)
-    if not (here and hasattr(signal, "pthread_sigmask")):  # no signals reach other threads
+    main = threading.current_thread() is threading.main_thread() and callable(handler)
+    if not (main and hasattr(signal, "pthread_sigmask")):  # other threads receive no signals
         yield
         return
     pressed: list[int] = []
@@ -260,7 +267,7 @@ def _close(cluster: "LocalCluster") -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what dask logs away from stderr: what matters is told job by job."""
+    """Suppress what dask logs: messages come with the jobs."""
     names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:

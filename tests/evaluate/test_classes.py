@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from sagefm.evaluate.metrics import classes
-from sagefm.tl.subtyping._samples import areas
+from sagefm.stats.leave_one_out import auroc
 
 pairs = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=1)
 
@@ -69,17 +69,17 @@ def test_calibration():
 def test_area_like_sklearn_with_ties(seed, n_classes, decimals):
     truth, scores = random_scores(seed, n_classes=n_classes, decimals=decimals)
     expected = [sk.roc_auc_score(truth == k, scores[:, k]) for k in range(n_classes)]
-    assert areas(truth, scores) == pytest.approx(np.mean(expected))
+    assert auroc(truth, scores) == pytest.approx(np.mean(expected))
 
 
 def test_area_of_two_classes_is_that_of_one():
     truth, scores = random_scores(1, n_classes=2)
     probabilities = scores / scores.sum(axis=1, keepdims=True)
     expected = sk.roc_auc_score(truth, probabilities[:, 1])
-    assert areas(truth, probabilities) == pytest.approx(expected)
+    assert auroc(truth, probabilities) == pytest.approx(expected)
 
 
 def test_area_of_ties_and_of_the_truth():
     truth, scores = random_scores(2)
-    assert areas(truth, np.ones_like(scores)) == 0.5
-    assert areas(truth, np.eye(3)[truth]) == 1
+    assert auroc(truth, np.ones_like(scores)) == 0.5
+    assert auroc(truth, np.eye(3)[truth]) == 1

@@ -1,4 +1,4 @@
-"""The verb evaluate."""
+"""The command ``sagefm evaluate``."""
 
 import shlex
 import sys
@@ -15,7 +15,7 @@ from sagefm.cli._options import Device, Layer, Out, Seed, SlideKey, by_name, fac
 if TYPE_CHECKING:
     from sagefm.evaluate import Cohort
 
-_USUAL_LABELS = "label"
+_DEFAULT_LABELS = "label"
 SEVERAL = ("--slides", "--reference", "--known")
 """Options that take all values up to the next option."""
 
@@ -23,7 +23,9 @@ SEVERAL = ("--slides", "--reference", "--known")
 def evaluate(
     slides: Annotated[
         list[str],
-        typer.Option(metavar="SLIDES...", help="Space Ranger folders, .h5ad or .zarr to score on."),
+        typer.Option(
+            metavar="SLIDES...", help="Space Ranger folders, .h5ad or .zarr to evaluate on."
+        ),
     ],
     out: Out,
     protocol: Annotated[
@@ -31,18 +33,18 @@ def evaluate(
         typer.Option(help="recovery, imputation, domains, annotation, subtype; or all."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Model file; give several at will.")
+        list[str] | None, typer.Option("--model", "-m", help="Model file; can be repeated.")
     ] = None,
     reference: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SLIDES...",
-            help="What baselines learn from; the other patients' slides if not given.",
+            help="Slides that baselines are fitted to; those of the other patients if not given.",
         ),
     ] = None,
     label_key: Annotated[
         str, typer.Option(help="obs column with the labels of spots.")
-    ] = _USUAL_LABELS,
+    ] = _DEFAULT_LABELS,
     subtype_key: Annotated[
         str | None, typer.Option(help="Column (of obs or --table) with the label of a slide.")
     ] = None,
@@ -51,22 +53,21 @@ def evaluate(
         Path | None, typer.Option(help="CSV with a row per slide: slide, patient, subtype, …")
     ] = None,
     obsm: Annotated[
-        list[str] | None, typer.Option(help="obsm key of another embedding; several at will.")
+        list[str] | None, typer.Option(help="obsm key of another embedding; can be repeated.")
     ] = None,
-    mofa: Annotated[bool, typer.Option(help="Let MOFA take part (the slowest competitor).")] = True,
+    mofa: Annotated[bool, typer.Option(help="Compare with MOFA, the slowest method.")] = True,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another scorecard in OUT.")] = False,
 ) -> None:
-    """Score models beside all baselines: tables, pictures and data in the folder OUT.
+    """Compare models with baselines: tables, pictures and data in the folder OUT.
 
-    Each protocol is kept as soon as it is done: the same command goes on where it was stopped.
+    Each protocol is saved as soon as it is done: the same command resumes where it was stopped.
     """
     import sagefm
-    from sagefm.evaluate.cohort import Cohort
-    from sagefm.evaluate.markdown import markdown
+    from sagefm.evaluate import Cohort, markdown
 
     loaded = {Path(path).stem: sagefm.SageFM.load(path, device=device) for path in model or []}
     if len(loaded) < len(model or []):
@@ -75,12 +76,12 @@ def evaluate(
     cohort = Cohort(
         by_name(slides), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
     )
-    learned = Cohort(
+    reference_cohort = Cohort(
         by_name(reference), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
     ) if reference else None  # fmt: skip
     results = sagefm.evaluate.scorecard(
         cohort, loaded, out, protocols=_protocols(protocol, cohort, label_key, subtype_key),
-        reference=learned, label_key=label_key, subtype_key=subtype_key, obsm=obsm or [],
+        reference=reference_cohort, label_key=label_key, subtype_key=subtype_key, obsm=obsm or [],
         mofa=mofa, seed=seed, command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
         progress=lambda line: typer.echo(line, err=True),
     )  # fmt: skip
@@ -91,23 +92,22 @@ def evaluate(
 
 
 def _protocols(
-    asked: Sequence[str] | None, cohort: "Cohort", label_key: str, subtype_key: str | None
+    wanted: Sequence[str] | None, cohort: "Cohort", label_key: str, subtype_key: str | None
 ) -> list[str]:
-    """Spell out "all": what these slides allow; the rest is told.
+    """Expand "all" to the protocols that these slides allow, and print why others are left out.
 
     Raises
     ------
     InputError
-        A column of labels was named, and no slide has labels there.
+        A column of labels is given, and no slide has labels there.
     """
-    from sagefm.evaluate import PROTOCOLS
-    from sagefm.evaluate.protocols.subtype import require_subtypes
+    from sagefm.evaluate import PROTOCOLS, require_subtypes
 
     labeled = cohort.labeled(label_key)
-    if not labeled and label_key != _USUAL_LABELS:
+    if not labeled and label_key != _DEFAULT_LABELS:
         raise InputError(f"--label-key {label_key}: no slide has labels in such a column of obs")
-    if asked and "all" not in asked:
-        return list(dict.fromkeys(asked))
+    if wanted and "all" not in wanted:
+        return list(dict.fromkeys(wanted))
     left_out = {}
     if cohort.table.loc[labeled, "patient"].nunique() < 2:
         left_out["annotation"] = f"fewer than two patients have labels in obs[{label_key!r}]"
@@ -121,13 +121,13 @@ def _protocols(
 
 
 def spread(arguments: Sequence[str]) -> list[str]:
-    """Repeat an option that takes several values before each of them, as typer wants it."""
-    found: list[str] = []
+    """Repeat an option that takes several values before each of them, as typer expects."""
+    repeated: list[str] = []
     option = ""
     for argument in arguments:
         if argument.startswith("-"):
             option = argument if argument in SEVERAL else ""
-            found += [] if option else [argument]
+            repeated += [] if option else [argument]
         else:
-            found += [option, argument] if option else [argument]
-    return found
+            repeated += [option, argument] if option else [argument]
+    return repeated

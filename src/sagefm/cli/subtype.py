@@ -1,4 +1,4 @@
-"""The verb subtype."""
+"""The command ``sagefm subtype``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sagefm.evaluate import Cohort
     from sagefm.tl import Subtypes
 
-Pooling = Literal["mean", "quantiles", "attention"]
+Pooling = Literal["mean", "quantiles"]
 
 
 def subtype(
@@ -33,7 +33,7 @@ def subtype(
     subtype_key: Annotated[
         str,
         typer.Option(
-            help="Column (of --table or obs) with the subtype; a slide without is predicted."
+            help="Column (of --table or obs) with the subtype; empty where it is to be predicted."
         ),
     ],
     model: ModelPath = DEFAULT,
@@ -45,23 +45,24 @@ def subtype(
         Pooling, typer.Option(help="How the spots of a slide become features.")
     ] = "mean",
     genes: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Also write what drives each class.")
+        Path | None, typer.Option(metavar="CSV", help="Also write the genes of each class.")
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Also draw patients, and the evidence on each slide."),
+        typer.Option(metavar="DIR", help="Also plot patients, and the evidence on each slide."),
     ] = None,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
 ) -> None:
-    """Learn the subtype of patients from their slides, and predict those without one: OUT.csv.
+    """Predict the subtype of patients from their slides: OUT.csv.
 
-    Every patient with a subtype is predicted from all others. Pseudobulk stands beside the model.
+    Every patient with a subtype is predicted from all others. The model is compared with
+    pseudobulk.
     """
     import sagefm
-    from sagefm.evaluate.cohort import Cohort
+    from sagefm.evaluate import Cohort
 
     for path in (out, genes):
         if path is not None:
@@ -74,31 +75,31 @@ def subtype(
     cohort = Cohort(
         by_name(slides), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
     )
-    given = dict(cohort.table[subtype_key]) if subtype_key in cohort.table else subtype_key
-    found = sagefm.tl.subtype(
-        cohort, loaded, given, pooling=pooling,
+    key = dict(cohort.table[subtype_key]) if subtype_key in cohort.table else subtype_key
+    subtypes = sagefm.tl.subtype(
+        cohort, loaded, key, pooling=pooling,
         patients={name: cohort.patient(name) for name in cohort}, seed=seed, slide_key=slide_key,
         progress=lambda line: typer.echo(line, err=True),
     )  # fmt: skip
     with replacing(out) as beside:
-        found.patients.to_csv(beside, float_format="%.6g")
+        subtypes.patients.to_csv(beside, float_format="%.6g")
     if genes is not None:
         with replacing(genes) as beside:
-            found.genes.to_csv(beside, index=False, float_format="%.6g")
+            subtypes.genes.to_csv(beside, index=False, float_format="%.6g")
     if plot is not None:
-        _draw(found, cohort, plot)
-    typer.echo(f"{out}: {found}")
+        _plot(subtypes, cohort, plot)
+    typer.echo(f"{out}: {subtypes}")
 
 
-def _draw(found: "Subtypes", cohort: "Cohort", folder: Path) -> None:
-    """Draw the patients, and each slide."""
+def _plot(subtypes: "Subtypes", cohort: "Cohort", folder: Path) -> None:
+    """Plot the patients, and each slide."""
     import sagefm
     from sagefm._keys import SUBTYPE_EVIDENCE
 
-    sagefm.pl.subtype(found, save=folder / "patients.png")
+    sagefm.pl.subtype(subtypes, save=folder / "patients.png")
     for name, slide in cohort.items():
-        own = found.evidence[found.evidence["slide"] == name]
-        slide.obs[SUBTYPE_EVIDENCE] = own["evidence"].to_numpy()
-        predicted = found.patients["predicted"][cohort.patient(name)]
+        evidence = subtypes.evidence[subtypes.evidence["slide"] == name]
+        slide.obs[SUBTYPE_EVIDENCE] = evidence["evidence"].to_numpy()
+        predicted = subtypes.patients["predicted"][cohort.patient(name)]
         title = f"{name}: evidence for {predicted}"
         sagefm.pl.subtype_evidence(slide, title=title, save=folder / f"{name}.png")

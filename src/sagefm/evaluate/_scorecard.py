@@ -1,4 +1,4 @@
-"""The scorecard: protocols run one after the other, each kept as soon as it is done."""
+"""Run protocols one after the other, and save each result as soon as it is done."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from sagefm._errors import InputError
 from sagefm._files import locked
-from sagefm.evaluate import kept
+from sagefm.evaluate import _resume
 from sagefm.evaluate.baselines.embeddings import competitors
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols.annotation import annotation
@@ -44,7 +44,7 @@ def scorecard(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Result]:
-    """Run protocols and keep their tables; what `out` has already is not done again.
+    """Run protocols and save their tables; those that `out` already has are not run again.
 
     Parameters
     ----------
@@ -62,33 +62,33 @@ def scorecard(
     label_key
         ``obs`` column with the labels of the spots.
     subtype_key
-        Column of the cohort's facts or of ``obs`` with the label of a slide; without it the subtype
-        protocol cannot run.
+        Column of the cohort's facts or of ``obs`` with the label of a slide; the subtype protocol
+        needs it.
     obsm
-        Keys of embeddings that lie in the slides.
+        Keys of further embeddings in ``obsm`` to compare with.
     mofa
-        Whether MOFA takes part.
+        Whether to compare with MOFA.
     seed
-        Source of all chance.
+        Of all random numbers.
     command
         Written into the result.
     overwrite
-        Whether a scorecard of other slides, models or settings in `out` is replaced.
+        Whether to replace a scorecard of other slides, models or settings in `out`.
     progress
         Called with a line per step.
 
     Returns
     -------
-    What `out` now holds: the result of each protocol, also of those that an earlier call with the
-    same slides, models and settings was asked for.
+    Protocol → result, including protocols of earlier calls with the same slides, models and
+    settings.
 
     Raises
     ------
     InputError
-        A protocol is unknown or cannot run on these slides, or `out` holds another scorecard.
+        A protocol is unknown or cannot run on these slides, or `out` has another scorecard.
     """
     if unknown := [name for name in protocols if name not in PROTOCOLS]:
-        raise InputError(f"protocol {unknown[0]!r}: choose of {', '.join(PROTOCOLS)}, or all")
+        raise InputError(f"protocol {unknown[0]!r}: choose one of {', '.join(PROTOCOLS)}, or all")
     if "subtype" in protocols:
         require_subtypes(cohort, subtype_key)
     out = Path(out)
@@ -98,24 +98,25 @@ def scorecard(
     }  # fmt: skip
     facts = _facts(cohort, models, reference, settings)
     stamp = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    field = partial(competitors, models, obsm=obsm, mofa=mofa, seed=seed)
-    how: dict[str, Any] = {"seed": seed, "progress": progress}
+    methods = partial(competitors, models, obsm=obsm, mofa=mofa, seed=seed)
+    options: dict[str, Any] = {"seed": seed, "progress": progress}
     run: dict[str, Callable[[], Result]] = {
-        "recovery": lambda: recovery(cohort, models, reference, **how),
-        "imputation": lambda: recovery(cohort, models, reference, protocol="imputation", **how),
-        "domains": lambda: domains(cohort, field(), label_key, **how),
-        "annotation": lambda: annotation(cohort, field(), label_key, **how),
-        "subtype": lambda: subtype(cohort, field(), subtype_key or "", **how),
+        "recovery": lambda: recovery(cohort, models, reference, **options),
+        "imputation": lambda: recovery(cohort, models, reference, protocol="imputation", **options),
+        "domains": lambda: domains(cohort, methods(), label_key, **options),
+        "annotation": lambda: annotation(cohort, methods(), label_key, **options),
+        "subtype": lambda: subtype(cohort, methods(), subtype_key or "", **options),
     }
     with locked(out):
-        kept.require_same(out, stamp, overwrite)
+        _resume.require_same(out, stamp, overwrite)
         for name in protocols:
-            if kept.load(out / name, stamp) is not None:
+            if _resume.load_result(out / name, stamp) is not None:
                 progress(f"{name}: done already")
             else:
-                kept.save(out / name, run[name](), stamp)
-            results = kept.all_of(out, PROTOCOLS, stamp)
-            kept.write(out, results, facts, stamp, command)
+                _resume.save_result(out / name, run[name](), stamp)
+            saved = {name: _resume.load_result(out / name, stamp) for name in PROTOCOLS}
+            results = {name: result for name, result in saved.items() if result is not None}
+            _resume.write_scorecard(out, results, facts, stamp, command)
     return results
 
 
@@ -125,7 +126,7 @@ def _facts(
     reference: Cohort | None,
     settings: Mapping[str, object],
 ) -> dict[str, Any]:
-    """Say all that the numbers depend on."""
+    """Collect what the results depend on."""
     return {
         "slides": json.loads(cohort.table.to_json(orient="index")),
         "reference": {} if reference is None else reference.table["checksum"].to_dict(),
@@ -136,10 +137,10 @@ def _facts(
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "missing"
-    return found
+            versions[package] = "missing"
+    return versions

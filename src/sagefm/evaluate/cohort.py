@@ -1,4 +1,4 @@
-"""The slides of an evaluation: opened one at a time, with patient, labels and checksum."""
+"""The slides of an evaluation, with patient, labels and checksum; read one at a time."""
 
 import hashlib
 import os
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    Given: TypeAlias = AnnData | str | os.PathLike[str]
+    SlideOrPath: TypeAlias = AnnData | str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class _Section:
-    """Where one slide comes from."""
+class _Origin:
+    """Where a slide comes from."""
 
-    source: "Given"
+    source: "SlideOrPath"
     rows: tuple[int, ...] | None
-    """Its spots, where the source holds several slides."""
+    """Its spots, if the source holds several slides."""
 
 
 class Cohort(Mapping[str, "AnnData"]):
-    """Slides by name. Each is read again whenever it is asked for: one stands in memory.
+    """Slides by name. Each access reads the slide again, so that one at a time is in memory.
 
     Parameters
     ----------
     slides
-        Name → slide, or where to read it. A source with several slides, or patients, becomes
-        several.
+        Name → slide, or its path. A source with several sections or patients becomes several
+        slides.
     facts
-        A row per slide (the index) with columns of your own, such as patient or subtype. They go
-        before those of ``obs``.
+        A row per slide (the index) with columns such as patient or subtype. They take precedence
+        over those of ``obs``.
     patient_key
         ``obs`` column with the patient; a slide without one is a patient of its own.
     layer, slide_key
@@ -57,12 +57,12 @@ class Cohort(Mapping[str, "AnnData"]):
     Raises
     ------
     InputError
-        A slide cannot be read, a name stands twice, or `facts` lacks a slide.
+        A slide cannot be read, a name is duplicated, or `facts` lacks a slide.
     """
 
     def __init__(
         self,
-        slides: "Mapping[str, Given]",
+        slides: "Mapping[str, SlideOrPath]",
         *,
         facts: pd.DataFrame | None = None,
         patient_key: str = "patient",
@@ -72,52 +72,53 @@ class Cohort(Mapping[str, "AnnData"]):
         if not slides:
             raise InputError("no slides to evaluate on; name at least one")
         self.layer, self.slide_key = layer, slide_key
-        self._sections: dict[str, _Section] = {}
+        self._origins: dict[str, _Origin] = {}
         patients = None
         if facts is not None and "patient" in facts:
             patients = {str(name): str(patient) for name, patient in facts["patient"].items()}
         rows = {}
-        for given, source in slides.items():
+        for key, source in slides.items():
             slide = self._read(source)
-            pieces = list(
+            sections = list(
                 sections_of(
-                    {given: slide}, slide_key=slide_key, patient_key=patient_key, patients=patients
+                    {key: slide}, slide_key=slide_key, patient_key=patient_key, patients=patients
                 )
             )
-            for piece in pieces:
-                if piece.name in rows:
-                    raise InputError(f"a second slide called {piece.name!r}; rename one of them")
-                alone = None if len(pieces) == 1 else tuple(np.sort(piece.rows).tolist())
-                self._sections[piece.name] = _Section(source, alone)
-                own = slide if alone is None else slide[list(alone)]
-                rows[piece.name] = {"patient": piece.patient, **_facts(own)}
+            for section in sections:
+                name = section.name
+                if name in rows:
+                    raise InputError(f"a second slide called {name!r}; rename one of them")
+                spots = None if len(sections) == 1 else tuple(np.sort(section.rows).tolist())
+                self._origins[name] = _Origin(source, spots)
+                part = slide if spots is None else slide[list(spots)]
+                rows[name] = {"patient": section.patient, **_facts(part)}
                 if facts is not None:
-                    rows[piece.name] |= _facts_of(facts, given)
+                    rows[name] |= _facts_of(facts, key)
         self.table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
 
     def __getitem__(self, name: str) -> "AnnData":
-        section = self._sections[name]
-        slide = self._read(section.source)
-        return slide if section.rows is None else slide[list(section.rows)].copy()
+        origin = self._origins[name]
+        slide = self._read(origin.source)
+        return slide if origin.rows is None else slide[list(origin.rows)].copy()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._sections)
+        return iter(self._origins)
 
     def __len__(self) -> int:
-        return len(self._sections)
+        return len(self._origins)
 
-    def _read(self, source: "Given") -> "AnnData":
+    def _read(self, source: "SlideOrPath") -> "AnnData":
         if isinstance(source, str | os.PathLike):
             return read(source, layer=self.layer, slide_key=self.slide_key)
         return source if self.layer is None else _with_counts(source, self.layer)
 
     def only(self, names: Iterable[str]) -> "Cohort":
         """Keep some of the slides."""
-        part = object.__new__(Cohort)
-        part.layer, part.slide_key = self.layer, self.slide_key
-        part._sections = {name: self._sections[name] for name in names}
-        part.table = self.table.loc[list(part._sections)]
-        return part
+        subset = object.__new__(Cohort)
+        subset.layer, subset.slide_key = self.layer, self.slide_key
+        subset._origins = {name: self._origins[name] for name in names}
+        subset.table = self.table.loc[list(subset._origins)]
+        return subset
 
     def labeled(self, key: str) -> list[str]:
         """List the slides that have labels in a column of ``obs``."""
@@ -125,35 +126,36 @@ class Cohort(Mapping[str, "AnnData"]):
                 and labels_of(slide, key).notna().any()]  # fmt: skip
 
     def patient(self, name: str) -> str:
-        """Whose a slide is."""
+        """Get the patient of a slide."""
         return str(self.table.loc[name, "patient"])
 
 
 def _with_counts(slide: "AnnData", layer: str) -> "AnnData":
-    """Do for a slide in memory what reading one does: put its counts into ``X``."""
+    """Put the counts of a slide in memory into ``X``, as reading a file does."""
     from anndata import AnnData
 
-    found = counts(slide, layer)
+    raw = counts(slide, layer)
     return AnnData(
-        found.matrix, obs=slide.obs, var=found.var, uns=dict(slide.uns), obsm=dict(slide.obsm)
+        raw.matrix, obs=slide.obs, var=raw.var, uns=dict(slide.uns), obsm=dict(slide.obsm)
     )
 
 
 def _facts(slide: "AnnData") -> dict[str, object]:
-    found = counts(slide)
+    """Describe a slide by its size and a checksum."""
+    raw = counts(slide)
     digest = hashlib.sha256()
-    for part in (found.matrix.indptr.astype(np.int64), found.matrix.indices.astype(np.int64)):
-        digest.update(part.data)
-    digest.update(found.matrix.data.data)
-    digest.update("\n".join(found.var.index.astype(str)).encode())
+    for indices in (raw.matrix.indptr, raw.matrix.indices):
+        digest.update(indices.astype(np.int64).data)
+    digest.update(raw.matrix.data.data)
+    digest.update("\n".join(raw.var.index.astype(str)).encode())
     digest.update(np.ascontiguousarray(coordinates(slide)).data)
     digest.update(slide.obs.astype(str).to_csv().encode())
     for key in sorted(slide.obsm):
         digest.update(key.encode() + np.ascontiguousarray(slide.obsm[key]).tobytes())
     return {
         "spots": slide.n_obs,
-        "genes": found.matrix.shape[1],
-        "counts": float(np.median(found.matrix.sum(axis=1).A1)),
+        "genes": raw.matrix.shape[1],
+        "counts": float(np.median(raw.matrix.sum(axis=1).A1)),
         "checksum": digest.hexdigest(),
     }
 

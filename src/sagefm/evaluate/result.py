@@ -1,4 +1,4 @@
-"""What a protocol gives: tables, and what a reader must know to read them."""
+"""The result of a protocol: tables and notes."""
 
 from dataclasses import dataclass, field
 
@@ -7,18 +7,18 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of one protocol.
+    """The result of one protocol.
 
     Attributes
     ----------
     protocol
         Its name.
     summary
-        Caption → table with a row per method: what the scorecard prints, in this order.
+        Caption → table with a row per method, in the order of the scorecard.
     details
-        Name → tidy table behind the summary (a row per slide, gene, spot, …): a CSV file each.
+        Name → tidy table with a row per slide, gene or spot, which the summary is computed from.
     notes
-        Sentences that belong under the tables: the readout, what was left out, controls.
+        Sentences for below the tables: the readout, what was left out, controls.
     """
 
     protocol: str

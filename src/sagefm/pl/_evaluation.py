@@ -1,4 +1,4 @@
-"""How methods compare: their scores, their genes, and their calibration."""
+"""Plot scores, genes and calibration of methods."""
 
 import textwrap
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,14 +17,14 @@ from sagefm.pl._style import COLUMN, colors, finish, journal
 from sagefm.pp.counts import few
 
 SMALLER_IS_BETTER = frozenset({"mse", "excess", "deviance", "ece", "davies_bouldin"})
-_WHAT = {
+_METRICS = {
     "mse": "mean squared error (log1p counts)",
     "excess": "mean squared error above counting noise",
     "deviance": "Poisson deviance",
     "ece": "expected calibration error",
     "r_within": "correlation within slides",
     "r_pooled": "correlation, all slides pooled",
-    "r_depth_removed": "correlation, depth removed",
+    "r_depth_removed": "correlation, library size removed",
     "ari": "adjusted Rand index",
     "nmi": "normalized mutual information",
     "auroc": "area under the ROC curve",
@@ -32,8 +32,8 @@ _WHAT = {
 }
 _GRAYS = {"baseline": "#444444", "control": "#AAAAAA"}
 _MARKERS = {"model": "o", "baseline": "s", "control": "D"}
-_LEAST_ENTRIES = 100
-"""A bin of the calibration with fewer hidden entries says nothing."""
+_MIN_ENTRIES = 100
+"""Bins of the calibration with fewer masked entries are not drawn."""
 
 
 def gene_scatter(
@@ -48,21 +48,21 @@ def gene_scatter(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw every gene: how well a method predicts it beside how well a yardstick does.
+    """Plot for every gene how well a method predicts it against how well another method does.
 
     Parameters
     ----------
     genes
         Table ``recovery_genes`` or ``imputation_genes`` of a result: gene, method, task, detected
-        (share of spots) and `value`.
+        (fraction of spots) and `value`.
     method, yardstick
-        Whose genes are compared.
+        The methods to compare.
     value
         Column to compare, such as ``r_within`` or ``mse``.
     task
-        Which task, where the table holds several.
+        Which task, if the table holds several.
     title
-        Above the picture, before the share of genes that the method is better for.
+        Title, before the fraction of genes for which the method is better.
     ax
         Axes to draw on.
     show, save
@@ -70,7 +70,7 @@ def gene_scatter(
 
     Returns
     -------
-    The Axes. Genes without a value for both are left out; the title counts ties half.
+    The Axes. Genes without a value for both are left out; in the title, ties count half.
 
     Raises
     ------
@@ -78,16 +78,16 @@ def gene_scatter(
         The table lacks the column, task or one of the methods.
     """
     genes = only(_with(genes, value), task=task)
-    own, other = (only(genes, method=name).set_index("gene") for name in (method, yardstick))
-    pairs = pd.DataFrame({"x": other[value], "y": own[value], "detected": own["detected"]})
+    y, x = (only(genes, method=name).set_index("gene") for name in (method, yardstick))
+    pairs = pd.DataFrame({"x": x[value], "y": y[value], "detected": y["detected"]})
     pairs = pairs.dropna(subset=["x", "y"])
     down = value in SMALLER_IS_BETTER
     gain = (pairs["y"] - pairs["x"]) * (-1 if down else 1)
-    share = float((gain > 0).mean() + (gain == 0).mean() / 2)
+    fraction = float((gain > 0).mean() + (gain == 0).mean() / 2)
     outcome = (
-        f"better for {100 * share:.0f} % of {len(pairs):,} genes" if len(pairs) else "no genes"
+        f"better for {100 * fraction:.0f} % of {len(pairs):,} genes" if len(pairs) else "no genes"
     )
-    what = _WHAT.get(value, value)
+    label = _METRICS.get(value, value)
     with journal():
         if ax is None:
             _, ax = plt.subplots(figsize=(COLUMN, 2.9), layout="constrained")
@@ -97,11 +97,11 @@ def gene_scatter(
         )  # fmt: skip
         _diagonal(ax, pairs[["x", "y"]].to_numpy(dtype=float), log=down)
         ax.set_title(wrapped(f"{title or ''}\n{method}: {outcome}", 50))
-        ax.set_xlabel(f"{wrapped(yardstick, 40)}\n{what}")
+        ax.set_xlabel(f"{wrapped(yardstick, 40)}\n{label}")
         better = f"{'below' if down else 'above'} the line is better"
-        ax.set_ylabel(f"{wrapped(method, 34)}\n{what};\n{better}")
+        ax.set_ylabel(f"{wrapped(method, 34)}\n{label};\n{better}")
         bar: Any = ax.figure
-        bar.colorbar(points, ax=ax, shrink=0.8, pad=0.03, label="share of spots detected")
+        bar.colorbar(points, ax=ax, shrink=0.8, pad=0.03, label="fraction of spots detected")
         finish([ax], show, save)
     return ax
 
@@ -117,22 +117,22 @@ def method_intervals(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the score of every method with its 95 % interval, and the slides behind it.
+    """Plot the score of every method with its 95 % interval, and the scores of the slides.
 
-    Models are in color, baselines dark gray, controls light gray. An error that is far from all
-    baselines is an arrow at the edge, so that the others can be told apart.
+    Models are in color, baselines dark gray, controls light gray. An error that is much larger than
+    those of all baselines is an arrow at the edge, so that the others can be distinguished.
 
     Parameters
     ----------
     summary
-        A row per method, drawn in this order: method, kind, `metric`, and where known its ``_low``
-        and ``_high``, n_slides, n_patients, unit.
+        A row per method, in the order of the plot: method, kind, `metric`, and where available its
+        ``_low`` and ``_high``, n_slides, n_patients, unit.
     metric
-        Column to draw.
+        Column to plot.
     scores
-        A row per slide (and seed) × method: faint dots, a slide each, averaged over seeds.
+        A row per slide (and seed) × method: faint dots, one per slide, averaged over seeds.
     title
-        Above the picture.
+        Title.
     palette
         Model → color.
     ax
@@ -196,7 +196,7 @@ def calibration(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw what was hidden against what was predicted, in bins of the prediction.
+    """Plot masked counts against predictions, in bins of the prediction.
 
     Parameters
     ----------
@@ -204,11 +204,11 @@ def calibration(
         Table ``recovery_calibration`` or ``imputation_calibration`` of a result: n, predicted,
         observed, task, method. Bins of fewer than 100 entries are left out.
     methods
-        What to draw.
+        What to plot.
     task
-        Which task, where the table holds several.
+        Which task, if the table holds several.
     title
-        Above the picture.
+        Title.
     palette
         Method → color.
     ax
@@ -227,16 +227,16 @@ def calibration(
     """
     table = only(table, task=task)
     bins = {name: only(table, method=name) for name in methods}
-    bins = {name: own[own["n"] >= _LEAST_ENTRIES] for name, own in bins.items()}
+    bins = {name: rows[rows["n"] >= _MIN_ENTRIES] for name, rows in bins.items()}
     shades = dict(zip(methods, colors(len(methods)), strict=True)) | dict(palette or {})
     with journal():
         if ax is None:
             _, ax = plt.subplots(figsize=(COLUMN, 3.2), layout="constrained")
-        for i, (name, own) in enumerate(bins.items()):
-            ax.plot(own["predicted"], own["observed"], marker="os^Dv"[i % 5], ms=2.5, lw=0.9,
+        for i, (name, rows) in enumerate(bins.items()):
+            ax.plot(rows["predicted"], rows["observed"], marker="os^Dv"[i % 5], ms=2.5, lw=0.9,
                     color=shades[name], label=wrapped(name, 40))  # fmt: skip
-        drawn = [own[["predicted", "observed"]].to_numpy(dtype=float) for own in bins.values()]
-        _diagonal(ax, np.concatenate([*drawn, np.empty((0, 2))]))
+        points = [rows[["predicted", "observed"]].to_numpy(dtype=float) for rows in bins.values()]
+        _diagonal(ax, np.concatenate([*points, np.empty((0, 2))]))
         ax.set_xlabel("predicted (log1p counts)")
         ax.set_ylabel("observed, mean of a bin (log1p counts)")
         ax.set_title(wrapped(title or "", 50))
@@ -248,7 +248,7 @@ def calibration(
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break a name into lines; what could be read as a formula is not."""
+    """Break a name into lines, and escape what matplotlib would typeset as a formula."""
     lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
     return "\n".join(lines).replace("$", r"\$")
 
@@ -260,31 +260,33 @@ def _with(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def only(table: pd.DataFrame, **chosen: str | None) -> pd.DataFrame:
-    """Keep the rows that are asked for; where nothing is asked for there may be one choice only."""
+    """Select rows by the values of columns; without a value, the column may have only one."""
     for column, value in chosen.items():
-        there: list[str] = list(table[column].unique()) if column in table else []
-        if value is None and len(there) > 1:
-            raise InputError(f"there are several to draw; name a {column}: {few(there, 10)}")
+        values: list[str] = list(table[column].unique()) if column in table else []
+        if value is None and len(values) > 1:
+            raise InputError(f"there are several to draw; name a {column}: {few(values, 10)}")
         if value is not None:
-            if value not in there:
-                raise InputError(f"{column} {value!r}: not in the table; there is {few(there, 10)}")
+            if value not in values:
+                raise InputError(
+                    f"{column} {value!r}: not in the table; there is {few(values, 10)}"
+                )
             table = table[table[column] == value]
     return table
 
 
 def _shades(summary: pd.DataFrame, palette: Mapping[str, str] | None) -> list[str]:
     models = list(dict.fromkeys(summary.loc[summary["kind"] == "model", "method"]))
-    own = dict(zip(models, colors(len(models)), strict=True)) | dict(palette or {})
+    of_models = dict(zip(models, colors(len(models)), strict=True)) | dict(palette or {})
     pairs = zip(summary["method"], summary["kind"], strict=True)
-    return [_GRAYS.get(kind) or own[name] for name, kind in pairs]
+    return [_GRAYS.get(kind) or of_models[name] for name, kind in pairs]
 
 
 def _per_slide(scores: pd.DataFrame | None, metric: str) -> dict[Hashable, Floats]:
-    """Get the score of every slide, seeds averaged, by method."""
+    """Average the scores of each slide over seeds, by method."""
     if scores is None or metric not in scores:
         return {}
     means = scores.groupby(["method", "slide"], sort=False)[metric].mean().dropna()
-    return {name: own.to_numpy(dtype=float) for name, own in means.groupby(level=0, sort=False)}
+    return {name: rows.to_numpy(dtype=float) for name, rows in means.groupby(level=0, sort=False)}
 
 
 def _draw_row(ax: Axes, i: int, row: Floats, slides: Floats | None, style: dict[str, str]) -> None:
@@ -299,27 +301,27 @@ def _draw_row(ax: Axes, i: int, row: Floats, slides: Floats | None, style: dict[
 def _limits(
     kinds: "pd.Series[str]", values: list[Floats], clip: bool
 ) -> tuple[tuple[float, float], list[bool]]:
-    """Find the range to show; and which methods, with errors far above all baselines, lie off it.
+    """Get the range of the axis, and whether the error of a method is too large for it.
 
     `values` are mean, ends of the interval and slides of each method.
     """
-    baselines = [own for own, kind in zip(values, kinds, strict=True) if kind == "baseline"]
-    known = _finite(baselines)
+    baselines = [row for row, kind in zip(values, kinds, strict=True) if kind == "baseline"]
+    finite = _finite(baselines)
     far = [False] * len(values)
-    if clip and len(baselines) > 1 and known.size and np.ptp(known) > 0:
-        far = [bool(own[0] > known.max() + np.ptp(known)) for own in values]
-    shown = _finite([own for own, off in zip(values, far, strict=True) if not off])
-    return _widened(shown, 0.06), far
+    if clip and len(baselines) > 1 and finite.size and np.ptp(finite) > 0:
+        far = [bool(row[0] > finite.max() + np.ptp(finite)) for row in values]
+    inside = _finite([row for row, beyond in zip(values, far, strict=True) if not beyond])
+    return _widened(inside, 0.06), far
 
 
-def _finite(parts: Sequence[Floats]) -> Floats:
-    joined = np.concatenate([*parts, np.empty(0)])
-    known: Floats = joined[np.isfinite(joined)]
-    return known
+def _finite(arrays: Sequence[Floats]) -> Floats:
+    values = np.concatenate([*arrays, np.empty(0)])
+    finite: Floats = values[np.isfinite(values)]
+    return finite
 
 
 def _widened(values: Floats, by: float) -> tuple[float, float]:
-    """Get a range around values, also where they are all the same or there are none."""
+    """Get a range around values, even if they are all equal or there are none."""
     if not values.size:
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
@@ -328,7 +330,7 @@ def _widened(values: Floats, by: float) -> tuple[float, float]:
 
 
 def _labels(summary: pd.DataFrame) -> tuple[list[str], str]:
-    """Label the rows, with n where it differs, and say what the interval is over."""
+    """Get the labels of the rows, with n where it differs, and a description of the interval."""
     units = summary.get("unit", pd.Series("patient", index=summary.index)).fillna("slide")
     names = [wrapped(str(name), 30) for name in summary["method"]]
     if not {"n_slides", "n_patients"} <= set(summary):
@@ -343,25 +345,25 @@ def _labels(summary: pd.DataFrame) -> tuple[list[str], str]:
 
 
 def _direction(metric: str) -> str:
-    what = _WHAT.get(metric, metric.replace("_", " "))
-    return (
-        f"← {what}, less is better" if metric in SMALLER_IS_BETTER else f"{what} (more is better) →"
-    )
+    label = _METRICS.get(metric, metric.replace("_", " "))
+    if metric in SMALLER_IS_BETTER:
+        return f"← {label}, less is better"
+    return f"{label} (more is better) →"
 
 
 def _diagonal(ax: Axes, points: Floats, *, log: bool = False) -> None:
-    """Give both axes the same range, and draw where they are equal."""
-    known = _finite([points.ravel()])
-    if log and known.size and known.min() > 0 and known.max() > 10 * known.min():
-        ends = 10 ** np.array(_widened(np.log10(known), 0.05))
+    """Give both axes the same range, and draw the diagonal."""
+    finite = _finite([points.ravel()])
+    if log and finite.size and finite.min() > 0 and finite.max() > 10 * finite.min():
+        ends = 10 ** np.array(_widened(np.log10(finite), 0.05))
         ax.set(xscale="log", yscale="log")
-        fine = known.max() < 100 * known.min()
+        fine = finite.max() < 100 * finite.min()
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if fine else (1,)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
     else:
-        ends = np.array(_widened(known, 0.05))
+        ends = np.array(_widened(finite, 0.05))
     ax.plot(ends, ends, color="#888888", lw=0.7, ls="--", zorder=0)
     ax.set(xlim=ends, ylim=ends)
     ax.set_aspect("equal")

@@ -1,4 +1,4 @@
-"""All pictures of a scorecard; among them maps of domains, and what is mistaken for what."""
+"""Plot a scorecard: scores of methods, maps of domains, confusion of classes."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,16 +22,16 @@ from sagefm.pp.counts import few
 if TYPE_CHECKING:
     from sagefm.evaluate.result import Result
 
-_PLACE = ["slide", "spot", "x", "y", "label"]
-_N_COLUMNS = 4
+_SPOT_COLUMNS = ["slide", "spot", "x", "y", "label"]
+_MAX_COLUMNS = 4
 _N_MAPS = 4
 _N_SCATTERED = 2
-"""Models whose genes are drawn."""
+"""Models with a scatter plot of genes."""
 _NOT_LABELED, _FURTHER = "not labeled", "further domain"
 _ANNOTATION = re.compile(r"(.+, (\w+) probe), (.+)$")
 
 Drawing = tuple[str, Callable[..., Any]]
-"""A file name without suffix, and what draws it when told where to `save`."""
+"""A file name without suffix, and the function that draws and saves the file."""
 
 
 def domain_maps(
@@ -41,10 +41,10 @@ def domain_maps(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> list[Axes]:
-    """Draw the labels of a slide, and beside them the domains that methods find.
+    """Plot the labels of a slide, and the domains that methods find.
 
-    A found domain has the color of the label it shares most spots with, each label being given
-    once; domains that are left over have colors of their own.
+    Domains are matched to labels so that as many spots as possible agree, and have the color of
+    their label; domains without a label have further colors.
 
     Parameters
     ----------
@@ -52,13 +52,13 @@ def domain_maps(
         Table ``domains_spots`` of a result, one slide of it: x, y, label (may be missing) and a
         column per method.
     methods
-        What to draw; all columns with domains if not given.
+        What to plot; all columns with domains if not given.
     show, save
         As in scanpy; `save` is a file name.
 
     Returns
     -------
-    The Axes: the labels where there are any, then the methods.
+    The Axes: the labels if there are any, then the methods.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def domain_maps(
     if "slide" in spots and spots["slide"].nunique() > 1:
         raise InputError(f"several slides ({few(spots['slide'].unique())}); draw one at a time")
     if methods is None:
-        methods = [str(c) for c in spots if c not in _PLACE and spots[c].notna().any()]
+        methods = [str(c) for c in spots if c not in _SPOT_COLUMNS and spots[c].notna().any()]
     if missing := [name for name in methods if name not in spots]:
         raise InputError(f"{few(missing)}: not in the table; there is {few(spots.columns, 20)}")
     panels = _matched(spots, methods)
@@ -76,14 +76,14 @@ def domain_maps(
         raise InputError("there is nothing to draw: neither labels nor domains")
     names = list(dict.fromkeys(name for one in panels.values() for name in sorted(set(one))))
     names.sort(key=lambda name: (name == _NOT_LABELED, name.startswith(_FURTHER)))
-    known = [name for name in names if name != _NOT_LABELED]
-    shades = dict(zip(known, colors(len(known)), strict=True)) | {_NOT_LABELED: "#DDDDDD"}
+    labeled = [name for name in names if name != _NOT_LABELED]
+    shades = dict(zip(labeled, colors(len(labeled)), strict=True)) | {_NOT_LABELED: "#DDDDDD"}
     with journal():
-        n_rows, n_columns = -(-len(panels) // _N_COLUMNS), min(len(panels), _N_COLUMNS)
-        listed = -(-len(names) // (18 * n_rows))  # columns of the legend
-        beside = listed * (0.3 + 0.05 * min(max(len(name) for name in names), 40))
+        n_rows, n_columns = -(-len(panels) // _MAX_COLUMNS), min(len(panels), _MAX_COLUMNS)
+        legend_columns = -(-len(names) // (18 * n_rows))
+        legend = legend_columns * (0.3 + 0.05 * min(max(len(name) for name in names), 40))
         figure, grid = plt.subplots(
-            n_rows, n_columns, figsize=(1.8 * n_columns + 0.1 + beside, 2.1 * n_rows),
+            n_rows, n_columns, figsize=(1.8 * n_columns + 0.1 + legend, 2.1 * n_rows),
             squeeze=False, layout="compressed",
         )  # fmt: skip
         axes = list(grid.flat)
@@ -95,7 +95,7 @@ def domain_maps(
                    for n in names]  # fmt: skip
         figure.legend(
             handles=handles, loc="outside right center", frameon=False, handletextpad=0.1,
-            labelspacing=0.4, ncols=listed,
+            labelspacing=0.4, ncols=legend_columns,
         )  # fmt: skip
         finish(axes[: len(panels)], show, save)
     return axes[: len(panels)]
@@ -112,16 +112,16 @@ def confusion(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw which classes are taken for which.
+    """Plot the confusion matrix of an annotation.
 
     Parameters
     ----------
     table
         Table ``annotation_confusion`` of a result: group, method, probe, truth, predicted, n.
     group, method, probe
-        Which of them, where the table holds several.
+        Which of them, if the table holds several.
     title
-        Above the picture; the method if not given.
+        Title; the method if not given.
     ax
         Axes to draw on.
     show, save
@@ -129,28 +129,28 @@ def confusion(
 
     Returns
     -------
-    The Axes. Rows are true classes, colored by their shares; numbers are counts of spots.
+    The Axes. Rows are true classes, colored by fractions; numbers are counts of spots.
 
     Raises
     ------
     InputError
-        The table lacks what is asked for, or nothing is left to choose between several.
+        The table lacks the group, method or probe, or has several and none is given.
     """
     table = only(table, group=group, method=method, probe=probe)
     n = table.groupby(["truth", "predicted"])["n"].sum().unstack(fill_value=0)
     n = n.reindex(columns=sorted({*n.index, *n.columns}), fill_value=0)
     n = n[n.sum(axis=1) > 0]
-    shares = n.div(n.sum(axis=1), axis=0).to_numpy()
+    fractions = n.div(n.sum(axis=1), axis=0).to_numpy()
     labels = [wrapped(str(name), 26) for name in n.index], [wrapped(str(c), 26) for c in n.columns]
     with journal():
         if ax is None:
             sides = [1.3 + 0.34 * max(size, 3) for size in n.shape]
             _, ax = plt.subplots(figsize=(sides[1] + 0.8, sides[0]), layout="constrained")
-        cells = ax.imshow(np.reshape(shares, n.shape), cmap="Blues", vmin=0, vmax=1)
+        cells = ax.imshow(np.reshape(fractions, n.shape), cmap="Blues", vmin=0, vmax=1)
         for (i, j), count in np.ndenumerate(n.to_numpy()):
             if count:
                 number = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
-                shade = "white" if shares[i, j] > 0.6 else "black"
+                shade = "white" if fractions[i, j] > 0.6 else "black"
                 ax.text(j, i, number, ha="center", va="center", fontsize=5, color=shade)
         ax.set_xticks(range(n.shape[1]), labels[1], rotation=45, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(n.shape[0]), labels[0])
@@ -158,7 +158,7 @@ def confusion(
         ax.tick_params(length=0)
         ax.set_title(wrapped(title if title is not None else few(table["method"].unique()), 50))
         figure: Any = ax.figure
-        figure.colorbar(cells, ax=ax, shrink=0.7, pad=0.03, label="share of the true class")
+        figure.colorbar(cells, ax=ax, shrink=0.7, pad=0.03, label="fraction of the true class")
         finish([ax], show, save)
     return ax
 
@@ -166,23 +166,23 @@ def confusion(
 def scorecard(
     results: "Sequence[Result] | Mapping[str, Result]", folder: Path
 ) -> dict[str, list[Path]]:
-    """Draw everything that results of protocols have to show.
+    """Plot the results of protocols.
 
     Parameters
     ----------
     results
-        Results of protocols, by name where there are several of one protocol.
+        Results of protocols; as name → result if there are several of one protocol.
     folder
-        Where the pictures go, in a folder per result. It is made where it is missing.
+        Where the pictures go, in a folder per result; it is created if needed.
 
     Returns
     -------
-    Protocol (or name) → files. What a result lacks is left out.
+    Protocol (or name) → files. Plots of tables that a result lacks are left out.
 
     Raises
     ------
     InputError
-        Two results of the same protocol are not told apart by a name.
+        Two results of the same protocol have no names.
     """
     if not isinstance(results, Mapping):
         named = {one.protocol: one for one in results}
@@ -200,18 +200,18 @@ def scorecard(
 
 @dataclass(frozen=True)
 class _Pictures:
-    """What one result has to show."""
+    """The plots of one result."""
 
     result: "Result"
     palette: dict[str, str] = field(default_factory=dict)
-    """Model → color, the same in all pictures."""
+    """Model → color, the same in all plots."""
 
     def write(self, folder: Path) -> list[Path]:
-        """Draw all of it; give the files."""
+        """Draw all plots, and return the files."""
         files: dict[Path, None] = {}
         for name, draw in self._drawings():
             path, n = folder / f"{name}.png", 1
-            while path in files:  # names that differ only in what is cut off
+            while path in files:  # long names can be equal after they are shortened
                 n += 1
                 path = folder / f"{name}_{n}.png"
             draw(save=path, show=False)
@@ -232,7 +232,7 @@ class _Pictures:
                     yield from self._intervals("auroc", caption, table, "auroc")
 
     def _detail(self, name: str, **chosen: str) -> pd.DataFrame:
-        """Get some rows of a detail; none where it is missing."""
+        """Select rows of a detail table; empty if it is missing."""
         table = self.result.details.get(name, pd.DataFrame())
         for column, value in chosen.items():
             table = table[table[column] == value] if column in table else table.iloc[:0]
@@ -250,8 +250,8 @@ class _Pictures:
         )  # fmt: skip
 
     def _task(self, name: str, caption: str, table: pd.DataFrame) -> Iterator[Drawing]:
-        """Recovery or imputation: errors, genes and calibration of one way to hide genes."""
-        # Torch comes with it, and a map of a slide needs none.
+        """Plot errors, genes and calibration of one task of recovery or imputation."""
+        # It loads torch, which other plots do not need.
         from sagefm.evaluate.protocols.recovery import TASKS
 
         protocol, task = self.result.protocol, caption.partition(": ")[2]
@@ -267,13 +267,13 @@ class _Pictures:
                     )
         bins = self._detail(f"{protocol}_calibration", task=task)
         wanted = dict.fromkeys([*models, yardstick, *_best_baseline(table, "mse")])
-        if there := [name for name in wanted if len(bins) and name in set(bins["method"])]:
-            others = [name for name in there if name not in self.palette]
+        if methods := [name for name in wanted if len(bins) and name in set(bins["method"])]:
+            others = [name for name in methods if name not in self.palette]
             shades = colors(len(self.palette) + len(others))[len(self.palette) :]
             palette = self.palette | dict(zip(others, shades, strict=True))
             yield (
                 f"{name}_calibration",
-                partial(calibration, bins, there, title=caption, palette=palette),
+                partial(calibration, bins, methods, title=caption, palette=palette),
             )
 
     def _domains(self) -> Iterator[Drawing]:
@@ -285,19 +285,19 @@ class _Pictures:
         labeled = spots.get("label", pd.Series(None, index=spots.index, dtype=object)).notna()
         ranked = labeled.groupby(spots["slide"], sort=False).agg(["sum", "size"])
         ranked = ranked.sort_values(["sum", "size"], ascending=False, kind="stable")
-        methods = [c for c in spots if c not in _PLACE]
+        methods = [c for c in spots if c not in _SPOT_COLUMNS]
         for slide in ranked.index[:_N_MAPS]:
-            own = spots[spots["slide"] == slide]
-            if own[methods].notna().any(axis=None):
-                yield f"map_{_plain(str(slide))}", partial(domain_maps, own)
+            of_slide = spots[spots["slide"] == slide]
+            if of_slide[methods].notna().any(axis=None):
+                yield f"map_{_plain(str(slide))}", partial(domain_maps, of_slide)
 
     def _annotation(self) -> Iterator[Drawing]:
         groups: dict[str, int] = {}
         for caption, table in self.result.summary.items():
-            found = _ANNOTATION.search(caption)
-            if found is None:
+            match = _ANNOTATION.search(caption)
+            if match is None:
                 continue
-            readout, probe, group = found.groups()
+            readout, probe, group = match.groups()
             name = f"group{groups.setdefault(group, len(groups) + 1)}_{_plain(probe)}"
             yield from self._intervals(
                 f"{name}_balanced_accuracy", f"{readout}\n{group}", table, "balanced_accuracy",
@@ -314,40 +314,40 @@ class _Pictures:
 
 
 def _matched(spots: pd.DataFrame, methods: Sequence[str]) -> "dict[str, pd.Series[str]]":
-    """Rename the domains of all methods after the labels (or else the first method's domains)."""
+    """Rename the domains of all methods after the labels, or the domains of the first method."""
     panels: dict[str, pd.Series[str]] = {}
     truth = spots["label"] if "label" in spots else pd.Series(None, index=spots.index, dtype=object)
     if truth.notna().any():
         panels["labels"] = _named(truth, {})
     for method in methods:
-        found = spots[method]
+        domains = spots[method]
         if not truth.notna().any():
-            truth = found.astype(object).map(_domain, na_action="ignore")
-        panels[method] = _named(found, _partners(found, truth))
+            truth = domains.astype(object).map(_domain, na_action="ignore")
+        panels[method] = _named(domains, _match(domains, truth))
     return panels
 
 
-def _domain(found: object) -> str:
-    """Name a domain; its number is no integer in a column where some are missing."""
-    return f"domain {int(found) if isinstance(found, float) else found}"
+def _domain(domain: object) -> str:
+    """Name a domain; numbers are floats in a column with missing values."""
+    return f"domain {int(domain) if isinstance(domain, float) else domain}"
 
 
-def _partners(found: "pd.Series[Any]", truth: "pd.Series[Any]") -> dict[Any, str]:
-    """Pair domains with labels so that they share as many spots as can be."""
+def _match(domains: "pd.Series[Any]", truth: "pd.Series[Any]") -> dict[Any, str]:
+    """Match domains to labels so that as many spots as possible agree."""
     from scipy.optimize import linear_sum_assignment
 
-    table = pd.crosstab(found, truth)
-    domains, labels, shared = list(table.index), list(table.columns), table.to_numpy()
-    rows, columns = linear_sum_assignment(-shared)
-    pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if shared[i, j]]
-    names = {domains[i]: str(labels[j]) for i, j in pairs}
-    rest = [domain for domain in sorted(found.dropna().unique()) if domain not in names]
+    table = pd.crosstab(domains, truth)
+    names_of_domains, labels, n_spots = list(table.index), list(table.columns), table.to_numpy()
+    rows, columns = linear_sum_assignment(-n_spots)
+    pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if n_spots[i, j]]
+    names = {names_of_domains[i]: str(labels[j]) for i, j in pairs}
+    rest = [domain for domain in sorted(domains.dropna().unique()) if domain not in names]
     return names | {domain: f"{_FURTHER} {i + 1}" for i, domain in enumerate(rest)}
 
 
 def _named(values: "pd.Series[Any]", names: Mapping[Any, str]) -> "pd.Series[str]":
-    known = values.astype(object).map(lambda one: names.get(one, str(one)), na_action="ignore")
-    return known.where(values.notna(), _NOT_LABELED)
+    named = values.astype(object).map(lambda one: names.get(one, str(one)), na_action="ignore")
+    return named.where(values.notna(), _NOT_LABELED)
 
 
 def _draw_map(
@@ -355,14 +355,14 @@ def _draw_map(
 ) -> None:
     from anndata import AnnData
 
-    known = [name for name in shades if name in set(values) and name != _NOT_LABELED]
+    names = [name for name in shades if name in set(values) and name != _NOT_LABELED]
     obs = pd.DataFrame(
-        {"domain": pd.Categorical(values, categories=known)},
+        {"domain": pd.Categorical(values, categories=names)},
         index=np.arange(len(spots)).astype(str),
     )
     slide = AnnData(obs=obs, obsm={"spatial": spots[["x", "y"]].to_numpy(dtype=float)})
     spatial(slide, "domain", title=wrapped(title, 28), ax=panel, show=False,
-            palette=[shades[name] for name in known])  # fmt: skip
+            palette=[shades[name] for name in names])  # fmt: skip
     if legend := panel.get_legend():  # one legend serves all panels
         legend.remove()
 
@@ -372,15 +372,15 @@ def _of_kind(table: pd.DataFrame, kind: str) -> list[str]:
 
 
 def _best_baseline(table: pd.DataFrame, metric: str) -> list[str]:
-    """Name the best baseline, if there is one."""
+    """Get the name of the best baseline, if there is one."""
     if not {"kind", "method", metric} <= set(table):
         return []
-    known = table[table["kind"] == "baseline"].set_index("method")[metric].dropna()
-    if known.empty:
+    values = table[table["kind"] == "baseline"].set_index("method")[metric].dropna()
+    if values.empty:
         return []
-    return [str(known.idxmin() if metric == "mse" else known.idxmax())]
+    return [str(values.idxmin() if metric == "mse" else values.idxmax())]
 
 
 def _plain(text: str, length: int = 32) -> str:
-    """Make a short name for a file that every system takes."""
+    """Make a short file name that is valid on every system."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower())[:length].strip("_") or "unnamed"

@@ -1,4 +1,4 @@
-"""Pictures of predicted subtypes: probabilities of patients, and which spots speak for them."""
+"""Plot predicted subtypes: probabilities of patients, and the evidence of spots."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,18 +24,18 @@ _UNKNOWN = "no subtype"
 
 
 def subtype(
-    found: "Subtypes",
+    subtypes: "Subtypes",
     *,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the probability of each class for each patient, grouped by the true class.
+    """Plot the probability of each class for each patient, grouped by the true class.
 
     Parameters
     ----------
-    found
-        Of :func:`sagefm.tl.subtype`.
+    subtypes
+        Result of :func:`sagefm.tl.subtype`.
     ax
         Axes to draw on.
     show, save
@@ -43,11 +43,10 @@ def subtype(
 
     Returns
     -------
-    The Axes. A bar per patient, of which each class has its probability; within the true class the
-    surest first. Patients with a subtype were held out; those without stand last. A name with an
-    asterisk is predicted to be of another class than it is.
+    The Axes. A stacked bar per patient, sorted within each true class by its probability. Patients
+    with a subtype were held out; those without come last. An asterisk marks a wrong prediction.
     """
-    table = _in_order(found.patients)
+    table = _sort(subtypes.patients)
     columns = [str(name) for name in table if str(name).startswith(_PROBABILITY)]
     classes = [name.removeprefix(_PROBABILITY) for name in columns]
     gaps = (table["group"] != table["group"].shift()).cumsum().to_numpy() - 1
@@ -82,15 +81,17 @@ def subtype(
     return ax
 
 
-def _in_order(patients: pd.DataFrame) -> pd.DataFrame:
+def _sort(patients: pd.DataFrame) -> pd.DataFrame:
     """Sort patients by true class, then by its probability; those without a class last."""
-    own = [
+    probability = [
         row[_PROBABILITY + (row["predicted"] if pd.isna(row["truth"]) else row["truth"])]
         for _, row in patients.iterrows()
     ]
     group = patients["truth"].fillna(_UNKNOWN)
-    table = patients.assign(group=group, last=patients["truth"].isna(), own=own)
-    return table.sort_values(["last", "group", "own"], ascending=[True, True, False], kind="stable")
+    table = patients.assign(group=group, last=patients["truth"].isna(), probability=probability)
+    return table.sort_values(
+        ["last", "group", "probability"], ascending=[True, True, False], kind="stable"
+    )
 
 
 def subtype_evidence(
@@ -102,14 +103,14 @@ def subtype_evidence(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw which spots speak for the class that their patient is predicted to be of.
+    """Plot how much each spot supports the predicted class of its patient.
 
     Parameters
     ----------
     slide
-        With the result of :func:`sagefm.tl.subtype`.
+        A slide with the evidence that :func:`sagefm.tl.subtype` has written.
     key
-        Where in ``obs`` it is.
+        Column of ``obs`` with the evidence.
     title
         Of the panel; the key if not given.
     ax
@@ -119,25 +120,25 @@ def subtype_evidence(
 
     Returns
     -------
-    The Axes. Red spots speak for the class, blue ones against it; colors are even around 0, and
-    end at the 99th percentile, so that a few spots do not rule.
+    The Axes. Red spots support the class, blue spots contradict it. The color scale is symmetric
+    around 0 and ends at the 99th percentile of absolute values, so that outliers do not dominate.
 
     Raises
     ------
     InputError
-        No such result, or the object holds several slides.
+        There is no such column, or the object holds several sections.
     """
     if key not in slide.obs:
         raise InputError(f"obs[{key!r}]: is not there; run sagefm.tl.subtype first")
     with journal():
         panel = spatial(slide, key, title=title or key, cmap="RdBu_r", ax=ax, show=False)
         assert isinstance(panel, Axes)
-        known = slide.obs[key].abs().dropna()
-        most = float(np.percentile(known, 99)) if len(known) else 0.0
+        sizes = slide.obs[key].abs().dropna()
+        limit = (float(np.percentile(sizes, 99)) if len(sizes) else 0.0) or 1.0
         spots = panel.collections[-1]
-        spots.set_clim(-(most or 1.0), most or 1.0)
+        spots.set_clim(-limit, limit)
         if spots.colorbar is not None:
-            spots.colorbar.set_label("part of the log-odds", fontsize=6)
+            spots.colorbar.set_label("contribution to the log-odds", fontsize=6)
             spots.colorbar.ax.ticklabel_format(axis="y", scilimits=(-2, 3))
         finish([panel], show, save)
     return panel

@@ -1,4 +1,4 @@
-"""The subtype of a sample, read from what its spots have in common."""
+"""Predict the subtype of patients from mean embeddings of their slides."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,28 +13,26 @@ from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols import probe as probes
 from sagefm.evaluate.result import Result
-from sagefm.pp.counts import few
-from sagefm.stats import resampling as statistics
-from sagefm.tl.subtyping import (
-    LEAST_PATIENTS,
+from sagefm.pp.counts import counts, few
+from sagefm.pp.labels import labels_of
+from sagefm.stats.leave_one_out import (
+    MIN_PATIENTS,
     N_COMPONENTS,
     N_PERMUTATIONS,
     PSEUDOBULK,
+    Fold,
     Samples,
-    averaged,
-    counted,
-    evaluated,
-    folds_of,
-    label,
-    label_of,
-    labelings,
-    listed,
-    of_patients,
+    average_over_patients,
+    class_sizes,
+    classes_of_patients,
+    describe_sizes,
+    evaluate,
     out_of_fold,
+    permute,
     pseudobulk,
-    scores,
-    summed,
 )
+from sagefm.stats.resampling import benjamini_hochberg, interval
+from sagefm.tl.subtyping import clean_label, label_of_slide
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,11 +52,11 @@ def subtype(
 ) -> Result:
     """Predict the subtype of each patient from the slides of all other patients.
 
-    A slide is the mean of the embedding over its spots. One patient after the other is held out;
+    The features of a slide are the mean embedding of its spots. Each patient in turn is left out;
     embeddings and probe (10 principal components, standardized, logistic regression with balanced
-    classes) learn from the other slides. A patient is one observation: the probabilities of its
-    slides are averaged. Beside the methods stand the principal components of pseudobulk (counts
-    summed over the spots, log1p of counts per million), and the same with permuted labels.
+    classes) are fitted to the other slides. A patient is one observation: the probabilities of its
+    slides are averaged. The methods are compared with principal components of pseudobulk (counts
+    summed over the spots, log1p of counts per million), and with permuted labels.
 
     Parameters
     ----------
@@ -70,7 +68,7 @@ def subtype(
         Column of ``cohort.table``, or else of ``obs``, where it is the same for all spots. Slides
         without a value are left out.
     seed
-        Of probes, permutation and resampling.
+        Of permutations and bootstrap.
     n_permutations
         Permutations of the labels over patients.
     progress
@@ -81,7 +79,7 @@ def subtype(
     A summary: area under the ROC curve (each class against all others, averaged) with a bootstrap
     interval over patients (resampled within classes), accuracy, balanced accuracy, p of the area
     by permutation, q (Benjamini-Hochberg over methods). Details ``subtype``: a row per slide and
-    method with the probability of each class, from the fold that did not learn from its patient.
+    method with the probability of each class, from the fold that left its patient out.
 
     Raises
     ------
@@ -89,41 +87,39 @@ def subtype(
         No such column, several subtypes in a slide or a patient, or not two classes of three
         patients.
     """
-    tell = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     samples, notes = _samples(cohort, subtype_key)
-    truths = labelings(samples.truth, n_permutations, seed)
+    labelings = permute(samples.truth, n_permutations, seed)
     control = probes.named_pca(embeddings)
     rows, details = [], []
     slides: list[AnnData] = []
     for embedding in [None, *embeddings]:
         name, kind = (embedding.name, embedding.kind) if embedding else (PSEUDOBULK, "baseline")
-        tell(f"subtype: {name}")
+        report(f"subtype: {name}")
         try:
-            by_fold = _features(cohort, samples, embedding, slides)
+            features = _features(cohort, samples, embedding, slides)
         except InputError as error:
             notes.append(f"{name} is left out: {error}")
             continue
-        folds = folds_of(samples, by_fold)
-        probabilities = out_of_fold(samples, folds, truths)
-        of_patient = averaged(samples, probabilities)
-        table = scores(truths, of_patient)
+        folds = [Fold.fit(*pair) for pair in zip(samples.training, features, strict=True)]
+        probabilities = out_of_fold(samples, folds, labelings)
+        values, permuted = evaluate(labelings, average_over_patients(samples, probabilities), seed)
         row: dict[str, object] = {
             "method": name, "kind": kind,
-            "n_patients": len(samples.truth), "n_slides": len(samples.names),
-            **evaluated(samples.truth, of_patient[0], table, seed),
+            "n_patients": len(samples.truth), "n_slides": len(samples.names), **values,
         }  # fmt: skip
         rows.append(row)
         if embedding is control:
-            rows.append(_control(row, table[1:]))
-        details.append(_detail(cohort, samples, probabilities[0], name, kind))
+            rows.append(_permuted_row(row, permuted))
+        details.append(_details(cohort, samples, probabilities[0], name, kind))
     summary = pd.DataFrame(rows)
-    summary["q"] = statistics.benjamini_hochberg(summary["p"])
+    summary["q"] = benjamini_hochberg(summary["p"])
     notes = [*_readout(control, n_permutations), *probes.remarks(embeddings), *notes]
     return Result("subtype", {CAPTION: summary}, {"subtype": pd.concat(details)}, notes)
 
 
 def require_subtypes(cohort: Cohort, key: str | None) -> None:
-    """Refuse slides that a subtype cannot be learned from, before hours are spent on the rest.
+    """Check that subtypes can be learned from these slides, before other protocols start.
 
     Raises
     ------
@@ -136,73 +132,86 @@ def require_subtypes(cohort: Cohort, key: str | None) -> None:
 
 
 def _samples(cohort: Cohort, key: str) -> tuple[Samples, list[str]]:
-    """Decide which slides take part."""
+    """Choose the slides that take part; note those that are left out."""
     subtypes = _subtypes(cohort, key)
     notes = []
     if missing := [name for name in cohort if name not in subtypes]:
         notes.append(f"Left out, no {key}: {few(missing, 10)}.")
-    of_patient = of_patients(key, subtypes, [cohort.patient(name) for name in subtypes])
-    sizes = counted(of_patient)
-    kept = [str(name) for name in sizes.index[sizes >= LEAST_PATIENTS]]
-    if len(kept) < 2:
+    classes = classes_of_patients(key, subtypes, [cohort.patient(name) for name in subtypes])
+    sizes = class_sizes(classes)
+    common = [str(name) for name in sizes.index[sizes >= MIN_PATIENTS]]
+    if len(common) < 2:
         raise InputError(
-            f"{key}: at least two classes of {LEAST_PATIENTS} patients are needed "
-            f"(patients: {listed(sizes)}); add patients or choose another column"
+            f"{key}: at least two classes of {MIN_PATIENTS} patients are needed "
+            f"(patients: {describe_sizes(sizes)}); add patients or choose another column"
         )
-    if rare := [f"{name} ({n})" for name, n in sizes.items() if name not in kept]:
-        notes.append(f"Left out, fewer than {LEAST_PATIENTS} patients: {few(rare, 10)}.")
-    names = [name for name, subtype in subtypes.items() if subtype in kept]
+    if rare := [f"{name} ({n})" for name, n in sizes.items() if name not in common]:
+        notes.append(f"Left out, fewer than {MIN_PATIENTS} patients: {few(rare, 10)}.")
+    names = [name for name, subtype in subtypes.items() if subtype in common]
     codes, patients = pd.factorize(np.array([cohort.patient(name) for name in names]))
-    truth = pd.Categorical(of_patient.loc[patients], categories=kept).codes.astype(np.int64)
-    return Samples(names, codes.astype(np.int64), truth, kept), notes
+    truth = pd.Categorical(classes.loc[patients], categories=common).codes.astype(np.int64)
+    return Samples(names, codes.astype(np.int64), truth, common), notes
 
 
 def _subtypes(cohort: Cohort, key: str) -> dict[str, str]:
     """Get the subtype of each slide that has one."""
+    labels: dict[str, str | None] = {}
     if key in cohort.table:
-        given = {str(name): label(value) for name, value in cohort.table[key].items()}
-        return {name: value for name, value in given.items() if value is not None}
-    found, lacking = {}, None
-    for name, slide in cohort.items():
-        if key not in slide.obs:
-            lacking = lacking or name
-        elif (value := label_of(name, slide, key)) is not None:
-            found[name] = value
-    if not found and lacking:
-        label_of(lacking, cohort[lacking], key)
-    return found
+        labels = {str(name): clean_label(value) for name, value in cohort.table[key].items()}
+    else:
+        lacking = None
+        for name, slide in cohort.items():
+            if key in slide.obs:
+                labels[name] = label_of_slide(name, slide, key)
+            else:
+                lacking = lacking or name
+        if lacking and not any(labels.values()):
+            labels_of(cohort[lacking], key)  # raises the error that lists the columns
+    return {name: label for name, label in labels.items() if label is not None}
 
 
 def _features(
     cohort: Cohort, samples: Samples, embedding: Embedding | None, slides: "list[AnnData]"
 ) -> list[Floats]:
-    """Get slides × features for each fold; `slides` is filled by the first who needs them all."""
+    """Get slides × features for each fold.
+
+    The first embedding that needs all slides at once loads them into `slides`.
+    """
     n_folds = len(samples.truth)
     if embedding is None:
-        return pseudobulk([summed(cohort[name]) for name in samples.names], samples.folds)
-    if embedding.kind == "model":  # trained already: a slide at a time, learning from none
+        return pseudobulk([_sums(cohort[name]) for name in samples.names], samples.training)
+    if embedding.kind == "model":  # trained already: embeds a slide at a time, learns from none
         alone = (probes.embedded(embedding, [cohort[name]], [False])[0] for name in samples.names)
         return [_means(alone)] * n_folds
     if not slides:
         slides.extend(cohort[name] for name in samples.names)
-    by_fold = probes.embedded_by_fold(embedding, slides, samples.folds)
-    return [_means(found) for found in by_fold]
+    training = [list(rows) for rows in samples.training]
+    return [_means(z) for z in probes.embedded_by_fold(embedding, slides, training)]
 
 
-def _means(embedded: Iterable[NDArray[Any]]) -> Floats:
-    return np.stack([z.mean(axis=0, dtype=np.float64) for z in embedded])
+def _sums(slide: "AnnData") -> "pd.Series[float]":
+    """Sum the counts of each gene over the spots."""
+    raw = counts(slide)
+    sums = pd.Series(raw.matrix.sum(axis=0, dtype=np.float64).A1, raw.var.index)
+    return sums.groupby(level=0).sum()
 
 
-def _control(row: dict[str, object], null: pd.DataFrame) -> dict[str, object]:
-    low, high = statistics.interval(null["auroc"])
-    means: dict[str, object] = {str(metric): value for metric, value in null.mean().items()}
-    own = {"method": PERMUTED, "kind": "control", "auroc_low": low, "auroc_high": high}
-    return row | own | means | {"p": np.nan}
+def _means(embeddings: Iterable[NDArray[Any]]) -> Floats:
+    return np.stack([z.mean(axis=0, dtype=np.float64) for z in embeddings])
 
 
-def _detail(
+def _permuted_row(row: dict[str, object], permuted: pd.DataFrame) -> dict[str, object]:
+    """Summarize the permutations of a method as a control."""
+    low, high = interval(permuted["auroc"])
+    means: dict[str, object] = {str(metric): value for metric, value in permuted.mean().items()}
+    facts = {"method": PERMUTED, "kind": "control", "auroc_low": low, "auroc_high": high}
+    return row | facts | means | {"p": np.nan}
+
+
+def _details(
     cohort: Cohort, samples: Samples, probabilities: Floats, method: str, kind: str
 ) -> pd.DataFrame:
+    """Tabulate the out-of-fold probabilities of each slide."""
     table = pd.DataFrame(
         {
             "slide": samples.names,
@@ -223,8 +232,8 @@ def _readout(control: Embedding | None, n_permutations: int) -> list[str]:
         "classes), all fitted on the slides of the other patients; probabilities are averaged over "
         "the slides of a patient.",
         f"p: {n_permutations} permutations of the subtypes over patients, each with the whole "
-        "leave-one-out. The pooled area of a leave-one-out lies below 0.5 where nothing is to be "
-        "found, so that it is read against the permutations and not against 0.5.",
+        "leave-one-out. Without any signal the pooled area of a leave-one-out lies below 0.5: it "
+        "is compared with the permutations and not with 0.5.",
     ]
     if control:
         notes.append(

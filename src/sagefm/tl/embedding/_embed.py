@@ -20,7 +20,7 @@ def embed(
     layer: str | None = None,
     slide_key: str | None = None,
 ) -> None:
-    """Embed every spot from its own expression and that of its neighbors.
+    """Embed every spot from its own counts and those of its neighbors.
 
     Parameters
     ----------
@@ -33,25 +33,25 @@ def embed(
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
-        ``obs`` column that tells the slides apart, if the object holds several.
+        ``obs`` column that tells the sections apart, if the object holds several.
 
     Returns
     -------
-    Nothing. Sets ``obsm["X_sagefm"]`` (spots × width, float32) and ``uns["sagefm"]["embed"]``:
-    the model, its fingerprint and provenance, and how many of its genes the slide has.
+    Nothing. Sets ``obsm["X_sagefm"]`` (spots × width, float32) and ``uns["sagefm"]["embed"]`` (the
+    model, its fingerprint and provenance, and how many of its genes the slide has).
 
     Raises
     ------
     InputError
-        No raw counts, no coordinates, too few spots, or hardly a gene in common.
+        No raw counts, no coordinates, too few spots, or hardly any gene in common.
     """
-    prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
-    slide.obsm[key_added] = model.embed(prepared)
+    aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
+    slide.obsm[key_added] = model.embed(aligned)
     slide.uns.setdefault(PROVENANCE, {})["embed"] = {
         "key": key_added,
         "model": repr(model),
         "fingerprint": model.fingerprint,
         "model_provenance": json.dumps(model.provenance),
-        "genes": prepared.summary,
+        "genes": aligned.summary,
         "sagefm": __version__,
     }

@@ -1,4 +1,4 @@
-"""What is to be embedded, from where, to where; and whether it is done already."""
+"""The slides to embed: where each comes from and goes to, and whether it is done already."""
 
 import glob
 import json
@@ -27,43 +27,44 @@ Source = str | os.PathLike[str] | tuple[str | os.PathLike[str], str]
 
 
 @dataclass(frozen=True)
-class Job:
+class EmbeddingJob:
     """A slide to embed."""
 
-    given: Path
-    """Where the result goes, as the user calls it."""
+    out: Path
+    """The file to write, as the user gave it."""
     name: str
-    """The slide, as the user calls it."""
+    """The slide, as the user gave it."""
     target: Path
-    """Where the result goes, from wherever a worker stands."""
+    """Absolute path of the file to write: workers may run in another folder."""
     source: Path
-    """The slide or its corpus, likewise."""
-    layer: str | None
-    slide_key: str | None
+    """Absolute path of the slide or its corpus."""
     stamp: str
-    """What the result is made of besides the model; kept with it."""
+    """What the result depends on besides the model; written into it."""
+    layer: str | None = None
+    slide_key: str | None = None
     member: str | None = None
     """The name of the slide in its corpus."""
     corpus: str = ""
-    """The checksum of its corpus, by which a worker knows it again."""
+    """The checksum of its corpus, so that a worker opens it once."""
 
     def read(self) -> "AnnData":
         """Read the slide."""
         if self.member is not None:
-            return _open_corpus(self.source, self.corpus).slide(self.member)
+            return _corpus_of_worker(self.source, self.corpus).slide(self.member)
         return read(self.source, layer=self.layer, slide_key=self.slide_key)
 
     def write(self, slide: "AnnData") -> None:
-        """Write the embedded slide, and what it is made of."""
+        """Write the embedded slide with its stamp."""
         if self.member is None:
             require_nothing_lost(slide, self.source, self.target)
         slide.uns[PROVENANCE]["embed"]["source"] = self.stamp
         write_slide(slide, self.target)
 
     def is_done(self, fingerprint: str) -> bool:
-        """Say whether the result is there, whole, of this source and of the model `fingerprint`.
+        """Check for a complete result of this source and of the model with this fingerprint.
 
-        Reads little of it. A slide that is embedded in place is never done: it is its own source.
+        Only a little of the file is read. A slide that is embedded in place is never done: it is
+        its own source.
         """
         try:
             if self.source.exists() and self.target.samefile(self.source):
@@ -73,10 +74,10 @@ class Job:
                 made_of = (entry["fingerprint"], entry["source"])
                 return EMBEDDING in file["obsm"] and made_of == (fingerprint, self.stamp)
         except (OSError, LookupError, TypeError, ValueError):
-            return False  # not there, cut short, or written by something else
+            return False  # not there, truncated, or written by something else
 
-    def reason(self, error: Exception) -> str:
-        """Write an error as one line that names the slide, once and as the user does."""
+    def describe(self, error: Exception) -> str:
+        """Write an error as one line that names the slide once, as the user gave it."""
         text = " ".join(str(error).split())
         if not isinstance(error, InputError):
             text = f"{type(error).__name__}: {text}"
@@ -85,7 +86,7 @@ class Job:
 
 def make_jobs(
     slides: Mapping[str, Source] | Mapping[Path, Source], layer: str | None, slide_key: str | None
-) -> list[Job]:
+) -> list[EmbeddingJob]:
     """Make a job of each slide.
 
     Raises
@@ -93,54 +94,49 @@ def make_jobs(
     InputError
         A result cannot be written or would replace another slide; there is no such corpus.
     """
-    targets = {Path(given).resolve() for given in slides}
+    targets = {Path(out).resolve() for out in slides}
     if len(targets) < len(slides):
         raise InputError("two slides would be written to one file; give each its own")
     corpora: dict[Path, Corpus] = {}
     jobs = []
-    for given, source in slides.items():
-        require_writable(given)
+    for out, source in slides.items():
+        require_writable(out)
         if isinstance(source, tuple):
-            path = Path(source[0]).absolute()
+            path, member = Path(source[0]), source[1]
+            if layer or slide_key:
+                raise InputError(f"{path}: the slides of a corpus need no layer and no slide_key")
             if path not in corpora:
-                corpora[path] = _corpus(Path(source[0]), layer, slide_key)
-            job = _of_corpus(Path(given), Path(source[0]), source[1], corpora[path])
+                corpora[path] = _open_corpus(path)
+            jobs.append(_of_corpus(Path(out), path, member, corpora[path]))
         else:
             path = Path(source)
-            if path.resolve() in targets - {Path(given).resolve()}:
+            if path.resolve() in targets - {Path(out).resolve()}:
                 raise InputError(
                     f"{path}: another slide would be written there; choose another OUT"
                 )
-            job = _of_slide(Path(given), path, layer, slide_key, targets)
-        jobs.append(job)
+            jobs.append(_of_slide(Path(out), path, layer, slide_key, targets))
     return jobs
 
 
-def _corpus(path: Path, layer: str | None, slide_key: str | None) -> "Corpus":
+def _open_corpus(path: Path) -> "Corpus":
     from sagefm.pretrain.corpus import Corpus
 
-    if layer or slide_key:
-        raise InputError(f"{path}: the slides of a corpus need no layer and no slide_key")
     return Corpus.open(path)
 
 
 @lru_cache(maxsize=2)
-def _open_corpus(path: Path, checksum: str) -> "Corpus":
-    """Open a corpus once for many slides: it may have thousands."""
-    from sagefm.pretrain.corpus import Corpus
-
-    return Corpus.open(path)
+def _corpus_of_worker(path: Path, checksum: str) -> "Corpus":
+    """Open a corpus once for many slides, unless it has changed."""
+    return _open_corpus(path)
 
 
-def _of_corpus(given: Path, path: Path, member: str, corpus: "Corpus") -> Job:
-    content = corpus.table["checksum"].get(member)  # one that is missing fails as it is read
-    return Job(
-        given=given,
+def _of_corpus(out: Path, path: Path, member: str, corpus: "Corpus") -> EmbeddingJob:
+    content = corpus.table["checksum"].get(member)  # one that is missing fails when it is read
+    return EmbeddingJob(
+        out=out,
         name=f"{member} in {path}",
-        target=given.absolute(),
+        target=out.absolute(),
         source=path.absolute(),
-        layer=None,
-        slide_key=None,
         stamp=json.dumps({"slide": member, "checksum": content}),
         member=member,
         corpus=corpus.checksum,
@@ -148,28 +144,28 @@ def _of_corpus(given: Path, path: Path, member: str, corpus: "Corpus") -> Job:
 
 
 def _of_slide(
-    given: Path, path: Path, layer: str | None, slide_key: str | None, targets: set[Path]
-) -> Job:
+    out: Path, path: Path, layer: str | None, slide_key: str | None, targets: set[Path]
+) -> EmbeddingJob:
     made_of = {**_state(path.absolute(), targets), "layer": layer, "slide_key": slide_key}
-    return Job(
-        given=given,
+    return EmbeddingJob(
+        out=out,
         name=str(path),
-        target=given.absolute(),
+        target=out.absolute(),
         source=path.absolute(),
+        stamp=json.dumps(made_of),
         layer=layer,
         slide_key=slide_key,
-        stamp=json.dumps(made_of),
     )
 
 
 def _state(source: Path, targets: set[Path]) -> dict[str, str | int]:
-    """Tell one state of a slide's files from another without reading them: sizes and times.
+    """Summarize sizes and times of a slide's files, to detect changes without reading them.
 
     Results that are written among them (`targets`) do not count.
     """
     files: Iterable[Path] = [source]
     if source.is_dir():
-        # A sample's folder can hold far more than what is read of it.
+        # The folder of a sample can hold far more than what is read of it.
         inner = source / "outs"
         files = (inner if inner.is_dir() else source).rglob("*")
     elif not source.exists():  # the samples of a folder of loose files are called folder/PREFIX

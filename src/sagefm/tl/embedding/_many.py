@@ -1,4 +1,4 @@
-"""Embed many slides: those that are not done yet, in several processes or on a cluster."""
+"""Embed many slides that are not embedded yet, in several processes or on a cluster."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -9,29 +9,29 @@ from pathlib import Path
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
 from sagefm._keys import PROVENANCE
-from sagefm._workers import each, half_the_cores
+from sagefm._workers import default_workers, each
 from sagefm.model import SageFM, pick_device
 from sagefm.tl.embedding._embed import embed
-from sagefm.tl.embedding._jobs import Job, Source, make_jobs
+from sagefm.tl.embedding._jobs import EmbeddingJob, Source, make_jobs
 
 
 @dataclass
 class Done:
-    """What became of many slides. Each is in one of the three, by the path of its result."""
+    """Result of :func:`embed_many`: each slide, by the file to write, in one of three groups."""
 
     finished: dict[Path, str] = field(default_factory=dict)
-    """Embedded: how many spots, how wide, and how many genes of the model the slide has."""
+    """Embedded: number of spots, width, and how many genes of the model the slide has."""
     skipped: list[Path] = field(default_factory=list)
-    """Left as they were: embedded before, by the same model and from the same source."""
+    """Not touched: embedded before, with the same model and from the same source."""
     failed: dict[Path, str] = field(default_factory=dict)
-    """Why, in a line that names the slide."""
+    """Not embedded: the reason, in a line that names the slide."""
     errors: dict[Path, Exception] = field(default_factory=dict)
-    """What was raised for each that failed, with its traceback."""
+    """The exception of each that failed, with its traceback."""
 
     def __str__(self) -> str:
         """Count them in one line."""
-        counted = f"{len(self.finished):,} embedded, {len(self.skipped):,} already there"
-        return counted + (f", {len(self.failed):,} failed" if self.failed else "")
+        text = f"{len(self.finished):,} embedded, {len(self.skipped):,} already there"
+        return text + (f", {len(self.failed):,} failed" if self.failed else "")
 
 
 def embed_many(
@@ -46,11 +46,11 @@ def embed_many(
     again: bool = False,
     progress: Callable[[str], object] | None = None,
 ) -> Done:
-    """Embed slides on disk, each into a file of its own.
+    """Embed slides on disk, and write each to a file.
 
-    A slide that cannot be embedded does not stop the others. What is finished stays, whatever comes
-    after, and the same call again does only what is missing: a result that is there, whole, of the
-    same model, options and source is left alone.
+    A slide that cannot be embedded does not stop the others. Finished files are kept if the call is
+    interrupted, and the same call embeds only the slides that are missing: a complete result of the
+    same model, options and source is not computed again.
 
     Parameters
     ----------
@@ -62,30 +62,30 @@ def embed_many(
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
-        ``obs`` column that tells the slides apart inside one file.
+        ``obs`` column that tells apart the sections of one file.
     device
         As in :meth:`sagefm.SageFM.load`. All workers share it.
     workers
-        Processes to start on this machine: by default half as many as it has cores, and never more
-        than there are slides. One means this process. A script that asks for several must do so
-        under ``if __name__ == "__main__":``.
+        Processes to start on this machine: by default half as many as it has cores (one without
+        the extra ``cluster``), and never more than there are slides. One means this process. A
+        script that starts several must do so under ``if __name__ == "__main__":``.
     scheduler
-        Address of a dask cluster that runs already, such as ``tcp://10.0.0.1:8786``, instead. Its
-        workers must have sagefm, and see all files under the same paths.
+        Address of a running dask cluster to use instead, such as ``tcp://10.0.0.1:8786``. Its
+        workers need sagefm, and access to all files under the same paths.
     again
-        Embed what is there already, too.
+        Embed slides again that are already embedded.
     progress
         Called with a line for every slide that is finished or fails.
 
     Returns
     -------
-    What is finished, what was there already, and what failed and why.
+    Which slides are finished, which were already embedded, and which failed and why.
 
     Raises
     ------
     InputError
-        Before any slide is touched: no such model, corpus, device or scheduler; a result that
-        cannot be written, or that would replace another slide of the same call.
+        Before any slide is read: no such model, corpus, device or scheduler; a result that cannot
+        be written, or that would replace another slide of the same call.
 
     Examples
     --------
@@ -102,47 +102,47 @@ def embed_many(
     jobs = make_jobs(slides, layer, slide_key)
     model = local_copy(model)
     loaded = SageFM.load(model, device="cpu")
-    # What is wrong with the device of workers elsewhere, they say themselves.
+    # Workers on other machines check their device themselves.
     here = None if scheduler else str(pick_device(device))
     done, todo = Done(), []
     for job in jobs:
         if not again and job.is_done(loaded.fingerprint):
-            done.skipped.append(job.given)
+            done.skipped.append(job.out)
         else:
             todo.append(job)
     if not todo:
         return done
-    n_workers = min(len(todo), workers or half_the_cores())
+    n_workers = min(len(todo), workers or default_workers())
     if here and n_workers == 1:
         function = partial(_embed, loaded.to(here))
     else:
-        function = partial(_embed_there, model.absolute(), device)
+        function = partial(_embed_remotely, model.absolute(), device)
     results = each(function, todo, n_workers, scheduler=scheduler)
     with closing(results):
         for job, result in results:
-            line = _settle(done, job, result)
+            line = _record(done, job, result)
             if progress:
                 progress(line)
     return done
 
 
-def _settle(done: Done, job: Job, result: str | Exception) -> str:
-    """Enter a result; say it in a line."""
+def _record(done: Done, job: EmbeddingJob, result: str | Exception) -> str:
+    """Record the result of a job, and return it as a line."""
     if isinstance(result, str):
-        done.finished[job.given] = result
-        return f"{job.given}: {result}"
-    reason = job.reason(result)
-    done.failed[job.given] = reason
+        done.finished[job.out] = result
+        return f"{job.out}: {result}"
+    reason = job.describe(result)
+    done.failed[job.out] = reason
     if isinstance(result, InputError):
-        placed = InputError(reason)
-        placed.__cause__ = result
-        result = placed
-    done.errors[job.given] = result
+        named = InputError(reason)
+        named.__cause__ = result
+        result = named
+    done.errors[job.out] = result
     return f"failed: {reason}"
 
 
-def _embed_there(path: Path, device: str | None, job: Job) -> str:
-    """Embed a slide in a worker, which has a model as long as it lives."""
+def _embed_remotely(path: Path, device: str | None, job: EmbeddingJob) -> str:
+    """Embed a slide in a worker, which loads the model once."""
     state = path.stat() if path.exists() else None
     return _embed(_load(path, device, state and (state.st_size, state.st_mtime_ns)), job)
 
@@ -152,7 +152,7 @@ def _load(path: Path, device: str | None, version: object) -> SageFM:
     return SageFM.load(path, device=device)
 
 
-def _embed(model: SageFM, job: Job) -> str:
+def _embed(model: SageFM, job: EmbeddingJob) -> str:
     slide = job.read()
     embed(slide, model)
     genes = slide.uns[PROVENANCE]["embed"]["genes"]

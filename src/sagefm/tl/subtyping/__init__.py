@@ -1,46 +1,6 @@
 """Predict subtypes of patients from their slides."""
 
-from sagefm.tl.subtyping._samples import (
-    LEAST_PATIENTS,
-    N_COMPONENTS,
-    N_PERMUTATIONS,
-    PSEUDOBULK,
-    Samples,
-    averaged,
-    counted,
-    evaluated,
-    folds_of,
-    label,
-    label_of,
-    labelings,
-    listed,
-    of_patients,
-    out_of_fold,
-    pseudobulk,
-    scores,
-    summed,
-)
+from sagefm.tl.subtyping._slides import clean_label, label_of_slide
 from sagefm.tl.subtyping._subtype import Subtypes, subtype
 
-__all__ = [
-    "LEAST_PATIENTS",
-    "N_COMPONENTS",
-    "N_PERMUTATIONS",
-    "PSEUDOBULK",
-    "Samples",
-    "Subtypes",
-    "averaged",
-    "counted",
-    "evaluated",
-    "folds_of",
-    "label",
-    "label_of",
-    "labelings",
-    "listed",
-    "of_patients",
-    "out_of_fold",
-    "pseudobulk",
-    "scores",
-    "subtype",
-    "summed",
-]
+__all__ = ["Subtypes", "clean_label", "label_of_slide", "subtype"]

@@ -68,7 +68,7 @@ def test_truth_is_found_and_noise_is_not(result):
     assert table.loc["permuted labels", "auroc"] < 0.6
     assert np.isnan(table.loc["permuted labels", ["p", "q"]].astype(float)).all()
     assert "random numbers: drawn at random." in result.notes
-    assert any("read against the permutations" in note for note in result.notes)
+    assert any("compared with the permutations" in note for note in result.notes)
 
 
 def test_details_are_out_of_fold_probabilities(result):

@@ -148,7 +148,7 @@ def test_processes_and_one_that_dies(tmp_path, model, capfd):
 
 
 def test_one_worker_needs_no_cluster(tmp_path, monkeypatch):
-    monkeypatch.setattr("sagefm._workers._over_cluster", lambda *_: pytest.fail("a cluster"))
+    monkeypatch.setattr("sagefm._workers._on_cluster", lambda *_: pytest.fail("a cluster"))
     assert embed_many(into(tmp_path, "a", "b"), "m.safetensors", workers=1).finished
     assert embed_many(into(tmp_path, "c"), "m.safetensors", workers=8).finished
     again = embed_many(into(tmp_path, "a", "b", "c"), "m.safetensors", workers=8)
@@ -339,7 +339,7 @@ def cluster_pids(cluster):
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_work(tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr("sagefm._workers._PATIENCE", 0.5)
+    monkeypatch.setattr("sagefm._workers._TIMEOUT", 0.5)
     with pytest.raises(InputError, match=message):
         embed_many(into(tmp_path, "a", "b"), "m.safetensors", **options)
     assert not states(tmp_path)

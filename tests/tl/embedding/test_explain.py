@@ -77,7 +77,7 @@ def test_a_spot_against_itself_has_nothing_to_explain(slide, model):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"spots": []}, "spots: names no spot"),
+        ({"spots": []}, "spots: is empty"),
         ({"spots": ["nowhere"]}, "spots: 1 name not in the slide"),
         ({"against": ["nowhere"]}, "against: 1 name not in the slide"),
         ({"steps": 0}, "steps=0"),

@@ -1,4 +1,4 @@
-"""The scorecard as a page of Markdown."""
+"""Write a scorecard as Markdown."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -18,20 +18,20 @@ def markdown(
     pictures: Mapping[str, Sequence[Path]],
     folder: Path,
 ) -> str:
-    """Write results as a page: a table per question, notes and pictures.
+    """Write results as a Markdown page: tables, notes and plots of each protocol.
 
     Parameters
     ----------
     results
         Protocol → result.
     cohort
-        What was evaluated on.
+        The slides of the evaluation.
     models
         Name → model.
     pictures
         Protocol → files.
     folder
-        Where the page will lie; pictures are named from there.
+        Where the page will be; paths of pictures are relative to it.
     """
     table = cohort.table
     lines = [
@@ -41,11 +41,13 @@ def markdown(
         "patients (over slides where there are fewer than three patients; none below three).", "",
     ]  # fmt: skip
     for name, model in models.items():
-        seen = sorted(set(table.index) & set(model.provenance.get("slides", {})))
+        trained_on = sorted(set(table.index) & set(model.provenance.get("slides", {})))
         lines.append(f"- **{name}**: {model}, fingerprint {model.fingerprint[:12]}")
-        if seen:
-            lines.append(f"  - was trained or validated on {len(seen)} of these slides: "
-                         f"{', '.join(seen)}")  # fmt: skip
+        if trained_on:
+            lines.append(
+                f"  - was trained or validated on {len(trained_on)} of these slides: "
+                f"{', '.join(trained_on)}"
+            )
     for name, result in results.items():
         lines += ["", f"## {name.capitalize()}"]
         for caption, summary in result.summary.items():
@@ -57,22 +59,22 @@ def markdown(
 
 
 def _table(summary: pd.DataFrame) -> list[str]:
-    """Write a table, an interval in the cell of its mean."""
+    """Write a table; an interval is in the cell of its mean."""
     columns = [name for name in map(str, summary) if not name.endswith(("_low", "_high"))]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for _, row in summary.iterrows():
         cells = []
         for name in columns:
-            cell = _spelled(row[name])
+            cell = _format(row[name])
             if f"{name}_low" in summary and pd.notna(row[f"{name}_low"]):
                 low, high = row[f"{name}_low"], row[f"{name}_high"]
-                cell += f" ({_spelled(low)} to {_spelled(high)})"
+                cell += f" ({_format(low)} to {_format(high)})"
             cells.append(cell)
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 
-def _spelled(value: object) -> str:
+def _format(value: object) -> str:
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return ""
     if isinstance(value, float):
