@@ -14,7 +14,7 @@ SOURCE = Path(sagefm.__file__).parent
 ROOMS = [
     ("cli", "__main__"), ("demo",), ("report",), ("pl",), ("evaluate",), ("tl",), ("pretrain",),
     ("model",), ("nn",), ("pp",), ("stats",), ("_fetch", "_files", "_workers", "_cache", "_extras"),
-    ("_keys", "_errors", "_types"),
+    ("_keys", "_errors", "_text", "_types"),
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}
 

@@ -14,16 +14,15 @@ from scipy.spatial import cKDTree
 
 from sagefm import _keys
 from sagefm._errors import InputError
+from sagefm._text import few, numbered
 from sagefm.pp.counts import (
     Counts,
     coordinates,
     duplicate_names,
-    few,
     find_counts,
     find_slide_key,
     libraries,
-    numbered,
-    slide_codes,
+    section_codes,
 )
 from sagefm.pp.gene_names import looks_like_mouse
 
@@ -115,7 +114,7 @@ def check(
     findings: list[Finding] = []
     found = _attempt(lambda: find_counts(slide, layer), findings)
     xy = _attempt(lambda: coordinates(slide), findings)
-    codes = _attempt(lambda: slide_codes(slide, slide_key), findings)
+    codes = _attempt(lambda: section_codes(slide, slide_key), findings)
     findings += _spot_names(slide.obs_names)
     findings += _gene_names(slide.var_names if found is None else found.var.index)
     if found is not None:
@@ -261,7 +260,7 @@ def summarize(
     ignored: list[Finding] = []
     found = _attempt(lambda: find_counts(slide, layer), ignored)
     xy = _attempt(lambda: coordinates(slide), ignored)
-    codes = _attempt(lambda: slide_codes(slide, slide_key), ignored)
+    codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
     pitch = None if xy is None or codes is None else _pitch(xy, codes)
     read = slide.uns.get(_keys.PROVENANCE, {}).get("read", {})
     summary: dict[str, Any] = {

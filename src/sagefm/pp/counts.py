@@ -1,6 +1,6 @@
 """The raw counts, the slides and the coordinates of an AnnData: found once, for everyone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
+from sagefm._text import few, numbered
 
 _LOG_NORMALIZED_BELOW = 20.0
 """Log-normalized values stay below this: no spot has e^20 counts."""
@@ -249,7 +250,7 @@ def libraries(slide: AnnData) -> dict[str, Mapping[str, Any]]:
     return {str(key): value for key, value in held.items() if isinstance(value, Mapping)}
 
 
-def slide_codes(slide: AnnData, slide_key: str | None = None) -> NDArray[np.int64]:
+def section_codes(slide: AnnData, slide_key: str | None = None) -> NDArray[np.int64]:
     """Tell which slide each spot belongs to.
 
     Parameters
@@ -317,14 +318,3 @@ def coordinates(slide: AnnData) -> NDArray[np.float64]:
             "all spots are at one place in obsm['spatial']; put their real coordinates there"
         )
     return xy
-
-
-def few(names: Iterable[Any], at_most: int = 3) -> str:
-    """Join the first few names for a message."""
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:at_most]) + (", …" if len(listed) > at_most else "")
-
-
-def numbered(number: int, noun: str) -> str:
-    """Write a number with its noun: 1 spot, 2,695 spots."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -19,7 +19,7 @@ grid, whose rows lie √3/2 apart, ties differ by rounding."""
 
 
 def nearest(
-    coordinates: ArrayLike, n_neighbors: int = 15, slides: ArrayLike | None = None
+    coordinates: ArrayLike, n_neighbors: int = 15, sections: ArrayLike | None = None
 ) -> NDArray[np.int64]:
     """Find the nearest spots of every spot: exact, within its slide, the spot itself first.
 
@@ -47,7 +47,7 @@ def nearest(
         A slide has fewer spots than a neighborhood needs.
     """
     points = np.asarray(coordinates, dtype=np.float64)
-    codes = np.zeros(len(points), dtype=np.int64) if slides is None else np.asarray(slides)
+    codes = np.zeros(len(points), dtype=np.int64) if sections is None else np.asarray(sections)
     names, codes = np.unique(codes, return_inverse=True)
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(len(names) + 1))

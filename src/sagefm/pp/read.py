@@ -15,13 +15,13 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
+from sagefm._text import few
 from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
 from sagefm.pp.counts import (
     Counts,
-    few,
     find_counts,
     find_slide_key,
-    slide_codes,
+    section_codes,
     sum_duplicates,
 )
 from sagefm.pp.spaceranger import read_spaceranger
@@ -191,7 +191,7 @@ def _name_spots(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
     key = find_slide_key(slide, slide_key)
     if key is None:
         raise InputError(duplicate_barcodes(names))
-    slide_codes(slide, key)  # refuses a column with gaps
+    section_codes(slide, key)  # refuses a column with gaps
     unique = slide.obs[key].astype(str).to_numpy(dtype=object) + "_" + names.to_numpy(dtype=object)
     if len(twins := pd.Index(unique[pd.Index(unique).duplicated()]).unique()):
         raise InputError(
@@ -282,7 +282,7 @@ def _judge(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
         if finding.level == "error":
             raise InputError(finding.message)
         told += [finding.message] if finding.level == "warning" else []
-    codes = slide_codes(slide, slide_key)
+    codes = section_codes(slide, slide_key)
     small = few_spots(slide, codes, slide_key, _N_NEIGHBORS)
     told += [finding.message for finding in small]
     xy = slide.obsm[_keys.SPATIAL]

@@ -13,7 +13,8 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError
-from sagefm.pp.counts import Counts, few, numbered, sum_duplicates
+from sagefm._text import few, numbered
+from sagefm.pp.counts import Counts, sum_duplicates
 from sagefm.pp.tenx import read_factors, read_image, read_matrix, read_positions
 
 _MATRIX = re.compile(

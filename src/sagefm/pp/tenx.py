@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError
-from sagefm.pp.counts import few, numbered
+from sagefm._text import few, numbered
 
 _COLUMNS = {
     "barcode": ("barcode", "barcodes", ""),

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
-from sagefm.pp.counts import few
+from sagefm._text import few
 from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names, looks_like_mouse
 
 MINIMUM_SHARE = 0.1

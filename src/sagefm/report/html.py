@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sagefm._keys import QUALITY, SPATIAL
 from sagefm.pl import gene_scatter, journal
 from sagefm.pl import quality as draw
-from sagefm.pp.counts import coordinates, slide_codes
+from sagefm.pp.counts import coordinates, section_codes
 from sagefm.report.judge import Quality
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN
 from sagefm.report.rules import EMBEDDING, PREDICTION, RULES, VERDICTS
@@ -139,7 +139,7 @@ def _facts(found: Quality) -> list[str]:
 
 
 def _pictures(slide: AnnData, found: Quality, slide_key: str | None) -> list[str]:
-    codes = slide_codes(slide, slide_key)
+    codes = section_codes(slide, slide_key)
     several = bool(codes.max())
     first = _alone(slide, codes == 0, image=not several)
     which = f" The first of {codes.max() + 1} slides is drawn." if several else ""

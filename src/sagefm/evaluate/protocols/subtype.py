@@ -8,12 +8,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
+from sagefm._text import few
 from sagefm._types import Floats
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols import probe as probes
 from sagefm.evaluate.result import Result
-from sagefm.pp.counts import few
 from sagefm.stats import resampling as statistics
 from sagefm.tl.subtyping import (
     LEAST_PATIENTS,

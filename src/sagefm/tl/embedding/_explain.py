@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm.pp.counts import few, numbered
+from sagefm._text import few, numbered
 
 if TYPE_CHECKING:
     from anndata import AnnData

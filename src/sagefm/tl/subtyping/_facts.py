@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError
 from sagefm._keys import PROVENANCE
+from sagefm._text import few
 from sagefm._types import Floats
 from sagefm.pp import sections as pp_sections
-from sagefm.pp.counts import few
 from sagefm.tl.subtyping._samples import label, label_of
 
 if TYPE_CHECKING:

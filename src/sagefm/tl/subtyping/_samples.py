@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from sagefm._errors import InputError
+from sagefm._text import few
 from sagefm._types import Codes, Floats
-from sagefm.pp.counts import counts, few
+from sagefm.pp.counts import counts
 from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
 from sagefm.stats.probe import balanced, fit_probes
 
