@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter, defaultdict
 from pathlib import Path
 from types import ModuleType
@@ -175,3 +176,13 @@ def test_the_promised_names_are_there():
     assert sagefm.InputError in ValueError.__subclasses__()
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         sagefm.nothing  # noqa: B018
+
+
+def test_the_lowest_versions_tested_are_those_declared():
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = [project["dependencies"], *project["optional-dependencies"].values()]
+    bounds = {bound.replace(">=", "==") for bounds in declared for bound in bounds}
+    pins = (root / "constraints-lowest.txt").read_text().splitlines()[1:]
+    assert set(pins) == {bound for bound in bounds if not bound.startswith("sagefm[")}
+    assert len(project["dependencies"]) <= 12

@@ -15,7 +15,7 @@ slide = sagefm.pp.simulate(150, seed=1)
 model = sagefm.SageFM.load("default")
 sagefm.tl.embed(slide, model)
 sagefm.tl.domains(slide, 3)
-sagefm.tl.impute(slide, model, slide.var_names[:3].tolist())
+sagefm.tl.impute(slide, model, ["COL1A1", "EGFR"])
 sagefm.tl.perturb(slide, model, [("CXCL12", "CXCR4")])
 slide.write_h5ad("slide.h5ad")
 assert sagefm.report.page(slide, sagefm.report.quality(slide, model), name="s").count("<img") == 2
@@ -38,11 +38,12 @@ EXTRAS = (
 BLOCKED = f"""
 import sys
 from importlib.machinery import PathFinder
-class WithoutExtras:
-    def find_spec(self, name, path=None, target=None):
+class WithoutExtras(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         if name.partition(".")[0] not in {EXTRAS}:
-            return PathFinder.find_spec(name, path, target)
-sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutExtras()
+            return super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutExtras
 import matplotlib
 matplotlib.use("Agg")
 """
