@@ -44,6 +44,6 @@ clean:
 $(VENV)/ready: pyproject.toml constraints.txt constraints-lowest.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "pip>=25.1"
-	$(PIP) torch
+	$(PIP) $$(grep ^torch== $(or $(CONSTRAINTS),constraints.txt))
 	$(PIP) -e ".[all]" --group dev
 	touch $@

@@ -192,7 +192,7 @@ def test_a_slide_of_rare_genes_has_nothing_to_score(slide, learned, no_pictures)
     assert found.facts.loc["error_neighbor_mean", "shown"] == "not known"
     assert "nothing to score" in found.facts.loc["error_neighbor_mean", "said"]
     assert found.verdicts.loc[rules.EMBEDDING, "verdict"] == "do not"  # of its depth
-    assert "Recovery of hidden genes" not in report.page(rare, found, name="rare")
+    assert "Recovery of masked genes" not in report.page(rare, found, name="rare")
 
 
 def test_without_a_model_a_slide_is_described_without_torch():

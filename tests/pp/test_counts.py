@@ -141,7 +141,7 @@ def test_duplicates_are_summed_in_order_of_first_occurrence():
     assert list(summed.var["n"]) == [0, 1, 4]
     np.testing.assert_array_equal(summed.matrix.toarray(), [[5, 1, 4], [20, 6, 9]])
     assert summed.matrix.has_canonical_format
-    assert summed.told == "1 gene name stands more than once (a): their counts were summed"
+    assert summed.note == "1 gene name is duplicated (a): their counts were summed"
 
 
 def test_one_slide_is_all_zeros():

@@ -91,7 +91,7 @@ def check(
     slide_key: str | None = None,
     n_neighbors: int = 15,
 ) -> list[Finding]:
-    """Say what is wrong with a slide; never raise for a bad one.
+    """Find what is wrong with a slide, without raising.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def check(
 
     Returns
     -------
-    What was found, errors first; empty for a faultless slide.
+    Findings, errors first; none for a slide without faults.
     """
     if 0 in slide.shape:
         what = "spots" if slide.n_obs == 0 else "genes"
@@ -141,11 +141,11 @@ def _spot_names(names: pd.Index) -> list[Finding]:
 
 
 def duplicate_barcodes(names: pd.Index) -> str:
-    """Say how many barcodes stand more than once, with the first few and the remedy."""
+    """Count the duplicated barcodes, name the first of them, and say what to do."""
     repeated = names[names.duplicated()].unique()
-    verb = "stands" if len(repeated) == 1 else "stand"
+    verb = "is" if len(repeated) == 1 else "are"
     return (
-        f"{numbered(len(repeated), 'barcode')} {verb} more than once ({few(repeated)}); "
+        f"{numbered(len(repeated), 'barcode')} {verb} duplicated ({few(repeated)}); "
         "if these are several slides, pass slide_key=, else give each spot its own name"
     )
 
@@ -203,8 +203,8 @@ def _depth(found: Counts, barcodes: pd.Index) -> list[Finding]:
     never = int((found.matrix.sum(axis=0) == 0).sum())
     if never:
         findings.append(Finding("note", f"{numbered(never, 'gene')} without any count"))
-    if found.told:
-        findings.append(Finding("note", found.told))
+    if found.note:
+        findings.append(Finding("note", found.note))
     return findings
 
 

@@ -191,24 +191,24 @@ def _by_header(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return pd.DataFrame(order)
 
 
-def read_factors(file: Path, told: list[str]) -> dict[str, Any]:
-    """Read scale factors; a file that cannot be read is told and taken as empty."""
+def read_factors(file: Path, notes: list[str]) -> dict[str, Any]:
+    """Read scale factors; a file that cannot be read is noted and taken as empty."""
     try:
         return dict(json.loads(_content(file)))
     except (ValueError, TypeError, OSError, EOFError) as error:
-        told.append(f"left out: {unreadable(file.name, error)}")
+        notes.append(f"left out: {unreadable(file.name, error)}")
         return {}
 
 
-def read_image(file: Path, told: list[str]) -> NDArray[Any] | None:
-    """Read a tissue image (rows × columns × channels); one that cannot be read is told."""
+def read_image(file: Path, notes: list[str]) -> NDArray[Any] | None:
+    """Read a tissue image (rows × columns × channels); one that cannot be read is noted."""
     from matplotlib.image import imread
 
     try:
         kind = file.name.removesuffix(".gz").rpartition(".")[2]
         return np.asarray(imread(BytesIO(_content(file)), format=kind))
     except (ValueError, OSError, EOFError, SyntaxError) as error:
-        told.append(f"left out: {unreadable(file.name, error)}")
+        notes.append(f"left out: {unreadable(file.name, error)}")
         return None
 
 
@@ -218,7 +218,7 @@ def _content(file: Path) -> bytes:
 
 
 def unreadable(name: str, error: Exception) -> str:
-    """Say in one line that a file cannot be read, why and what to do."""
+    """Describe in one line that a file cannot be read, why, and what to do."""
     why = (str(error) or type(error).__name__).splitlines()[0]
     what = f"{name} cannot be read ({why})".strip()
     return f"{what}; it is damaged or not what its name says: copy it again"
