@@ -42,7 +42,7 @@ _NAME_KINDS = {
 }
 _NAME_KIND = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in _NAME_KINDS.items()))
 
-_NAMES_TOLD: dict[str, tuple[Level, str]] = {
+_NAME_FINDINGS: dict[str, tuple[Level, str]] = {
     "ensembl": ("note", "the gene names are Ensembl ids; they are matched as such"),
     "ensembl_other": (
         "warning",
@@ -157,8 +157,8 @@ def _gene_names(names: pd.Index) -> list[Finding]:
             Finding("warning", f"{duplicate_names(names)}; sagefm.read sums their counts")
         )
     kind, example = name_kind(names)
-    if kind in _NAMES_TOLD:
-        level, message = _NAMES_TOLD[kind]
+    if kind in _NAME_FINDINGS:
+        level, message = _NAME_FINDINGS[kind]
         findings.append(Finding(level, message.format(example)))
     return findings
 
