@@ -1,29 +1,49 @@
-# Two commands do everything: `make demo` and `make test`. Both install what they need into .venv.
+# `make demo` and `make test` install what they need into .venv; `make test-all` tests every version.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
+PYTHONS ?= $(wildcard $(foreach v,3.11 3.12 3.13,$(shell command -v python$v) $(HOME)/.pyenv/versions/$v*/bin/python$v))
+VENV := .venv
+BIN = $(VENV)/bin
+# What pip is held to: tested versions, the lowest declared ones, or nothing (the newest).
+CONSTRAINTS := constraints.txt
+PIP = $(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-all tests bench clean
 
-demo: .venv/ready
+demo: $(VENV)/ready
 	$(BIN)/sagefm demo -o demo
 
-test: .venv/ready
+test: $(VENV)/ready tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build
+
+tests: $(VENV)/ready
 	$(BIN)/pytest
 
-bench: .venv/ready
+# Of each Python one, and only those that start: pyenv has names for versions that are not active.
+test-all:
+	@seen=; for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	  case " $$seen " in *" $$version "*) continue;; esac; seen="$$seen $$version"; \
+	  for bounds in lowest newest; do \
+	    echo "== Python $$version, $$bounds dependencies"; \
+	    $(MAKE) tests PYTHON=$$python VENV=.venvs/$$version-$$bounds \
+	      CONSTRAINTS=$$([ $$bounds = newest ] || echo constraints-lowest.txt) || exit; \
+	  done; \
+	done
+
+bench: $(VENV)/ready
 	for each in benchmarks/bench_*.py; do $(BIN)/python $$each || exit; done
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venvs demo docs/_build
 
 # torch first and by its exact version: a plain `torch` brings gigabytes of GPU packages.
-.venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+$(VENV)/ready: pyproject.toml constraints.txt constraints-lowest.txt
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[evaluate,perturb]" --group dev
+	$(PIP) $$(grep ^torch== $(or $(CONSTRAINTS),constraints.txt))
+	$(PIP) -e ".[all]" --group dev
 	touch $@

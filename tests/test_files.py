@@ -1,10 +1,14 @@
+import os
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
 
-from sagefm import _files
+from sagefm import InputError, _files
 
 NAMES = [f"NOT{i}A" for i in range(4200)]
 
@@ -50,3 +54,30 @@ def test_settings_are_as_before_where_writing_fails(slide, tmp_path, monkeypatch
         _files.write_slide(wide(slide, "obs", NAMES), tmp_path / "o.h5ad")
     assert not h5py.get_config().track_order
     assert not list(tmp_path.iterdir())
+
+
+HOLD = """
+import sys
+from sagefm._files import locked
+with locked(sys.argv[1]):
+    print(1, flush=True)
+    input()
+"""
+
+
+def test_a_folder_is_for_one_process_and_free_again_when_that_is_killed(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"1\n"
+        for _ in range(2):
+            with pytest.raises(InputError) as refused, _files.locked(tmp_path):
+                pass
+            assert str(refused.value) == (
+                f"{tmp_path}: process {other.pid} is at work in it; wait for it, or choose another "
+                "place"
+            )
+        other.kill()
+    with _files.locked(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+        with pytest.raises(InputError, match="at work"), _files.locked(tmp_path):
+            pass

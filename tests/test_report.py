@@ -192,7 +192,7 @@ def test_a_slide_of_rare_genes_has_nothing_to_score(slide, learned, no_pictures)
     assert found.facts.loc["error_neighbor_mean", "shown"] == "not known"
     assert "nothing to score" in found.facts.loc["error_neighbor_mean", "said"]
     assert found.verdicts.loc[rules.EMBEDDING, "verdict"] == "do not"  # of its depth
-    assert "Recovery of hidden genes" not in report.page(rare, found, name="rare")
+    assert "Recovery of masked genes" not in report.page(rare, found, name="rare")
 
 
 def test_without_a_model_a_slide_is_described_without_torch():
@@ -300,12 +300,13 @@ def test_the_page_needs_nothing_but_itself(text):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    monkeypatch.setattr("sagefm.report.html._pictures", lambda *_: [])
+    for name in ("_maps", "_genes"):
+        monkeypatch.setattr(f"sagefm.report.html.{name}", lambda *_: {"png": "", "caption": ""})
 
 
 def test_the_page_escapes_what_others_wrote(text, judged, no_pictures):
     assert "<b>" not in text
-    assert "&lt;b&gt;&amp;&quot;x&quot;" in text
+    assert "&lt;b&gt;&amp;&#34;x&#34;" in text
     slide = judged[0].copy()
     slide.uns["sagefm"]["read"] = {"told": ["<script>alert(1)</script>"]}
     again = report.page(slide, judged[1], name="s")

@@ -1,4 +1,4 @@
-"""The one error that a user can cause, and the one channel for things worth telling."""
+"""The error for bad input, and the logger."""
 
 import logging
 
@@ -12,4 +12,4 @@ class InputError(ValueError):
 
 
 logger = logging.getLogger("sagefm")
-"""Everything that sagefm tells without being asked (what was summed, left out or assumed)."""
+"""Logs what was summed, left out or assumed."""

@@ -24,8 +24,8 @@ def local_copy(source: str | Path) -> Path:
         holds (``"./default"``, or a :class:`~pathlib.Path`, is a path even so); ``https://…``; or
         ``hf://owner/repository/file`` on the Hugging Face hub (or what ``HF_ENDPOINT`` names
         instead), with ``@revision`` behind the repository if it is not to be the newest.
-        ``#sha256=…`` behind an address is what the file must hash to; without it, what it does is
-        told.
+        ``#sha256=…`` behind an address is what the file must hash to; without it, its hash is
+        logged.
 
     Returns
     -------

@@ -1,12 +1,13 @@
-"""Writing a file so that a killed run leaves the old one or the new one, never half of one."""
+"""Writing files and folders so that a killed run leaves the old file or the new one whole."""
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 from sagefm._errors import InputError
 from sagefm._keys import PROVENANCE
@@ -14,34 +15,28 @@ from sagefm._keys import PROVENANCE
 if TYPE_CHECKING:
     from anndata import AnnData
 
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; then it is up to the user
-    fcntl = None
-
-_MANY = 4000
-"""Columns of a table whose names HDF5 has room for in any case."""
+_WIDE = 4000
+"""Columns of a table from which HDF5 may have no room for their names."""
 
 
 def require_writable(path: str | Path) -> None:
-    """Refuse a path that nothing can be written to, before any work is done for it.
+    """Refuse a path that cannot be written to, before any work is done for it.
 
     Raises
     ------
     InputError
-        `path` is a folder, or lies where nothing can be written.
+        `path` is a folder, or lies in a folder that cannot be written to.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the file to write, such as {path / 'out'}")
-    place = next(parent for parent in path.absolute().parents if parent.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise InputError(f"{path}: cannot be written in {place}; choose another place")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"{path}: cannot be written in {folder}; choose another place")
 
 
 def require_nothing_lost(slide: "AnnData", source: str | Path, target: str | Path) -> None:
-    """Refuse to write a slide over the file it was read from, if reading left something out.
+    """Refuse to write a slide over its own file if reading it left something out.
 
     Raises
     ------
@@ -56,50 +51,56 @@ def require_nothing_lost(slide: "AnnData", source: str | Path, target: str | Pat
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is made where it is missing.
+    """Keep other processes out of a folder, which is made if it is missing.
+
+    The lock of a process that is killed is free again.
 
     Raises
     ------
     InputError
-        Another process is at work in it, or it cannot be made.
+        Another process works in the folder, or it cannot be made.
     """
     path = Path(folder) / ".lock"
+    lock = FileLock(path, blocking=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"{folder}: process {_holder(path)} is at work in it; wait for it, or choose another "
+            "place"
+        ) from error
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror}); choose another place"
         ) from error
-    with file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                raise InputError(
-                    f"{folder}: process {file.read().strip() or 'unknown'} is at work in it; wait "
-                    "for it, or choose another place"
-                ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    try:
+        with suppress(OSError):  # on Windows nobody writes to a locked file
+            path.write_text(f"{os.getpid()}\n")
         yield
+    finally:
+        lock.release()
+
+
+def _holder(lock: Path) -> str:
+    """Return the id of the process that holds a lock, as far as it is known."""
+    with suppress(OSError):
+        return lock.read_text().strip() or "unknown"
+    return "unknown"
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, and rename it to `path` if the block succeeds.
+    """Write to a temporary file beside `path`, and rename it to `path` if the block succeeds.
 
     Parameters
     ----------
     path
-        The file to make or to replace. Its folder is made where it is missing.
+        The file to create or replace. Its folder is created if it is missing.
 
     Yields
     ------
-    A path in the same folder with the same suffix. It is removed if the block raises.
+    A path in the same folder with the same suffix; removed if the block raises.
 
     Raises
     ------
@@ -133,7 +134,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write_slide(slide: "AnnData", path: str | Path) -> None:
-    """Write a slide as .h5ad, beside `path` first; its tables may have thousands of columns.
+    """Write a slide as .h5ad with :func:`replacing`; its tables may have thousands of columns.
 
     Raises
     ------
@@ -145,9 +146,9 @@ def write_slide(slide: "AnnData", path: str | Path) -> None:
     tables = (slide.obs, slide.var, *slide.obsm.values(), *slide.varm.values())
     settings = h5py.get_config()
     before = settings.track_order
-    # HDF5 has room for more names than that if it tracks their order. anndata asks for it from
-    # 5,001 columns on, but HDF5 needs it from about 4,090.
-    settings.track_order = before or any(table.shape[1] > _MANY for table in tables)
+    # HDF5 has room for more names if it tracks their order. anndata does so from 5,001 columns on,
+    # but HDF5 needs it from about 4,090.
+    settings.track_order = before or any(table.shape[1] > _WIDE for table in tables)
     try:
         with replacing(path) as beside:
             slide.write_h5ad(beside)

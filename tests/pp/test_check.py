@@ -52,7 +52,7 @@ def test_duplicate_symbols_are_a_warning():
     slide = a_slide()
     slide.var.index = pd.Index(["TP53", "TP53", *slide.var_names[2:]])
     (warning,) = messages(slide, "warning")
-    assert warning.startswith("1 gene name stands more than once (TP53)")
+    assert warning.startswith("1 gene name is duplicated (TP53)")
 
 
 def test_spots_and_genes_without_counts():

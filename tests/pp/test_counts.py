@@ -8,7 +8,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from tests.pp.folders import a_slide
 
 from sagefm import InputError
-from sagefm.pp.counts import Counts, coordinates, counts, slide_codes, sum_duplicates
+from sagefm.pp.counts import Counts, coordinates, counts, section_codes, sum_duplicates
 
 
 def logged(slide: AnnData) -> csr_matrix:
@@ -141,11 +141,11 @@ def test_duplicates_are_summed_in_order_of_first_occurrence():
     assert list(summed.var["n"]) == [0, 1, 4]
     np.testing.assert_array_equal(summed.matrix.toarray(), [[5, 1, 4], [20, 6, 9]])
     assert summed.matrix.has_canonical_format
-    assert summed.told == "1 gene name stands more than once (a): their counts were summed"
+    assert summed.note == "1 gene name is duplicated (a): their counts were summed"
 
 
 def test_one_slide_is_all_zeros():
-    codes = slide_codes(a_slide())
+    codes = section_codes(a_slide())
     assert codes.dtype == np.int64
     assert not codes.any()
 
@@ -153,7 +153,7 @@ def test_one_slide_is_all_zeros():
 def test_slide_key_numbers_slides_by_first_occurrence():
     slide = a_slide()
     slide.obs["section_name"] = ["b"] * 10 + ["a"] * 20
-    assert list(slide_codes(slide, "section_name")) == [0] * 10 + [1] * 20
+    assert list(section_codes(slide, "section_name")) == [0] * 10 + [1] * 20
 
 
 @pytest.mark.parametrize("column", ["slide", "library_id", "sample", "sample_id", "batch"])
@@ -162,41 +162,41 @@ def test_evidently_several_slides_are_refused_with_the_key(column):
     slide.obs[column] = pd.Categorical(["b"] * 10 + ["a"] * 20)
     match = rf"obs\['{column}'\] has 2 values \(b, a\); pass slide_key='{column}'"
     with pytest.raises(InputError, match=match):
-        slide_codes(slide)
+        section_codes(slide)
 
 
 @pytest.mark.parametrize("values", [["a"] * 30, [str(i) for i in range(30)]])
 def test_a_column_with_one_value_or_one_per_spot_is_no_slide(values):
     slide = a_slide()
     slide.obs["sample"] = values
-    assert not slide_codes(slide).any()
+    assert not section_codes(slide).any()
 
 
 def test_several_libraries_are_several_slides_unless_a_column_says_one():
     slide = a_slide()
     slide.uns["spatial"] = {"one": {"images": {}}, "is_single": True}
-    assert not slide_codes(slide).any()
+    assert not section_codes(slide).any()
     slide.uns["spatial"]["two"] = {"images": {}}
     with pytest.raises(InputError, match=r"2 libraries \(one, two\)"):
-        slide_codes(slide)
+        section_codes(slide)
     slide.obs["library_id"] = "one"
-    assert not slide_codes(slide).any()
+    assert not section_codes(slide).any()
 
 
 def test_what_read_recorded_is_used():
     slide = a_slide()
     slide.obs["sample"] = ["b"] * 10 + ["a"] * 20
     slide.uns["sagefm"] = {"read": {"slide_key": "sample"}}
-    assert slide_codes(slide).sum() == 20
+    assert section_codes(slide).sum() == 20
 
 
 def test_a_slide_key_must_be_a_column_without_gaps():
     slide = a_slide()
     slide.obs["sample"] = ["a", None] * 15
     with pytest.raises(InputError, match=r"no obs column 'sampel'.*columns are: sample"):
-        slide_codes(slide, "sampel")
+        section_codes(slide, "sampel")
     with pytest.raises(InputError, match="no value for 15 spots"):
-        slide_codes(slide, "sample")
+        section_codes(slide, "sample")
 
 
 def test_coordinates_are_float64_x_and_y():

@@ -21,8 +21,25 @@ points = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=15, 
 
 @given(points, st.integers(1, 15))
 @settings(max_examples=60, deadline=None)
-def test_exact_with_ties_by_row(coordinates, k):
+def test_exact_with_ties_by_place(coordinates, k):
     np.testing.assert_array_equal(nearest(coordinates, k), nearest_spots(coordinates, k))
+
+
+@given(points, st.integers(1, 15), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_the_order_of_the_spots_changes_no_neighborhood(coordinates, k, random):
+    order = np.array(random.sample(range(len(coordinates)), len(coordinates)))
+    shuffled = coordinates[order]
+    np.testing.assert_array_equal(
+        shuffled[nearest(shuffled, k)], coordinates[nearest(coordinates, k)][order]
+    )
+
+
+@pytest.mark.parametrize("name", ["model", "context_model"])
+def test_a_shuffled_slide_has_the_same_embeddings_to_the_bit(name, slide, request):
+    model = request.getfixturevalue(name)
+    order = np.random.default_rng(0).permutation(slide.n_obs)
+    np.testing.assert_array_equal(model.embed(slide[order].copy()), model.embed(slide)[order])
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -37,7 +54,7 @@ def test_more_ties_than_candidates():
     coordinates[:10] = 1.0
     expected = nearest_spots(coordinates)
     np.testing.assert_array_equal(nearest(coordinates), expected)
-    assert expected[399].tolist() == [399, *range(10, 24)]  # the center leads, then by row
+    assert expected[399].tolist() == [399, *range(10, 24)]  # at one place the center leads
 
 
 def test_a_hexagonal_grid_has_two_rings_and_two_of_the_third():
@@ -50,12 +67,12 @@ def test_a_hexagonal_grid_has_two_rings_and_two_of_the_third():
 
 @pytest.mark.parametrize("scale", [1.0, 137.3, 200.0])
 @pytest.mark.parametrize("offset", [0.0, 1e4])
-def test_ties_of_an_ideal_grid_go_by_row_whatever_rounding_does(scale, offset):
+def test_ties_of_an_ideal_grid_go_by_place_whatever_rounding_does(scale, offset):
     column, row = np.meshgrid(np.arange(24), np.arange(24))
     column, row = (2 * column + row % 2).ravel(), row.ravel()
-    exact = (column[:, None] - column) ** 2 + 3 * (row[:, None] - row) ** 2  # integers
-    np.fill_diagonal(exact, -1)
-    expected = np.argsort(exact, axis=1, kind="stable")[:, :15]
+    by_place = np.lexsort((row, column))
+    exact = (column[:, None] - column[by_place]) ** 2 + 3 * (row[:, None] - row[by_place]) ** 2
+    expected = by_place[np.argsort(exact, axis=1, kind="stable")[:, :15]]
     coordinates = np.c_[column / 2, row * np.sqrt(3) / 2] * scale + offset
     np.testing.assert_array_equal(nearest(coordinates), expected)
 
@@ -68,24 +85,24 @@ def test_real_slides(shared):
         np.testing.assert_array_equal(nearest(coordinates), nearest_spots(coordinates))
 
 
-def test_neighborhoods_never_cross_slides():
+def test_neighborhoods_never_cross_sections():
     one = hexagonal(5, 6)
     both = np.concatenate([one, one + 1.0])  # nearly on top of each other
-    slides = np.repeat(["b", "a"], 30)
+    sections = np.repeat(["b", "a"], 30)
     shuffled = np.random.default_rng(0).permutation(60)
-    near = nearest(both[shuffled], 15, slides[shuffled])
-    assert (slides[shuffled][near] == slides[shuffled][:, None]).all()
+    near = nearest(both[shuffled], 15, sections[shuffled])
+    assert (sections[shuffled][near] == sections[shuffled][:, None]).all()
     np.testing.assert_array_equal(
-        nearest(both, 15, slides), np.concatenate([nearest(one), nearest(one) + 30])
+        nearest(both, 15, sections), np.concatenate([nearest(one), nearest(one) + 30])
     )
 
 
 def test_too_few_spots_are_refused_by_name():
     with pytest.raises(InputError, match="the slide has 12 spots, but a neighborhood needs 15"):
         nearest(hexagonal(3, 4))
-    slides = ["good"] * 20 + ["tiny"] * 5
+    sections = ["good"] * 20 + ["tiny"] * 5
     with pytest.raises(InputError, match="slide tiny has 5 spots"):
-        nearest(hexagonal(5, 5), 15, slides)
+        nearest(hexagonal(5, 5), 15, sections)
 
 
 @pytest.mark.parametrize("center", [True, False])

@@ -234,7 +234,7 @@ def test_duplicate_barcodes_are_refused(tmp_path):
     slide = a_slide()
     slide.obs.index = pd.Index(["same", "same", *slide.obs_names[2:]])
     slide.write_h5ad(path)
-    with pytest.raises(InputError, match=r"1 barcode stands more than once \(same\)"):
+    with pytest.raises(InputError, match=r"1 barcode is duplicated \(same\)"):
         read(path)
     slide.obs["part"] = ["a"] * 15 + ["b"] * 15
     slide.write_h5ad(path)

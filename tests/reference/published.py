@@ -48,11 +48,12 @@ def of_ours(state, widths=(1024, 512, 512, 512, 1024)):
 
 
 def nearest_spots(coordinates, k=15):
-    """Center first, then by Euclidean distance, ties (to rounding) by row number."""
-    distances = ((coordinates[:, None] - coordinates[None]) ** 2).sum(-1)
+    """Center first, then by Euclidean distance, ties (to rounding) by place: x, then y."""
+    by_place = np.lexsort((coordinates[:, 1], coordinates[:, 0]))
+    distances = ((coordinates[:, None] - coordinates[by_place][None]) ** 2).sum(-1)
     distances = np.round(distances / distances[distances > 0].min(initial=1e12), 9)
-    np.fill_diagonal(distances, -1)
-    return np.argsort(distances, axis=1, kind="stable")[:, :k]
+    distances[by_place[None] == np.arange(len(coordinates))[:, None]] = -1
+    return by_place[np.argsort(distances, axis=1, kind="stable")[:, :k]]
 
 
 def complete_graph(k):

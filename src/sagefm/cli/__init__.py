@@ -53,7 +53,7 @@ def main() -> None:
     """Run the command: status 0 on success, 2 on a usage or input error with one line on stderr."""
     arguments = evaluation.spread([word for word in sys.argv[1:] if word != "--debug"])
     try:
-        with _telling_on_stderr():
+        with _logging_on_stderr():
             status = app(arguments or ["--help"], prog_name="sagefm", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
@@ -82,8 +82,8 @@ def _explain(error: BaseException) -> int:
 
 
 @contextmanager
-def _telling_on_stderr() -> Iterator[None]:
-    """Write what is told to stderr while the command runs; leave the logger as it was."""
+def _logging_on_stderr() -> Iterator[None]:
+    """Log to stderr while the command runs, and restore the logger."""
     import logging
 
     handler = logging.StreamHandler()

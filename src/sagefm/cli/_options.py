@@ -28,7 +28,7 @@ Layer = Annotated[
     str | None, typer.Option(help="Where the raw counts are, if not in X or layers['counts'].")
 ]
 SlideKey = Annotated[
-    str | None, typer.Option(help="obs column that tells slides apart inside one file.")
+    str | None, typer.Option(help="obs column that distinguishes the slides of one file.")
 ]
 Region = Annotated[
     str | None,

@@ -111,9 +111,9 @@ def annotate(
 def _draw(slide: "AnnData", learned: "Annotator", slide_key: str | None, folder: Path) -> None:
     """Draw the first of several slides, and what was held out."""
     import sagefm
-    from sagefm.pp.counts import slide_codes
+    from sagefm.pp.counts import section_codes
 
-    first = slide_codes(slide, slide_key) == 0
+    first = section_codes(slide, slide_key) == 0
     sagefm.pl.annotation(slide[first], save=folder / "annotation.png")
     sagefm.pl.annotator(learned, save=folder / "held_out.png")
 
@@ -122,7 +122,7 @@ def _tell(slide: "AnnData", learned: "Annotator", out: Path) -> None:
     import numpy as np
 
     from sagefm._keys import LABEL
-    from sagefm.pp.counts import numbered
+    from sagefm._text import numbered
     from sagefm.pp.labels import labels_of
     from sagefm.tl.annotation import UNKNOWN
 

@@ -96,7 +96,7 @@ def impute(
 def _draw(slide: "AnnData", slide_key: str | None, folder: Path) -> None:
     """Draw the genes that are recovered best, on the first of several slides."""
     import sagefm
-    from sagefm.pp.counts import slide_codes
+    from sagefm.pp.counts import section_codes
 
-    first = slide_codes(slide, slide_key) == 0
+    first = section_codes(slide, slide_key) == 0
     sagefm.pl.imputed(slide[first], save=folder / "imputed.png")

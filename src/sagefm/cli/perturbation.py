@@ -71,7 +71,7 @@ def perturb(
     Several slides are averaged. The same command goes on where a killed run stopped.
     """
     import sagefm
-    from sagefm.pp.counts import numbered
+    from sagefm._text import numbered
 
     require_suffix(out, [".csv"])
     require_writable(out)
@@ -151,9 +151,9 @@ def _draw(
     """Draw the strongest pairs beside their nulls, and the first of them on the first slide."""
     import sagefm
     from sagefm.pl import strongest
-    from sagefm.pp.counts import slide_codes
+    from sagefm.pp.counts import section_codes
 
-    first = slide_codes(slide, slide_key) == 0  # of several in one file
+    first = section_codes(slide, slide_key) == 0  # of several in one file
     sagefm.pl.perturbation(table, save=folder / "pairs.png")
     highest = sagefm.tl.Change("quantile", 1.0)
     for pair in strongest(table, _MAPS).itertuples():

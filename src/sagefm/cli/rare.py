@@ -85,7 +85,7 @@ def rare(
 def _draw(slide: "AnnData", slide_key: str | None, path: Path) -> None:
     """Draw the first of several slides."""
     import sagefm
-    from sagefm.pp.counts import slide_codes
+    from sagefm.pp.counts import section_codes
 
-    first = slide_codes(slide, slide_key) == 0
+    first = section_codes(slide, slide_key) == 0
     sagefm.pl.rare(slide[first], save=path)

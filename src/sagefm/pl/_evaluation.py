@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from sagefm._errors import InputError
+from sagefm._text import few
 from sagefm._types import Floats
 from sagefm.pl._style import COLUMN, colors, finish, journal
-from sagefm.pp.counts import few
 
 SMALLER_IS_BETTER = frozenset({"mse", "excess", "deviance", "ece", "davies_bouldin"})
 _METRICS = {

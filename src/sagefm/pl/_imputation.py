@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED, PROVENANCE, SPATIAL
+from sagefm._text import few
 from sagefm.pl._spatial import require_one_slide, spatial
 from sagefm.pl._style import finish, journal
-from sagefm.pp.counts import coordinates, counts, few
+from sagefm.pp.counts import coordinates, counts
 
 if TYPE_CHECKING:
     from anndata import AnnData

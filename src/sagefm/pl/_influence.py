@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from sagefm._errors import InputError
+from sagefm._text import few
 from sagefm.pl._style import colors, finish, journal
-from sagefm.pp.counts import few
 
 _WIDTH = 5.2
 _ROW = 0.13

@@ -14,9 +14,10 @@ from matplotlib.container import BarContainer
 
 from sagefm._errors import InputError
 from sagefm._keys import RESPONSE
+from sagefm._text import few
 from sagefm.pl._spatial import spatial
 from sagefm.pl._style import COLUMN, finish, journal
-from sagefm.pp.counts import coordinates, few
+from sagefm.pp.counts import coordinates
 
 if TYPE_CHECKING:
     from anndata import AnnData

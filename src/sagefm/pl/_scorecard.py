@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from sagefm._errors import InputError
+from sagefm._text import few
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals, only, wrapped
 from sagefm.pl._spatial import spatial
 from sagefm.pl._style import colors, finish, journal
-from sagefm.pp.counts import few
 
 if TYPE_CHECKING:
     from sagefm.evaluate.result import Result

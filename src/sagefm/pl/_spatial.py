@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError
 from sagefm._keys import DOMAIN
+from sagefm._text import few
 from sagefm.pl._style import COLUMN, colors, finish, journal
-from sagefm.pp.counts import coordinates, few, libraries, slide_codes
+from sagefm.pp.counts import coordinates, libraries, section_codes
 from sagefm.pp.neighborhood import nearest
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def require_one_slide(slide: "AnnData") -> None:
         There are several.
     """
     try:
-        several = len(np.unique(slide_codes(slide))) > 1
+        several = len(np.unique(section_codes(slide))) > 1
     except InputError:
         several = True
     if several:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._keys import GENE_IDS
-from sagefm.pp.counts import coordinates, counts, slide_codes
+from sagefm.pp.counts import coordinates, counts, section_codes
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.vocabulary import Alignment, Vocabulary
 
@@ -82,7 +82,7 @@ class AlignedSlide:
         ids = found.var[GENE_IDS].astype(str).tolist() if GENE_IDS in found.var else None
         alignment = vocabulary.align(found.var.index.astype(str).tolist(), ids)
         aligned = alignment.apply(found.matrix)
-        sections = slide_codes(slide, slide_key)
+        sections = section_codes(slide, slide_key)
         return cls(
             counts=aligned,
             neighbors=nearest(coordinates(slide), n_neighbors, sections),

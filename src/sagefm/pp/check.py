@@ -14,16 +14,15 @@ from scipy.spatial import cKDTree
 
 from sagefm import _keys
 from sagefm._errors import InputError
+from sagefm._text import few, numbered
 from sagefm.pp.counts import (
     Counts,
     coordinates,
     duplicate_names,
-    few,
     find_counts,
     find_slide_key,
     libraries,
-    numbered,
-    slide_codes,
+    section_codes,
 )
 from sagefm.pp.gene_names import looks_like_mouse
 
@@ -43,7 +42,7 @@ _NAME_KINDS = {
 }
 _NAME_KIND = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in _NAME_KINDS.items()))
 
-_NAMES_TOLD: dict[str, tuple[Level, str]] = {
+_NAME_FINDINGS: dict[str, tuple[Level, str]] = {
     "ensembl": ("note", "the gene names are Ensembl ids; they are matched as such"),
     "ensembl_other": (
         "warning",
@@ -92,7 +91,7 @@ def check(
     slide_key: str | None = None,
     n_neighbors: int = 15,
 ) -> list[Finding]:
-    """Say what is wrong with a slide; never raise for a bad one.
+    """Find what is wrong with a slide, without raising.
 
     Parameters
     ----------
@@ -107,7 +106,7 @@ def check(
 
     Returns
     -------
-    What was found, errors first; empty for a faultless slide.
+    Findings, errors first; none for a slide without faults.
     """
     if 0 in slide.shape:
         what = "spots" if slide.n_obs == 0 else "genes"
@@ -115,7 +114,7 @@ def check(
     findings: list[Finding] = []
     found = _attempt(lambda: find_counts(slide, layer), findings)
     xy = _attempt(lambda: coordinates(slide), findings)
-    codes = _attempt(lambda: slide_codes(slide, slide_key), findings)
+    codes = _attempt(lambda: section_codes(slide, slide_key), findings)
     findings += _spot_names(slide.obs_names)
     findings += _gene_names(slide.var_names if found is None else found.var.index)
     if found is not None:
@@ -142,11 +141,11 @@ def _spot_names(names: pd.Index) -> list[Finding]:
 
 
 def duplicate_barcodes(names: pd.Index) -> str:
-    """Say how many barcodes stand more than once, with the first few and the remedy."""
+    """Count the duplicated barcodes, name the first of them, and say what to do."""
     repeated = names[names.duplicated()].unique()
-    verb = "stands" if len(repeated) == 1 else "stand"
+    verb = "is" if len(repeated) == 1 else "are"
     return (
-        f"{numbered(len(repeated), 'barcode')} {verb} more than once ({few(repeated)}); "
+        f"{numbered(len(repeated), 'barcode')} {verb} duplicated ({few(repeated)}); "
         "if these are several slides, pass slide_key=, else give each spot its own name"
     )
 
@@ -158,8 +157,8 @@ def _gene_names(names: pd.Index) -> list[Finding]:
             Finding("warning", f"{duplicate_names(names)}; sagefm.read sums their counts")
         )
     kind, example = name_kind(names)
-    if kind in _NAMES_TOLD:
-        level, message = _NAMES_TOLD[kind]
+    if kind in _NAME_FINDINGS:
+        level, message = _NAME_FINDINGS[kind]
         findings.append(Finding(level, message.format(example)))
     return findings
 
@@ -204,8 +203,8 @@ def _depth(found: Counts, barcodes: pd.Index) -> list[Finding]:
     never = int((found.matrix.sum(axis=0) == 0).sum())
     if never:
         findings.append(Finding("note", f"{numbered(never, 'gene')} without any count"))
-    if found.told:
-        findings.append(Finding("note", found.told))
+    if found.note:
+        findings.append(Finding("note", found.note))
     return findings
 
 
@@ -261,7 +260,7 @@ def summarize(
     ignored: list[Finding] = []
     found = _attempt(lambda: find_counts(slide, layer), ignored)
     xy = _attempt(lambda: coordinates(slide), ignored)
-    codes = _attempt(lambda: slide_codes(slide, slide_key), ignored)
+    codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
     pitch = None if xy is None or codes is None else _pitch(xy, codes)
     read = slide.uns.get(_keys.PROVENANCE, {}).get("read", {})
     summary: dict[str, Any] = {

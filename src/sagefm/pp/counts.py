@@ -1,6 +1,6 @@
 """The raw counts, the slides and the coordinates of an AnnData: found once, for everyone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
+from sagefm._text import few, numbered
 
 _LOG_NORMALIZED_BELOW = 20.0
 """Log-normalized values stay below this: no spot has e^20 counts."""
@@ -35,18 +36,18 @@ class Counts:
         A row per column of `matrix`.
     where
         Where the counts were: ``"X"``, ``"raw"`` or ``"layers['…']"``.
-    told
+    note
         What the user should hear about the choice, or nothing.
     """
 
     matrix: csr_matrix
     var: pd.DataFrame
     where: str
-    told: str = ""
+    note: str = ""
 
 
 def counts(slide: AnnData, layer: str | None = None) -> Counts:
-    """Find the raw counts of a slide, and tell where they were if that is not ``X``.
+    """Find the raw counts of a slide, and log where they are if that is not ``X``.
 
     Parameters
     ----------
@@ -66,24 +67,24 @@ def counts(slide: AnnData, layer: str | None = None) -> Counts:
         No counts there: negative, NaN, infinite or fractional values.
     """
     found = find_counts(slide, layer)
-    if found.told:
-        logger.warning(found.told)
+    if found.note:
+        logger.warning(found.note)
     return found
 
 
 def find_counts(slide: AnnData, layer: str | None = None) -> Counts:
-    """Do what :func:`counts` does without telling: see ``Counts.told``."""
+    """Find the raw counts of a slide without logging: see ``Counts.note``."""
     faults: dict[str, str] = {}
     for place in _usual_places(slide) if layer is None else [layer]:
-        matrix, var = _held(slide, place)
+        matrix, var = _matrix_at(slide, place)
         fault = _fault(matrix)
         if not fault:
-            where = _spelled(place)
-            told = ""
+            where = _location(place)
+            note = ""
             if faults:
                 first, why = next(iter(faults.items()))
-                told = f"{_spelled(first)} holds {why}; the counts are those of {where}"
-            return Counts(_canonical(matrix), var, where, told)
+                note = f"{_location(first)} holds {why}; the counts are those of {where}"
+            return Counts(_canonical(matrix), var, where, note)
         faults[place] = fault
     raise InputError(_no_counts(slide, faults))
 
@@ -94,11 +95,11 @@ def _usual_places(slide: AnnData) -> list[str]:
     return places + (["raw"] if slide.raw is not None else [])
 
 
-def _spelled(place: str) -> str:
+def _location(place: str) -> str:
     return place if place in ("X", "raw") else f"layers['{place}']"
 
 
-def _held(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
+def _matrix_at(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
     """Get the matrix at a place as CSR (without a copy where it is one) and its table of genes."""
     if place == "raw" and slide.raw is not None:
         same = slide.raw.var_names.equals(slide.var_names)
@@ -107,7 +108,7 @@ def _held(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
         return _as_csr(slide.X, place), slide.var
     if place in slide.layers:
         return _as_csr(slide.layers[place], place), slide.var
-    there = [_spelled(known) for known in _every_place(slide)]
+    there = [_location(known) for known in _every_place(slide)]
     raise InputError(
         f"there is no layer {place!r}; name one that is there: {few(there, 8) or 'none'}"
     )
@@ -124,7 +125,7 @@ def _as_csr(values: Any, place: str) -> csr_matrix:
         values = values.to_numpy()
     if values.dtype.kind not in "biuf":
         raise InputError(
-            f"{_spelled(place)} holds values of type {values.dtype}, not numbers; "
+            f"{_location(place)} holds values of type {values.dtype}, not numbers; "
             "give raw counts, or pass layer= to name where they are"
         )
     return csr_matrix(values)
@@ -152,15 +153,15 @@ def _no_counts(slide: AnnData, faults: dict[str, str]) -> str:
         return "there is no X, no layers['counts'] and no raw; give a slide with raw counts in X"
     tried, fault = next(iter(faults.items()))
     others = [place for place in _every_place(slide) if place not in faults]
-    good = [place for place in others if not _fault(_held(slide, place)[0])]
+    good = [place for place in others if not _fault(_matrix_at(slide, place)[0])]
     if good:
         remedy = f"pass layer={good[0]!r}"
-        remedy += f" (counts are in {few(map(_spelled, good))})"
-    elif bad := [_spelled(place) for place in [*others, *list(faults)[1:]]]:
+        remedy += f" (counts are in {few(map(_location, good))})"
+    elif bad := [_location(place) for place in [*others, *list(faults)[1:]]]:
         remedy = f"{few(bad)} hold no counts either: add a layer that does and pass layer="
     else:
         remedy = "add a layer that holds them and pass layer=, or give the slide with raw counts"
-    return f"{_spelled(tried)} holds {fault}, not raw counts; {remedy}"
+    return f"{_location(tried)} holds {fault}, not raw counts; {remedy}"
 
 
 def _canonical(matrix: csr_matrix) -> csr_matrix:
@@ -173,7 +174,7 @@ def _canonical(matrix: csr_matrix) -> csr_matrix:
 
 
 def sum_duplicates(found: Counts) -> Counts:
-    """Sum the columns of genes that have the same name, and tell how many.
+    """Sum the columns of genes that have the same name, and note how many.
 
     The order is that of first occurrence, other columns of ``var`` are those of the first, and the
     Ensembl ids are joined with ``;``.
@@ -196,15 +197,15 @@ def sum_duplicates(found: Counts) -> Counts:
         found,
         matrix=_canonical(found.matrix @ to_unique),
         var=var,
-        told=f"{duplicate_names(names)}: their counts were summed",
+        note=f"{duplicate_names(names)}: their counts were summed",
     )
 
 
 def duplicate_names(names: pd.Index) -> str:
-    """Say how many gene names stand more than once, with the first few of them."""
+    """Count the duplicated gene names, and name the first of them."""
     repeated = names[names.duplicated()].unique()
-    verb = "stands" if len(repeated) == 1 else "stand"
-    return f"{numbered(len(repeated), 'gene name')} {verb} more than once ({few(repeated)})"
+    verb = "is" if len(repeated) == 1 else "are"
+    return f"{numbered(len(repeated), 'gene name')} {verb} duplicated ({few(repeated)})"
 
 
 def find_slide_key(slide: AnnData, slide_key: str | None = None) -> str | None:
@@ -249,8 +250,8 @@ def libraries(slide: AnnData) -> dict[str, Mapping[str, Any]]:
     return {str(key): value for key, value in held.items() if isinstance(value, Mapping)}
 
 
-def slide_codes(slide: AnnData, slide_key: str | None = None) -> NDArray[np.int64]:
-    """Tell which slide each spot belongs to.
+def section_codes(slide: AnnData, slide_key: str | None = None) -> NDArray[np.int64]:
+    """Return the number of the section of each spot.
 
     Parameters
     ----------
@@ -317,14 +318,3 @@ def coordinates(slide: AnnData) -> NDArray[np.float64]:
             "all spots are at one place in obsm['spatial']; put their real coordinates there"
         )
     return xy
-
-
-def few(names: Iterable[Any], at_most: int = 3) -> str:
-    """Join the first few names for a message."""
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:at_most]) + (", …" if len(listed) > at_most else "")
-
-
-def numbered(number: int, noun: str) -> str:
-    """Write a number with its noun: 1 spot, 2,695 spots."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

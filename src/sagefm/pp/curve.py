@@ -1,4 +1,4 @@
-"""An order of the spots of a slide in which those that follow each other lie near each other."""
+"""Order the spots of a slide along a space-filling curve."""
 
 import numpy as np
 from numpy.typing import NDArray

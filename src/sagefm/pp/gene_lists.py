@@ -1,4 +1,4 @@
-"""Gene lists as other people save them, read without running what is in them."""
+"""Read gene lists of other tools without running code that they may contain."""
 
 import pickle
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is known about the names of human genes: Ensembl ids, previous symbols, aliases."""
+"""Names of human genes: Ensembl ids, previous symbols, aliases."""
 
 import os
 import re

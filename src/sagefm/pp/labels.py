@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sagefm._errors import InputError
-from sagefm.pp.counts import few
+from sagefm._text import few
 
 if TYPE_CHECKING:
     from anndata import AnnData

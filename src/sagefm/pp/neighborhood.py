@@ -1,4 +1,4 @@
-"""Which spots a spot sees, and the sparse operators that average over them."""
+"""The neighborhoods of spots, and the sparse operators that average over them."""
 
 from itertools import pairwise
 
@@ -10,21 +10,22 @@ from scipy.spatial import cKDTree
 from sagefm._errors import InputError
 
 _SPARE = 17
-"""Candidates asked for beyond k, so that almost every group of ties is seen whole at once."""
+"""Candidates beyond k, so that almost every group of ties is complete at the first query."""
 _AT_ONCE = 2_000_000
-"""Candidates that stand in memory together."""
+"""Candidates that are held in memory at a time."""
 _SAME = 1e-9
-"""Squared distances that differ by less than this share of the largest are the same: on an ideal
+"""Squared distances that differ by less than this fraction of the largest are equal: on an ideal
 grid, whose rows lie √3/2 apart, ties differ by rounding."""
 
 
 def nearest(
-    coordinates: ArrayLike, n_neighbors: int = 15, slides: ArrayLike | None = None
+    coordinates: ArrayLike, n_neighbors: int = 15, sections: ArrayLike | None = None
 ) -> NDArray[np.int64]:
-    """Find the nearest spots of every spot: exact, within its slide, the spot itself first.
+    """Find the neighborhood of every spot: the spot itself, then the nearest of its section.
 
-    Distances are Euclidean in float64. Of spots that are equally far, to rounding, the one with the
-    smaller x comes first, then the one with the smaller y: the order of the spots changes nothing.
+    Exact, with Euclidean distances in float64. Of spots that are equally far, to rounding, the one
+    with the smaller x comes first, then the one with the smaller y: the order of the spots does not
+    matter.
     (On the hexagonal grid of Visium the 14 neighbors are the 6 of the first ring, the 6 of the
     second and 2 of the 6 at twice the pitch: those 2 are always such a tie.)
 
@@ -34,8 +35,8 @@ def nearest(
         Spots × 2, pixels or any other unit.
     n_neighbors
         Size of a neighborhood, the center included.
-    slides
-        For each spot the slide that it belongs to; all one slide where it is not given.
+    sections
+        For each spot the section that it belongs to; one section if not given.
 
     Returns
     -------
@@ -44,10 +45,10 @@ def nearest(
     Raises
     ------
     InputError
-        A slide has fewer spots than a neighborhood needs.
+        A section has fewer spots than a neighborhood needs.
     """
     points = np.asarray(coordinates, dtype=np.float64)
-    codes = np.zeros(len(points), dtype=np.int64) if slides is None else np.asarray(slides)
+    codes = np.zeros(len(points), dtype=np.int64) if sections is None else np.asarray(sections)
     names, codes = np.unique(codes, return_inverse=True)
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
@@ -60,11 +61,11 @@ def nearest(
                 "leave the slide out or use a model with smaller neighborhoods"
             )
         rows = order[start:stop]
-        neighbors[rows] = rows[_nearest_on_one_slide(points[rows], n_neighbors)]
+        neighbors[rows] = rows[_nearest_in_section(points[rows], n_neighbors)]
     return neighbors
 
 
-def _nearest_on_one_slide(points: NDArray[np.float64], k: int) -> NDArray[np.int64]:
+def _nearest_in_section(points: NDArray[np.float64], k: int) -> NDArray[np.int64]:
     tree = cKDTree(points)
     by_place = np.empty(len(points), dtype=np.int64)
     by_place[np.lexsort((points[:, 1], points[:, 0]))] = np.arange(len(points))
@@ -93,19 +94,21 @@ def _rank_candidates(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Order the nearest candidates of some centers by distance, then by place (x, then y).
 
-    Also says for which centers no spot beyond the candidates can be as near as the k-th.
+    Also return for which centers no spot beyond the candidates can be as near as the k-th.
     """
     candidates = tree.query(points[centers], n_candidates, workers=-1)[1]
     offsets = points[candidates] - points[centers][:, None]
     squared = (offsets**2).sum(axis=2)
-    squared[candidates == centers[:, None]] = -1.0  # the center leads, also among twins
+    squared[
+        candidates == centers[:, None]
+    ] = -1.0  # the center leads, also where others lie at its place
     order = np.argsort(squared, axis=1, kind="stable")
     candidates = np.take_along_axis(candidates, order, axis=1)
     squared = np.take_along_axis(squared, order, axis=1)
     same = _SAME * squared[:, k - 1 : k]
     group = np.cumsum(np.diff(squared, axis=1, prepend=squared[:, :1]) > same, axis=1)
     ranks = np.argsort(group * len(points) + by_place[candidates], axis=1)[:, :k]
-    # A spot that the tree left out is at least as far as the last candidate, to rounding.
+    # A spot that is no candidate is at least as far as the last candidate, to rounding.
     beyond = squared[:, -1] > squared[:, k - 1] * (1 + 2 * _SAME)
     complete = beyond | (n_candidates == len(points))
     return np.take_along_axis(candidates, ranks, axis=1), complete
@@ -114,17 +117,17 @@ def _rank_candidates(
 def average(
     neighbors: NDArray[np.int64], *, center: bool = True, n_spots: int | None = None
 ) -> csr_matrix:
-    """Make the operator that averages over the neighborhoods.
+    """Build the sparse operator that averages over neighborhoods.
 
     Parameters
     ----------
     neighbors
-        Spots × k row numbers, the center first, as :func:`nearest` gives them.
+        Spots × k row numbers, the center first, as :func:`nearest` returns them.
     center
-        Whether the center counts as one of the k spots, as in the published network, or only its
-        k - 1 neighbors are averaged.
+        Whether the mean includes the center, as in the published network, or only its k - 1
+        neighbors.
     n_spots
-        Spots of the slide, where `neighbors` has the rows of only some of them.
+        Spots of the slide, if `neighbors` holds only some of them.
 
     Returns
     -------

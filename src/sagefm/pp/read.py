@@ -1,4 +1,4 @@
-"""Read a slide from whatever it lies in, check it, and tell what was assumed or left out."""
+"""Read a slide from a file or folder, check it, and log what was assumed or left out."""
 
 import os
 import warnings
@@ -15,20 +15,20 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
+from sagefm._text import few
 from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
 from sagefm.pp.counts import (
     Counts,
-    few,
     find_counts,
     find_slide_key,
-    slide_codes,
+    section_codes,
     sum_duplicates,
 )
 from sagefm.pp.spaceranger import read_spaceranger
 from sagefm.pp.tenx import unreadable
 
 _N_NEIGHBORS = 15
-"""Spots of the published neighborhood: slides with fewer are read, and told."""
+"""Spots of the published neighborhood: slides with fewer are read, with a note."""
 _ID_COLUMNS = (
     *("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id"),
     *("ensemblid", "feature_id", "gene_ensembl"),
@@ -59,7 +59,7 @@ def read(
 ) -> AnnData:
     """Read a slide.
 
-    Everything that was summed, left out or assumed is told through the logger ``sagefm`` and kept
+    Everything that was summed, left out or assumed is logged by the logger ``sagefm`` and kept
     in ``uns["sagefm"]["read"]["told"]``.
 
     Parameters
@@ -83,30 +83,30 @@ def read(
     Raises
     ------
     InputError
-        There is no such slide, it cannot be read, or something in it makes it useless.
+        There is no such slide, it cannot be read, or it has an error (see :func:`check`).
     """
     path = Path(path)
-    told: list[str] = []
+    notes: list[str] = []
     try:
-        slide, where = _open(path, told)
-        _name_spots(slide, slide_key, told)
-        found = _settle_genes(find_counts(slide, layer), told)
-        slide = _with_counts(slide, found, told)
-        _fill_coordinates(slide, told)
+        slide, where = _open(path, notes)
+        _name_spots(slide, slide_key, notes)
+        found = _settle_genes(find_counts(slide, layer), notes)
+        slide = _with_counts(slide, found, notes)
+        _fill_coordinates(slide, notes)
         key = find_slide_key(slide, slide_key)
-        _judge(slide, key, told)
+        _judge(slide, key, notes)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
-    _record(slide, path, where or found.where, key, told)
-    for line in told:
+    _record(slide, path, where or found.where, key, notes)
+    for line in notes:
         logger.warning("%s: %s", path.name or path, line)
     return slide
 
 
 def open_slide(path: str | os.PathLike[str]) -> AnnData:
-    """Open a slide as it lies in its file, faults and all: for :func:`sagefm.pp.check`.
+    """Open a slide without changes or checks, for :func:`sagefm.pp.check`.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def open_slide(path: str | os.PathLike[str]) -> AnnData:
         raise InputError(f"{path}: {error}") from error
 
 
-def _open(path: Path, told: list[str]) -> tuple[AnnData, str]:
+def _open(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     """Read what is at a path as it is; and the name of the matrix where that is a file."""
     name = path.name.lower()
     if path.is_dir() and (name.endswith(".zarr") or any((path / file).exists() for file in _ZARR)):
@@ -140,14 +140,14 @@ def _open(path: Path, told: list[str]) -> tuple[AnnData, str]:
         verdicts = [what for endings, what in _NOT_SLIDES.items() if name.endswith(endings)]
         usual = "is no slide; name a Space Ranger outs folder, an .h5ad or a .zarr"
         raise InputError((verdicts or [usual])[0])
-    return read_spaceranger(path, told)
+    return read_spaceranger(path, notes)
 
 
 def _quietly(reader: Callable[[Path], Any], path: Path) -> AnnData:
     """Read with anndata; any failure becomes one line."""
     try:
         with warnings.catch_warnings():
-            # anndata warns while it reads; duplicates are dealt with (and told) here, and files of
+            # anndata warns while it reads; duplicates are dealt with (and noted) here, and files of
             # older versions are just as good.
             warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not uniq")
             warnings.filterwarnings("ignore", category=anndata.OldFormatWarning)
@@ -183,7 +183,7 @@ def _table_of(path: Path) -> Path:
     return tables[0] if tables else path
 
 
-def _name_spots(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
+def _name_spots(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
     """Give every spot its own name where slides share barcodes."""
     names = slide.obs_names
     if names.is_unique:
@@ -191,20 +191,20 @@ def _name_spots(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
     key = find_slide_key(slide, slide_key)
     if key is None:
         raise InputError(duplicate_barcodes(names))
-    slide_codes(slide, key)  # refuses a column with gaps
+    section_codes(slide, key)  # refuses a column with gaps
     unique = slide.obs[key].astype(str).to_numpy(dtype=object) + "_" + names.to_numpy(dtype=object)
     if len(twins := pd.Index(unique[pd.Index(unique).duplicated()]).unique()):
         raise InputError(
-            f"{len(twins):,} barcodes stand more than once within a slide of obs['{key}'] "
+            f"{len(twins):,} barcodes are duplicated within a slide of obs['{key}'] "
             f"({few(twins)}); give each spot its own name"
         )
     slide.obs_names = unique
-    told.append(f"slides share barcodes: the spots are named by obs['{key}'] too ({unique[0]})")
+    notes.append(f"slides share barcodes: the spots are named by obs['{key}'] too ({unique[0]})")
 
 
-def _settle_genes(found: Counts, told: list[str]) -> Counts:
+def _settle_genes(found: Counts, notes: list[str]) -> Counts:
     """Name genes by symbol where symbols are known, keep Ensembl ids, and sum duplicates."""
-    told += [found.told] if found.told else []
+    notes += [found.note] if found.note else []
     var = found.var.copy()
     var.index = _plain(var.index).rename(None)
     kind, _ = name_kind(var.index)
@@ -212,18 +212,18 @@ def _settle_genes(found: Counts, told: list[str]) -> Counts:
     if kind.startswith("ensembl"):
         symbols = _column_of(var, _SYMBOL_COLUMNS, ensembl=False)
         if symbols is None:
-            told.append("the gene names are Ensembl ids and no symbols are known")
+            notes.append("the gene names are Ensembl ids and no symbols are known")
         else:
             var[_keys.GENE_IDS] = var.index.to_numpy()
             named = _plain(var[symbols])
             var.index = named.where(named != "", var.index)
-            told.append(f"genes are named by var['{symbols}'], Ensembl ids are in var['gene_ids']")
+            notes.append(f"genes are named by var['{symbols}'], Ensembl ids are in var['gene_ids']")
     elif ids is not None and ids != _keys.GENE_IDS:
         var[_keys.GENE_IDS] = _plain(var[ids])
     if _keys.GENE_IDS in var:
         var[_keys.GENE_IDS] = _plain(var[_keys.GENE_IDS])
     summed = sum_duplicates(replace(found, var=var))
-    told += [summed.told] if summed.matrix is not found.matrix else []
+    notes += [summed.note] if summed.matrix is not found.matrix else []
     return summed
 
 
@@ -241,14 +241,14 @@ def _column_of(var: pd.DataFrame, known: tuple[str, ...], *, ensembl: bool) -> s
     return None
 
 
-def _with_counts(slide: AnnData, found: Counts, told: list[str]) -> AnnData:
+def _with_counts(slide: AnnData, found: Counts, notes: list[str]) -> AnnData:
     """Put the counts and their genes into the slide; keep all that still fits."""
     if found.where != "X" and slide.X is not None:
-        told.append(f"X now holds the counts of {found.where}; what it held before is left out")
+        notes.append(f"X now holds the counts of {found.where}; what it held before is left out")
     if found.matrix.shape == slide.shape and (
         found.where != "raw" or slide.raw.var_names.equals(slide.var_names)
     ):
-        slide.X, slide.var = _own(found), found.var
+        slide.X, slide.var = _copied(found), found.var
         return slide
     lost = [
         *(f"layers['{key}']" for key in slide.layers),
@@ -258,41 +258,41 @@ def _with_counts(slide: AnnData, found: Counts, told: list[str]) -> AnnData:
         *(["raw"] if slide.raw is not None else []),
     ]
     if lost:
-        told.append(f"the genes are no longer those of the file, left out: {few(lost, 20)}")
+        notes.append(f"the genes are no longer those of the file, left out: {few(lost, 20)}")
     kept = {name: dict(getattr(slide, name)) for name in ("obsm", "obsp", "uns")}
-    return AnnData(_own(found), obs=slide.obs, var=found.var, **kept)
+    return AnnData(_copied(found), obs=slide.obs, var=found.var, **kept)
 
 
-def _own(found: Counts) -> csr_matrix:
-    """Give X counts of its own, that no change of X can carry to the layer they come from."""
+def _copied(found: Counts) -> csr_matrix:
+    """Copy counts that come from a layer, so that changes of X do not change the layer."""
     return found.matrix if found.where == "X" else found.matrix.copy()
 
 
-def _fill_coordinates(slide: AnnData, told: list[str]) -> None:
+def _fill_coordinates(slide: AnnData, notes: list[str]) -> None:
     columns = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
     if _keys.SPATIAL in slide.obsm or not all(column in slide.obs for column in columns):
         return
     slide.obsm[_keys.SPATIAL] = slide.obs[columns].to_numpy(dtype=np.float64)
-    told.append(f"coordinates are taken from obs: {few(columns)}")
+    notes.append(f"coordinates are taken from obs: {few(columns)}")
 
 
-def _judge(slide: AnnData, slide_key: str | None, told: list[str]) -> None:
-    """Refuse a slide with errors and tell the warnings; a slide may be small."""
+def _judge(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
+    """Refuse a slide with errors, and note warnings; a slide may be small."""
     for finding in check(slide, slide_key=slide_key, n_neighbors=0):
         if finding.level == "error":
             raise InputError(finding.message)
-        told += [finding.message] if finding.level == "warning" else []
-    codes = slide_codes(slide, slide_key)
+        notes += [finding.message] if finding.level == "warning" else []
+    codes = section_codes(slide, slide_key)
     small = few_spots(slide, codes, slide_key, _N_NEIGHBORS)
-    told += [finding.message for finding in small]
+    notes += [finding.message for finding in small]
     xy = slide.obsm[_keys.SPATIAL]
     slide.obsm[_keys.SPATIAL] = np.asarray(xy, dtype=np.float64)
 
 
-def _record(slide: AnnData, path: Path, where: str, key: str | None, told: list[str]) -> None:
+def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list[str]) -> None:
     """Keep where a slide comes from; of a slide that was read before, where it came from first.
 
-    What was told is kept over all readings, what was lost is that of this reading.
+    Notes of earlier readings are kept; what was lost is that of this reading.
     """
     from sagefm import __version__
 
@@ -302,8 +302,8 @@ def _record(slide: AnnData, path: Path, where: str, key: str | None, told: list[
         "source": before.get("source", str(path.resolve())),
         "counts": before.get("counts", where),
         "slide_key": key or "",
-        "told": list(dict.fromkeys([*before.get("told", []), *told])),
-        "lost": [line for line in told if "left out" in line],
+        "told": list(dict.fromkeys([*before.get("told", []), *notes])),
+        "lost": [line for line in notes if "left out" in line],
         "version": __version__,
     }
     slide.uns[_keys.PROVENANCE] = {**entries, "read": entry}

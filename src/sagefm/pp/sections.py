@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm.pp.counts import coordinates, find_slide_key, slide_codes
+from sagefm.pp.counts import coordinates, find_slide_key, section_codes
 from sagefm.pp.curve import along_curve
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def sections_of(
     for name, slide in slides.items():
         owners = patients_of(name, slide, patient_key, patients)
         key = find_slide_key(slide, slide_key)
-        codes = slide_codes(slide, key)
+        codes = section_codes(slide, key)
         points = coordinates(slide)
         parts = dict.fromkeys(zip(codes.tolist(), owners.tolist(), strict=True))
         sections = len({code for code, _ in parts})

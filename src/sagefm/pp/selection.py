@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm.pp.counts import few
+from sagefm._text import few
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -333,7 +333,7 @@ def _count(
     ligand_counts = ligand_counts @ sparse.csr_matrix(places, shape=(n_pairs, n_genes))
     ligand_counts.sort_indices()
 
-    pieces = []
+    blocks = []
     expected = ligand_rate.sum(axis=1, dtype=np.float64)
     step = max(1, _ENTRIES // n_genes)
     for start in range(0, n_spots, step):
@@ -344,8 +344,8 @@ def _count(
         rate[:, biology.targets] *= response[part]
         rate[:, biology.ligands] = 0.0
         expected[part] += rate.sum(axis=1, dtype=np.float64)
-        pieces.append(_negative_binomial(rate, biology.dispersion, rng) + ligand_counts[part])
-    return sparse.vstack(pieces, format="csr"), expected
+        blocks.append(_negative_binomial(rate, biology.dispersion, rng) + ligand_counts[part])
+    return sparse.vstack(blocks, format="csr"), expected
 
 
 def _negative_binomial(rate: Singles, dispersion: Singles, rng: Rng) -> sparse.csr_matrix:

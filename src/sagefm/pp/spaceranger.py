@@ -13,7 +13,8 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError
-from sagefm.pp.counts import Counts, few, numbered, sum_duplicates
+from sagefm._text import few, numbered
+from sagefm.pp.counts import Counts, sum_duplicates
 from sagefm.pp.tenx import read_factors, read_image, read_matrix, read_positions
 
 _MATRIX = re.compile(
@@ -69,7 +70,7 @@ class _Sample:
         return max(known, key=len, default=None) == self.prefix
 
 
-def read_spaceranger(path: Path, told: list[str]) -> tuple[AnnData, str]:
+def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     """Read a Space Ranger folder, a matrix file in one, or one sample of a folder of loose files.
 
     Parameters
@@ -77,7 +78,7 @@ def read_spaceranger(path: Path, told: list[str]) -> tuple[AnnData, str]:
     path
         The folder, the matrix, or ``folder/PREFIX``.
     told
-        What is worth telling is appended to it.
+        Notes for the user are appended to it.
 
     Returns
     -------
@@ -89,35 +90,35 @@ def read_spaceranger(path: Path, told: list[str]) -> tuple[AnnData, str]:
     InputError
         Something is missing, cannot be read or does not fit together.
     """
-    sample = _sample(_locate(path, told))
+    sample = _sample(_locate(path, notes))
     positions_file = sample.find(_POSITIONS)
     if positions_file is None:
         raise InputError(_no_positions(sample))
     matrix, barcodes, var = read_matrix(sample.matrix)
-    matrix, var = _only_genes(matrix, var, told)
+    matrix, var = _only_genes(matrix, var, notes)
     positions = read_positions(positions_file)
-    rows, at = _match(barcodes, positions.index, positions_file.name, told)
+    rows, at = _match(barcodes, positions.index, positions_file.name, notes)
     obs = positions.iloc[at].set_axis(barcodes[rows])
-    keep = _under_tissue(obs, sample.raw, positions_file.name, told)
+    keep = _under_tissue(obs, sample.raw, positions_file.name, notes)
     obs = obs[keep]
     found = sum_duplicates(Counts(matrix[rows[keep]], var, sample.matrix.name))
-    told += [found.told] if found.told else []
+    notes += [found.note] if found.note else []
     xy = obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
     slide = AnnData(found.matrix, obs=obs.iloc[:, :-2].astype(int), var=found.var)
     slide.obsm[_keys.SPATIAL] = xy
-    if library := _library(sample, told):
+    if library := _library(sample, notes):
         slide.uns[_keys.SPATIAL] = {sample.name: library}
     return slide, sample.matrix.name
 
 
-def _locate(path: Path, told: list[str]) -> Path:
-    """Find the matrix that a path means."""
+def _locate(path: Path, notes: list[str]) -> Path:
+    """Find the count matrix of a path."""
     if path.is_file():
         return path
     if path.is_dir():
         for place in (path / "binned_outputs", path / "outs" / "binned_outputs", path):
             if bins := _bins(place):
-                chosen = _choose_bin(bins, told)
+                chosen = _choose_bin(bins, notes)
                 return _choose(chosen, _samples(chosen))
         for place in (path, path / "outs"):
             if samples := _samples(place):
@@ -171,11 +172,11 @@ def _bins(folder: Path) -> dict[int, Path]:
     return {int(match[1]): entry for match, entry in sizes if match and _samples(entry)}
 
 
-def _choose_bin(bins: dict[int, Path], told: list[str]) -> Path:
+def _choose_bin(bins: dict[int, Path], notes: list[str]) -> Path:
     size = _USUAL_BIN if _USUAL_BIN in bins else max(bins)
     others = [f"{other} µm ({bins[other]})" for other in sorted(bins) if other != size]
     if others:
-        told.append(f"the bins of {size} µm are read; for others name their folder: {few(others)}")
+        notes.append(f"the bins of {size} µm are read; for others name their folder: {few(others)}")
     return bins[size]
 
 
@@ -202,7 +203,7 @@ def _is_slide(path: Path) -> bool:
 
 
 def _sample(matrix: Path) -> _Sample:
-    """Say where to look for what belongs to a matrix."""
+    """Describe where the files that belong to a matrix are."""
     folder, named = matrix.parent, matrix.name
     if not matrix.name.endswith(".h5") and _MATRIX.fullmatch(folder.name):
         folder, named = folder.parent, folder.name  # the mtx files have a folder of their own
@@ -221,7 +222,7 @@ def _no_positions(sample: _Sample) -> str:
 
 
 def _only_genes(
-    matrix: csr_matrix, var: pd.DataFrame, told: list[str]
+    matrix: csr_matrix, var: pd.DataFrame, notes: list[str]
 ) -> tuple[csr_matrix, pd.DataFrame]:
     if "feature_types" not in var:
         return matrix, var
@@ -231,13 +232,13 @@ def _only_genes(
     if not genes.all():
         kinds = var["feature_types"][~genes].value_counts()
         listed = few((f"{number:,} {kind}" for kind, number in kinds.items()), 10)
-        told.append(f"features that are not genes are left out: {listed}")
+        notes.append(f"features that are not genes are left out: {listed}")
         matrix, var = matrix[:, genes], var[genes]
     return matrix, var
 
 
 def _match(
-    barcodes: pd.Index, positioned: pd.Index, file: str, told: list[str]
+    barcodes: pd.Index, positioned: pd.Index, file: str, notes: list[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the barcodes that have a position: their rows in the matrix and in the positions."""
     endings = barcodes.str.extract(r"-(\d+)$")[0].dropna().unique()
@@ -255,14 +256,14 @@ def _match(
         if bare.is_unique and bare_positioned.is_unique:
             at = bare_positioned.get_indexer(bare)
             if (at >= 0).any():
-                told.append(f"barcodes are matched to {file} without their -1 ending")
+                notes.append(f"barcodes are matched to {file} without their -1 ending")
     if (at < 0).all():
         raise InputError(
             f"none of the {len(barcodes):,} barcodes of the matrix (such as {few(barcodes, 1)}) "
             f"is in {file} (such as {few(positioned, 1)}); they are not of one sample"
         )
     if missing := int((at < 0).sum()):
-        told.append(
+        notes.append(
             f"{missing:,} of {len(barcodes):,} barcodes have no position in {file} and are left "
             f"out ({few(barcodes[at < 0])})"
         )
@@ -270,35 +271,35 @@ def _match(
     return rows, at[rows].astype(np.int64)
 
 
-def _under_tissue(obs: pd.DataFrame, raw: bool, file: str, told: list[str]) -> NDArray[np.bool_]:
-    """Leave out what is beside the tissue in a raw matrix; a filtered one is taken at its word."""
+def _under_tissue(obs: pd.DataFrame, raw: bool, file: str, notes: list[str]) -> NDArray[np.bool_]:
+    """Leave out spots beside the tissue of a raw matrix; of a filtered one keep all spots."""
     inside = np.ones(len(obs), dtype=bool)
     if "in_tissue" in obs:
         inside = (obs["in_tissue"] == 1).to_numpy()
     elif raw:
-        told.append(f"{file} does not say what is under tissue: all spots of the raw matrix kept")
+        notes.append(f"{file} does not say what is under tissue: all spots of the raw matrix kept")
         return inside
     outside = int((~inside).sum())
     if raw and not inside.any():
         raise InputError("the raw matrix has no spot under tissue (in_tissue is 0 for all)")
     if raw:
-        told.append(
+        notes.append(
             f"only the raw matrix is there: {numbered(outside, 'spot')} beside the tissue left out"
         )
         return inside
     if outside:
-        told.append(f"{numbered(outside, 'spot')} beside the tissue (in_tissue 0) kept")
+        notes.append(f"{numbered(outside, 'spot')} beside the tissue (in_tissue 0) kept")
     return np.ones(len(obs), dtype=bool)
 
 
-def _library(sample: _Sample, told: list[str]) -> dict[str, Any]:
+def _library(sample: _Sample, notes: list[str]) -> dict[str, Any]:
     """Read images and scale factors, as scanpy keeps them in ``uns["spatial"]``."""
     images = {}
     for size in ("hires", "lowres"):
         file = sample.find(rf"tissue_{size}_image\.(?:png|jpe?g)(?:\.gz)?")
-        image = None if file is None else read_image(file, told)
+        image = None if file is None else read_image(file, notes)
         if image is not None:
             images[size] = image
     file = sample.find(r"scalefactors_json\.json(?:\.gz)?")
-    factors = {} if file is None else read_factors(file, told)
+    factors = {} if file is None else read_factors(file, notes)
     return {"images": images, "scalefactors": factors} if images or factors else {}

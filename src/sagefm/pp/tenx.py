@@ -7,10 +7,9 @@ What a file is follows from what is in it, never from its name alone: a headed f
 import gzip
 import json
 import re
-import warnings
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,11 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError
-from sagefm.pp.counts import few, numbered
+from sagefm._extras import require
+from sagefm._text import few, numbered
+
+if TYPE_CHECKING:
+    import h5py
 
 _COLUMNS = {
     "barcode": ("barcode", "barcodes", ""),
@@ -51,18 +54,48 @@ def read_matrix(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
 
 
 def _read_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
-    import scanpy
+    """Read the matrix of Space Ranger, or the older kind with a group per genome."""
+    import h5py
 
-    with warnings.catch_warnings():
-        # scanpy puts the symbols into an AnnData as they are; the duplicates are summed further on.
-        warnings.filterwarnings("ignore", message="Variable names are not unique")
-        warnings.filterwarnings("ignore", message="Observation names are not unique")
-        table = scanpy.read_10x_h5(path, gex_only=False)
-    return csr_matrix(table.X), table.obs_names, table.var
+    with h5py.File(path, "r") as file:
+        if "matrix" not in file and len(file) > 1:
+            raise InputError(
+                f"{path.name} holds several genomes ({few(file)}); keep the genes of one in a file"
+            )
+        group = file["matrix" if "matrix" in file else next(iter(file))]
+        if "matrix" in file and "features" not in group:
+            raise ValueError("it has no group features")
+        genes = group.get("features", group)  # the older kind has all in one group
+        symbols = "name" if "features" in group else "gene_names"
+        ids = next(name for name in ("gene_id", "id", "genes") if name in genes)
+        n_genes, n_spots = group["shape"][()]
+        values = group["data"][()], group["indices"][()], group["indptr"][()]
+        # A gene × spot matrix by columns is the spot × gene matrix by rows.
+        matrix = csr_matrix(values, shape=(n_spots, n_genes), dtype=np.float32)
+        columns = {_keys.GENE_IDS: ids}
+        if "features" in group:
+            columns |= {"probe_ids": "id"} if ids == "gene_id" else {}
+            columns |= {"feature_types": "feature_type"}
+            rest = {*genes} - {symbols, *columns.values(), "_all_tag_keys"}
+            columns |= {
+                name: name for name in sorted(rest) if isinstance(genes[name], h5py.Dataset)
+            }
+        var = pd.DataFrame(
+            {key: _column(genes[name]) for key, name in columns.items()},
+            index=pd.Index(_column(genes[symbols])),
+        )
+        return matrix, pd.Index(_column(group["barcodes"])), var
+
+
+def _column(values: "h5py.Dataset") -> NDArray[Any]:
+    """Read a column: text as strings, a flag as it is, and numbers as text."""
+    if values.dtype.kind in "SO":
+        return np.asarray(values.asstr()[()], dtype=object)
+    flags = values.dtype.kind == "b"
+    return np.asarray(values[()] if flags else values[()].astype(str).astype(object))
 
 
 def _read_mtx(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
-    # scanpy reads only the two usual combinations of names and compression.
     features = _read_list(path, ("features", "genes"))
     barcodes = pd.Index(_read_list(path, ("barcodes",))[0]).rename(None)
     matrix = csr_matrix(mmread(path).T)
@@ -120,7 +153,8 @@ def read_positions(path: Path) -> pd.DataFrame:
 
 def _read_table(path: Path) -> pd.DataFrame:
     if ".parquet" in path.name:
-        table = pd.read_parquet(path)
+        require("pyarrow", "hd", f"{path.name}, which is a parquet file,")
+        table = pd.read_parquet(path, engine="pyarrow")
         return _by_header(table if "barcode" in table else table.reset_index(), path)
     data = _content(path)
     separator = "\t" if b"\t" in data.partition(b"\n")[0] else ","
@@ -157,24 +191,24 @@ def _by_header(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return pd.DataFrame(order)
 
 
-def read_factors(file: Path, told: list[str]) -> dict[str, Any]:
-    """Read scale factors; a file that cannot be read is told and taken as empty."""
+def read_factors(file: Path, notes: list[str]) -> dict[str, Any]:
+    """Read scale factors; a file that cannot be read is noted and taken as empty."""
     try:
         return dict(json.loads(_content(file)))
     except (ValueError, TypeError, OSError, EOFError) as error:
-        told.append(f"left out: {unreadable(file.name, error)}")
+        notes.append(f"left out: {unreadable(file.name, error)}")
         return {}
 
 
-def read_image(file: Path, told: list[str]) -> NDArray[Any] | None:
-    """Read a tissue image (rows × columns × channels); one that cannot be read is told."""
+def read_image(file: Path, notes: list[str]) -> NDArray[Any] | None:
+    """Read a tissue image (rows × columns × channels); one that cannot be read is noted."""
     from matplotlib.image import imread
 
     try:
         kind = file.name.removesuffix(".gz").rpartition(".")[2]
         return np.asarray(imread(BytesIO(_content(file)), format=kind))
     except (ValueError, OSError, EOFError, SyntaxError) as error:
-        told.append(f"left out: {unreadable(file.name, error)}")
+        notes.append(f"left out: {unreadable(file.name, error)}")
         return None
 
 
@@ -184,7 +218,7 @@ def _content(file: Path) -> bytes:
 
 
 def unreadable(name: str, error: Exception) -> str:
-    """Say in one line that a file cannot be read, why and what to do."""
+    """Describe in one line that a file cannot be read, why, and what to do."""
     why = (str(error) or type(error).__name__).splitlines()[0]
     what = f"{name} cannot be read ({why})".strip()
     return f"{what}; it is damaged or not what its name says: copy it again"

@@ -12,12 +12,12 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
-from sagefm.pp.counts import few
+from sagefm._text import few
 from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names, looks_like_mouse
 
 MINIMUM_SHARE = 0.1
-"""Smallest share of a slide's counts that a vocabulary must carry: below it the slide's genes are
-something else (another species, probe ids), and predictions would be about zeros."""
+"""Smallest fraction of a slide's counts that a vocabulary must carry: below it the slide's genes
+are something else (another species, probe ids), and predictions would be about zeros."""
 MINIMUM_GENES = 100
 """Smallest number of matched genes (a tenth of the vocabulary where that is less)."""
 
@@ -37,7 +37,7 @@ class Vocabulary:
     Raises
     ------
     InputError
-        A symbol stands twice, there is none, or the two lists differ in length.
+        A symbol is duplicated, there is none, or the two lists differ in length.
     """
 
     symbols: tuple[str, ...]
@@ -140,7 +140,7 @@ class Vocabulary:
         return [self.index.get(gene, by_id.get(bare_id(gene))) for gene in genes]
 
     def missing(self, gene: str) -> str:
-        """Say that a gene is not in the vocabulary, and offer the nearest names."""
+        """Write the message for a gene that is not in the vocabulary, with the nearest names."""
         from difflib import get_close_matches
 
         near = get_close_matches(gene.upper(), self.symbols, n=3)
@@ -231,7 +231,7 @@ class Alignment:
         return measured
 
     def share_of_counts(self, counts: csr_matrix) -> float:
-        """Share of the slide's counts that lie on genes of the vocabulary."""
+        """Fraction of the slide's counts that lie on genes of the vocabulary."""
         total = float(counts.data.sum(dtype=np.float64))
         matched = (self.columns >= 0)[counts.indices]
         kept = float(counts.data.sum(dtype=np.float64, where=matched))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError, logger
+from sagefm._text import few
 from sagefm.model import Config
 from sagefm.pp.aligned import AlignedSlide
-from sagefm.pp.counts import few
 from sagefm.pp.detection import most_detected
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.sections import Section

@@ -16,8 +16,8 @@ import torch
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
+from sagefm._text import few
 from sagefm.model import Config, SageFM, pick_device
-from sagefm.pp.counts import few
 from sagefm.pp.sections import sections_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
 from sagefm.pretrain.loop import Epochs, train

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sagefm._errors import InputError, logger
-from sagefm.pp.counts import few, numbered
+from sagefm._text import few, numbered
 
 _TABLE = "HEST_v*.csv"
 _COLUMNS = (

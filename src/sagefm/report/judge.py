@@ -32,14 +32,14 @@ class Quality:
     verdicts: pd.DataFrame
     """A row per use: verdict (trust, with care, do not) and reason. Empty without a model."""
     methods: pd.DataFrame
-    """A row per method that fills in hidden genes, the best first: error (mean squared, log1p
+    """A row per method that predicts masked genes, the best first: error (mean squared, log1p
     counts) and r (median over genes of the correlation within the slide). Empty without a model."""
     genes: pd.DataFrame
-    """A row per gene for the model and for the neighbor mean: gene, method, detected (share of
+    """A row per gene for the model and for the neighbor mean: gene, method, detected (fraction of
     spots), mse, r_within. Empty without a model."""
     spots: pd.DataFrame
     """A row per spot: counts, genes, and with a model novelty, error and error_neighbor_mean (mean
-    squared, over its hidden genes). NaN where it is not known."""
+    squared, over its masked genes). NaN where it is not known."""
     made: dict[str, Any]
     """How: model, fingerprint, matched genes, mask_fraction, seed, version."""
 
@@ -53,11 +53,11 @@ def quality(
     layer: str | None = None,
     slide_key: str | None = None,
 ) -> Quality:
-    """Say how far to trust a model on a slide, and why.
+    """Judge how far to trust a model on a slide, and why.
 
     Depth and genes of the slide; how much of what the model knows it has; how far it lies from what
-    the model was trained on; and how well the model predicts genes that are hidden from it, beside
-    the simple methods of :func:`sagefm.evaluate.recovery` that need no other slide. The rules are
+    the model was trained on; and how well the model predicts masked genes, compared with the simple
+    methods of :func:`sagefm.evaluate.recovery` that need no other slide. The rules are
     :data:`sagefm.report.rules.RULES`.
 
     Parameters
@@ -69,7 +69,7 @@ def quality(
     mask_fraction
         Share of the measured genes to hide in each spot: 0.3 as in the paper.
     seed
-        Of what is hidden.
+        Seed of the masks.
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`. Several slides in one object are judged together, each
         with its own neighbors and its own mean.
@@ -85,7 +85,7 @@ def quality(
         `mask_fraction` is not between 0 and 1, or as :meth:`sagefm.SageFM.prepare`.
     """
     if not 0 < mask_fraction < 1:
-        raise InputError(f"mask_fraction={mask_fraction}: give a share above 0 and below 1")
+        raise InputError(f"mask_fraction={mask_fraction}: give a fraction above 0 and below 1")
     matrix = find_counts(slide, layer).matrix
     depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
     n_genes = np.asarray((matrix > 0).getnnz(axis=1), dtype=np.float64)
@@ -102,7 +102,7 @@ def quality(
         values["model_counts"] = prepared.fraction_of_counts
         spots["novelty"] = _novelty(model, prepared)
         values["novelty"] = float(np.median(spots["novelty"]))
-        values["novel"] = _share_above(spots["novelty"], NOVEL)
+        values["novel"] = _fraction_above(spots["novelty"], NOVEL)
         recovery = recover(
             slide, model, prepared, mask_fraction=mask_fraction, seed=seed, layer=layer,
             slide_key=slide_key,
@@ -126,12 +126,12 @@ def _novelty(model: "SageFM", prepared: "AlignedSlide") -> Any:
     return model.trained_on.novelty(model.embed(prepared))
 
 
-def _share_above(values: "pd.Series[float]", bound: float) -> float:
+def _fraction_above(values: "pd.Series[float]", bound: float) -> float:
     return float((values > bound).mean()) if values.notna().all() else float("nan")
 
 
 def _compared(recovery: Recovery | None) -> tuple[dict[str, float], str]:
-    """Set the model beside the simple methods; and name the best of these."""
+    """Compare the model with the simple methods, and name the best of these."""
     if recovery is None:
         names = ("error_gene_mean", "error_neighbor_mean", "error_best", "r_neighbor_mean",
                  "r_depth")  # fmt: skip
@@ -181,23 +181,23 @@ def _of_one_group(model: "SageFM | None") -> bool:
 
 
 def _expected(model: "SageFM | None") -> dict[str, str]:
-    """Say what a model's own file tells of where its training lies."""
-    told: dict[str, str] = {}
+    """Describe the values of the training data, as far as the model file has them."""
+    expected: dict[str, str] = {}
     if model is None:
-        return told
+        return expected
     if (known := model.trained_on) is not None:
         own = (
             "within its one slide"
             if known.n_groups == 1
             else f"between its own {known.n_groups} patients or slides"
         )
-        told["novelty"], told["novel"] = f"0.50 {own}", f"{1 - NOVEL:.0%} {own}"
+        expected["novelty"], expected["novel"] = f"0.50 {own}", f"{1 - NOVEL:.0%} {own}"
     loss = model.provenance.get("validation_loss")
     for name in ("gene_mean", "neighbor_mean"):
         other = model.provenance.get(f"{name}_loss")
         if loss and other:
-            told[f"error_{name}"] = f"{loss / other:.2f} × in its validation, over all genes"
-    return told
+            expected[f"error_{name}"] = f"{loss / other:.2f} × in its validation, over all genes"
+    return expected
 
 
 def _keep(slide: "AnnData", found: Quality) -> None:

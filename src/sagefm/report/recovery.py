@@ -14,7 +14,7 @@ from sagefm.evaluate.baselines import predictors
 from sagefm.evaluate.baselines.reference import Reference
 from sagefm.evaluate.baselines.shown import Guess, Shown, View
 from sagefm.evaluate.protocols.recovery_tables import DETECTED
-from sagefm.pp.counts import coordinates, slide_codes
+from sagefm.pp.counts import coordinates, section_codes
 from sagefm.pp.curve import along_curve
 from sagefm.stats.genes import GeneSums, GeneTally, MaskedTruth
 
@@ -65,7 +65,7 @@ def recover(
     tallies: dict[str, GeneTally] = {}
     errors = {name: np.full(slide.n_obs, np.nan) for name in (MODEL, NEIGHBOR_MEAN)}
     detected = np.zeros(len(columns))
-    places, codes = coordinates(slide), slide_codes(slide, slide_key)
+    places, codes = coordinates(slide), section_codes(slide, slide_key)
     for code in np.unique(codes):
         own = np.flatnonzero(codes == code)
         rows = own[along_curve(places[own])]  # so that the spots of a block share neighbors

@@ -17,8 +17,8 @@ VERDICTS = {"good": "trust", "care": "with care", "bad": "do not"}
 NOVEL = 0.95
 """Novelty above which a spot counts as unlike what was trained on."""
 _BEYOND = {
-    EMBEDDING: "Whether it beats principal components here, sagefm evaluate tells.",
-    PREDICTION: "How far each gene can be trusted, sagefm impute tells.",
+    EMBEDDING: "Run sagefm evaluate to see whether it beats principal components.",
+    PREDICTION: "Run sagefm impute to see how far each gene can be trusted.",
 }
 """What a good verdict does not say."""
 _WORST = ("good", "care", "bad")
@@ -110,7 +110,7 @@ RULES = (
     ),
     Rule(
         "model_genes", "genes of the model that the slide has", 0.8, 0.25,
-        "at a quarter most of the input is missing; the published network reads it as zero",
+        "at a quarter most of the input is missing; the published network takes it as zero",
         {
             "good": "The slide has most of the model's genes.",
             "care": "Many of the model's genes were not measured.",
@@ -152,59 +152,59 @@ RULES = (
         less=True, form=_SHARE,
     ),
     Rule(
-        "error_gene_mean", "error on hidden genes, beside the gene mean", 1.0, 2.0,
+        "error_gene_mean", "error on masked genes, against the gene mean", 1.0, 2.0,
         "the gene's mean over this slide knows nothing of the spot",
         {
-            "good": "The model predicts hidden genes better than one number per gene.",
-            "care": "The model predicts hidden genes worse than one number per gene: it is off in "
+            "good": "The model predicts masked genes better than one number per gene.",
+            "care": "The model predicts masked genes worse than one number per gene: it is off in "
             "the level of this slide.",
-            "bad": "The model predicts hidden genes far worse than one number per gene: it does "
-            "not read this slide.",
+            "bad": "The model predicts masked genes far worse than one number per gene: it does "
+            "not know this kind of slide.",
             "unknown": _NOTHING,
         },
         less=True, form=_RATIO,
     ),
     Rule(
-        "error_neighbor_mean", "error on hidden genes, beside the neighbor mean", 1.0, 1.02,
+        "error_neighbor_mean", "error on masked genes, against the neighbor mean", 1.0, 1.02,
         "the mean of the neighbors needs no model; within 2 % the two are the same",
         {
-            "good": "The model predicts hidden genes better than the mean of the neighbors.",
-            "care": "The mean of the neighbors predicts hidden genes as well.",
-            "bad": "Do not rely on predictions: the mean of the neighbors predicts hidden genes "
+            "good": "The model predicts masked genes better than the mean of the neighbors.",
+            "care": "The mean of the neighbors predicts masked genes as well.",
+            "bad": "Do not rely on predictions: the mean of the neighbors predicts masked genes "
             "better here.",
             "unknown": _NOTHING,
         },
         less=True, uses=(PREDICTION,), form=_RATIO,
     ),
     Rule(
-        "error_best", "error on hidden genes, beside the best simple method", 1.0, np.inf,
+        "error_best", "error on masked genes, against the best simple method", 1.0, np.inf,
         "a method that needs no training and is better is the one to use",
         {
-            "good": "No simple method predicts hidden genes better.",
-            "care": "A simple method predicts hidden genes better: {best}.",
+            "good": "No simple method predicts masked genes better.",
+            "care": "A simple method predicts masked genes better: {best}.",
             "unknown": _NOTHING,
         },
         less=True, uses=(PREDICTION,), form=_RATIO,
     ),
     Rule(
-        "r_neighbor_mean", "correlation on hidden genes, above the neighbor mean", 0.0, -0.05,
-        "the pattern over spots; beside an r of 0.2 to 0.6, 0.05 is little",
+        "r_neighbor_mean", "correlation on masked genes, above the neighbor mean", 0.0, -0.05,
+        "the pattern over spots; compared with an r of 0.2 to 0.6, 0.05 is little",
         {
-            "good": "The model follows the pattern of hidden genes better than the neighbors do.",
-            "care": "The mean of the neighbors follows the pattern of hidden genes a bit better.",
-            "bad": "The mean of the neighbors follows the pattern of hidden genes better.",
+            "good": "The model follows the pattern of masked genes better than the neighbors do.",
+            "care": "The mean of the neighbors follows the pattern of masked genes a bit better.",
+            "bad": "The mean of the neighbors follows the pattern of masked genes better.",
             "unknown": _NOTHING,
         },
         uses=(PREDICTION,), form=_R,
     ),
     Rule(
-        "r_depth", "correlation on hidden genes, above depth alone", 0.0, -0.05,
+        "r_depth", "correlation on masked genes, above depth alone", 0.0, -0.05,
         "the slide's mean profile, scaled to the visible counts of a spot, knows no biology of it",
         {
-            "good": "The model follows the pattern of hidden genes better than depth alone.",
-            "care": "Depth alone follows the pattern of hidden genes a bit better.",
+            "good": "The model follows the pattern of masked genes better than depth alone.",
+            "care": "Depth alone follows the pattern of masked genes a bit better.",
             "bad": "Depth alone (the slide's mean profile, scaled to the counts of the spot) "
-            "follows the pattern of hidden genes better.",
+            "follows the pattern of masked genes better.",
             "unknown": _NOTHING,
         },
         uses=(PREDICTION,), form=_R,

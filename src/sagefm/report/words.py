@@ -1,4 +1,4 @@
-"""What a slide holds and what is to be said of it, in words."""
+"""What a slide holds and what is wrong with it, as text."""
 
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 def contents(
     slide: "AnnData", *, layer: str | None = None, slide_key: str | None = None
 ) -> dict[str, str]:
-    """Write what :func:`sagefm.pp.summarize` finds for people: what → value."""
+    """Format the summary of :func:`sagefm.pp.summarize`: name → text."""
     found = summarize(slide, layer=layer, slide_key=slide_key)
-    return {name.replace("_", " "): _spelled(value) for name, value in found.items()}
+    return {name.replace("_", " "): _formatted(value) for name, value in found.items()}
 
 
 def remarks(
@@ -24,15 +24,15 @@ def remarks(
     slide_key: str | None = None,
     n_neighbors: int = 15,
 ) -> list[tuple[str, str]]:
-    """List what reading told, then what :func:`sagefm.pp.check` finds: level and message."""
+    """List the notes of reading and the findings of :func:`sagefm.pp.check`: level, message."""
     findings = check(slide, layer=layer, slide_key=slide_key, n_neighbors=n_neighbors)
     messages = [finding.message for finding in findings]
     read = slide.uns.get(PROVENANCE, {}).get("read", {})
-    told = [("told", str(line)) for line in read.get("told", ()) if line not in messages]
-    return told + [(finding.level, finding.message) for finding in findings]
+    notes = [("told", str(line)) for line in read.get("told", ()) if line not in messages]
+    return notes + [(finding.level, finding.message) for finding in findings]
 
 
-def _spelled(value: object) -> str:
+def _formatted(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "unknown", True: "yes", False: "no"}[value]
     return f"{value:,.6g}" if isinstance(value, int | float) else str(value)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
+from sagefm._text import few
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.baselines.mofa import mofa_factors
 from sagefm.evaluate.baselines.pca import joint_pca, variable_genes
-from sagefm.pp.counts import few
 
 if TYPE_CHECKING:
     from anndata import AnnData

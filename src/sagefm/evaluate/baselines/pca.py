@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags_array, vstack
 
 from sagefm._errors import InputError
-from sagefm.pp.counts import coordinates, counts, slide_codes, sum_duplicates
+from sagefm.pp.counts import coordinates, counts, section_codes, sum_duplicates
 from sagefm.pp.neighborhood import average, nearest
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def joint_pca(
     expression = variable_genes(slides, learn_from, n_genes, layer=layer)
     if smooth > 1:
         for i, slide in enumerate(slides):
-            near = nearest(coordinates(slide), smooth, slide_codes(slide, slide_key))
+            near = nearest(coordinates(slide), smooth, section_codes(slide, slide_key))
             expression[i] = csr_matrix(average(near) @ expression[i])
     learned = vstack(
         [part for part, known in zip(expression, learn_from, strict=True) if known], format="csr"

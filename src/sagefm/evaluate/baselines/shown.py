@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from sagefm._keys import BEST_PREDICTION
 from sagefm.evaluate.baselines.embedding import Kind
 from sagefm.nn.masking import Masks
-from sagefm.pp.counts import coordinates, counts, slide_codes
+from sagefm.pp.counts import coordinates, counts, section_codes
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.vocabulary import Vocabulary
 
@@ -59,7 +59,7 @@ class View:
             best = np.zeros(aligned.shape, dtype=np.float32)
             kept = alignment.columns >= 0
             best[:, alignment.columns[kept]] = np.asarray(slide.layers[BEST_PREDICTION])[:, kept]
-        neighbors = nearest(coordinates(slide), N_NEIGHBORS, slide_codes(slide))
+        neighbors = nearest(coordinates(slide), N_NEIGHBORS, section_codes(slide))
         return cls(slide, aligned, aligned.log1p(), neighbors, alignment.measured, best)
 
     @cached_property

@@ -9,12 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
+from sagefm._text import few, numbered
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.metrics import classes
 from sagefm.evaluate.protocols import probe as probes
 from sagefm.evaluate.result import Result
-from sagefm.pp.counts import few, numbered
 from sagefm.pp.labels import labels_of
 from sagefm.stats import resampling as statistics
 

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
 from sagefm._errors import InputError
+from sagefm._text import few
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.baselines.pca import pca
 from sagefm.evaluate.cohort import Cohort
@@ -17,7 +18,7 @@ from sagefm.evaluate.metrics.clusters import separation, spatial_coherence
 from sagefm.evaluate.metrics.mixing import batch_mixing
 from sagefm.evaluate.protocols.domain_recovery import READ_COMPONENTS, agreement, find_domains
 from sagefm.evaluate.result import Result
-from sagefm.pp.counts import coordinates, few
+from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
 from sagefm.pp.neighborhood import nearest
 from sagefm.stats.resampling import summarize, verdicts

@@ -8,12 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
+from sagefm._text import few
 from sagefm._types import Floats
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols import probe as probes
 from sagefm.evaluate.result import Result
-from sagefm.pp.counts import counts, few
+from sagefm.pp.counts import counts
 from sagefm.pp.labels import labels_of
 from sagefm.stats.leave_one_out import (
     MIN_PATIENTS,

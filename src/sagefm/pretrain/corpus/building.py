@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from sagefm._errors import InputError, logger
+from sagefm._text import few, numbered
 from sagefm._workers import each
-from sagefm.pp.counts import few, numbered
 from sagefm.pp.detection import DetectionTally
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pretrain.corpus.adding import (

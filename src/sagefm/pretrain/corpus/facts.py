@@ -5,7 +5,7 @@ from os import PathLike
 import pandas as pd
 
 from sagefm._errors import InputError
-from sagefm.pp.counts import few
+from sagefm._text import few
 
 FACTS = ("patient", "organ", "disease", "technology", "license", "source")
 """Columns of such a table, besides ``slide``."""

@@ -17,7 +17,7 @@ from typing import Self
 from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._files import locked, replacing, require_writable
-from sagefm.pp.counts import few
+from sagefm._text import few
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus.stored import sync
 

@@ -10,8 +10,8 @@ import pandas as pd
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL, PROVENANCE
+from sagefm._text import few
 from sagefm.nn import Published
-from sagefm.pp.counts import few
 from sagefm.pp.labels import labels_of
 from sagefm.tl.annotation._annotator import LEAST_SPOTS, UNKNOWN, Annotator, Method, Settings, learn
 from sagefm.tl.annotation._features import Features, codes_of, view_slides

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import DOMAIN, EMBEDDING, PROVENANCE
-from sagefm.pp.counts import coordinates, slide_codes
+from sagefm.pp.counts import coordinates, section_codes
 from sagefm.pp.neighborhood import nearest
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def domains(
         raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
     labels = _CLUSTER[method](space, n_domains, seed)
     if smooth:
-        near = nearest(coordinates(slide), min(7, len(space)), slide_codes(slide, slide_key))
+        near = nearest(coordinates(slide), min(7, len(space)), section_codes(slide, slide_key))
         for _ in range(smooth):
             labels = _vote(labels, near)
     slide.obs[key_added] = found = _by_size(labels)

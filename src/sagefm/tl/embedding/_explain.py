@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 
 from sagefm._errors import InputError
+from sagefm._text import few, numbered
 from sagefm._types import Positions, Singles
-from sagefm.pp.counts import few, numbered
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
+from sagefm._text import few, numbered
 from sagefm.nn.influence import strongest
-from sagefm.pp.counts import few, numbered
 from sagefm.pp.selection import selected_spots
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED, PROVENANCE
 from sagefm._types import Positions, Singles
-from sagefm.pp.counts import find_counts, slide_codes
+from sagefm.pp.counts import find_counts, section_codes
 from sagefm.pp.selection import selected_spots
 from sagefm.tl.imputation._recovery import Agreement, HiddenGenes, Where, of_similar
 
@@ -130,7 +130,7 @@ def impute(
     asked = named or _lacking(model.vocabulary, measured)
     positions = np.array(list(asked.values()), dtype=np.int64)
     there, chance = measured[positions], np.random.default_rng(seed)
-    codes = slide_codes(slide, slide_key)[spots]
+    codes = section_codes(slide, slide_key)[spots]
     depth = find_counts(slide, layer).matrix.sum(axis=1, dtype=np.float64)
     hidden = HiddenGenes(model, prepared, np.asarray(depth).ravel())
     agreement = Agreement(codes, len(positions))

@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
+from sagefm._text import few
 from sagefm._types import Positions
 from sagefm.nn import EncodedSlide
-from sagefm.pp.counts import few
 from sagefm.pp.selection import selected_spots
 from sagefm.tl.perturbation import _nulls
 from sagefm.tl.perturbation._perturber import GeneFacts

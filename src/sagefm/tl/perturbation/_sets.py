@@ -12,8 +12,8 @@ from scipy.stats import false_discovery_control
 from sagefm import __version__
 from sagefm._cache import ResumableCache
 from sagefm._errors import InputError, logger
+from sagefm._text import few
 from sagefm._types import Floats
-from sagefm.pp.counts import few
 from sagefm.tl.perturbation import _nulls
 from sagefm.tl.perturbation._effects import Asking, Progress, mean, screened
 from sagefm.tl.perturbation._pairs import set_pairs

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._types import Floats, Positions, Singles
-from sagefm.pp.counts import coordinates, find_counts, slide_codes, sum_duplicates
+from sagefm.pp.counts import coordinates, find_counts, section_codes, sum_duplicates
 from sagefm.pp.neighborhood import nearest
 from sagefm.tl.imputation import HiddenGenes
 
@@ -54,7 +54,7 @@ def count(
     slide: "AnnData", model: "SageFM | None", layer: str | None, slide_key: str | None
 ) -> Counted:
     """Read the counts: of the genes that the model knows, or of all where there is none."""
-    codes = slide_codes(slide, slide_key)
+    codes = section_codes(slide, slide_key)
     if model is None:
         found = sum_duplicates(find_counts(slide, layer))
         names = found.var.index.to_numpy(dtype=str)

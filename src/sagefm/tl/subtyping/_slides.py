@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sagefm._errors import InputError
+from sagefm._text import few
 from sagefm._types import Floats, Singles
-from sagefm.pp.counts import few
 from sagefm.pp.labels import labels_of
 from sagefm.pp.sections import Section, sections_of
 

@@ -1,0 +1,15 @@
+"""Words and numbers for messages."""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def few(names: Iterable[Any], at_most: int = 3) -> str:
+    """Join the first names of a list: A, B, C, …."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:at_most]) + (", …" if len(listed) > at_most else "")
+
+
+def numbered(number: int, noun: str) -> str:
+    """Write a number with its noun: 1 spot, 2,695 spots."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
