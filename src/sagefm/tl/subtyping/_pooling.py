@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagefm._types import Codes, Floats
-from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
+from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.probe import fit_probes
 from sagefm.tl.subtyping._attention import Attention, fit_attention
 from sagefm.tl.subtyping._samples import N_COMPONENTS, Samples, fold_of, out_of_fold
@@ -111,7 +111,7 @@ def _linear(
         parts: Spread = even
         if pooling == "quantiles":
             spots = np.concatenate([bag.z for bag in taught if known[bag.patient]])
-            parts = partial(in_bands, reduction=fit_whitened_pca(spots, N_COMPONENTS))
+            parts = partial(in_bands, reduction=WhitenedPCA.fit(spots, N_COMPONENTS))
         fold = fold_of(known, _pooled(bags, len(known), parts))
         probes = fit_probes(fold.features[known], truths[:1, known], len(samples.classes))
         spread = partial(_reduced, spread=parts, reduction=fold.reduction)
@@ -133,7 +133,7 @@ def _attention(
     readouts = []
     for known in knowns:
         spots = np.concatenate([bag.z for bag in taught if known[bag.patient]])
-        reduction = fit_whitened_pca(spots, _ATTENDED)
+        reduction = WhitenedPCA.fit(spots, _ATTENDED)
         means = reduction(_pooled(bags, len(known), even))
         reduction, means = _among(reduction, means, known)
         patients = np.flatnonzero(known)

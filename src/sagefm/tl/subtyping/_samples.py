@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from sagefm._errors import InputError
 from sagefm._types import Codes, Floats
 from sagefm.pp.counts import counts, few
-from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
+from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.probe import balanced, fit_probes
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def pseudobulk(sums: "Sequence[pd.Series[float]]", folds: Sequence[ArrayLike]) -
 def fold_of(known: ArrayLike, features: Floats) -> Fold:
     """Reduce and standardize: this looks at no label, so that it need not be permuted."""
     known = np.asarray(known, dtype=bool)
-    reduction = fit_whitened_pca(features[known], N_COMPONENTS)
+    reduction = WhitenedPCA.fit(features[known], N_COMPONENTS)
     return Fold(known, reduction, reduction(features))
 
 
