@@ -313,5 +313,5 @@ def test_a_file_with_a_fine_tuned_network_is_refused(learned, model, tmp_path):
     tensors, header = checkpoint.read(tmp_path / "a.safetensors", "annotator")
     header["settings"]["method"] = "last"
     checkpoint.write(tmp_path / "t.safetensors", tensors | {"head.weight": torch.zeros(1)}, header)
-    with pytest.raises(InputError, match="t.safetensors: holds a fine-tuned network.*learn the"):
+    with pytest.raises(InputError, match=r"t.safetensors: holds a fine-tuned network.*learn the"):
         Annotator.load(tmp_path / "t.safetensors", model)

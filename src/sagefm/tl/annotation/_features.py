@@ -73,7 +73,7 @@ def view_slides(
     layer: str | None,
     slide_key: str | None,
 ) -> Iterator[SectionFeatures]:
-    """SectionFeatures slides, each section of each patient by itself; one without a name is not named."""
+    """Compute the features of each section of each patient."""
     for name, slide in slides.items():
         for piece in sections_of({name: slide}, slide_key=slide_key, patient_key=patient_key):
             rows = np.sort(piece.rows)
