@@ -5,7 +5,7 @@
 Six labeled breast cancer sections of six patients (her2st A1 to F1). One patient after the other is
 held out; all that is learned (features, components, head, temperature, threshold of `unknown`) is
 learned from the five others, the last two by holding out each of these in turn. Then what it costs:
-annotating a slide of 3,639 spots, and fine-tuning on 2,000 labeled spots. MODEL: model files that
+annotating a slide of 3,639 spots, and learning from 2,000 labeled spots. MODEL: model files that
 were trained without patients A and B. Every labeled spot, with what was said of it, is kept in
 benchmarks/out/annotate.csv: what is there already is not done again.
 """
@@ -71,12 +71,6 @@ def methods(slides, models):
         embedded = views_of(slides, model, "embedding")
         found[f"{name}, linear"] = lambda known, v=embedded, m=model: (Settings("label"), v, m)
         found[f"{name}, mlp"] = lambda known, v=embedded, m=model: (Settings("label", "mlp"), v, m)
-    for depth in ("last", "all"):
-        for name, model in models.items():
-            own = views_of(slides, model)
-            found[f"{name}, {depth} tuned"] = lambda known, v=own, m=model, d=depth: (
-                Settings("label", d), v, m,
-            )  # fmt: skip
     return found
 
 
@@ -89,7 +83,7 @@ def held_out(method, slides, patient, truth):
     names = sorted(sizes.index[sizes >= LEAST_SPOTS])
     training = [view for view, kept in zip(views, known, strict=True) if kept]
     codes = [codes_of(truth[name], names) for name in slides if name != patient]
-    centered = True if settings.method in ("last", "all") else None
+    centered = None
     learned = learn(training, codes, names, model, settings, centered, {})
     view = views[known.index(False)]
     there = truth[patient].notna().to_numpy()
@@ -146,7 +140,7 @@ def quality(models):
 
 
 def cost(models):
-    """Seconds to annotate 3,639 spots, and to fine-tune on 2,000 labeled ones."""
+    """Seconds to annotate 3,639 spots, and to learn from 2,000 labeled ones."""
     known = {name: sagefm.read(SHARED / "slides" / f"{name}.h5ad") for name in NAMES}
     labels = pd.concat({name: labels_of(slide, "label") for name, slide in known.items()}).dropna()
     kept = labels.sample(min(2000, len(labels)), random_state=0).index
@@ -156,7 +150,7 @@ def cost(models):
     new = sagefm.read(SHARED / "slides" / "dlpfc_151673.h5ad")
     rows = []
     for name, model in models.items():
-        for method in ("linear", "last", "all"):
+        for method in ("linear", "mlp"):
             start = time.perf_counter()
             learned = sagefm.tl.learn_annotator(known, model, method=method)
             middle = time.perf_counter()

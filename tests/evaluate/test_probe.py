@@ -5,7 +5,7 @@ from sagefm import InputError
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.protocols import probe as probes
 from sagefm.pp.simulate import simulate
-from sagefm.stats.pca import fit_whitened_pca
+from sagefm.stats.pca import WhitenedPCA
 
 
 def spots(n=400, width=20, n_classes=3, noise=0.3, seed=0):
@@ -114,12 +114,12 @@ def test_what_labels_are_permuted_on():
 def test_a_wide_embedding_of_low_rank_is_not_blown_up():
     z, labels = spots(width=3)
     wide = z @ np.random.default_rng(0).normal(size=(3, 200)).astype(np.float32)
-    reduction = fit_whitened_pca(wide[:200], 50)
+    reduction = WhitenedPCA.fit(wide[:200], 50)
     reduced = reduction(wide[200:])
     assert reduced.shape == (200, 3)
     assert np.abs(reduced).max() < 10
     assert accuracy(probes.fit_probe("linear", wide, labels), wide, labels) > 0.85
-    assert not fit_whitened_pca(np.ones((5, 90)), 50)(np.ones((2, 90))).any()
+    assert not WhitenedPCA.fit(np.ones((5, 90)), 50)(np.ones((2, 90))).any()
 
 
 def test_what_learns_from_all_slides_anyway_is_asked_once():

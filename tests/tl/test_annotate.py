@@ -5,13 +5,14 @@ import logging
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
 import sagefm
-from sagefm import InputError, SageFM
-from sagefm.model import Config
+from sagefm import InputError
+from sagefm.nn import checkpoint
 from sagefm.pp.simulate import simulate
 from sagefm.tl import Annotator, annotate, learn_annotator
 from sagefm.tl.annotation._calibration import HeldOut, temperature_of
@@ -210,18 +211,7 @@ def test_the_temperature_makes_up_for_too_sure_scores():
     assert found == pytest.approx(5, rel=0.15)
 
 
-def test_fine_tuning_learns_and_leaves_the_model_alone(slides, model):
-    before = {name: own.clone() for name, own in model.network.state_dict().items()}
-    for method, first_stays in (("last", True), ("all", False)):
-        target = slides["p1"].copy()
-        learned = annotate(slides["p0"], target, model, KEY, method=method)
-        assert (learned.reader.network.first == model.network.first).all() == first_stays
-        assert (learned.reader.network.encoder[1].weight != before["encoder.1.weight"]).any()
-        assert agreement(target) > 0.5  # a random network of a few neurons, tuned
-    assert all((own == before[name]).all() for name, own in model.network.state_dict().items())
-
-
-@pytest.mark.parametrize("how", [{}, {"method": "mlp", "smooth": True}, {"method": "last"},
+@pytest.mark.parametrize("how", [{}, {"method": "mlp", "smooth": True},
                                  {"features": "embedding"}])  # fmt: skip
 def test_a_file_says_the_same(slides, model, tmp_path, how):
     slide, again = slides["p3"].copy(), slides["p3"].copy()
@@ -271,7 +261,7 @@ def labeled(slide, **columns):
         ({"x": "unknown", "y": None}, {"key": "y"}, "no spot has a label"),
         ({}, {"key": "nothing"}, r"^obs\['nothing'\]: no such column; there is"),
         ({"x": ["unknown"] * 75 + ["a"] * 75}, {"key": "x"}, "has a class 'unknown'; rename it"),
-        ({}, {"method": "forest"}, "method='forest': choose of linear, mlp, last, all"),
+        ({}, {"method": "forest"}, "method='forest': choose of linear, mlp"),
         ({}, {"features": "pixels"}, "features='pixels': choose of expression, embedding"),
         ({}, {"error_rate": 0}, "error_rate=0: give a share between 0 and 1"),
         ({}, {"error_rate": 1.5}, "error_rate=1.5: give a share"),
@@ -282,15 +272,6 @@ def test_bad_input_is_one_clear_line(slides, model, change, options, said):
         annotate(labeled(slides["p0"], **change), slides["p3"].copy(), model,
                  **{"key": KEY, **options})  # fmt: skip
     assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize("method", ["last", "all"])
-def test_only_the_published_network_is_tuned(slides, vocabulary, method, monkeypatch):
-    """That is said before a slide is looked at."""
-    other = SageFM.new(vocabulary, Config("context", widths=(8, 8, 8, 4)))
-    monkeypatch.setattr(SageFM, "prepare", None)
-    with pytest.raises(InputError, match=r"published network only.*; choose linear or mlp$"):
-        learn_annotator(slides["p0"], other, KEY, method=method)
 
 
 def test_log_normalized_values_are_refused_by_name(slides, model):
@@ -325,3 +306,12 @@ def test_files_that_are_no_annotator_of_this_model_are_refused(learned, model, t
         annotate(learned, simulate(60), other)
     with pytest.raises(InputError, match="is of learning, and the annotator has learned"):
         annotate(learned, simulate(60), model, smooth=True)
+
+
+def test_a_file_with_a_fine_tuned_network_is_refused(learned, model, tmp_path):
+    learned.save(tmp_path / "a.safetensors")
+    tensors, header = checkpoint.read(tmp_path / "a.safetensors", "annotator")
+    header["settings"]["method"] = "last"
+    checkpoint.write(tmp_path / "t.safetensors", tensors | {"head.weight": torch.zeros(1)}, header)
+    with pytest.raises(InputError, match=r"t.safetensors: holds a fine-tuned network.*learn the"):
+        Annotator.load(tmp_path / "t.safetensors", model)

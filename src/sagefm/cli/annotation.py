@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sagefm.tl import Annotator
 
-Method = Literal["linear", "mlp", "last", "all"]
+Method = Literal["linear", "mlp"]
 Features = Literal["expression", "embedding"]
 
 
@@ -42,7 +42,7 @@ def annotate(
         Path | None, typer.Option(metavar="FILE", help="Instead: what --save wrote.")
     ] = None,
     key: Annotated[str, typer.Option(help="obs column with the labels.")] = "label",
-    method: Annotated[Method, typer.Option(help="Head, or layers that are tuned.")] = "linear",
+    method: Annotated[Method, typer.Option(help="Classifier.")] = "linear",
     features: Annotated[Features, typer.Option(help="What a head reads.")] = "expression",
     balanced: Annotated[
         bool, typer.Option(help="Let rare classes count as much as common ones.")

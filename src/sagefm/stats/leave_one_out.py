@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from sagefm._errors import InputError
 from sagefm._types import Bools, Codes, Floats
-from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
+from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.probe import balanced, fit_probes
 from sagefm.stats.resampling import N_BOOTSTRAPS, interval
 
@@ -55,7 +55,7 @@ class Fold:
     @classmethod
     def fit(cls, training: Bools, features: Floats) -> "Fold":
         """Reduce and standardize without labels, so that permutations can share the result."""
-        reduction = fit_whitened_pca(features[training], N_COMPONENTS)
+        reduction = WhitenedPCA.fit(features[training], N_COMPONENTS)
         return cls(training, reduction, reduction(features))
 
 

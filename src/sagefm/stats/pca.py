@@ -1,7 +1,7 @@
 """An embedding in a few comparable numbers: principal components of standard deviation 1."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +23,19 @@ class WhitenedPCA:
         """Reduce rows × width to rows × components."""
         return np.asarray(z @ self.axes - self.center @ self.axes, dtype=np.float64)
 
+    @classmethod
+    def fit(cls, z: NDArray[Any], n_components: int, seed: int = 0) -> Self:
+        """Fit at most `n_components`, and no more than the rank: scaling would inflate the rest.
 
-def fit_whitened_pca(z: NDArray[Any], n_components: int, seed: int = 0) -> WhitenedPCA:
-    """Learn at most so many components, and no more than the rank: scaling would blow up the rest.
+        Components are scaled, not columns: scaling the columns first would bury the leading
+        directions of an embedding under its columns of noise.
+        """
+        from sklearn.decomposition import PCA
 
-    Components come first and scaling second: the other way around, what leads an embedding would
-    be buried under its columns of noise.
-    """
-    from sklearn.decomposition import PCA
-
-    with np.errstate(invalid="ignore"):  # where all rows are alike, it divides by zero
-        pca = PCA(min(n_components, len(z) - 1, z.shape[1]), random_state=seed).fit(z)
-    spread = np.sqrt(np.asarray(pca.explained_variance_, dtype=np.float64))
-    rank = int((spread > _LEAST_SPREAD * spread[0]).sum())
-    scale = spread[:rank] if rank and spread[0] > _ZERO else np.ones(1)
-    axes = np.asarray(pca.components_[: len(scale)], dtype=np.float64).T / scale
-    return WhitenedPCA(np.asarray(pca.mean_, dtype=np.float64), axes)
+        with np.errstate(invalid="ignore"):  # where all rows are alike, it divides by zero
+            pca = PCA(min(n_components, len(z) - 1, z.shape[1]), random_state=seed).fit(z)
+        spread = np.sqrt(np.asarray(pca.explained_variance_, dtype=np.float64))
+        rank = int((spread > _LEAST_SPREAD * spread[0]).sum())
+        scale = spread[:rank] if rank and spread[0] > _ZERO else np.ones(1)
+        axes = np.asarray(pca.components_[: len(scale)], dtype=np.float64).T / scale
+        return cls(np.asarray(pca.mean_, dtype=np.float64), axes)

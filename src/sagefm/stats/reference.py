@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from sagefm._types import Floats
-from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
+from sagefm.stats.pca import WhitenedPCA
 
 _COMPONENTS = 20
 _MOST = 4096
@@ -81,7 +81,7 @@ class ReferenceSpots:
         kept = balanced_sample(of_spot, chance)
         chosen = np.concatenate([np.asarray(z) for z in embeddings])[kept]
         chosen = _scaled(chosen) if unit else chosen
-        reduction = fit_whitened_pca(chosen, n_components, seed)
+        reduction = WhitenedPCA.fit(chosen, n_components, seed)
         spots, codes = reduction(chosen), of_spot[kept]
         found = cls(reduction, spots, codes, _own_distances(spots, codes), unit)
         return cls.from_arrays(found.arrays())  # rounded as it is written: read, it is the same

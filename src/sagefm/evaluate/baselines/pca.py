@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags_array, vstack
 
 from sagefm._errors import InputError
+from sagefm._extras import require
 from sagefm.pp.counts import coordinates, counts, section_codes, sum_duplicates
 from sagefm.pp.neighborhood import average, nearest
 
@@ -138,9 +139,6 @@ def variable_genes(
     InputError
         No raw counts, no slide to learn from, or slides without a gene in common.
     """
-    import anndata as ad
-    import scanpy as sc
-
     if not any(learn_from):
         raise InputError("learn_from: leaves no slide to learn from; allow one at least")
     matrices = _common_genes(slides, layer)
@@ -156,9 +154,12 @@ def variable_genes(
     expression = [_log_normalized(matrix[:, seen], depth) for matrix in matrices]
     if len(seen) <= n_genes:
         return expression
+    import anndata as ad
+
+    scanpy = require("scanpy", "evaluate", "the choice of variable genes")
     learned = [part for part, known in zip(expression, learn_from, strict=True) if known]
     work = ad.AnnData(vstack(learned, format="csr"))
-    variable = sc.pp.highly_variable_genes(work, n_top_genes=n_genes, inplace=False)
+    variable = scanpy.pp.highly_variable_genes(work, n_top_genes=n_genes, inplace=False)
     chosen = np.flatnonzero(variable["highly_variable"])
     return [part[:, chosen] for part in expression]
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sagefm._errors import InputError
 from sagefm.evaluate.baselines.embedding import Embedding
-from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
+from sagefm.stats.pca import WhitenedPCA
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,7 +89,7 @@ def fit_probe(
     steps: list[Any] = [StandardScaler()]
     reduction = None
     if z.shape[1] > N_COMPONENTS and method not in GENE_SPACES:
-        reduction = fit_whitened_pca(z, N_COMPONENTS, seed)
+        reduction = WhitenedPCA.fit(z, N_COMPONENTS, seed)
         z = reduction(z)
     if probe == "majority" or len(classes) == 1:
         steps = [DummyClassifier(strategy="prior")]

@@ -11,10 +11,10 @@ from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL, PROVENANCE
 from sagefm._text import few
-from sagefm.nn import Published
 from sagefm.pp.labels import labels_of
-from sagefm.tl.annotation._annotator import LEAST_SPOTS, UNKNOWN, Annotator, Method, Settings, learn
+from sagefm.tl.annotation._annotator import LEAST_SPOTS, UNKNOWN, Annotator, Settings, learn
 from sagefm.tl.annotation._features import Features, codes_of, view_slides
+from sagefm.tl.annotation._heads import Head
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -31,7 +31,7 @@ def learn_annotator(
     model: "SageFM",
     key: str = "label",
     *,
-    method: Method = "linear",
+    method: Head = "linear",
     features: Features = "expression",
     balanced: bool = True,
     centered: bool | None = None,
@@ -48,17 +48,16 @@ def learn_annotator(
     slides
         One slide, several, or name → slide: raw counts, ``obsm["spatial"]`` and labels.
     model
-        A model. Of it the vocabulary and the neighborhoods are used, and its network where
-        `features` or `method` say so.
+        A model. Its vocabulary and neighborhoods are used, and its network for
+        ``features="embedding"``.
     key
         ``obs`` column with the labels. Spots without one are not learned from. A class with fewer
         than 10 labeled spots in all is left out (told).
     method
         ``"linear"``: logistic regression on 50 principal components. ``"mlp"``: a network with one
-        hidden layer of 64 on these. ``"last"``: the model's network, which must be the published
-        one, is fine-tuned but for its first layer; ``"all"``: all of it.
+        hidden layer of 64 on these.
     features
-        What ``"linear"`` and ``"mlp"`` read. ``"expression"``: log1p counts per 10,000 of the 2,000
+        The input of the classifier. ``"expression"``: log1p counts per 10,000 of the 2,000
         most variable genes of the vocabulary, averaged over each spot and its 6 nearest; no network
         takes part. ``"embedding"``: the embedding of the model.
     balanced
@@ -67,7 +66,7 @@ def learn_annotator(
         Whether a spot is read beside the mean of its slide, which leaves out what the patient or
         the laboratory adds to all of it, or as it is, which does not depend on what else the slide
         holds. If not given, what labels held-out patients better (or slides, where there is one
-        patient; with one slide, and for ``"last"`` and ``"all"``, it is True).
+        patient; with one slide it is True).
     smooth
         Whether probabilities are averaged over each spot and its 6 nearest.
     patient_key
@@ -79,30 +78,24 @@ def learn_annotator(
 
     Returns
     -------
-    An annotator. ``score()`` says how it did on patients that were held out (ten times at most,
-    thrice for ``"last"`` and ``"all"``): on these its probabilities are calibrated. With one
+    An annotator. ``score()`` says how it did on patients that were held out (in ten folds at
+    most): on these its probabilities are calibrated. With one
     patient, slides are held out, and with one slide blocks of it: then nothing is known about other
     patients (told).
 
     Raises
     ------
     InputError
-        No label, one class only, no such column or option, a network that cannot be fine-tuned, or
-        as :meth:`sagefm.SageFM.prepare`.
+        No label, one class only, no such column or option, or as :meth:`sagefm.SageFM.prepare`.
 
     Notes
     -----
     The temperature (Guo et al. 2017, arXiv 1706.04599) is the one with the least Brier score on the
     held-out spots, every patient counting alike.
     """
-    for name, value, kinds in (("method", method, Method), ("features", features, Features)):
+    for name, value, kinds in (("method", method, Head), ("features", features, Features)):
         if value not in get_args(kinds):
             raise InputError(f"{name}={value!r}: choose of {', '.join(get_args(kinds))}")
-    if method in ("last", "all") and not isinstance(model.network, Published):
-        raise InputError(
-            f"method={method!r}: tunes the published network only, and this model has "
-            f"{model.config.network!r}; choose linear or mlp"
-        )
     named = _named(slides)
     labels = {name: _labels(name, slide, key) for name, slide in named.items()}
     classes = _classes(labels, key)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -12,21 +12,18 @@ from numpy.typing import NDArray
 from sagefm._types import Floats, Positions
 from sagefm.tl.annotation import _calibration as calibration
 from sagefm.tl.annotation import _file as file
-from sagefm.tl.annotation._features import Features, View
-from sagefm.tl.annotation._heads import Reader, fit_reader
+from sagefm.tl.annotation._features import Features, SectionFeatures
+from sagefm.tl.annotation._heads import Head, Reader, fit_reader
 from sagefm.tl.annotation._novelty import Novelty
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
-    from sagefm.tl.annotation._tuning import Tuned
-
-Method = Literal["linear", "mlp", "last", "all"]
 
 LEAST_SPOTS = 10
 """A class with fewer labeled spots is not learned."""
 UNKNOWN = "unknown"
-_FOLDS, _TUNED_FOLDS = 10, 3
-"""How many times a part of the patients is held out at most; a network takes longer to learn."""
+_FOLDS = 10
+"""Patients are held out in at most this many folds."""
 _NOVEL = 0.99
 """Spots more unusual than this share of those that were learned from are never labeled where
 errors are to be few."""
@@ -37,7 +34,7 @@ class Settings:
     """How an annotator learns; see :func:`sagefm.tl.learn_annotator`."""
 
     key: str
-    method: Method = "linear"
+    method: Head = "linear"
     features: Features = "expression"
     balanced: bool = True
     centered: bool = True
@@ -65,7 +62,7 @@ class Annotator:
 
     classes: tuple[str, ...]
     settings: Settings
-    reader: "Reader | Tuned"
+    reader: Reader
     temperature: float
     known: Novelty
     held_out: calibration.HeldOut
@@ -73,12 +70,12 @@ class Annotator:
     """Of the model."""
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def probabilities(self, view: View) -> Floats:
+    def probabilities(self, view: SectionFeatures) -> Floats:
         """Get the calibrated probability of each class: spots × classes."""
         around = view.around if self.settings.smooth else None
         return calibration.probabilities(self.reader.scores(view), self.temperature, around)
 
-    def novelty(self, view: View) -> Floats:
+    def novelty(self, view: SectionFeatures) -> Floats:
         """Say how unlike everything learned from each spot is: 0 to 1."""
         return self.known.of(view)
 
@@ -145,7 +142,7 @@ class Annotator:
 
 
 def learn(
-    views: Sequence[View],
+    views: Sequence[SectionFeatures],
     codes: Sequence[Positions],
     classes: Sequence[str],
     model: "SageFM",
@@ -162,15 +159,14 @@ def learn(
     centered
         None: both are tried, and what has the lesser Brier score on the held-out groups is kept.
     """
-    most = _TUNED_FOLDS if settings.method in ("last", "all") else _FOLDS
-    folds = calibration.split(views, [own >= 0 for own in codes], most, settings.seed)
+    folds = calibration.split(views, [own >= 0 for own in codes], _FOLDS, settings.seed)
     trials = [
-        _try(views, codes, folds, len(classes), model, one)
+        _try(views, codes, folds, len(classes), one)
         for one in _candidates(settings, centered, folds.unit)
     ]
     best = min(trials, key=lambda trial: trial.brier)
     return Annotator(
-        tuple(classes), best.settings, _fit(views, codes, len(classes), model, best.settings),
+        tuple(classes), best.settings, _fit(views, codes, len(classes), best.settings),
         best.temperature, Novelty.learn(views, settings.seed),
         _held_out(views, codes, folds, best), model.fingerprint, dict(facts),
     )  # fmt: skip
@@ -186,8 +182,8 @@ class _Trial(NamedTuple):
 
 
 def _candidates(settings: Settings, centered: bool | None, unit: str) -> list[Settings]:
-    """Say what is to be tried: blocks of one slide cannot tell, and a network takes long."""
-    if centered is None and (unit == "block" or settings.method in ("last", "all")):
+    """List the settings to try: blocks of one slide cannot decide about centering."""
+    if centered is None and unit == "block":
         centered = True
     return [
         replace(settings, centered=c) for c in ([True, False] if centered is None else [centered])
@@ -195,18 +191,17 @@ def _candidates(settings: Settings, centered: bool | None, unit: str) -> list[Se
 
 
 def _try(
-    views: Sequence[View],
+    views: Sequence[SectionFeatures],
     codes: Sequence[Positions],
     folds: calibration.Folds,
     n_classes: int,
-    model: "SageFM",
     settings: Settings,
 ) -> _Trial:
     """Hold out one group after the other."""
     scores = [np.zeros((len(own), n_classes)) for own in codes]
     for held_out in folds.held_out:
         rest = [np.where(out, -1, own) for out, own in zip(held_out, codes, strict=True)]
-        reader = _fit(views, rest, n_classes, model, settings)
+        reader = _fit(views, rest, n_classes, settings)
         for view, out, own in zip(views, held_out, scores, strict=True):
             if out.any():
                 own[out] = reader.scores(view)[out]
@@ -215,26 +210,25 @@ def _try(
 
 
 def _fit(
-    views: Sequence[View],
+    views: Sequence[SectionFeatures],
     codes: Sequence[Positions],
     n_classes: int,
-    model: "SageFM",
     settings: Settings,
-) -> "Reader | Tuned":
-    """Fit what the method asks for on the slides that have labels left."""
+) -> Reader:
+    """Fit the classifier on the slides that have labels left."""
     kept = [i for i, own in enumerate(codes) if (own >= 0).any()]
     views, codes = [views[i] for i in kept], [codes[i] for i in kept]
-    how: dict[str, Any] = {"balanced": settings.balanced, "centered": settings.centered}
-    how["seed"] = settings.seed
-    if settings.method == "last" or settings.method == "all":
-        from sagefm.tl.annotation._tuning import fine_tune
-
-        return fine_tune(views, codes, n_classes, model, settings.method, **how)
-    return fit_reader(views, codes, n_classes, settings.method, **how)
+    return fit_reader(
+        views, codes, n_classes, settings.method, balanced=settings.balanced,
+        centered=settings.centered, seed=settings.seed,
+    )  # fmt: skip
 
 
 def _held_out(
-    views: Sequence[View], codes: Sequence[Positions], folds: calibration.Folds, trial: _Trial
+    views: Sequence[SectionFeatures],
+    codes: Sequence[Positions],
+    folds: calibration.Folds,
+    trial: _Trial,
 ) -> calibration.HeldOut:
     found = []
     for view, score, own, names in zip(views, trial.scores, codes, folds.names, strict=True):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sagefm._types import Floats, Positions
-from sagefm.tl.annotation._features import View
+from sagefm.tl.annotation._features import SectionFeatures
 
 _BLOCKS = 4
 _TEMPERATURES = np.exp(np.linspace(-1.5, 4.0, 56))
@@ -69,7 +69,7 @@ class Folds:
 
 
 def split(
-    views: Sequence[View], labeled: Sequence[NDArray[np.bool_]], most: int, seed: int
+    views: Sequence[SectionFeatures], labeled: Sequence[NDArray[np.bool_]], most: int, seed: int
 ) -> Folds:
     """Hold out patients; where there is one only, slides; where there is one only, blocks of it.
 
@@ -89,7 +89,7 @@ def split(
     return Folds(unit, [[own == i for own in folds] for i in range(n_folds)], names)
 
 
-def _blocks(view: View, labeled: NDArray[np.bool_], seed: int) -> NDArray[np.str_]:
+def _blocks(view: SectionFeatures, labeled: NDArray[np.bool_], seed: int) -> NDArray[np.str_]:
     """Cut a slide into four parts that lie together: single spots would know their neighbors."""
     from sklearn.cluster import KMeans
 
@@ -104,7 +104,7 @@ def probabilities(scores: Floats, temperature: float, around: object | None = No
 
 
 def temperature_of(
-    views: Sequence[View],
+    views: Sequence[SectionFeatures],
     scores: Sequence[Floats],
     codes: Sequence[Positions],
     groups: Sequence[NDArray[np.str_]],

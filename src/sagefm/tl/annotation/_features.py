@@ -30,7 +30,7 @@ _MOST_GENES = 2000
 
 
 @dataclass(frozen=True)
-class View:
+class SectionFeatures:
     """One section of one patient."""
 
     name: str
@@ -72,8 +72,8 @@ def view_slides(
     patient_key: str,
     layer: str | None,
     slide_key: str | None,
-) -> Iterator[View]:
-    """View slides, each section of each patient by itself; one without a name is not named."""
+) -> Iterator[SectionFeatures]:
+    """Compute the features of each section of each patient."""
     for name, slide in slides.items():
         for piece in sections_of({name: slide}, slide_key=slide_key, patient_key=patient_key):
             rows = np.sort(piece.rows)
@@ -87,7 +87,7 @@ def view_slides(
             n_columns = values.shape[1]
             measured = np.ones(n_columns, dtype=bool) if whole else prepared.measured
             around = average(prepared.neighbors[:, :RING])
-            yield View(
+            yield SectionFeatures(
                 piece.name, piece.patient, rows, values, measured, around, coordinates(own),
                 prepared,
             )  # fmt: skip
@@ -103,7 +103,7 @@ def _normalized(logs: csr_matrix) -> csr_matrix:
     return found
 
 
-def informative(views: Sequence[View]) -> Positions:
+def informative(views: Sequence[SectionFeatures]) -> Positions:
     """Choose the columns that vary most within slides, 2,000 genes at most; all of an embedding.
 
     A gene is judged by its mean variance over the slides; where a slide lacks it, that is zero.

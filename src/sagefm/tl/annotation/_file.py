@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sagefm._errors import InputError
-from sagefm.nn import Published, checkpoint
+from sagefm.nn import checkpoint
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl.annotation._calibration import HeldOut
 from sagefm.tl.annotation._heads import Reader
@@ -18,7 +18,6 @@ from sagefm.tl.annotation._novelty import Novelty
 if TYPE_CHECKING:
     from sagefm.model import SageFM
     from sagefm.tl.annotation._annotator import Annotator
-    from sagefm.tl.annotation._tuning import Tuned
 
 _KIND = "annotator"
 _KNOWN = "novelty."
@@ -37,7 +36,7 @@ def write(path: str | Path, annotator: "Annotator") -> None:
     }
     arrays |= {_KNOWN + name: own for name, own in annotator.known.arrays().items()}
     tensors = {name: torch.from_numpy(np.array(own)) for name, own in arrays.items()}
-    tensors |= _of_reader(reader) if isinstance(reader, Reader) else _of_tuned(reader)
+    tensors |= _of_reader(reader)
     header = {
         "kind": _KIND,
         "classes": annotator.classes,
@@ -62,15 +61,6 @@ def _of_reader(reader: Reader) -> dict[str, Tensor]:
     return {name: torch.from_numpy(np.array(own)) for name, own in arrays.items()}
 
 
-def _of_tuned(tuned: "Tuned") -> dict[str, Tensor]:
-    weights = {f"network.{name}": own for name, own in tuned.network.state_dict().items()}
-    # What predicts genes was not trained, and is not asked.
-    weights = {name: own for name, own in weights.items() if "decoder" not in name}
-    head = {"head.weight": tuned.head.weight, "head.bias": tuned.head.bias}
-    profile = {} if tuned.profile is None else {"profile": tuned.profile}
-    return weights | head | profile
-
-
 def read(path: str | Path, model: "SageFM") -> "Annotator":
     """Read an annotator; see :meth:`~sagefm.tl.annotation._annotator.Annotator.load`."""
     from sagefm.tl.annotation._annotator import Annotator, Settings
@@ -78,6 +68,11 @@ def read(path: str | Path, model: "SageFM") -> "Annotator":
     tensors, header = checkpoint.read(path, _KIND)
     if header.get("fingerprint") != model.fingerprint:
         raise InputError(f"{path}: belongs to another model; give the one it was learned with")
+    if "head.weight" in tensors:
+        raise InputError(
+            f"{path}: holds a fine-tuned network, and fine-tuning was removed; "
+            "learn the annotator again"
+        )
     try:
         settings, classes = Settings(**header["settings"]), tuple(header["classes"])
         arrays = {name: own.numpy() for name, own in tensors.items()}
@@ -89,11 +84,7 @@ def read(path: str | Path, model: "SageFM") -> "Annotator":
         novelty = Novelty.from_arrays(
             {name.removeprefix(_KNOWN): a for name, a in arrays.items() if name.startswith(_KNOWN)}
         )
-        reader: Reader | Tuned
-        if "head.weight" in tensors:
-            reader = _tuned(tensors, model, len(classes))
-        else:
-            reader = _reader(arrays, len(classes), settings.centered)
+        reader = _reader(arrays, len(classes), settings.centered)
         return Annotator(
             classes, settings, reader, float(header["temperature"]), novelty, held,
             header["fingerprint"], dict(header["facts"]),
@@ -109,21 +100,3 @@ def _reader(arrays: dict[str, Any], n_classes: int, centered: bool) -> Reader:
     )
     reduction = WhitenedPCA(arrays["center"], arrays["axes"])
     return Reader(arrays["columns"], reduction, layers, arrays["known"], n_classes, centered)
-
-
-def _tuned(tensors: dict[str, Tensor], model: "SageFM", n_classes: int) -> "Tuned":
-    from sagefm.tl.annotation._tuning import Tuned
-
-    with torch.device("meta"):
-        network = Published(len(model.vocabulary), model.config.widths)
-    own = {name[8:]: t for name, t in tensors.items() if name[:8] == "network."}
-    lent = {name: t.cpu() for name, t in model.network.state_dict().items() if name not in own}
-    network.load_state_dict(own | lent, assign=True)
-    weight, bias = tensors["head.weight"], tensors["head.bias"]
-    head = nn.Linear(weight.shape[1], weight.shape[0])
-    head.load_state_dict({"weight": weight, "bias": bias}, assign=True)
-    device = model.device
-    return Tuned(
-        network.eval().to(device), head.requires_grad_(False).to(device), tensors.get("profile"),
-        tensors["known"].numpy(), n_classes,
-    )  # fmt: skip

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagefm._types import Floats, Positions
-from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
-from sagefm.tl.annotation._features import View, informative
+from sagefm.stats.pca import WhitenedPCA
+from sagefm.tl.annotation._features import SectionFeatures, informative
 
 Head = Literal["linear", "mlp"]
 
@@ -51,7 +51,7 @@ class Reader:
     n_classes: int
     centered: bool
 
-    def scores(self, view: View) -> Floats:
+    def scores(self, view: SectionFeatures) -> Floats:
         """Score the classes: spots × classes, logits."""
         x = self.reduction(_read(view, self.columns, self.centered, self.reduction.center))
         for i, (weights, biases) in enumerate(self.layers):
@@ -62,7 +62,7 @@ class Reader:
 
 
 def fit_reader(
-    views: Sequence[View],
+    views: Sequence[SectionFeatures],
     codes: Sequence[Positions],
     n_classes: int,
     head: Head,
@@ -87,7 +87,7 @@ def fit_reader(
     parts = [_read(view, columns, centered, fill) for view in views]
     n_labeled = sum(int((own >= 0).sum()) for own in codes)
     n_components = min(_COMPONENTS, max(n_labeled // _PER_COMPONENT, 2))
-    reduction = fit_whitened_pca(some_spots(parts, _MOST_SPOTS, seed), n_components, seed)
+    reduction = WhitenedPCA.fit(some_spots(parts, _MOST_SPOTS, seed), n_components, seed)
     known = [own >= 0 for own in codes]
     x = np.concatenate([reduction(z[own]) for z, own in zip(parts, known, strict=True)])
     y = np.concatenate([own[own >= 0] for own in codes])
@@ -96,7 +96,7 @@ def fit_reader(
     return Reader(columns, reduction, layers, classes.astype(np.int64), n_classes, centered)
 
 
-def means_of(views: Sequence[View], columns: Positions) -> Floats:
+def means_of(views: Sequence[SectionFeatures], columns: Positions) -> Floats:
     """Average columns over slides, each counting alike where it has the gene."""
     sums, n = np.zeros(len(columns)), np.zeros(len(columns))
     for view in views:
@@ -106,7 +106,7 @@ def means_of(views: Sequence[View], columns: Positions) -> Floats:
 
 
 def _read(
-    view: View, columns: Positions, centered: bool, fill: Floats | None
+    view: SectionFeatures, columns: Positions, centered: bool, fill: Floats | None
 ) -> NDArray[np.float32]:
     return view.relative(columns) if centered or fill is None else view.absolute(columns, fill)
 

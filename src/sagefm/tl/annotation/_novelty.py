@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagefm._types import Floats, Positions
-from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
+from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.reference import ReferenceSpots
-from sagefm.tl.annotation._features import View, informative
+from sagefm.tl.annotation._features import SectionFeatures, informative
 from sagefm.tl.annotation._heads import means_of, some_spots
 
 _COMPONENTS = 20
@@ -49,13 +49,13 @@ class Novelty:
     familiar: ReferenceSpots
 
     @classmethod
-    def learn(cls, views: Sequence[View], seed: int) -> Self:
+    def learn(cls, views: Sequence[SectionFeatures], seed: int) -> Self:
         """Keep what the slides are like, and how far their patients lie from each other."""
         columns = informative(views)
         fill = means_of(views, columns)
         parts = [view.absolute(columns, fill) for view in views]
         patients = [view.patient for view in views]
-        reduction = fit_whitened_pca(some_spots(parts, _MOST_SPOTS, seed), _COMPONENTS, seed)
+        reduction = WhitenedPCA.fit(some_spots(parts, _MOST_SPOTS, seed), _COMPONENTS, seed)
         inside = [reduction(part) for part in parts]
         rest = _rest_unknown(parts, patients, seed) or [_rest(reduction, part) for part in parts]
         usual = float(np.median(np.concatenate(rest)))
@@ -66,7 +66,7 @@ class Novelty:
         )  # fmt: skip
         return cls(columns, fill, reduction, usual, familiar)
 
-    def of(self, view: View) -> Floats:
+    def of(self, view: SectionFeatures) -> Floats:
         """Get the share of known spots, seen from other patients, that are less unusual."""
         values = view.absolute(self.columns, self.fill)
         rest = np.maximum(_rest(self.reduction, values), self.usual)
@@ -115,7 +115,7 @@ def _rest_unknown(
     found: dict[int, Floats] = {}
     for out in folds if len(names) > 1 else []:
         others = [p for p, own in zip(parts, patients, strict=True) if own not in out]
-        reduction = fit_whitened_pca(some_spots(others, _MOST_SPOTS, seed), _COMPONENTS, seed)
+        reduction = WhitenedPCA.fit(some_spots(others, _MOST_SPOTS, seed), _COMPONENTS, seed)
         for i in [i for i, own in enumerate(patients) if own in out]:
             found[i] = _rest(reduction, parts[i])
     return [found[i] for i in sorted(found)]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
+from sagefm._extras import require
 from sagefm._keys import DOMAIN, EMBEDDING, PROVENANCE
 from sagefm.pp.counts import coordinates, section_codes
 from sagefm.pp.neighborhood import nearest
@@ -140,9 +141,9 @@ def _leiden(space: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np
     """Raise the resolution until there are enough communities, then halve the interval."""
     import random
 
-    import igraph
     from sklearn.neighbors import kneighbors_graph
 
+    igraph = require("igraph", "leiden", "Leiden clustering")
     near = min(_NEIGHBORS_IN_EMBEDDING, len(space) - 1)
     links = kneighbors_graph(space, near)
     rows, columns = links.maximum(links.T).nonzero()

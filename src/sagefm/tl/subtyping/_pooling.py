@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sagefm._types import Codes, Floats, Singles
 from sagefm.stats.leave_one_out import N_COMPONENTS, Fold, Samples, out_of_fold
-from sagefm.stats.pca import WhitenedPCA, fit_whitened_pca
+from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.probe import fit_probes
 
 Pooling = Literal["mean", "quantiles"]
@@ -86,7 +86,7 @@ def fit_readouts(
         spot_features: SpotFeatures = mean
         if pooling == "quantiles":
             spots = [z for z, patient in zip(drawn, patients, strict=True) if training[patient]]
-            reduction = fit_whitened_pca(np.concatenate(spots), N_COMPONENTS)
+            reduction = WhitenedPCA.fit(np.concatenate(spots), N_COMPONENTS)
             spot_features = partial(quantiles, reduction=reduction)
         fold = Fold.fit(training, _pool(embeddings, patients, n_patients, spot_features))
         probe = fit_probes(fold.features[training], labelings[:1, training], n_classes)
