@@ -37,12 +37,12 @@ def test_chosen_genes_in_a_region_with_table_and_picture(run, slide, model):
     genes = [gene for gene in model.vocabulary if gene in slide.var_names][:7]
     region = f"domain={slide.obs['domain'].iloc[0]}"
     words = ["--genes", ",".join(genes), "--region", region, "--counts-per-10k", "--seed", 3]
-    words += ["--hide", "neighborhood", "--table", "t.csv", "--plot", "p"]
+    words += ["--mask", "neighborhood", "--table", "t.csv", "--plot", "p"]
     status, out, err = run("s.h5ad", "-m", "m.safetensors", "-o", "s.h5ad", *words)
     assert status == 0, err
     wanted = sagefm.tl.impute(
         held := slide.copy(), model, genes, region=region, scale="counts_per_10k",
-        hide="neighborhood", seed=3,
+        mask="neighborhood", seed=3,
     )  # fmt: skip
     reliable = int(wanted["reliable"].sum())
     assert out == f"s.h5ad: 7 genes imputed, {reliable} reliable\n"
@@ -76,7 +76,7 @@ def test_several_slides_in_one_file(run, slide, model):
         (["-o", "o.h5ad", "--genes", "NOT1A,NOT1A"], "s.h5ad: NOT1A: is named twice"),
         (["-o", "o.h5ad", "--region", "domain"], "write it KEY=VALUE"),
         (["-o", "o.h5ad", "--region", "domain=brain"], "no spot has that value"),
-        (["-o", "o.h5ad", "--hide", "nowhere"], "--hide"),
+        (["-o", "o.h5ad", "--mask", "nowhere"], "--mask"),
         (["-o", "o.h5ad", "--plot", "s.h5ad"], "s.h5ad"),
         (["-o", "s.h5ad/o.h5ad"], "cannot be written"),
     ],

@@ -2,20 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 
 from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
+from sagefm._types import Bools, Positions, Singles, Where
 from sagefm.nn import NETWORKS, EncodedSlide, MaskedGenes, Network, Published, build, checkpoint
 from sagefm.nn import encode as encode_by
 from sagefm.pp.aligned import AlignedSlide
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 4096
 """Spots whose hidden layers stand in memory together."""
-_KNOWN = "trained_on."
-"""What the names of arrays begin with that tell what a model was trained on."""
+_TRAINED_ON = "trained_on."
+"""Prefix of the arrays in a model file that hold a sample of the training spots."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,20 @@ class Config:
     """Spots in a neighborhood, the center included."""
 
 
+class MaskedPrediction(NamedTuple):
+    """Predictions of a group of genes in a block of spots, while genes are masked."""
+
+    spots: slice
+    """Which of the spots that are predicted."""
+    group: int
+    """Which of the groups of genes."""
+    log1p: Singles
+    """Spots × genes of the group, log1p counts."""
+
+
 @dataclass
 class SageFM:
-    """A model: load it, give it slides, read embeddings and predictions.
+    """A model: load it, and embed and predict the spots of slides.
 
     Parameters
     ----------
@@ -90,14 +102,14 @@ class SageFM:
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """Device of the network."""
         return self.network.device
 
     @cached_property
     def fingerprint(self) -> str:
         """Sha256 of all that an embedding depends on: weights, vocabulary and config.
 
-        It is computed when it is first asked for, and does not follow weights that change later.
+        It is computed once, and does not follow weights that change later.
         """
         described = [asdict(self.config), self.vocabulary.symbols, self.vocabulary.ensembl]
         digest = hashlib.sha256(json.dumps(described).encode())
@@ -137,10 +149,10 @@ class SageFM:
         """
         path = local_copy(path)
         weights, header = checkpoint.read(path)
-        known = {
-            name.removeprefix(_KNOWN): weights.pop(name)
+        sample = {
+            name.removeprefix(_TRAINED_ON): weights.pop(name)
             for name in list(weights)
-            if name.startswith(_KNOWN)
+            if name.startswith(_TRAINED_ON)
         }
         try:
             vocabulary = Vocabulary(tuple(header["symbols"]), tuple(header["ensembl"]))
@@ -155,7 +167,7 @@ class SageFM:
             )
         network = checkpoint.fill(path, weights, config.network, len(vocabulary), config.widths)
         width = network.embedding_width(config.widths)
-        trained_on = _trained_on(path, known, width) if known else None
+        trained_on = _trained_on(path, sample, width) if sample else None
         return cls(network.to(pick_device(device)), vocabulary, config, provenance, trained_on)
 
     @classmethod
@@ -205,8 +217,8 @@ class SageFM:
         half
             Whether to round the weights to half precision, in a file of half the size: 11 bits,
             within 65,504. It is loaded in single precision, rounded as it is, so that its
-            :attr:`fingerprint` is another. What the model was trained on is not rounded: distances
-            are read against each other.
+            :attr:`fingerprint` is another. The sample of training spots is not rounded, because
+            distances to it are compared with each other.
 
         Raises
         ------
@@ -223,8 +235,10 @@ class SageFM:
         if half:
             weights = {name: _halved(path, name, values) for name, values in weights.items()}
         if self.trained_on is not None:
-            found = self.trained_on.arrays()
-            weights |= {_KNOWN + name: torch.from_numpy(values) for name, values in found.items()}
+            weights |= {
+                _TRAINED_ON + name: torch.from_numpy(values)
+                for name, values in self.trained_on.arrays().items()
+            }
         checkpoint.write(path, weights, header)
 
     def to(self, device: str) -> Self:
@@ -244,8 +258,8 @@ class SageFM:
         layer
             Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
         slide_key
-            ``obs`` column that tells the slides apart, if the object holds several; neighborhoods
-            never cross slides.
+            ``obs`` column with the section of each spot, if the object holds several;
+            neighborhoods never cross sections.
 
         Raises
         ------
@@ -257,21 +271,20 @@ class SageFM:
 
     @torch.inference_mode()
     def embed(self, slide: "AnnData | AlignedSlide") -> NDArray[np.float32]:
-        """Embed every spot: spots × width, nothing hidden.
+        """Embed every spot, no gene masked: spots × width.
 
         Raises
         ------
         InputError
             As :meth:`prepare`.
         """
-        prepared = self._prepared(slide)
-        encoded = self.encode(prepared)
-        result = np.empty((len(prepared.neighbors), self.width), dtype=np.float32)
-        for block in _blocks(len(result)):
-            result[block] = encoded.embed(prepared.neighbors[block]).cpu().numpy()
+        aligned = self._aligned(slide)
+        encoded = self.encode(aligned)
+        result = np.empty((len(aligned.neighbors), self.width), dtype=np.float32)
+        for block in _blocks(len(result), _BLOCK):
+            result[block] = encoded.embed(aligned.neighbors[block]).cpu().numpy()
         return result
 
-    @torch.inference_mode()
     def predict(
         self,
         slide: "AnnData | AlignedSlide",
@@ -287,9 +300,9 @@ class SageFM:
         slide
             A slide, or what :meth:`prepare` made of it.
         hidden
-            Spots × vocabulary, boolean, dense or sparse: what the center does not show.
+            Spots × vocabulary, boolean, dense or sparse: the genes that are masked in each center.
         hidden_around
-            Whether its neighbors do not show it either.
+            Whether they are masked in its neighbors too.
         genes
             Symbols or Ensembl ids to predict; the whole vocabulary if not given.
 
@@ -302,32 +315,88 @@ class SageFM:
         InputError
             As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape.
         """
-        prepared = self._prepared(slide)
-        n_spots, n_genes = len(prepared.neighbors), len(self.vocabulary)
+        aligned = self._aligned(slide)
+        n_spots, n_genes = len(aligned.neighbors), len(self.vocabulary)
         _require_shape(hidden, n_spots, n_genes)
-        columns = None if genes is None else self.positions(genes)
-        n_wanted = n_genes if columns is None else len(columns)
-        encoded, every = self.encode(prepared), np.arange(n_genes)
-        result = np.empty((n_spots, n_wanted), dtype=np.float32)
-        for block in _blocks(n_spots):
-            part = None
-            if hidden is not None:
-                mask = hidden[block].toarray() if issparse(hidden) else hidden[block]
-                part = MaskedGenes(every, np.asarray(mask, dtype=bool), hidden_around)
-            centers = encoded.centers(prepared.neighbors[block], part)
-            result[block] = centers.predict(columns).cpu().numpy()
+        columns = np.arange(n_genes) if genes is None else self.vocabulary.positions(genes)
+        where: Where | None = "neighborhood" if hidden_around else "center"
+        blocks = self.predict_masked(
+            aligned, [columns], mask=hidden, where=None if hidden is None else where
+        )
+        result = np.empty((n_spots, len(columns)), dtype=np.float32)
+        for block in blocks:
+            result[block.spots] = block.log1p
         return result
+
+    def predict_masked(
+        self,
+        slide: "AnnData | AlignedSlide",
+        groups: Sequence[Positions],
+        *,
+        mask: NDArray[np.bool_] | csr_matrix | Callable[[slice], Bools] | None = None,
+        where: Where | None = "center",
+        spots: Positions | None = None,
+        block_size: int = _BLOCK,
+    ) -> Iterator[MaskedPrediction]:
+        """Predict genes while genes are masked, one block of spots at a time.
+
+        Parameters
+        ----------
+        slide
+            A slide, or what :meth:`prepare` made of it.
+        groups
+            Positions in the vocabulary of the genes to predict. The genes of a group are predicted
+            together, and masked together in all spots if `mask` is not given.
+        mask
+            Spots × vocabulary, boolean, dense or sparse: the genes that are masked in each of
+            `spots`. Or a function that returns these rows for a slice of `spots`.
+        where
+            Whether genes are masked in the ``"center"`` of each neighborhood, in the whole
+            ``"neighborhood"``, or in the whole ``"slide"`` as if it had not measured them (without
+            `mask` only). None masks nothing.
+        spots
+            Rows of the slide to predict; all if not given.
+        block_size
+            Spots that are predicted together.
+
+        Yields
+        ------
+        Log1p counts, a block of spots after the other, and a group of genes after the other.
+
+        Raises
+        ------
+        InputError
+            As :meth:`prepare`.
+        """
+        aligned = self._aligned(slide)
+        neighbors = aligned.neighbors if spots is None else aligned.neighbors[spots]
+        vocabulary = np.arange(len(self.vocabulary))
+        encoded = None if where == "slide" else self.encode(aligned)
+        for number, group in enumerate(groups):
+            used = encoded or self.encode(aligned.without(group))
+            whole = np.array_equal(group, vocabulary)
+            wanted = None if whole else torch.from_numpy(group).to(self.device)
+            for block in _blocks(len(neighbors), block_size):
+                masked = None
+                if where in ("center", "neighborhood"):
+                    own = None if mask is None else _rows(mask, block)
+                    genes = group if mask is None else vocabulary
+                    masked = MaskedGenes(genes, own, where == "neighborhood")
+                with torch.inference_mode():
+                    centers = used.centers(neighbors[block], masked)
+                    log1p = centers.predict(wanted).cpu().numpy()
+                yield MaskedPrediction(block, number, log1p)
 
     @torch.inference_mode()
     def encode(self, slide: "AnnData | AlignedSlide") -> EncodedSlide:
-        """Encode a slide once; :class:`sagefm.nn.EncodedSlide` says what it can then be asked."""
-        return encode_by(self.network, self._prepared(slide))
+        """Encode a slide once, for all that :class:`sagefm.nn.EncodedSlide` computes from it."""
+        return encode_by(self.network, self._aligned(slide))
 
     def positions(self, genes: Sequence[str]) -> torch.Tensor:
-        """Find genes, by symbol or Ensembl id, where the network computes."""
+        """Find genes, by symbol or Ensembl id: positions on the device of the network."""
         return torch.from_numpy(self.vocabulary.positions(genes)).to(self.device)
 
-    def _prepared(self, slide: "AnnData | AlignedSlide") -> AlignedSlide:
+    def _aligned(self, slide: "AnnData | AlignedSlide") -> AlignedSlide:
         return slide if isinstance(slide, AlignedSlide) else self.prepare(slide)
 
 
@@ -349,8 +418,14 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def _blocks(n_spots: int) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK) for start in range(0, n_spots, _BLOCK))
+def _blocks(n_spots: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, n_spots, size))
+
+
+def _rows(mask: Any, block: slice) -> Bools:
+    """Get the mask of a block of spots."""
+    rows: Any = mask(block) if callable(mask) else mask[block]
+    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.bool_)
 
 
 def _require_shape(hidden: Any, n_spots: int, n_genes: int) -> None:
@@ -373,12 +448,11 @@ def _halved(path: str | Path, name: str, values: torch.Tensor) -> torch.Tensor:
     return rounded
 
 
-def _trained_on(path: str | Path, known: dict[str, torch.Tensor], width: int) -> ReferenceSpots:
-    """Read the sample of spots that a model was trained on."""
+def _trained_on(path: str | Path, arrays: dict[str, torch.Tensor], width: int) -> ReferenceSpots:
+    """Get the sample of the spots that a model was trained on."""
     try:
-        return ReferenceSpots.from_arrays({n: values.numpy() for n, values in known.items()}, width)
+        return ReferenceSpots.from_arrays({n: a.numpy() for n, a in arrays.items()}, width)
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"{path}: what it says of the spots it was trained on is damaged ({error}); copy it "
-            "again"
+            f"{path}: its sample of training spots is damaged ({error}); copy it again"
         ) from error

@@ -100,14 +100,13 @@ def test_hiding_is_the_same_as_having_no_counts(slides, network, around):
     prepared = network.prepare(slide)
     hidden = np.random.default_rng(0).random((120, len(network.vocabulary))) < 0.3
     found = network.predict(prepared, hidden=hidden, hidden_around=around)
-    zeroed = prepared.log1p.toarray()
+    zeroed = prepared.counts.toarray()
     lines = prepared.neighbors[9] if around else [9]
     zeroed[np.ix_(lines, hidden[9])] = 0
     pooled = zeroed[prepared.neighbors[9]]
-    alone = AlignedSlide(
-        type(prepared.log1p)(pooled), np.arange(15)[None], prepared.alignment, "",
-        np.zeros(15, dtype=np.int64),
-    )  # fmt: skip
+    alone = AlignedSlide.of_counts(
+        type(prepared.counts)(pooled), np.arange(15)[None], prepared.measured
+    )
     np.testing.assert_allclose(found[9], network.predict(alone)[0], atol=1e-5)
 
 

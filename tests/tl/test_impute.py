@@ -24,8 +24,8 @@ inside = importlib.import_module("sagefm.tl.imputation._impute")
 def parts_of(model, slide, genes, seed=0):
     """Say which of the genes are hidden together."""
     positions = model.vocabulary.positions(genes)
-    measured = model.prepare(slide).alignment.measured[positions]
-    return inside._parts(positions, measured, np.random.default_rng(seed))
+    measured = model.prepare(slide).measured[positions]
+    return inside._groups(positions, measured, np.random.default_rng(seed))
 
 
 def predicted(model, slide, genes, parts, around):
@@ -56,14 +56,14 @@ def genes(model, slide):
     return [shown[i] for i in np.random.default_rng(4).permutation(len(shown))[:25]]
 
 
-@pytest.mark.parametrize("hide", ["center", "neighborhood"])
-def test_measured_genes_are_predicted_while_they_are_hidden(slide, model, genes, hide):
+@pytest.mark.parametrize("mask", ["center", "neighborhood"])
+def test_measured_genes_are_predicted_while_they_are_masked(slide, model, genes, mask):
     copy = slide.copy()
-    impute(copy, model, genes, hide=hide)
+    impute(copy, model, genes, mask=mask)
     parts = parts_of(model, slide, genes)
     assert len(parts) == 10
     assert sorted(np.concatenate(parts)) == list(range(25))
-    expected = predicted(model, slide, genes, parts, hide == "neighborhood")
+    expected = predicted(model, slide, genes, parts, mask == "neighborhood")
     found = copy.obsm["sagefm_imputed"]
     assert list(found.columns) == genes
     assert found.index.equals(slide.obs_names)
@@ -120,12 +120,12 @@ def test_a_gene_of_the_neighbors_counts_unless_it_is_hidden_there(slide, model, 
     matrix[near, slide.var_names.get_loc(genes[at])] = 5000
     changed.X = matrix.tocsr()
     moved = {}
-    for hide in ("center", "neighborhood"):
+    for mask in ("center", "neighborhood"):
         answers = []
         for each in (slide.copy(), changed):
-            impute(each, model, genes, hide=hide)
+            impute(each, model, genes, mask=mask)
             answers.append(each.obsm["sagefm_imputed"].iloc[17, at])
-        moved[hide] = abs(answers[1] - answers[0])
+        moved[mask] = abs(answers[1] - answers[0])
     assert moved["neighborhood"] < 1e-5
     assert moved["center"] > 1e-3
 
@@ -137,13 +137,13 @@ def test_a_gene_that_is_hidden_on_the_whole_slide_is_seen_nowhere(slide, context
     matrix[:, column] = np.random.default_rng(0).permutation(slide.n_obs)[:, None] + 7
     changed.X = matrix.tocsr()
     moved = {}
-    for hide in ("center", "slide"):
+    for mask in ("center", "slide"):
         answers = []
         for each in (slide.copy(), changed):
-            impute(each, context_model, genes, hide=hide)
+            impute(each, context_model, genes, mask=mask)
             answers.append(each.obsm["sagefm_imputed"][genes[0]].to_numpy())
         assert answers[0].std() > 1e-3
-        moved[hide] = np.abs(answers[1] - answers[0]).max()
+        moved[mask] = np.abs(answers[1] - answers[0]).max()
     assert moved["slide"] < 1e-5
     assert moved["center"] > 0.1
 
@@ -171,7 +171,7 @@ def test_it_survives_a_file(slide, model, genes, tmp_path):
     pd.testing.assert_frame_equal(back.obsm["filled"], held.obsm["filled"])
     made = back.uns["sagefm"]["imputed"]
     pd.testing.assert_frame_equal(made["confidence"], table)
-    assert (made["key"], made["scale"], made["hide"]) == ("filled", "log1p", "center")
+    assert (made["key"], made["scale"], made["mask"]) == ("filled", "log1p", "center")
     assert made["fingerprint"] == model.fingerprint
 
 
@@ -238,7 +238,7 @@ def test_what_to_expect_comes_from_genes_that_are_as_common(slide, model):
     prepared = model.prepare(slide)
     known = [model.vocabulary[i] for i in np.flatnonzero(prepared.measured)]
     positions = model.vocabulary.positions(known)
-    parts = inside._parts(positions, np.ones(len(known), dtype=bool), chance)
+    parts = inside._groups(positions, np.ones(len(known), dtype=bool), chance)
     guess = predicted(model, slide, known, parts, around=True)
     truth = prepared.log1p[:, positions].toarray()
     r = np.array([correlation(truth[:, i], guess[:, i]) for i in range(len(known))])
@@ -331,7 +331,7 @@ def test_the_order_of_names_and_the_size_of_blocks_do_not_matter(slide, model, g
     one, two = slide.copy(), slide.copy()
     asked = [*genes, "NOT1A", "NOT2A"]
     first = impute(one, model, asked, seed=2)
-    monkeypatch.setattr("sagefm.tl.imputation._recovery._SPOTS", 7)
+    monkeypatch.setattr("sagefm.tl.imputation._recovery._BLOCK", 7)
     monkeypatch.setattr(inside, "_TOGETHER", 1)
     second = impute(two, model, asked[::-1], seed=2)
     pd.testing.assert_frame_equal(second.loc[asked], first, rtol=1e-4, atol=1e-5)
@@ -374,7 +374,7 @@ def test_genes_by_ensembl_id(slide):
         ({"region": "domain=nowhere"}, "no spot has that value"),
         ({"region": np.zeros(200, dtype=bool)}, "holds no spot"),
         ({"scale": "tpm"}, "scale='tpm': choose of log1p, counts_per_10k"),
-        ({"hide": "nowhere"}, "hide='nowhere': choose of center, neighborhood, slide"),
+        ({"mask": "nowhere"}, "mask='nowhere': choose of center, neighborhood, slide"),
         ({"least_r": 2.0}, "least_r=2.0: give a correlation"),
         ({"least_beyond_depth": np.nan}, "least_beyond_depth=nan: give a correlation"),
         ({"slide_key": "lane"}, "lane"),

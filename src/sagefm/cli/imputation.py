@@ -25,7 +25,7 @@ from sagefm.cli._options import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Hide = Literal["center", "neighborhood", "slide"]
+Mask = Literal["center", "neighborhood", "slide"]
 
 
 def impute(
@@ -43,8 +43,8 @@ def impute(
     counts_per_10k: Annotated[
         bool, typer.Option("--counts-per-10k", help="Instead of log1p counts.")
     ] = False,
-    hide: Annotated[
-        Hide, typer.Option(help="Where a measured gene is hidden while it is predicted.")
+    mask: Annotated[
+        Mask, typer.Option(help="Where a measured gene is masked while it is predicted.")
     ] = "center",
     table: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Also write how far to trust each gene.")
@@ -60,7 +60,7 @@ def impute(
 ) -> None:
     """Predict genes that a slide lacks, or measured ones anew: .h5ad with obsm["sagefm_imputed"].
 
-    What was measured stays as it is. How well each gene is recovered is checked by hiding it.
+    What was measured stays as it is. How well each gene is recovered is checked by masking it.
     """
     import sagefm
 
@@ -77,7 +77,7 @@ def impute(
     require_nothing_lost(found, slide, out)
     try:
         trust = sagefm.tl.impute(
-            found, loaded, chosen, region=region, hide=hide, seed=seed, slide_key=slide_key,
+            found, loaded, chosen, region=region, mask=mask, seed=seed, slide_key=slide_key,
             scale="counts_per_10k" if counts_per_10k else "log1p",
         )  # fmt: skip
     except InputError as error:

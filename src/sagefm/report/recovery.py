@@ -78,8 +78,7 @@ def recover(
         reading = model.encode(part)
         for shown, hidden in _blocks(view, genes, mask_fraction, seed):
             for name, guess in _guesses(model, reading, shown, seed):
-                scored = hidden.score(*guess)
-                sums[name] = sums[name] + scored if name in sums else scored
+                sums.setdefault(name, GeneSums.zeros(len(genes))).add(hidden.score(*guess))
                 if name in errors:
                     errors[name][rows[shown.spots]] = _per_spot(guess, hidden)
         for name, total in sums.items():

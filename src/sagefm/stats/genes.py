@@ -1,4 +1,4 @@
-"""How well genes are predicted where they were hidden: sums that add up over spots and slides."""
+"""How well masked genes are predicted: sums per gene that add up over spots and slides."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -8,20 +8,21 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from sagefm._types import Floats
+from sagefm._types import Floats, Positions
 from sagefm.stats.poisson import rate_of
 
 LEAST_RATE = 1e-3
 """Counts: lower rates count as this, for the deviance of one count at rate zero is infinite."""
 _CONSTANT = 1e-10
-"""A variance below this share of the mean square is none: what rounding leaves of a constant."""
+"""A variance below this fraction of the mean square is rounding error of a constant."""
 
 
 @dataclass(frozen=True)
 class GeneSums:
-    """Sums over hidden entries, per gene: t is the truth, p the prediction, d log visible depth.
+    """Sums over masked entries per gene: the one way in which sagefm correlates genes.
 
-    All on log1p counts, but `deviance`, which is of counts.
+    t is the truth, p the prediction and d the library size of the spot without its masked genes,
+    all as log1p counts.
     """
 
     n: Floats
@@ -35,12 +36,37 @@ class GeneSums:
     tp: Floats
     pd: Floats
     deviance: Floats
+    """Of counts; 0 where only log1p counts were compared."""
 
-    def __add__(self, other: "GeneSums") -> "GeneSums":
-        return GeneSums(*(a + b for a, b in zip(self._all(), other._all(), strict=True)))
+    @classmethod
+    def zeros(cls, n_genes: int) -> Self:
+        """Start without an entry."""
+        return cls(*(np.zeros(n_genes) for _ in cls.__dataclass_fields__))
 
-    def _all(self) -> list[Floats]:
-        return [getattr(self, name) for name in self.__dataclass_fields__]
+    @classmethod
+    def of(cls, truth: ArrayLike, predicted: ArrayLike, log_library: Floats) -> Self:
+        """Sum up spots × genes of which every entry is masked, log1p counts.
+
+        Parameters
+        ----------
+        truth, predicted
+            Spots × genes.
+        log_library
+            For each spot its library size without the masked genes, log1p.
+        """
+        t, p = (np.asarray(values, dtype=np.float64) for values in (truth, predicted))
+        n, d, dd = (
+            np.full(t.shape[1], value)
+            for value in (float(len(t)), log_library.sum(), log_library @ log_library)
+        )
+        tt, pp, tp = (np.einsum("ij,ij->j", a, b) for a, b in ((t, t), (p, p), (t, p)))
+        td, pd = log_library @ t, log_library @ p
+        return cls(n, t.sum(axis=0), tt, d, dd, td, p.sum(axis=0), pp, tp, pd, np.zeros_like(n))
+
+    def add(self, other: "GeneSums", columns: Positions | slice = slice(None)) -> None:
+        """Add sums of some of the genes, which stand at `columns`, in place."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[columns] += getattr(other, name)
 
     @property
     def squared_error(self) -> Floats:
@@ -52,6 +78,11 @@ class GeneSums:
         """Genes whose truth does not vary: they have no correlation."""
         return np.asarray(_variance(self.n, self.t, self.tt) == 0)
 
+    @property
+    def constant_prediction(self) -> NDArray[np.bool_]:
+        """Genes whose prediction does not vary."""
+        return np.asarray(_variance(self.n, self.p, self.pp) == 0)
+
     def pearson(self) -> Floats:
         """Correlation of truth and prediction per gene, NaN where the truth is constant.
 
@@ -59,12 +90,16 @@ class GeneSums:
         """
         return _correlation(self.n, self.t, self.p, self.tt, self.pp, self.tp)
 
+    def library_pearson(self) -> Floats:
+        """Correlation of truth and library size; NaN and 0 as for :meth:`pearson`."""
+        return _correlation(self.n, self.t, self.d, self.tt, self.dd, self.td)
+
     def depth_removed(self) -> Floats:
-        """Correlation of the residuals of truth and prediction on log visible depth.
+        """Correlation of the residuals of truth and prediction on library size.
 
         That is the partial correlation; NaN and 0 as for :meth:`pearson`.
         """
-        truth = _correlation(self.n, self.t, self.d, self.tt, self.dd, self.td)
+        truth = self.library_pearson()
         guess = _correlation(self.n, self.p, self.d, self.pp, self.dd, self.pd)
         guess = np.nan_to_num(guess)
         left = (1 - truth**2) * (1 - guess**2)
@@ -76,52 +111,52 @@ class GeneSums:
 
 
 class MaskedTruth:
-    """The hidden truth of some spots, against which predictions are scored.
+    """Counts of the masked genes of some spots, with which predictions are compared.
 
     Parameters
     ----------
     counts
         Spots × genes, raw counts.
-    hidden
+    mask
         Spots × genes: what is scored.
-    depth
-        Visible counts of each spot.
+    library_size
+        Counts of each spot without its masked genes.
     """
 
     def __init__(
-        self, counts: NDArray[np.float32], hidden: NDArray[np.bool_], depth: ArrayLike
+        self, counts: NDArray[np.float32], mask: NDArray[np.bool_], library_size: ArrayLike
     ) -> None:
-        self._hidden = hidden
-        self._flat = np.flatnonzero(hidden)
-        self._spots, self._genes = np.divmod(self._flat, hidden.shape[1])
+        self._mask = mask
+        self._flat = np.flatnonzero(mask)
+        self._spots, self._genes = np.divmod(self._flat, mask.shape[1])
         self._counts = self.of(counts)
         self.truth = np.log1p(self._counts)
-        self._depth = np.log1p(np.asarray(depth, dtype=np.float64))[self._spots]
-        depths, truth = self._depth, self.truth
-        columns = (None, truth, truth**2, depths, depths**2, depths * truth)
+        self._log_library = np.log1p(np.asarray(library_size, dtype=np.float64))[self._spots]
+        size, truth = self._log_library, self.truth
+        columns = (None, truth, truth**2, size, size**2, size * truth)
         self._sums = [self._per_gene(values) for values in columns]
 
     def of(self, values: NDArray[Any]) -> Floats:
-        """Take what is hidden out of spots × genes values, row after row."""
+        """Get the masked entries of spots × genes values, row after row."""
         values = np.asarray(values)
         # From one long row it comes three times as fast, where there is one without a copy.
         found = values.ravel().take(self._flat) if values.flags.c_contiguous else None
-        return np.asarray(values[self._hidden] if found is None else found, dtype=np.float64)
+        return np.asarray(values[self._mask] if found is None else found, dtype=np.float64)
 
     def per_spot(self, values: Floats) -> Floats:
-        """Average values of hidden entries over each spot; NaN for a spot that hides none."""
-        n = np.bincount(self._spots, minlength=len(self._hidden))
-        sums = np.bincount(self._spots, values, minlength=len(self._hidden))
+        """Average values of masked entries over each spot; NaN for a spot without any."""
+        n = np.bincount(self._spots, minlength=len(self._mask))
+        sums = np.bincount(self._spots, values, minlength=len(self._mask))
         return np.asarray(np.divide(sums, n, out=np.full(len(n), np.nan), where=n > 0))
 
     def _per_gene(self, values: Floats | None) -> Floats:
-        """Add up hidden entries of each gene; count them if no values are given."""
-        sums = np.bincount(self._genes, values, minlength=self._hidden.shape[1])
+        """Add up masked entries of each gene; count them if no values are given."""
+        sums = np.bincount(self._genes, values, minlength=self._mask.shape[1])
         return np.asarray(sums, dtype=np.float64)
 
     @property
     def n(self) -> int:
-        """How many entries are hidden."""
+        """Number of masked entries."""
         return len(self._flat)
 
     def score(
@@ -141,7 +176,7 @@ class MaskedTruth:
         The sums of each gene.
         """
         guess = self.of(prediction)
-        columns = (guess, guess**2, guess * self.truth, self._depth * guess)
+        columns = (guess, guess**2, guess * self.truth, self._log_library * guess)
         sums = [self._per_gene(values) for values in columns]
         at = np.asarray(rate_of(guess), dtype=np.float64) if rate is None else self.of(rate)
         at = np.maximum(at, LEAST_RATE)
@@ -153,7 +188,7 @@ class MaskedTruth:
         return GeneSums(*(*self._sums, *sums, deviance))
 
     def mean(self, values: NDArray[np.float32]) -> float:
-        """Average spots × genes values over what is hidden."""
+        """Average spots × genes values over masked entries."""
         return float(self.of(values).sum()) / max(self.n, 1)
 
 
@@ -173,21 +208,14 @@ class GeneTally:
     @classmethod
     def begin(cls, n_genes: int) -> Self:
         """Start with no slide."""
-        none = np.zeros(n_genes)
-        sums = GeneSums(*(none.copy() for _ in GeneSums.__dataclass_fields__))
-        return cls(sums, [], none.copy(), none.copy(), none.copy())
+        return cls(GeneSums.zeros(n_genes), [], *(np.zeros(n_genes) for _ in range(3)))
 
     def add(self, sums: GeneSums, columns: NDArray[np.int64]) -> None:
         """Add a slide whose genes stand at `columns`."""
-        n_genes = len(self.within)
-        spread = []
-        for values in sums._all():
-            whole = np.zeros(n_genes)
-            whole[columns] = values
-            spread.append(whole)
-        whole_sums = GeneSums(*spread)
-        self.pooled = self.pooled + whole_sums
-        self.errors.append(whole_sums.squared_error.astype(np.float32))
+        self.pooled.add(sums, columns)
+        errors = np.zeros(len(self.within), dtype=np.float32)
+        errors[columns] = sums.squared_error
+        self.errors.append(errors)
         self.within[columns] += np.nan_to_num(sums.pearson())
         self.depth_removed[columns] += np.nan_to_num(sums.depth_removed())
         self.n_within[columns] += ~sums.constant
@@ -197,24 +225,37 @@ class GeneTally:
 
         Returns
         -------
-        gene, n (hidden entries), n_slides (where it varies), mse, r_pooled, r_within and
+        gene, n (masked entries), n_slides (where it varies), mse, r_pooled, r_within and
         r_depth_removed (means over slides), p (of r_pooled, as published).
         """
-        pooled = self.pooled
-        r = pooled.pearson()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return pd.DataFrame(
-                {
-                    "gene": genes,
-                    "n": pooled.n.astype(np.int64),
-                    "n_slides": self.n_within.astype(np.int64),
-                    "mse": pooled.squared_error / pooled.n,
-                    "r_pooled": r,
-                    "r_within": self.within / self.n_within,
-                    "r_depth_removed": self.depth_removed / self.n_within,
-                    "p": pearson_p(r, pooled.n),
-                }
-            )
+        r = self.pooled.pearson()
+        return pd.DataFrame(
+            {
+                "gene": genes,
+                "n": self.pooled.n.astype(np.int64),
+                "n_slides": self.n_within.astype(np.int64),
+                "mse": self.mse,
+                "r_pooled": r,
+                "r_within": self.r_within,
+                "r_depth_removed": self.r_depth_removed,
+                "p": pearson_p(r, self.pooled.n),
+            }
+        )
+
+    @property
+    def mse(self) -> Floats:
+        """Mean squared error of log1p counts; NaN without an entry."""
+        return _divided(self.pooled.squared_error, self.pooled.n)
+
+    @property
+    def r_within(self) -> Floats:
+        """Mean over slides of the correlation within the slide; NaN where a gene never varies."""
+        return _divided(self.within, self.n_within)
+
+    @property
+    def r_depth_removed(self) -> Floats:
+        """Mean over slides of the correlation with library size removed; NaN as above."""
+        return _divided(self.depth_removed, self.n_within)
 
 
 def pearson_p(r: ArrayLike, n: ArrayLike) -> Floats:
@@ -227,6 +268,10 @@ def pearson_p(r: ArrayLike, n: ArrayLike) -> Floats:
     with np.errstate(divide="ignore"):
         p[known] = 2 * stats.t.sf(np.abs(r[known]) * np.sqrt(freedom / left), freedom)
     return p
+
+
+def _divided(total: Floats, n: Floats) -> Floats:
+    return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
 
 
 def _variance(n: Floats, s: Floats, ss: Floats) -> Floats:

@@ -172,8 +172,7 @@ def _score(
         shown = Shown(view, task.where, spots, drawn.of(slice(start, start + _AT_ONCE)), genes)
         hidden = MaskedTruth(shown.counts[:, genes], shown.hidden[:, genes], shown.depth)
         for method, kind, guess in _answers(methods, shown, task, seed):
-            own = hidden.score(*guess)
-            sums[method] = sums[method] + own if method in sums else own
+            sums.setdefault(method, GeneSums.zeros(len(genes))).add(hidden.score(*guess))
             tallies.calibrate(task.name, method, kind, hidden, guess)
             if method == predictors.NEIGHBOR_PROFILE and guess.rate is not None:
                 tallies.noise(task.name, name, hidden.n, hidden.mean(log1p_variance(guess.rate)))

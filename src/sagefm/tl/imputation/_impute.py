@@ -11,25 +11,26 @@ from numpy.typing import NDArray
 from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED, PROVENANCE
-from sagefm._types import Positions, Singles
-from sagefm.pp.counts import find_counts, section_codes
+from sagefm._types import Positions, Singles, Where
 from sagefm.pp.selection import selected_spots
-from sagefm.tl.imputation._recovery import Agreement, HiddenGenes, Where, of_similar
+from sagefm.tl.imputation._recovery import GeneRecovery, masked_blocks, of_similar
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
+    from sagefm.pp.aligned import AlignedSlide
     from sagefm.pp.vocabulary import Alignment, Vocabulary
 
 Scale = Literal["log1p", "counts_per_10k"]
 
-_PARTS = 10
-"""Into how many parts genes are cut that are hidden together."""
+_MASKED_IN = ("center", "neighborhood", "slide")
+_GROUPS = 10
+"""Number of groups of measured genes; those of a group are masked together."""
 _TOGETHER = 2048
-"""Genes that the slide lacks are predicted so many at a time."""
+"""Genes that the slide lacks and that are predicted together."""
 _SAMPLE = 4096
-"""Spots on which measured genes are hidden to speak for those that the slide lacks."""
+"""Spots in which measured genes are masked to estimate how well unmeasured ones are predicted."""
 _LEAST_SPOTS = 50
 """On fewer spots a correlation says too little."""
 
@@ -41,7 +42,7 @@ def impute(
     *,
     region: NDArray[np.bool_] | str | None = None,
     scale: Scale = "log1p",
-    hide: Where = "center",
+    mask: Where = "center",
     least_r: float = 0.2,
     least_beyond_depth: float = 0.1,
     seed: int = 0,
@@ -49,12 +50,12 @@ def impute(
     slide_key: str | None = None,
     key_added: str = IMPUTED,
 ) -> pd.DataFrame:
-    """Predict genes from the visible ones, and check on this slide how well that works.
+    """Predict genes from the other genes, and check on this slide how well that works.
 
-    A gene that the slide lacks is predicted from all that it has. A measured gene is predicted
-    while it is hidden (denoising): its own count never reaches its prediction. Measured genes are
-    shuffled by `seed`, cut into 10 parts, and those of a part are hidden together: up to ten
-    genes, each alone. What the slide holds is not changed.
+    A gene that the slide lacks is predicted from all genes that it has. A measured gene is
+    predicted while it is masked (denoising): its own count never reaches its prediction. Measured
+    genes are shuffled by `seed` and split into 10 groups, and those of a group are masked
+    together: up to ten genes, each alone. The counts of the slide are not changed.
 
     Parameters
     ----------
@@ -69,15 +70,15 @@ def impute(
         Spots to impute: a boolean per spot, or ``"KEY=VALUE"``; all if not given.
     scale
         ``"log1p"``: log1p counts, as the model predicts them. ``"counts_per_10k"``: expm1 of
-        that, over all counts of the spot but those of genes that are hidden with this one, times
+        that, over all counts of the spot but those of genes that are masked with this one, times
         10,000; NaN for a spot without counts.
-    hide
-        Whether a measured gene is hidden in the ``"center"`` while it is predicted there, in the
+    mask
+        Whether a measured gene is masked in the ``"center"`` while it is predicted there, in the
         whole ``"neighborhood"``, or in the whole ``"slide"``, as if that lacked it.
     least_r, least_beyond_depth
         See `reliable` below.
     seed
-        Of the parts, and of the spots that are sampled.
+        Of the groups, and of the spots that are sampled.
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`.
     key_added
@@ -88,21 +89,21 @@ def impute(
     A row per gene, over the spots that were imputed:
 
     - `measured`: whether the slide has the gene; `slide_gene`: what it is called there; `detected`:
-      share of the spots with a count; `n`: spots on which it was hidden and compared.
+      fraction of the spots with a count; `n`: spots in which it was masked and compared.
     - `r_model`, `mse_model`: correlation within the slide (the mean over several) and mean squared
-      error of prediction and truth, in log1p counts, while hidden. `r_neighbor_mean`,
+      error of prediction and truth, in log1p counts, while masked. `r_neighbor_mean`,
       `mse_neighbor_mean`: of the mean of the neighbors, on the same entries. `r_depth`:
-      correlation of truth and log1p visible counts of the spot: what needs no model at all.
-      `r_beyond_depth`: of truth and prediction, depth taken out of both.
+      correlation of truth and log1p library size of the spot, without the genes that are masked:
+      it needs no model. `r_beyond_depth`: of truth and prediction, library size removed from both.
     - `r_expected`, `r_beyond_depth_expected`: for genes that the slide lacks there is no truth.
-      The measured genes are hidden everywhere on the slide, a tenth at a time (on 4,096 spots at
-      most), and the median of the 50 that are predicted to be about as common stands for the gene;
-      0 if the prediction does not vary.
+      The measured genes are masked everywhere on the slide, a tenth at a time (on 4,096 spots at
+      most), and the median of the 50 that are predicted to be about as common is given; 0 if the
+      prediction does not vary.
     - `reliable`: for a measured gene, `r_model` is at least `least_r` and not below
       `r_neighbor_mean`, and `r_beyond_depth` is at least `least_beyond_depth`. For another,
       `r_expected` and `r_beyond_depth_expected` are at least those. On fewer than 50 spots no gene
       is reliable; nor is one whose truth does not vary, where correlations are NaN. The flag
-      speaks of the pattern over spots, not of the level, which can be off: see `mse_model`.
+      is about the pattern over spots, not about the level, which can be off: see `mse_model`.
 
     Sets ``obsm["sagefm_imputed"]`` (DataFrame, spots × genes, float32, missing outside the region)
     and ``uns["sagefm"]["imputed"]``: this table as ``"confidence"``, and how it was made.
@@ -115,62 +116,57 @@ def impute(
 
     Notes
     -----
-    A prediction is a mean of log1p counts: expm1 of it lies below the mean of counts. What the
-    network pools is the neighborhood, so that a prediction follows the depth of the neighborhood;
-    dividing by the depth of the spot adds the noise of that.
+    A prediction is a mean of log1p counts: expm1 of it lies below the mean of counts. The
+    network pools the neighborhood, so that a prediction follows the library sizes of the
+    neighborhood; dividing by the library size of the spot adds the noise of that.
 
     For 4,090 to 5,000 genes ``write_h5ad`` fails ("object header message is too large") unless
     ``h5py.get_config().track_order`` is True; ``sagefm impute`` sees to it.
     """
-    _require_choices(scale, hide, least_r, least_beyond_depth)
-    named = None if genes is None else _named(genes, model.vocabulary)
+    _require_choices(scale, mask, least_r, least_beyond_depth)
+    chosen = None if genes is None else _named(genes, model.vocabulary)
     spots = np.flatnonzero(selected_spots(slide, region))
-    prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
-    measured = prepared.measured
-    asked = named or _lacking(model.vocabulary, measured)
-    positions = np.array(list(asked.values()), dtype=np.int64)
-    there, chance = measured[positions], np.random.default_rng(seed)
-    codes = section_codes(slide, slide_key)[spots]
-    depth = find_counts(slide, layer).matrix.sum(axis=1, dtype=np.float64)
-    hidden = HiddenGenes(model, prepared, np.asarray(depth).ravel())
-    agreement = Agreement(codes, len(positions))
+    aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
+    chosen = chosen or _lacking(model.vocabulary, aligned.measured)
+    positions = np.array(list(chosen.values()), dtype=np.int64)
+    measured, chance = aligned.measured[positions], np.random.default_rng(seed)
+    recovery = GeneRecovery(aligned.sections[spots], len(positions))
     values = np.full((slide.n_obs, len(positions)), np.nan, dtype=np.float32)
-    parts = _parts(positions, there, chance)
-    for block in hidden.predict(spots, positions, parts, where=hide):
-        agreement.add(block)
+    groups = _groups(positions, measured, chance)
+    for block in masked_blocks(model, aligned, spots, positions, groups, mask):
+        recovery.add(block)
         values[np.ix_(spots[block.spots], block.genes)] = (
-            block.predicted if scale == "log1p" else _per_10k(block.predicted, block.visible)
+            block.predicted if scale == "log1p" else _per_10k(block.predicted, block.library_size)
         )
-    table = _observed(agreement, there, len(spots))
-    assert prepared.alignment is not None  # it was aligned from a slide
-    table.insert(1, "slide_gene", _slide_genes(prepared.alignment, positions))
-    if not there.all():
-        known = _sampled(hidden, spots, codes, np.flatnonzero(measured), chance)
-        _expect(table, agreement, known)
+    table = _observed(recovery, measured, len(spots))
+    assert aligned.alignment is not None  # it was aligned from a slide
+    table.insert(1, "slide_gene", _slide_genes(aligned.alignment, positions))
+    if not measured.all():
+        _expect(table, recovery, _sampled(model, aligned, spots, chance))
     table["reliable"] = _reliable(table, least_r, least_beyond_depth) & (len(spots) >= _LEAST_SPOTS)
-    table.index = pd.Index(list(asked), name="gene")
-    slide.obsm[key_added] = pd.DataFrame(values, slide.obs_names, list(asked))
+    table.index = pd.Index(list(chosen), name="gene")
+    slide.obsm[key_added] = pd.DataFrame(values, slide.obs_names, list(chosen))
     slide.uns.setdefault(PROVENANCE, {})["imputed"] = {
         "key": key_added,
         "confidence": table.copy(),
         "scale": scale,
-        "hide": hide,
+        "mask": mask,
         "least_r": least_r,
         "least_beyond_depth": least_beyond_depth,
         "seed": seed,
         "model": repr(model),
         "fingerprint": model.fingerprint,
         "model_provenance": json.dumps(model.provenance),
-        "genes": prepared.summary,
+        "genes": aligned.summary,
         "sagefm": __version__,
     }
     return table
 
 
-def _require_choices(scale: str, hide: str, least_r: float, least_beyond_depth: float) -> None:
-    for name, value, kinds in (("scale", scale, Scale), ("hide", hide, Where)):
-        if value not in get_args(kinds):
-            raise InputError(f"{name}={value!r}: choose of {', '.join(get_args(kinds))}")
+def _require_choices(scale: str, mask: str, least_r: float, least_beyond_depth: float) -> None:
+    for name, value, kinds in (("scale", scale, get_args(Scale)), ("mask", mask, _MASKED_IN)):
+        if value not in kinds:
+            raise InputError(f"{name}={value!r}: choose of {', '.join(kinds)}")
     for name, least in (("least_r", least_r), ("least_beyond_depth", least_beyond_depth)):
         if not -1 <= least <= 1:
             raise InputError(f"{name}={least}: give a correlation, from -1 to 1")
@@ -181,12 +177,12 @@ def _named(genes: Sequence[str], vocabulary: "Vocabulary") -> dict[str, int]:
     names = [genes] if isinstance(genes, str) else list(genes)
     if not names:
         raise InputError("genes: names none; leave it out for all genes that the slide lacks")
-    asked: dict[str, int] = {}
+    chosen: dict[str, int] = {}
     for name, position in zip(names, vocabulary.positions(names).tolist(), strict=True):
-        if position in asked.values():
+        if position in chosen.values():
             raise InputError(f"{name}: is named twice; name every gene once")
-        asked[name] = position
-    return asked
+        chosen[name] = position
+    return chosen
 
 
 def _lacking(vocabulary: "Vocabulary", measured: NDArray[np.bool_]) -> dict[str, int]:
@@ -198,69 +194,57 @@ def _lacking(vocabulary: "Vocabulary", measured: NDArray[np.bool_]) -> dict[str,
     return {vocabulary[i]: i for i in np.flatnonzero(~measured).tolist()}
 
 
-def _parts(
+def _groups(
     positions: Positions, measured: NDArray[np.bool_], chance: np.random.Generator
 ) -> list[Positions]:
-    """Say which genes go together: the measured in ten parts, the others in as few as can be."""
+    """Group genes that go together: the measured in ten groups, the others in as few as can be."""
     lacking = np.flatnonzero(~measured)
-    parts = [lacking[i : i + _TOGETHER] for i in range(0, len(lacking), _TOGETHER)]
+    groups = [lacking[i : i + _TOGETHER] for i in range(0, len(lacking), _TOGETHER)]
     if measured.any():
         # In the order of the vocabulary, so that the order of the names does not matter.
         order = np.flatnonzero(measured)[np.argsort(positions[measured])]
-        parts += np.array_split(chance.permutation(order), min(_PARTS, len(order)))
-    return parts
+        groups += np.array_split(chance.permutation(order), min(_GROUPS, len(order)))
+    return groups
 
 
-def _per_10k(predicted: Singles, visible: NDArray[np.float64]) -> Singles:
-    """Turn log1p counts into counts per 10,000 of those that each spot shows."""
-    depth = np.where(visible > 0, visible, np.nan)[:, None]
-    return (np.expm1(predicted.astype(np.float64)) / depth * 1e4).astype(np.float32)
+def _per_10k(predicted: Singles, library_size: NDArray[np.float64]) -> Singles:
+    """Turn log1p counts into counts per 10,000 of the other genes of each spot."""
+    size = np.where(library_size > 0, library_size, np.nan)[:, None]
+    return (np.expm1(predicted.astype(np.float64)) / size * 1e4).astype(np.float32)
 
 
-def _observed(agreement: Agreement, measured: NDArray[np.bool_], n_spots: int) -> pd.DataFrame:
-    """Say how well the measured genes were recovered; NaN for the others."""
-    known = {
-        "detected": agreement.detected,
-        "r_model": agreement.pearson("model"),
-        "r_neighbor_mean": agreement.pearson("neighbor_mean"),
-        "r_depth": agreement.pearson("depth"),
-        "r_beyond_depth": agreement.beyond_depth(),
-        "mse_model": agreement.error("model"),
-        "mse_neighbor_mean": agreement.error("neighbor_mean"),
-    }
-    table = pd.DataFrame({name: np.where(measured, v, np.nan) for name, v in known.items()})
+def _observed(recovery: GeneRecovery, measured: NDArray[np.bool_], n_spots: int) -> pd.DataFrame:
+    """Make the table of how well the measured genes were recovered; NaN for the others."""
+    scores = {"detected": recovery.detected, **recovery.scores()}
+    table = pd.DataFrame({name: np.where(measured, v, np.nan) for name, v in scores.items()})
     table.insert(0, "measured", measured)
     table.insert(2, "n", np.where(measured, n_spots, 0))
     return table.assign(r_expected=np.nan, r_beyond_depth_expected=np.nan)
 
 
 def _sampled(
-    hidden: HiddenGenes,
-    spots: Positions,
-    codes: NDArray[np.int64],
-    measured: Positions,
-    chance: np.random.Generator,
-) -> Agreement:
-    """Hide every measured gene as if the slide lacked it, a tenth at a time."""
-    rows = np.arange(len(spots))
-    if len(rows) > _SAMPLE:
-        rows = np.sort(chance.choice(rows, _SAMPLE, replace=False))
-    agreement = Agreement(codes[rows], len(measured))
-    parts = _parts(measured, np.ones(len(measured), dtype=bool), chance)
-    for block in hidden.predict(spots[rows], measured, parts, where="slide"):
-        agreement.add(block)
-    return agreement
+    model: "SageFM", aligned: "AlignedSlide", spots: Positions, chance: np.random.Generator
+) -> GeneRecovery:
+    """Mask every measured gene as if the slide lacked it, a tenth of the genes at a time."""
+    measured = np.flatnonzero(aligned.measured)
+    if len(spots) > _SAMPLE:
+        spots = spots[np.sort(chance.choice(len(spots), _SAMPLE, replace=False))]
+    recovery = GeneRecovery(aligned.sections[spots], len(measured))
+    groups = _groups(measured, np.ones(len(measured), dtype=bool), chance)
+    for block in masked_blocks(model, aligned, spots, measured, groups, "slide"):
+        recovery.add(block)
+    return recovery
 
 
-def _expect(table: pd.DataFrame, asked: Agreement, known: Agreement) -> None:
-    """Fill in what is to be expected of the genes that the slide lacks."""
-    lacking = ~table["measured"].to_numpy()
-    mean, varies = asked.mean("model")[lacking], asked.varies("model")[lacking]
-    for column, values in (
-        ("r_expected", known.pearson("model")),
-        ("r_beyond_depth_expected", known.beyond_depth()),
+def _expect(table: pd.DataFrame, recovery: GeneRecovery, sampled: GeneRecovery) -> None:
+    """Fill in the expected recovery of the genes that the slide lacks."""
+    lacking, scores = ~table["measured"].to_numpy(), sampled.scores()
+    mean, varies = recovery.mean_prediction[lacking], recovery.varies[lacking]
+    for column, score in (
+        ("r_expected", "r_model"),
+        ("r_beyond_depth_expected", "r_beyond_depth"),
     ):
-        expected = of_similar(mean, known.mean("model"), values)
+        expected = of_similar(mean, sampled.mean_prediction, scores[score])
         table.loc[lacking, column] = np.where(varies, expected, 0.0)
 
 
@@ -278,9 +262,9 @@ def _reliable(table: pd.DataFrame, least_r: float, least_beyond_depth: float) ->
 
 
 def _slide_genes(alignment: "Alignment", positions: Positions) -> list[str]:
-    """Say what genes are called on the slide, several names joined by ``;``, empty for none."""
+    """Get the names of genes on the slide, several joined by ``;``, empty for none."""
     names: dict[int, dict[str, None]] = {position: {} for position in positions.tolist()}
     for name, column in zip(alignment.names, alignment.columns.tolist(), strict=True):
         if column in names:
             names[column][name] = None
-    return [";".join(found) for found in names.values()]
+    return [";".join(of_gene) for of_gene in names.values()]

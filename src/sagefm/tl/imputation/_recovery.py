@@ -1,245 +1,179 @@
-"""How well genes are recovered where they are hidden, and what that says of genes never seen."""
+"""How well genes are recovered where they are masked, and what to expect of unmeasured genes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from sagefm._types import Floats, Positions, Singles
-from sagefm.nn import EncodedSlide, MaskedGenes
+from sagefm._types import Bools, Codes, Floats, Positions, Singles, Where
 from sagefm.pp.neighborhood import average
+from sagefm.stats.genes import GeneSums, GeneTally
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
     from sagefm.pp.aligned import AlignedSlide
 
-Where = Literal["center", "neighborhood", "slide"]
-
-GUESSES = ("model", "neighbor_mean", "depth")
-"""What is compared with the truth: the model, and two guesses that need none."""
-_TRUTH = "truth"
-_SPOTS = 4096
-"""Spots whose predictions stand in memory together."""
-_CONSTANT = 1e-10
-"""A variance below this share of the mean square is none: what rounding leaves of a constant."""
+_BLOCK = 4096
+"""Spots whose predictions are in memory together."""
 _SIMILAR = 50
-"""Measured genes that speak for one that was not measured."""
+"""Measured genes whose recovery stands for that of a gene that was not measured."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """Genes that were hidden in some spots: what was predicted there, and what is there.
-
-    Spots × genes, log1p counts, if nothing else is said.
-    """
+class MaskedBlock:
+    """Genes that are masked in some spots, predicted and measured: spots × genes, log1p counts."""
 
     spots: slice
-    """Which of the spots that were asked for."""
+    """Which of the spots that are predicted."""
     genes: Positions
-    """Which of the genes that were asked for."""
+    """Which of the genes that are predicted."""
     predicted: Singles
     truth: Singles
-    around: Singles
-    """The mean of the neighbors of each spot."""
-    visible: Floats
-    """(spots) counts of each center, but those of the hidden genes."""
+    neighbor_mean: Singles
+    library_size: Floats
+    """(spots) counts of each center without those of the masked genes."""
 
 
-class HiddenGenes:
-    """A slide whose genes are hidden, some at a time, and predicted.
+def masked_blocks(
+    model: "SageFM",
+    aligned: "AlignedSlide",
+    spots: Positions,
+    genes: Positions,
+    groups: Sequence[Positions],
+    where: Where,
+) -> Iterator[MaskedBlock]:
+    """Mask and predict one group of genes after the other, beside what is measured.
 
     Parameters
     ----------
-    model, prepared
-        The model, and the slide as it sees it.
-    depth
-        Counts of each spot of the slide, over all of its genes.
+    model, aligned
+        The model, and a slide aligned to its vocabulary.
+    spots
+        Rows of the slide.
+    genes
+        Positions in the vocabulary.
+    groups
+        Which of `genes` are masked together.
+    where
+        As for :meth:`sagefm.SageFM.predict_masked`.
     """
-
-    def __init__(self, model: "SageFM", prepared: "AlignedSlide", depth: Floats) -> None:
-        self._model, self._prepared, self._depth = model, prepared, depth
-        self._expression, self._neighbors = prepared.log1p, prepared.neighbors
-
-    @cached_property
-    def _reading(self) -> EncodedSlide:
-        return self._model.encode(self._prepared)
-
-    def predict(
-        self, spots: Positions, genes: Positions, parts: Sequence[Positions], *, where: Where
-    ) -> Iterator[Block]:
-        """Hide the genes of one part after the other, and predict them.
-
-        Parameters
-        ----------
-        spots
-            Rows of the slide.
-        genes
-            Positions in the vocabulary.
-        parts
-            Which of `genes` are hidden together.
-        where
-            Whether they are hidden in the ``"center"`` only, in the ``"neighborhood"``, or in the
-            whole ``"slide"``, as if it had not measured them.
-        """
-        for part in parts:
-            columns = self._expression[:, genes[part]]
-            if where == "slide":
-                reading, hidden = self._model.encode(self._prepared.without(genes[part])), None
-            else:
-                reading = self._reading
-                hidden = MaskedGenes(genes[part], None, where == "neighborhood")
-            for start in range(0, len(spots), _SPOTS):
-                rows = slice(start, start + _SPOTS)
-                neighbors = self._neighbors[spots[rows]]
-                with torch.inference_mode():
-                    centers = reading.centers(neighbors, hidden)
-                    predicted = centers.predict(self._at(genes[part])).cpu().numpy()
-                yield self._block(rows, neighbors, part, columns, predicted)
-
-    def _at(self, genes: Positions) -> torch.Tensor:
-        return torch.from_numpy(genes).to(self._model.device)
-
-    def _block(
-        self,
-        rows: slice,
-        neighbors: Positions,
-        part: Positions,
-        columns: csr_matrix,
-        predicted: Singles,
-    ) -> Block:
-        """Put beside what was predicted what is there; `columns` are the log1p counts of `part`."""
-        truth = columns[neighbors[:, 0]].toarray()
-        unseen = np.rint(np.expm1(truth.astype(np.float64))).sum(axis=1)
-        around = average(neighbors, center=False, n_spots=len(self._neighbors)) @ columns
-        return Block(
-            spots=rows,
-            genes=part,
-            predicted=predicted,
-            truth=truth,
-            around=around.toarray(),
-            visible=np.maximum(self._depth[neighbors[:, 0]] - unseen, 0.0),
+    counts, loaded = aligned.counts.tocsc()[:, genes], -1
+    for block in model.predict_masked(
+        aligned, [genes[group] for group in groups], where=where, spots=spots, block_size=_BLOCK
+    ):
+        if block.group != loaded:
+            columns, loaded = counts[:, groups[block.group]].tocsr(), block.group
+            log1p = columns.log1p()
+        neighbors = aligned.neighbors[spots[block.spots]]
+        centers = neighbors[:, 0]
+        masked = columns[centers].sum(axis=1, dtype=np.float64).A1
+        operator = average(neighbors, center=False, n_spots=len(aligned.neighbors))
+        yield MaskedBlock(
+            spots=block.spots,
+            genes=groups[block.group],
+            predicted=block.log1p,
+            truth=log1p[centers].toarray(),
+            neighbor_mean=(operator @ log1p).toarray(),
+            library_size=np.maximum(aligned.library_size[centers] - masked, 0.0),
         )
 
 
-class Agreement:
-    """Sums of truth and guesses of hidden genes, over the spots of each slide.
-
-    Guesses are the ``"model"``, the ``"neighbor_mean"``, and the ``"depth"`` of a spot: log1p of
-    its visible counts, the same for all genes that are hidden together.
+class GeneRecovery:
+    """How well masked genes are recovered, gene by gene: correlations are means over sections.
 
     Parameters
     ----------
-    slides
-        For each spot the number of its slide.
+    sections
+        For each spot the number of its section.
     n_genes
         How many genes.
     """
 
-    def __init__(self, slides: NDArray[np.int64], n_genes: int) -> None:
-        self._slides, self._n = slides, np.bincount(slides)[:, None].astype(np.float64)
-        pairs = [(name, other) for name in (_TRUTH, *GUESSES) for other in (name, _TRUTH)]
-        pairs += [(name, "") for name in (_TRUTH, *GUESSES)] + [("model", "depth")]
-        self._sums = {pair: np.zeros((len(self._n), n_genes)) for pair in pairs}
+    def __init__(self, sections: Codes, n_genes: int) -> None:
+        self._sections, self._n_genes = sections, n_genes
+        self._numbers = np.unique(sections).tolist()
+        self._model = {number: GeneSums.zeros(n_genes) for number in self._numbers}
+        self._neighbor_mean = {number: GeneSums.zeros(n_genes) for number in self._numbers}
         self._detected = np.zeros(n_genes)
 
-    def add(self, block: Block) -> None:
+    def add(self, block: MaskedBlock) -> None:
         """Add a block; every gene of every spot is added once."""
-        depth = np.log1p(block.visible)[:, None]
-        values = {
-            _TRUTH: block.truth.astype(np.float64),
-            "model": block.predicted.astype(np.float64),
-            "neighbor_mean": block.around.astype(np.float64),
-            "depth": np.broadcast_to(depth, block.truth.shape),
-        }
         self._detected[block.genes] += (block.truth > 0).sum(axis=0)
-        slides = self._slides[block.spots]
-        for slide in np.unique(slides):
-            here = slides == slide
-            part = {name: held[here] for name, held in values.items()}
-            part[""] = np.ones_like(part[_TRUTH])
-            for (name, other), sums in self._sums.items():
-                sums[slide, block.genes] += np.einsum("ij,ij->j", part[name], part[other])
+        sections, library = self._sections[block.spots], np.log1p(block.library_size)
+        for number in np.unique(sections).tolist():
+            rows = slice(None) if len(self._numbers) == 1 else sections == number
+            truth, size = block.truth[rows], library[rows]
+            for sums, predicted in (
+                (self._model, block.predicted),
+                (self._neighbor_mean, block.neighbor_mean),
+            ):
+                sums[number].add(GeneSums.of(truth, predicted[rows], size), block.genes)
 
     @property
     def detected(self) -> Floats:
-        """Share of the spots with a count of each gene."""
-        return self._detected / len(self._slides)
+        """Fraction of the spots with a count of each gene."""
+        return self._detected / len(self._sections)
 
-    def mean(self, guess: str) -> Floats:
-        """Mean of a guess over all spots, per gene."""
-        return np.asarray(self._sums[guess, ""].sum(axis=0) / len(self._slides))
+    @property
+    def mean_prediction(self) -> Floats:
+        """Mean prediction over all spots, log1p counts."""
+        sums = self._model.values()
+        return np.asarray(sum(s.p for s in sums) / len(self._sections))
 
-    def varies(self, guess: str) -> NDArray[np.bool_]:
-        """Say of each gene whether a guess varies within a slide."""
-        return np.asarray((self._variation(guess) > 0).any(axis=0))
+    @property
+    def varies(self) -> Bools:
+        """Whether the prediction of each gene varies within a section."""
+        constant = [sums.constant_prediction for sums in self._model.values()]
+        return np.asarray(~np.all(constant, axis=0))
 
-    def error(self, guess: str) -> Floats:
-        """Mean squared error of a guess, per gene."""
-        pairs = ((_TRUTH, _TRUTH), (guess, guess), (guess, _TRUTH))
-        truth, square, product = (self._sums[pair].sum(axis=0) for pair in pairs)
-        return np.asarray(np.maximum(truth - 2 * product + square, 0) / len(self._slides))
+    def scores(self) -> dict[str, Floats]:
+        """Correlations and errors, by the column of the table of confidence.
 
-    def pearson(self, guess: str) -> Floats:
-        """Correlation of truth and guess, per gene: the mean over slides on which the truth varies.
-
-        NaN where it varies on none. A guess that does not vary where the truth does has 0.
+        NaN where the truth varies on no section. A prediction that does not vary has 0.
         """
-        return self._over_slides(self._correlation(guess, _TRUTH))
+        model, neighbor_mean = self._tally(self._model), self._tally(self._neighbor_mean)
+        library = np.sum([np.nan_to_num(s.library_pearson()) for s in self._model.values()], axis=0)
+        varies = model.n_within > 0
+        return {
+            "r_model": model.r_within,
+            "r_neighbor_mean": neighbor_mean.r_within,
+            "r_depth": np.divide(
+                library, model.n_within, out=np.full_like(library, np.nan), where=varies
+            ),
+            "r_beyond_depth": model.r_depth_removed,
+            "mse_model": model.mse,
+            "mse_neighbor_mean": neighbor_mean.mse,
+        }
 
-    def beyond_depth(self) -> Floats:
-        """Correlation of truth and model after depth is taken out of both; NaN and 0 as above."""
-        truth, model = self._correlation("depth", _TRUTH), self._correlation("model", "depth")
-        left = (1 - truth**2) * (1 - model**2)
-        shared = self._correlation("model", _TRUTH) - truth * model
-        r = np.divide(shared, np.sqrt(left), out=np.zeros_like(left), where=left > _CONSTANT)
-        return self._over_slides(np.where(self._variation("model") > 0, r, 0.0))
-
-    def _over_slides(self, r: Floats) -> Floats:
-        varies = self._variation(_TRUTH) > 0
-        total, n_slides = np.where(varies, np.clip(r, -1, 1), 0.0).sum(axis=0), varies.sum(axis=0)
-        unknown = np.full_like(total, np.nan)
-        return np.asarray(np.divide(total, n_slides, out=unknown, where=n_slides > 0))
-
-    def _variation(self, name: str) -> Floats:
-        """Sum of squared deviations within each slide, exactly 0 where only rounding is left."""
-        square = self._sums[name, name]
-        varied = square - self._sums[name, ""] ** 2 / np.maximum(self._n, 1)
-        return np.asarray(np.where(varied > _CONSTANT * square, varied, 0.0))
-
-    def _correlation(self, name: str, other: str) -> Floats:
-        """Slides × genes, 0 where one of the two does not vary."""
-        scale = np.sqrt(self._variation(name) * self._variation(other))
-        means = self._sums[name, ""] * self._sums[other, ""] / np.maximum(self._n, 1)
-        shared = self._sums[name, other] - means
-        return np.asarray(np.divide(shared, scale, out=np.zeros_like(shared), where=scale > 0))
+    def _tally(self, sums: dict[int, GeneSums]) -> GeneTally:
+        tally = GeneTally.begin(self._n_genes)
+        for of_section in sums.values():
+            tally.add(of_section, np.arange(self._n_genes))
+        return tally
 
 
-def of_similar(mean: Floats, known_mean: Floats, known: Floats) -> Floats:
-    """Guess a value for genes from the known genes that are predicted to be as common.
+def of_similar(mean: Floats, measured_mean: Floats, values: Floats) -> Floats:
+    """Estimate a value of genes from measured genes that are predicted to be as common.
 
     Parameters
     ----------
     mean
         Mean prediction of each gene, log1p counts.
-    known_mean
-        The same of each known gene.
-    known
-        The value of each known gene; those without one (NaN) do not count.
+    measured_mean
+        The same of each measured gene.
+    values
+        The value of each measured gene; those without one (NaN) do not count.
 
     Returns
     -------
-    For each gene the median of the 50 known genes that are nearest; NaN where there is none.
+    For each gene the median over the 50 nearest measured genes; NaN where there is none.
     """
-    there = np.isfinite(known)
-    if not there.any():
+    finite = np.isfinite(values)
+    if not finite.any():
         return np.full(len(mean), np.nan)
-    n_similar = min(_SIMILAR, int(there.sum()))
-    tree = cKDTree(known_mean[there][:, None])
+    n_similar = min(_SIMILAR, int(finite.sum()))
+    tree = cKDTree(measured_mean[finite][:, None])
     _, nearest = tree.query(mean[:, None], np.arange(1, n_similar + 1))
-    return np.asarray(np.median(known[there][nearest], axis=1), dtype=np.float64)
+    return np.asarray(np.median(values[finite][nearest], axis=1), dtype=np.float64)

@@ -11,25 +11,25 @@ from sagefm._errors import InputError
 from sagefm._types import Floats, Positions, Singles
 from sagefm.pp.counts import coordinates, find_counts, section_codes, sum_duplicates
 from sagefm.pp.neighborhood import nearest
-from sagefm.tl.imputation import HiddenGenes
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
+    from sagefm.pp.aligned import AlignedSlide
 
 
 NEIGHBORHOOD = 15
 """Spots in a neighborhood, the center included, where no model says how many."""
-_PARTS = 10
-"""Into how many parts genes are cut that are hidden together."""
+_GROUPS = 10
+"""Number of groups of genes; those of a group are masked together."""
 _DETECTED = 10
-"""Genes that fewer spots have say nothing of a population."""
+"""Genes that are detected in fewer spots are left out."""
 _FLOOR = 0.05
-"""Share of a gene's mean on the slide that is added to its prediction: none is surely absent."""
+"""Fraction of a gene's mean on the slide that is added to its prediction: none is zero."""
 _LEAST_RATE = 1e-3
 _CLIP = 6.0
-"""Residuals beyond are cut: a single count where none was expected shall not rule."""
+"""Residuals are clipped here: a single count where none was expected must not dominate."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ class Counted:
     genes: NDArray[np.str_]
     neighbors: Positions
     """Spots × neighborhood, the center first."""
-    slides: Positions
-    """For each spot the number of its slide."""
-    hidden: HiddenGenes | None
-    """What predicts genes from around; None where there is no model."""
+    sections: Positions
+    """For each spot the number of its section."""
+    model: "SageFM | None"
+    aligned: "AlignedSlide | None"
+    """The slide aligned to the vocabulary of the model; None where there is no model."""
     positions: Positions
     """Of the genes in the vocabulary of the model."""
     summary: str
@@ -53,28 +54,26 @@ class Counted:
 def count(
     slide: "AnnData", model: "SageFM | None", layer: str | None, slide_key: str | None
 ) -> Counted:
-    """Read the counts: of the genes that the model knows, or of all where there is none."""
-    codes = section_codes(slide, slide_key)
+    """Get the counts: of the genes of the model, or of all genes where there is no model."""
     if model is None:
+        sections = section_codes(slide, slide_key)
         found = sum_duplicates(find_counts(slide, layer))
         names = found.var.index.to_numpy(dtype=str)
-        neighbors = nearest(coordinates(slide), NEIGHBORHOOD, codes)
+        neighbors = nearest(coordinates(slide), NEIGHBORHOOD, sections)
         summary = f"{len(names):,} genes of the slide"
-        return Counted(found.matrix, names, neighbors, codes, None, np.arange(0), summary)
-    prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
-    positions = np.flatnonzero(prepared.measured)
-    matrix = prepared.counts[:, positions]
-    depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
+        return Counted(found.matrix, names, neighbors, sections, None, None, np.arange(0), summary)
+    aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
+    positions = np.flatnonzero(aligned.measured)
+    names = np.array([model.vocabulary[i] for i in positions.tolist()], dtype=str)
     return Counted(
-        matrix, np.array([model.vocabulary[i] for i in positions.tolist()], dtype=str),
-        prepared.neighbors, codes, HiddenGenes(model, prepared, depth), positions,
-        prepared.summary,
+        aligned.counts[:, positions], names, aligned.neighbors, aligned.sections, model, aligned,
+        positions, aligned.summary,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The counts of some spots beside the rates that were expected."""
+    """The counts of some spots and the rates that were expected."""
 
     counts: Singles
     """Spots × genes."""
@@ -105,12 +104,12 @@ class Expected:
 
 
 def expect(counted: Counted, spots: Positions, chance: np.random.Generator) -> Expected:
-    """Say what was expected in the spots of one slide.
+    """Compute the expected counts of the spots of one section.
 
-    With a model, each gene is predicted while it is hidden in the center, a tenth of the genes at
-    a time. Its prediction is a mean of log1p counts, and follows the depth of the neighborhood; so
-    each spot is scaled to its depth, and each gene to its sum over the slide. Without a model, the
-    profile of the whole slide is expected everywhere.
+    With a model, each gene is predicted while it is masked in the center, a tenth of the genes at
+    a time. Its prediction is a mean of log1p counts, and follows the library sizes of the
+    neighborhood; so each spot is scaled to its own, and each gene to its sum over the section.
+    Without a model, the profile of the whole section is expected everywhere.
 
     Raises
     ------
@@ -127,11 +126,13 @@ def expect(counted: Counted, spots: Positions, chance: np.random.Generator) -> E
     counts = matrix[:, kept].toarray().astype(np.float32, copy=False)
     mean = counts.mean(axis=0)
     rates = np.broadcast_to(mean, counts.shape).copy()
-    if counted.hidden is not None:
+    if counted.model is not None and counted.aligned is not None:
         genes = counted.positions[kept]
-        parts = np.array_split(chance.permutation(len(genes)), _PARTS)
-        for block in counted.hidden.predict(spots, genes, parts, where="center"):
-            rates[block.spots, block.genes] = np.expm1(np.maximum(block.predicted, 0))
+        groups = np.array_split(chance.permutation(len(genes)), _GROUPS)
+        for block in counted.model.predict_masked(
+            counted.aligned, [genes[group] for group in groups], spots=spots
+        ):
+            rates[block.spots, groups[block.group]] = np.expm1(np.maximum(block.log1p, 0))
         rates += _FLOOR * mean
     depth, total = counts.sum(axis=1), counts.sum(axis=0)
     rates *= total / rates.sum(axis=0)

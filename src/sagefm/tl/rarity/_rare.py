@@ -53,7 +53,7 @@ def rare(
 ) -> Rare:
     """List the spots that have too much of genes that only few other spots have too much of.
 
-    Every gene of a spot is predicted by the model while it is hidden there. What the spot has
+    Every gene of a spot is predicted by the model while it is masked there. What the spot has
     beyond that is noise, unless the same genes are too many in other spots too: each spot is
     compared with the 5 spots whose excess is most alike its own, on the 30 genes that those have
     most. A spot scores high if it shares their excess, and 19 of 20 spots of the slide do not.
@@ -71,7 +71,7 @@ def rare(
     share
         Of the spots that are listed, above 0 and at most 0.2; three spots at least.
     seed
-        Of the noise, and of the parts in which genes are hidden.
+        Of the noise, and of the groups of genes that are masked together.
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`. Every slide is scored on its own.
     key_added
@@ -95,7 +95,7 @@ def rare(
     `genes`, at most 50 for the listed spots (`population` ``"listed"``) and for each population:
     `log2_fold` and `log2_fold_neighbors` (mean counts per 10,000, of the other spots and of the 14
     neighbors; 0.1 is added to both), `share` of spots with a count, `share_others`, `p` (rank sum
-    against the others, by scanpy) and `p_neighbors` (signed ranks of the difference to the mean of
+    against the others) and `p_neighbors` (signed ranks of the difference to the mean of
     the neighbors), `q` and `q_neighbors` (Benjamini-Hochberg over genes). They describe: the spots
     were chosen by these genes, so that p says what stands out and proves nothing.
 
@@ -156,8 +156,8 @@ def _scored(counted: Counted, seed: int) -> tuple[pd.DataFrame, Positions]:
     columns = ["score", "q", "shared", "widespread", "misfit"]
     table = pd.DataFrame({name: np.full(len(depth), np.nan) for name in columns})
     alike = np.zeros((len(depth), _rare_score.ALIKE), dtype=np.int64)
-    for slide in np.unique(counted.slides):
-        spots = np.flatnonzero((counted.slides == slide) & (depth > 0))
+    for slide in np.unique(counted.sections):
+        spots = np.flatnonzero((counted.sections == slide) & (depth > 0))
         if len(spots) < _LEAST_SPOTS:
             raise InputError(
                 f"{len(spots)} spots with counts on a slide are too few to call some of them rare; "
