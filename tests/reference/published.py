@@ -48,11 +48,13 @@ def of_ours(state, widths=(1024, 512, 512, 512, 1024)):
 
 
 def nearest_spots(coordinates, k=15):
-    """Center first, then by Euclidean distance, ties (to rounding) by row number."""
+    """Center first, then by Euclidean distance, ties (to rounding) by place: x, then y."""
     distances = ((coordinates[:, None] - coordinates[None]) ** 2).sum(-1)
     distances = np.round(distances / distances[distances > 0].min(initial=1e12), 9)
     np.fill_diagonal(distances, -1)
-    return np.argsort(distances, axis=1, kind="stable")[:, :k]
+    by_place = np.lexsort((coordinates[:, 1], coordinates[:, 0]))
+    order = np.argsort(distances[:, by_place], axis=1, kind="stable")[:, :k]
+    return by_place[order]
 
 
 def complete_graph(k):
