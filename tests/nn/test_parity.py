@@ -70,7 +70,7 @@ def test_simulated_slide(slide, vocabulary, widths, tmp_path):
 def test_training_form_is_the_same_network(slide, model):
     """Batches of patches, as training has them, must give what the fast path gives."""
     prepared = model.prepare(slide)
-    whole = AlignedSlide(prepared.log1p, prepared.neighbors, prepared.measured)
+    whole = AlignedSlide.of_counts(prepared.counts, prepared.neighbors, prepared.measured)
     spots = [np.arange(40, 100), np.array([7, 3, 199])]
     drawn = draw_masks(63, len(model.vocabulary), 0.3, np.random.default_rng(0))
     batch = gather([(whole, part) for part in spots], drawn, drawn.n_hidden())
