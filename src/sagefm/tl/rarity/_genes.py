@@ -57,9 +57,9 @@ def enrichment(counted: Counted, groups: "pd.Series[str]", labels: list[str]) ->
 def _against_others(
     scaled: csr_matrix, genes: NDArray[np.str_], groups: "pd.Series[str]", labels: list[str]
 ) -> dict[str, pd.DataFrame]:
-    """Test the rank sum of counts per 10,000 of the spots of each label against the others."""
+    """Test the rank sum of log1p counts per 10,000 of each label against the others."""
     chosen_by_label = {label: (groups == label).to_numpy() for label in labels}
-    p = dict(zip(labels, _rank_sum_p(scaled, list(chosen_by_label.values())), strict=True))
+    p = dict(zip(labels, _rank_sum_p(scaled.log1p(), list(chosen_by_label.values())), strict=True))
     tables = {}
     for label, chosen in chosen_by_label.items():
         inside, outside = scaled[chosen], scaled[~chosen]
