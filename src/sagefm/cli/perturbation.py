@@ -166,6 +166,6 @@ def _draw(
         name = f"{pair.ligand}_{pair.target}".replace("/", "_")
         sagefm.pl.response(
             slide[first], str(pair.target),
-            title=f"{pair.target}, {pair.ligand} at its highest around",
+            title=f"{pair.target}, {pair.ligand} at its highest in the neighbors",
             save=folder / f"{name}.png",
         )  # fmt: skip

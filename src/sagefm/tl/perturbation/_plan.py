@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 N_COEXPRESSED = 30
 N_CONTROLS = 100
 _POOL = 3000
-"""Genes that the nulls of many ligands share: else nearly every gene would be raised."""
+"""Size of the pool from which the nulls of many ligands are drawn, to raise fewer genes."""
 _LEAST_MATCHED = 3
-"""Fewer genes have no spread to speak of."""
+"""Fewer genes have no meaningful standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,12 @@ class Plan:
         seed: int,
         n_controls: int = N_CONTROLS,
     ) -> "Plan":
-        """Choose what to ask, and the genes of the nulls; `seed` draws the latter where needed.
+        """Choose the genes to raise and to predict; `seed` draws the pool of the nulls if needed.
 
         Raises
         ------
         InputError
-            No pair is left, or too few genes to hold effects against.
+            No pair is left, or too few genes to compare effects with.
         """
         if n_matched < _LEAST_MATCHED:
             raise InputError(f"n_matched={n_matched}: give {_LEAST_MATCHED} genes at least")
@@ -125,8 +125,8 @@ class Plan:
         free = np.setdiff1d(np.flatnonzero(shown), np.union1d(ligands, targets))
         if len(free) < _LEAST_MATCHED:
             raise InputError(
-                "pairs: name all genes that the slide shows, so that none are left to hold effects "
-                "against; name fewer"
+                "pairs: name all genes of the slide, so that none are left to compare effects "
+                "with; name fewer"
             )
         pool = free
         if len(ligands) * (n_matched + N_COEXPRESSED) > _POOL < len(free):
