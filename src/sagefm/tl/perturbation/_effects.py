@@ -9,7 +9,7 @@ import numpy as np
 from sagefm._cache import ResumableCache
 from sagefm._types import Floats, Positions
 from sagefm.tl.perturbation._perturber import Perturber
-from sagefm.tl.perturbation._plan import PerturbedSlide, Plan
+from sagefm.tl.perturbation._plan import PerturbationPlan, PerturbedSlide
 
 Progress = Callable[[str], None]
 _BATCH = 50
@@ -72,7 +72,7 @@ class SlidePerturber:
 
 def slide_effects(
     slide: PerturbedSlide,
-    plan: Plan,
+    plan: PerturbationPlan,
     levels: int,
     n_null_spots: int,
     seed: int,
@@ -127,7 +127,7 @@ def shuffled_neighbors(sections: Positions, spots: Positions, seed: int) -> Posi
     return others
 
 
-def screened_effects(plan: Plan, spots: Positions, perturber: SlidePerturber) -> Floats:
+def screened_effects(plan: PerturbationPlan, spots: Positions, perturber: SlidePerturber) -> Floats:
     """Raise ligands and the genes of their nulls: effects on targets, then controls."""
     slide = perturber.slide
     neighbors = slide.prepared.neighbors[spots]

@@ -15,7 +15,7 @@ from sagefm._errors import InputError
 from sagefm._types import Floats
 from sagefm.tl.perturbation._effects import Progress, SlideEffects, mean, slide_effects
 from sagefm.tl.perturbation._pairs import pairs as read_pairs
-from sagefm.tl.perturbation._plan import PerturbedSlide, Plan, prepare_slides
+from sagefm.tl.perturbation._plan import PerturbationPlan, PerturbedSlide, prepare_slides
 from sagefm.tl.perturbation._significance import significance
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def perturb(
         raise InputError(f"levels={levels}: give two levels at least")
     slides = prepare_slides(slide, model, region, layer=layer, slide_key=slide_key)
     table = read_pairs(pairs)
-    plan = Plan.of(table, model, slides, n_matched, seed)
+    plan = PerturbationPlan.of(table, model, slides, n_matched, seed)
     cache = ResumableCache(keep, {
         "model": model.fingerprint, "levels": levels, "seed": seed, "n_null_spots": n_null_spots,
         "pairs": table[["ligand", "target"]].to_numpy().tolist(), "n_matched": n_matched,
@@ -132,7 +132,7 @@ def perturb(
 
 
 def _table(
-    plan: Plan,
+    plan: PerturbationPlan,
     effects: Sequence[SlideEffects],
     slides: Sequence[PerturbedSlide],
     levels: int,

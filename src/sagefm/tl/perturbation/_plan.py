@@ -81,7 +81,7 @@ def prepare_slides(
 
 
 @dataclass(frozen=True)
-class Plan:
+class PerturbationPlan:
     """What is computed on every slide; genes are positions in the vocabulary."""
 
     pairs: pd.DataFrame
@@ -109,7 +109,7 @@ class Plan:
         n_matched: int,
         seed: int,
         n_controls: int = N_CONTROLS,
-    ) -> "Plan":
+    ) -> "PerturbationPlan":
         """Choose the genes to raise and to predict; `seed` draws the pool of the nulls if needed.
 
         Raises

@@ -16,7 +16,7 @@ from sagefm.pp.counts import few
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.perturbation._effects import Progress, SlidePerturber, mean, screened_effects
 from sagefm.tl.perturbation._pairs import set_pairs
-from sagefm.tl.perturbation._plan import N_CONTROLS, Plan, prepare_slides
+from sagefm.tl.perturbation._plan import N_CONTROLS, PerturbationPlan, prepare_slides
 from sagefm.tl.perturbation._significance import GeneEffects, NullScores, upper_tail
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def perturb_sets(
     for number, (name, genes) in enumerate((n, g) for n, g in known.items() if g):
         progress(f"{name} ({number + 1} of {len(known) - len(empty)})")
         n_controls = max(N_CONTROLS, 2 * len(genes))
-        plan = Plan.of(set_pairs(ligands, genes), model, slides, n_matched, seed, n_controls)
+        plan = PerturbationPlan.of(
+            set_pairs(ligands, genes), model, slides, n_matched, seed, n_controls
+        )
         effects = mean(
             [
                 screened_effects(
@@ -119,7 +121,7 @@ def perturb_sets(
 
 
 def _of_set(
-    plan: Plan, effects: Floats, model: "SageFM", chance: np.random.Generator
+    plan: PerturbationPlan, effects: Floats, model: "SageFM", chance: np.random.Generator
 ) -> tuple[list[dict[str, object]], Floats]:
     """Score one set: a row per upstream gene, and its null (matched genes)."""
     n_targets = len(plan.targets)

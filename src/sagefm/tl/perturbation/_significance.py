@@ -21,7 +21,7 @@ import numpy as np
 
 from sagefm._types import Floats, Positions
 from sagefm.stats.resampling import benjamini_hochberg
-from sagefm.tl.perturbation._plan import Plan
+from sagefm.tl.perturbation._plan import PerturbationPlan
 
 _LEAST_CONTROLS = 3
 
@@ -118,7 +118,7 @@ def _standardized(values: Floats, n: Floats, total: Floats, square: Floats) -> F
     return np.where(np.isnan(values) | (n < 2), np.nan, np.where(varied, values - mean, 0) / scale)
 
 
-def significance(plan: Plan, effects: Floats) -> dict[str, Floats]:
+def significance(plan: PerturbationPlan, effects: Floats) -> dict[str, Floats]:
     """Compute the columns ``null_*``, ``z``, ``p``, ``q``, ``p_alike`` and ``p_partners``.
 
     Parameters
@@ -152,7 +152,7 @@ def significance(plan: Plan, effects: Floats) -> dict[str, Floats]:
     }  # fmt: skip
 
 
-def _among_partners(plan: Plan, effects: Floats) -> Floats:
+def _among_partners(plan: PerturbationPlan, effects: Floats) -> Floats:
     """Rank each pair among all ligands on its target, each against its own matched genes."""
     rows = np.searchsorted(plan.screened, plan.ligands)
     matched = np.searchsorted(plan.screened, plan.matched)
