@@ -32,7 +32,7 @@ def ready():
 
 
 def ours(model, prepared, facts, ligand, targets):
-    screen = Perturber(model.encode(prepared), prepared, prepared.neighbors, targets)
+    screen = Perturber(model.encode(prepared), prepared.log1p.tocsc(), prepared.neighbors, targets)
     return next(screen.means(ligand, facts.levels(ligand[0], N_LEVELS)[None], [targets]))
 
 
@@ -58,7 +58,7 @@ def published_way(network, graphs, heights, ligand, targets):
 def one_ligand():
     slide, model = ready()
     prepared = model.prepare(slide)
-    facts = GeneFacts.of(prepared.log1p, prepared.neighbors)
+    facts = GeneFacts.of(prepared, prepared.log1p.tocsc())
     ligand, targets = (model.vocabulary.positions(g) for g in ([LIGAND], TARGETS))
     ours(model, prepared, facts, ligand, targets)  # warm
     times = []

@@ -1,4 +1,4 @@
-"""Pieces of a long computation, kept so that a killed run goes on where it was."""
+"""Cache the arrays of a long computation, so that a killed run can resume."""
 
 import hashlib
 import json
@@ -17,12 +17,12 @@ _STAMP = "stamp"
 
 
 class ResumableCache:
-    """A folder of arrays that belong to one computation; without a folder nothing is kept.
+    """A folder of arrays of one computation; without a folder nothing is cached.
 
     Parameters
     ----------
     folder
-        Where they lie. What another computation left there is removed.
+        Where they are. Arrays of another computation are removed.
     facts
         All that the arrays depend on.
 
@@ -46,20 +46,20 @@ class ResumableCache:
                 beside.write_text(stamp)
 
     def get(self, name: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Read an array, or compute and keep it."""
+        """Load an array, or compute and save it."""
         if self._folder is None:
             return compute()
         path = self._folder / f"{quote(name, safe='')}.npy"
         if path.is_file():
-            found: NDArray[Any] = np.load(path, allow_pickle=False)
-            return found
+            saved: NDArray[Any] = np.load(path, allow_pickle=False)
+            return saved
         computed = compute()
         with replacing(path) as beside:
             np.save(beside, computed)
         return computed
 
     def clear(self) -> None:
-        """Remove all of it: the computation is done, or another one begins."""
+        """Remove all arrays, when the computation is done or another begins."""
         if self._folder is None or not self._folder.is_dir():
             return
         for path in [*self._folder.glob("*.npy"), self._folder / _STAMP]:

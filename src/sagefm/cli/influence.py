@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagefm._errors import InputError
+from sagefm._extras import require
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_writable
 from sagefm.cli._options import (
@@ -25,7 +26,6 @@ from sagefm.cli._options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-Where = Literal["neighbors", "center"]
 _PICTURES = 6
 """Genes that are drawn where none are named."""
 
@@ -45,7 +45,8 @@ def influence(
         ),
     ] = None,
     where: Annotated[
-        Where, typer.Option(help="With --genes: influence of the neighbors or of the center.")
+        Literal["neighbors", "center"],
+        typer.Option(help="With --genes: influence of the neighbors or of the center."),
     ] = "neighbors",
     region: Region = None,
     top: Annotated[int, typer.Option(min=1, help="Without --genes: edges kept per gene.")] = 50,
@@ -98,14 +99,13 @@ def _write(table: "pd.DataFrame", out: Path, *, matrix: bool) -> None:
         if out.suffix == ".csv":
             table.to_csv(beside, index=matrix, float_format="%.6g")
             return
-        import networkx
-
         import sagefm
 
+        networkx = require("networkx", "perturb", "a GraphML file")
         networkx.write_graphml(sagefm.tl.to_graph(table), beside)
 
 
-def _draw(edges: "pd.DataFrame", chosen: list[str] | None, where: Where, folder: Path) -> int:
+def _draw(edges: "pd.DataFrame", chosen: list[str] | None, where: str, folder: Path) -> int:
     """Draw the genes that have an edge, a picture each; say how many."""
     import sagefm
 

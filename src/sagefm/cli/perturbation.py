@@ -41,7 +41,7 @@ def perturb(
         str | None, typer.Option(metavar="A,B,...", help="Genes to raise in the neighbors.")
     ] = None,
     targets: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Genes to read in the center.")
+        str | None, typer.Option(metavar="A,B,...", help="Genes to predict in the center.")
     ] = None,
     pairs: Annotated[
         str | None,
@@ -52,7 +52,9 @@ def perturb(
     ] = None,
     sets: Annotated[
         Path | None,
-        typer.Option(metavar="GMT", help="Gene sets to read with --ligand, in place of --targets."),
+        typer.Option(
+            metavar="GMT", help="Gene sets to predict with --ligand, in place of --targets."
+        ),
     ] = None,
     levels: Annotated[
         int, typer.Option(min=2, help="Steps from lowest to highest; sets need only the two.")
@@ -66,9 +68,9 @@ def perturb(
     slide_key: SlideKey = None,
     device: Device = None,
 ) -> None:
-    """Raise ligands around every spot, read their targets in it, and test the effect: OUT.csv.
+    """Raise ligands in the neighbors, predict their targets, and test the effect: OUT.csv.
 
-    Several slides are averaged. The same command goes on where a killed run stopped.
+    Several slides are averaged. The same command resumes a killed run.
     """
     import sagefm
     from sagefm._text import numbered
@@ -164,6 +166,6 @@ def _draw(
         name = f"{pair.ligand}_{pair.target}".replace("/", "_")
         sagefm.pl.response(
             slide[first], str(pair.target),
-            title=f"{pair.target}, {pair.ligand} at its highest around",
+            title=f"{pair.target}, {pair.ligand} at its highest in the neighbors",
             save=folder / f"{name}.png",
         )  # fmt: skip

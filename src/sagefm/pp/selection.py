@@ -1,4 +1,4 @@
-"""Which spots are meant."""
+"""Select the spots of a region."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> NDArray[np.bool_]:
-    """Say of every spot whether it is in a region.
+    """Select the spots of a region: a boolean per spot.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> 
     if region is None:
         return np.ones(slide.n_obs, dtype=bool)
     if isinstance(region, str):
-        key, found, value = region.partition("=")
-        if not found:
+        key, separator, value = region.partition("=")
+        if not separator:
             raise InputError(f"region {region!r}: write it KEY=VALUE, such as sagefm_domain=3")
         if key not in slide.obs:
             raise InputError(

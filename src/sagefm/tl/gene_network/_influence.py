@@ -6,8 +6,7 @@ may differ in sign.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
+from sagefm._extras import require
 from sagefm._text import few, numbered
+from sagefm._types import Where
 from sagefm.nn.influence import strongest
 from sagefm.pp.selection import selected_spots
+from sagefm.stats.resampling import LEAST_UNITS, interval, resampled
 
 if TYPE_CHECKING:
     import networkx
@@ -26,14 +28,11 @@ if TYPE_CHECKING:
     from sagefm.model import SageFM
     from sagefm.pp.vocabulary import Vocabulary
 
-Where = Literal["neighbors", "center"]
 Progress = Callable[[str], None]
 ALL = "all"
 """As `sources`: every gene of the model that the slide has."""
 _EDGES = 4096
 """Edges whose bootstrap, or whose weights, stand in memory together."""
-_LEAST_SLIDES = 3
-"""Fewer slides say nothing about how slides differ."""
 
 
 def influence(
@@ -51,15 +50,15 @@ def influence(
     slide_key: str | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Measure how the prediction of each gene depends on each gene in and around a spot.
+    """Compute how the prediction of each gene depends on each gene of the neighborhood.
 
     The influence of gene g on gene k is the derivative of the predicted log1p counts of k in the
     center by the log1p counts of g, averaged over spots: exact, through the whole network. In the
     neighbors it is the effect of raising g by one unit in all of them at once (14 for the published
-    network); in the center, of raising it there. A network that weighs spots by their likeness,
-    ``context``, keeps these weights, all depths and what it expects of a depth as they are.
-    Nothing is hidden from the network: k itself shows in the center while it is predicted. That is
-    the model's view, of association: a gene may stand for another that goes with it.
+    network); in the center, of raising it there. In a ``context`` network the weights of similar
+    spots, the library sizes and the profile expected of a library size stay fixed. No gene is
+    masked: k itself is an input in the center while it is predicted. Influences are associations
+    that the model learned: a gene may be a proxy of another that it correlates with.
 
     Parameters
     ----------
@@ -91,7 +90,7 @@ def influence(
     slide_key
         ``obs`` column that tells the slides apart, if the object holds several.
     progress
-        Is told, line by line, how far the work is.
+        Called with lines of progress.
 
     Returns
     -------
@@ -109,8 +108,8 @@ def influence(
         A gene is not in the vocabulary (the nearest names are offered), a number is out of its
         range, the region is empty or does not fit the slide, or the slide cannot be prepared.
     """
-    if where not in get_args(Where):
-        raise InputError(f"where={where!r}: choose one of {', '.join(get_args(Where))}")
+    if where != "neighbors" and where != "center":
+        raise InputError(f"where={where!r}: choose one of neighbors, center")
     if top < 1:
         raise InputError(f"top={top}: give a whole number from 1 on")
     targets = _targets(genes, model)
@@ -121,7 +120,7 @@ def influence(
     )
     with torch.inference_mode():
         centers = model.encode(prepared).centers(prepared.neighbors[spots])
-        gradient = centers.influence(targets, _telling(progress, len(spots)))
+        gradient = centers.influence(targets, _report_progress(progress, len(spots)))
     source = torch.from_numpy(rows).to(model.device)
     weights = model.network.first.detach()[source]
     if genes is not None:
@@ -173,7 +172,7 @@ def consensus_network(
     draws: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Say which edges come back from slide to slide.
+    """Average edges over slides, with the fraction of slides that have each edge.
 
     Parameters
     ----------
@@ -190,8 +189,8 @@ def consensus_network(
     -------
     A row per edge that any slide has, by falling size of the mean: source, target, mean over
     slides, low and high (ends of the 95 % percentile bootstrap interval over slides; NaN for fewer
-    than three), share of the slides that have it. An edge that is not in the table of a slide,
-    where others are stronger, counts as 0 there: the mean is then nearer to 0 than the truth.
+    than three), share (fraction of the slides that have it). An edge that is not in the table of a
+    slide, where others are stronger, counts as 0 there, which biases the mean towards 0.
 
     Raises
     ------
@@ -203,7 +202,7 @@ def consensus_network(
     for name, table in edges.items():
         _require_edges(table, value, f"{name}: ")
         if table.duplicated(["source", "target"]).any():
-            raise InputError(f"{name}: an edge stands twice in its table; keep one of each")
+            raise InputError(f"{name}: an edge is duplicated in its table; keep one of each")
     joined = pd.concat([table[["source", "target", value]] for table in edges.values()])
     slides = np.repeat(np.arange(len(edges)), [len(table) for table in edges.values()])
     groups = joined.groupby(["source", "target"], sort=True)
@@ -235,14 +234,14 @@ def to_graph(edges: pd.DataFrame) -> "networkx.DiGraph[str]":
     Raises
     ------
     InputError
-        It is not a table of edges.
+        It is not a table of edges, or networkx is not installed.
     """
-    import networkx
-
     _require_edges(edges)
-    return networkx.from_pandas_edgelist(
-        edges, "source", "target", edge_attr=True, create_using=networkx.DiGraph
+    library = require("networkx", "perturb", "a graph of genes")
+    graph: networkx.DiGraph[str] = library.from_pandas_edgelist(
+        edges, "source", "target", edge_attr=True, create_using=library.DiGraph
     )
+    return graph
 
 
 def _names(genes: Iterable[str]) -> list[str]:
@@ -288,18 +287,19 @@ def _spots(inside: NDArray[np.bool_], n_spots: int | None, seed: int) -> NDArray
     return np.sort(np.random.default_rng(seed).choice(spots, n_spots, replace=False))
 
 
-def _telling(progress: Progress | None, n_spots: int) -> Callable[[int], None] | None:
-    """Tell each further tenth of the spots."""
+def _report_progress(progress: Progress | None, n_spots: int) -> Callable[[int], None] | None:
+    """Report each further tenth of the spots."""
     if progress is None:
         return None
-    told = [0]
+    reported = 0
 
-    def tell(done: int) -> None:
-        if done * 10 // n_spots > told[0]:
-            told[0] = done * 10 // n_spots
+    def report(done: int) -> None:
+        nonlocal reported
+        if done * 10 // n_spots > reported:
+            reported = done * 10 // n_spots
             progress(f"influence: {done:,} of {numbered(n_spots, 'spot')}")
 
-    return tell
+    return report
 
 
 def _products(
@@ -326,14 +326,12 @@ def _require_edges(table: pd.DataFrame, value: str | None = None, place: str = "
 
 
 def _bootstrap(values: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
-    """Draw columns anew, and give the interval of the mean of each row: low and high × rows."""
+    """Bootstrap the mean of each row over its columns: low and high × rows."""
     n_rows, n_slides = values.shape
-    interval = np.full((2, n_rows), np.nan)
-    if n_slides < _LEAST_SLIDES:
-        return interval
-    rng = np.random.default_rng(seed)
-    times = rng.multinomial(n_slides, np.full(n_slides, 1 / n_slides), size=draws)
-    for begin, end in pairwise([*range(0, n_rows, _EDGES), n_rows]):
-        means = values[begin:end] @ times.T / n_slides
-        interval[:, begin:end] = np.percentile(means, [2.5, 97.5], axis=1)
-    return interval
+    bounds = np.full((2, n_rows), np.nan)
+    if n_slides >= LEAST_UNITS:
+        weights = resampled(n_slides, seed, draws).T
+        for begin in range(0, n_rows, _EDGES):
+            rows = slice(begin, begin + _EDGES)
+            bounds[:, rows] = interval(values[rows] @ weights, axis=1)
+    return bounds

@@ -1,4 +1,4 @@
-"""What one slide answers when ligands are raised in the neighbors of its spots."""
+"""Compute on one slide the effects of ligands that are raised in the neighbors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,151 +9,152 @@ import numpy as np
 from sagefm._cache import ResumableCache
 from sagefm._types import Floats, Positions
 from sagefm.tl.perturbation._perturber import Perturber
-from sagefm.tl.perturbation._plan import Plan, View
+from sagefm.tl.perturbation._plan import PerturbationPlan, PerturbedSlide
 
 Progress = Callable[[str], None]
-AT_ONCE = 50
-"""Genes between two lines of progress, and lost at most when a run is killed."""
+_BATCH = 50
+"""Genes per line of progress and per cached array."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one slide answers."""
+class SlideEffects:
+    """Effects on one slide, in log1p counts."""
 
     response: Floats
     """Pairs × levels: mean predicted target."""
     span: Floats
-    """Per pair: how far apart the ligand's lowest and highest level are."""
+    """Per pair: the ligand's highest level minus its lowest."""
     screened: Floats
-    """Screened genes × targets, then controls: effects, on the spots of the null."""
+    """Screened genes × targets, then controls, on the spots of the null."""
     reversed: Floats
-    """Per pair, on the spots of the null; so is shuffled."""
+    """Per pair, on the spots of the null: the target raised, the ligand predicted."""
     shuffled: Floats
+    """Per pair, on the spots of the null, with the neighbors of other spots."""
 
 
 @dataclass(frozen=True)
-class Asking:
-    """One slide, asked in pieces that are kept."""
+class SlidePerturber:
+    """Perturb one slide in batches of genes that are cached."""
 
-    view: View
-    shelf: ResumableCache
+    slide: PerturbedSlide
+    cache: ResumableCache
     progress: Progress
     label: str
-    """Of what is kept."""
+    """Begins the names of cached arrays."""
 
     def means(
         self,
         what: str,
-        screen: Perturber,
+        perturber: Perturber,
         genes: Positions,
         wanted: Sequence[Positions],
         levels: int,
     ) -> list[Floats]:
-        """Raise each of `genes` and read `wanted`: for each gene, levels × wanted."""
-        heights = np.array([self.view.facts.levels(gene, levels) for gene in genes])
+        """Raise each of `genes` and predict `wanted`: for each gene, levels × wanted."""
+        heights = np.array([self.slide.facts.levels(gene, levels) for gene in genes])
 
-        def answers(part: slice) -> Floats:
-            found = screen.means(genes[part], heights[part], wanted[part])
-            return np.concatenate([means.ravel() for means in found])
+        def compute(batch: slice) -> Floats:
+            means = perturber.means(genes[batch], heights[batch], wanted[batch])
+            return np.concatenate([one.ravel() for one in means])
 
-        found: list[Floats] = []
-        for start in range(0, len(genes), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            flat = self.shelf.get(f"{self.label}.{what}.{start}", partial(answers, part))
-            sizes = [(levels, len(own)) for own in wanted[part]]
+        results: list[Floats] = []
+        for start in range(0, len(genes), _BATCH):
+            batch = slice(start, start + _BATCH)
+            flat = self.cache.get(f"{self.label}.{what}.{start}", partial(compute, batch))
+            sizes = [(levels, len(targets)) for targets in wanted[batch]]
             ends = np.cumsum([height * width for height, width in sizes])[:-1]
-            pieces = zip(np.split(flat, ends), sizes, strict=True)
-            found += [piece.reshape(size) for piece, size in pieces]
-            where = f"{self.view.name}: " if self.view.name else ""
-            self.progress(f"{where}{what}: {len(found)} of {len(genes)} genes")
-        return found
+            flat_means = zip(np.split(flat, ends), sizes, strict=True)
+            results += [means.reshape(size) for means, size in flat_means]
+            name = f"{self.slide.name}: " if self.slide.name else ""
+            self.progress(f"{name}{what}: {len(results)} of {len(genes)} genes")
+        return results
 
 
-def ask(
-    view: View,
-    plan: Plan,
+def slide_effects(
+    slide: PerturbedSlide,
+    plan: PerturbationPlan,
     levels: int,
     n_null_spots: int,
     seed: int,
-    shelf: ResumableCache,
+    cache: ResumableCache,
     progress: Progress,
-) -> Found:
-    """Ask one slide all that a plan wants to know.
+) -> SlideEffects:
+    """Compute all effects of a plan on one slide.
 
-    `n_null_spots` of its spots, drawn with `seed`, answer what nulls need.
+    Nulls are computed on `n_null_spots` of its spots, drawn with `seed`.
     """
-    neighbors, slide = view.prepared.neighbors, (view.reading, view.prepared)
-    drawn = view.draw(n_null_spots, seed)
-    strange = shuffled_neighbors(view.prepared.sections, drawn, seed)
-    mixed = np.column_stack([neighbors[drawn, :1], neighbors[strange, 1:]])
-    around = Perturber(*slide, neighbors[view.spots], plan.targets)
-    shuffled = Perturber(*slide, mixed, plan.targets)
-    turned = Perturber(*slide, neighbors[drawn], plan.ligands)
+    neighbors, network = slide.prepared.neighbors, (slide.encoded, slide.by_gene)
+    drawn = slide.draw(n_null_spots, seed)
+    others = shuffled_neighbors(slide.prepared.sections, drawn, seed)
+    mixed = np.column_stack([neighbors[drawn, :1], neighbors[others, 1:]])
+    raised = Perturber(*network, neighbors[slide.spots], plan.targets)
+    shuffled = Perturber(*network, mixed, plan.targets)
+    reverse = Perturber(*network, neighbors[drawn], plan.ligands)
 
-    asking = Asking(view, shelf, progress, view.name)
-    means = asking.means
+    perturber = SlidePerturber(slide, cache, progress, slide.name)
+    means = perturber.means
     forward = plan.partners(plan.ligand, plan.ligands, plan.target)
     backward = plan.partners(plan.target, plan.targets, plan.ligand)
     pairs = (plan.ligands, plan.ligand, forward, plan.target)
-    response = _per_pair(*pairs, means("ligands", around, plan.ligands, forward, levels))
-    astray = _per_pair(*pairs, means("shuffled neighbors", shuffled, plan.ligands, forward, 2))
-    back = means("reversed", turned, plan.targets, backward, 2)
-    # A gene that the slide does not show cannot be raised there.
-    silent = view.facts.high == 0
+    response = _per_pair(*pairs, means("ligands", raised, plan.ligands, forward, levels))
+    with_others = _per_pair(*pairs, means("shuffled neighbors", shuffled, plan.ligands, forward, 2))
+    raised_targets = means("reversed", reverse, plan.targets, backward, 2)
+    # A gene without counts on the slide has no levels to be raised to.
+    silent = slide.facts.high == 0
     response[silent[plan.ligand]] = np.nan
-    astray[silent[plan.ligand]] = np.nan
-    turned_back = _per_pair(plan.targets, plan.target, backward, plan.ligand, back)
-    turned_back[silent[plan.target]] = np.nan
-    return Found(
+    with_others[silent[plan.ligand]] = np.nan
+    backward_means = _per_pair(plan.targets, plan.target, backward, plan.ligand, raised_targets)
+    backward_means[silent[plan.target]] = np.nan
+    return SlideEffects(
         response=response,
-        span=(view.facts.high - view.facts.low)[plan.ligand],
-        screened=screened(plan, drawn, asking),
-        reversed=turned_back[:, -1] - turned_back[:, 0],
-        shuffled=astray[:, -1] - astray[:, 0],
+        span=(slide.facts.high - slide.facts.low)[plan.ligand],
+        screened=screened_effects(plan, drawn, perturber),
+        reversed=backward_means[:, -1] - backward_means[:, 0],
+        shuffled=with_others[:, -1] - with_others[:, 0],
     )
 
 
-def shuffled_neighbors(slides: Positions, spots: Positions, seed: int) -> Positions:
-    """Draw for each of some spots another of its slide, whose neighbors it is given.
+def shuffled_neighbors(sections: Positions, spots: Positions, seed: int) -> Positions:
+    """Draw for each of some spots another of its section, whose neighbors it is given.
 
-    `slides` tells for each spot of the object the number of its slide.
+    `sections` has for each spot of the object the number of its section.
     """
     chance = np.random.default_rng([seed, 1])
-    found = np.empty_like(spots)
-    for number in np.unique(slides[spots]):
-        own, here = np.flatnonzero(slides == number), slides[spots] == number
-        found[here] = own[chance.choice(len(own), here.sum(), replace=False)]
-    return found
+    others = np.empty_like(spots)
+    for section in np.unique(sections[spots]):
+        members, here = np.flatnonzero(sections == section), sections[spots] == section
+        others[here] = members[chance.choice(len(members), here.sum(), replace=False)]
+    return others
 
 
-def screened(plan: Plan, spots: Positions, asking: Asking) -> Floats:
+def screened_effects(plan: PerturbationPlan, spots: Positions, perturber: SlidePerturber) -> Floats:
     """Raise ligands and the genes of their nulls: effects on targets, then controls."""
-    view = asking.view
-    neighbors = view.prepared.neighbors[spots]
-    screen = Perturber(view.reading, view.prepared, neighbors, plan.targets)
+    slide = perturber.slide
+    neighbors = slide.prepared.neighbors[spots]
+    network = Perturber(slide.encoded, slide.by_gene, neighbors, plan.targets)
     every = [np.concatenate([plan.targets, plan.controls])] * len(plan.screened)
-    found = np.array(asking.means("nulls", screen, plan.screened, every, 2))
-    found[view.facts.high[plan.screened] == 0] = np.nan
-    return np.asarray(found[:, -1] - found[:, 0])
+    means = np.array(perturber.means("nulls", network, plan.screened, every, 2))
+    means[slide.facts.high[plan.screened] == 0] = np.nan
+    return np.asarray(means[:, -1] - means[:, 0])
 
 
 def _per_pair(
     genes: Positions,
     gene: Positions,
     wanted: Sequence[Positions],
-    read: Positions,
-    found: Sequence[Floats],
+    predicted: Positions,
+    means: Sequence[Floats],
 ) -> Floats:
-    """Pick each pair's row of levels from what was found gene by gene: pairs × levels."""
+    """Pick the levels of each pair from the means of its raised gene: pairs × levels."""
     at = np.searchsorted(genes, gene)
     return np.stack(
-        [found[i][:, np.searchsorted(wanted[i], r)] for i, r in zip(at, read, strict=True)]
+        [means[i][:, np.searchsorted(wanted[i], p)] for i, p in zip(at, predicted, strict=True)]
     )
 
 
-def mean(parts: Sequence[Floats]) -> Floats:
-    """Average over slides; what no slide has is missing."""
-    stacked = np.array(parts)
+def mean(per_slide: Sequence[Floats]) -> Floats:
+    """Average over slides, without missing values; NaN where all are missing."""
+    stacked = np.array(per_slide)
     known = ~np.isnan(stacked)
     total = np.where(known, stacked, 0.0).sum(axis=0)
     n = known.sum(axis=0)

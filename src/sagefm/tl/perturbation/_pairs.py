@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sagefm._errors import InputError, logger
+from sagefm._extras import require
 
 PairSource = str | Path | pd.DataFrame | Sequence[tuple[str, str]]
 
@@ -160,15 +161,9 @@ def set_pairs(upstream: str | Sequence[str], genes: str | Sequence[str]) -> pd.D
 
 
 def _resource(name: str) -> pd.DataFrame:
-    try:
-        with _quiet_import():
-            from liana.resource import select_resource
-    except ImportError as error:
-        raise InputError(
-            f"pairs {name!r} come from the package liana, which cannot be imported ({error}); "
-            "pip install sagefm[perturb]"
-        ) from error
-    return pd.DataFrame(select_resource(_RESOURCES[name]))
+    with _quiet_import():
+        resource = require("liana.resource", "perturb", f"pairs {name!r}")
+    return pd.DataFrame(resource.select_resource(_RESOURCES[name]))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which genes answer when their neighbors say more of a ligand, and is it more than chance."""
+"""Predict which genes respond when ligands are raised in the neighbors, and test the effects."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, false_discovery_control
+from scipy.stats import bootstrap
 
 from sagefm import __version__
 from sagefm._cache import ResumableCache
 from sagefm._errors import InputError
-from sagefm._types import Floats, Positions
-from sagefm.tl.perturbation import _nulls
-from sagefm.tl.perturbation._effects import Found, Progress, ask, mean
+from sagefm._types import Floats
+from sagefm.tl.perturbation._effects import Progress, SlideEffects, mean, slide_effects
 from sagefm.tl.perturbation._pairs import pairs as read_pairs
-from sagefm.tl.perturbation._plan import Plan, View, views_of
+from sagefm.tl.perturbation._plan import PerturbationPlan, PerturbedSlide, prepare_slides
+from sagefm.tl.perturbation._significance import significance
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,36 +41,37 @@ def perturb(
     keep: Path | None = None,
     progress: Progress = lambda line: None,
 ) -> pd.DataFrame:
-    """Raise ligands in the neighbors of every spot, read their targets in it, and test the effect.
+    """Raise ligands in the neighbors of every spot, predict their targets, and test the effects.
 
     The protocol of the paper (arXiv 2601.15504): the ligand is set to equally spaced levels between
     its smallest and its largest log1p count on the slide, in the 14 neighbors; all targets of the
-    call are hidden in the center; the target is predicted there. A network that weighs spots by
-    their likeness, ``context``, keeps these weights, all depths and what it expects of a depth as
-    they are while the ligand changes; for the published one nothing is held.
+    call are masked in the center; the target is predicted there. In a ``context`` network the
+    weights of similar spots, the library sizes and the profile expected of a library size stay
+    fixed while the ligand changes; in the published network everything changes.
 
-    Unlike the paper, every effect is held against those of other genes on the same target. What is
-    compared is what a gene does to this target in particular: its effect, standardized over the
-    screened genes, less its mean effect on 100 control genes and in units of their spread.
+    Unlike the paper, every effect is compared with those of other genes on the same target, by the
+    specific effect of a gene: its effect, standardized over the screened genes, minus its mean
+    standardized effect on 100 control genes, divided by their standard deviation. The formula of
+    ``z``, ``p`` and ``q`` stands in ``sagefm/tl/perturbation/_significance.py``.
 
     Parameters
     ----------
     slide
         A slide, or several by name: then effects are means over slides.
     model
-        A model; best one that has not seen the slide.
+        A model; best one that was not trained on the slide.
     pairs
         As for :func:`sagefm.tl.pairs`: ``"liana"``, a CSV file, a table, or (ligand, target)
-        tuples. Pairs with a gene that the model does not know, or a ligand that no slide shows, are
-        left out, and that is told.
+        tuples. Pairs with a gene that the model does not know, or a ligand without counts, are
+        left out with a warning.
     levels
         How many levels.
     region
-        Spots to read: a boolean per spot, or ``"KEY=VALUE"`` for spots whose ``obs[KEY]`` is VALUE.
-        All spots if not given. (Their neighbors may lie outside.)
+        Spots in which targets are predicted: a boolean per spot, or ``"KEY=VALUE"`` for spots whose
+        ``obs[KEY]`` is VALUE. All spots if not given. (Their neighbors may lie outside.)
     n_matched
-        Genes that a ligand is held against: those nearest in mean, share of spots, largest value
-        and spread between neighborhoods, among the genes that stand in no pair of the call (among
+        Genes that a ligand is compared with: those nearest in mean, fraction of spots, largest
+        value and spread between neighborhoods, among the genes in no pair of the call (among
         3,000 of these, drawn at random, where there are many ligands).
     n_null_spots
         Spots on which nulls are computed, drawn at random; a pair is compared on the same spots.
@@ -79,24 +80,31 @@ def perturb(
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`.
     keep
-        Folder for what a killed run had done; it is removed at the end.
+        Folder in which intermediate results are kept, so that a killed run can resume; it is
+        removed at the end.
     progress
-        Called with a line per some genes.
+        Called with a line of progress.
 
     Returns
     -------
-    A row per pair, in the order of `pairs`, all on log1p counts: ligand, target, complex,
-    ``effect`` (mean over spots of the predicted target at the highest level minus at the lowest),
-    ``effect_low``, ``effect_high`` (95 % bootstrap interval over slides, from three slides on),
-    ``slope`` (least squares, per log1p count of the ligand), ``direction`` (up, down, none),
-    ``monotone`` (share of the steps between levels that go that way), ``sign`` (that a resource
-    expects), ``as_expected``, ``null_low``, ``null_median``, ``null_high`` (2.5, 50 and 97.5 % of
-    what matched genes do to the same target, on the ligand's own scale), ``z`` (distance from
-    their mean, in their standard deviations), ``p`` (against matched genes, two-sided),
-    ``q`` (Benjamini-Hochberg over the pairs), ``p_alike`` (against the 30 genes that correlate most
-    with the ligand), ``p_partners`` (among all ligands of the call on this target),
-    ``effect_reversed`` (the target raised in the neighbors, the ligand read), ``effect_shuffled``
-    (every spot given the neighbors of another), n_slides, n_spots.
+    A row per pair, in the order of `pairs`:
+
+    - ``ligand``, ``target``, ``complex``
+    - ``effect`` (log1p counts): mean over spots of the predicted target at the highest level minus
+      at the lowest; ``effect_low``, ``effect_high``: its 95 % bootstrap interval over slides, from
+      three slides on
+    - ``slope`` (log1p counts per log1p count of the ligand): least squares over the levels
+    - ``direction`` (up, down, none); ``monotone``: fraction of the steps between levels that go
+      that way; ``sign`` that a resource expects; ``as_expected``
+    - ``null_low``, ``null_median``, ``null_high`` (log1p counts): 2.5, 50 and 97.5 % of the effects
+      of matched genes on the target, on the scale of the ligand
+    - ``z`` (standard deviations of the null): distance of the specific effect from the mean of
+      those of the matched genes; ``p``: two-sided; ``q``: Benjamini-Hochberg over the pairs
+    - ``p_alike``: as ``p``, against the 30 genes most coexpressed with the ligand; ``p_partners``:
+      among all ligands of the call on this target
+    - ``effect_reversed`` (log1p counts): the target is raised, the ligand predicted;
+      ``effect_shuffled`` (log1p counts): every spot has the neighbors of another
+    - ``n_slides``, ``n_spots``
 
     Raises
     ------
@@ -106,27 +114,33 @@ def perturb(
     """
     if levels < 2:
         raise InputError(f"levels={levels}: give two levels at least")
-    views = views_of(slide, model, region, layer=layer, slide_key=slide_key)
+    slides = prepare_slides(slide, model, region, layer=layer, slide_key=slide_key)
     table = read_pairs(pairs)
-    plan = Plan.of(table, model, views, n_matched, seed)
-    shelf = ResumableCache(keep, {
+    plan = PerturbationPlan.of(table, model, slides, n_matched, seed)
+    cache = ResumableCache(keep, {
         "model": model.fingerprint, "levels": levels, "seed": seed, "n_null_spots": n_null_spots,
         "pairs": table[["ligand", "target"]].to_numpy().tolist(), "n_matched": n_matched,
-        "slides": [view.checksum() for view in views], "sagefm": __version__,
+        "slides": [one.checksum() for one in slides], "sagefm": __version__,
         "plan": [plan.screened.tolist(), plan.controls.tolist()],
     })  # fmt: skip
-    found = [ask(view, plan, levels, n_null_spots, seed, shelf, progress) for view in views]
-    result = _table(plan, found, views, levels, seed)
-    shelf.clear()
+    per_slide = [
+        slide_effects(one, plan, levels, n_null_spots, seed, cache, progress) for one in slides
+    ]
+    result = _table(plan, per_slide, slides, levels, seed)
+    cache.clear()
     return result
 
 
 def _table(
-    plan: Plan, found: Sequence[Found], views: Sequence[View], levels: int, seed: int
+    plan: PerturbationPlan,
+    effects: Sequence[SlideEffects],
+    slides: Sequence[PerturbedSlide],
+    levels: int,
+    seed: int,
 ) -> pd.DataFrame:
-    response = mean([one.response for one in found])
-    span = mean([np.where(one.span > 0, one.span, np.nan) for one in found])
-    per_slide = np.array([one.response[:, -1] - one.response[:, 0] for one in found])
+    response = mean([one.response for one in effects])
+    span = mean([np.where(one.span > 0, one.span, np.nan) for one in effects])
+    per_slide = np.array([one.response[:, -1] - one.response[:, 0] for one in effects])
     effect = response[:, -1] - response[:, 0]
     size = np.abs(response).max(axis=1)
     moves = np.abs(effect) > 1e-7 * np.maximum(size, 1e-3)  # more than float32 leaves of nothing
@@ -146,12 +160,12 @@ def _table(
     table["sign"] = expected
     table["as_expected"] = pd.array(np.sign(expected.fillna(0)) == way, "boolean")
     table.loc[~known, "as_expected"] = pd.NA
-    for name, values in _significance(plan, mean([one.screened for one in found])).items():
+    for name, values in significance(plan, mean([one.screened for one in effects])).items():
         table[name] = values
-    table["effect_reversed"] = mean([one.reversed for one in found])
-    table["effect_shuffled"] = mean([one.shuffled for one in found])
+    table["effect_reversed"] = mean([one.reversed for one in effects])
+    table["effect_shuffled"] = mean([one.shuffled for one in effects])
     table["n_slides"] = (~np.isnan(per_slide)).sum(axis=0)
-    table["n_spots"] = (~np.isnan(per_slide)).T @ [len(view.spots) for view in views]
+    table["n_spots"] = (~np.isnan(per_slide)).T @ [len(one.spots) for one in slides]
     return table
 
 
@@ -166,52 +180,3 @@ def _interval(per_slide: Floats, seed: int) -> Floats:
         )  # fmt: skip
         bounds[:, enough] = drawn.confidence_interval
     return bounds
-
-
-def _significance(plan: Plan, effects: Floats) -> dict[str, Floats]:
-    """Compare every pair with the effects of other genes on its target.
-
-    `effects` are screened genes × targets and controls.
-    """
-    at_target = np.searchsorted(plan.targets, plan.target)
-    of_pair = np.searchsorted(plan.ligands, plan.ligand)
-    at_ligand = np.searchsorted(plan.screened, plan.ligand)
-    scale = _nulls.Scale.of(effects, plan.screened, plan.controls)
-    particular = scale.particular(effects)[:, : len(plan.targets)]
-    own = particular[at_ligand, at_target]
-
-    def null(like: Positions) -> Floats:
-        rows = np.searchsorted(plan.screened, like)[of_pair]
-        return np.asarray(particular[rows, at_target[:, None]])
-
-    matched = null(plan.matched)
-    bounds = np.nanquantile(matched, [0.025, 0.5, 0.975], axis=1)
-    low, median, high = scale.effect(bounds, at_ligand, at_target)
-    standing = _nulls.Standing.of(own, matched)
-    p = standing.p()
-    q = np.full(len(p), np.nan)
-    q[~np.isnan(p)] = false_discovery_control(p[~np.isnan(p)])
-    return {
-        "null_low": low, "null_median": median, "null_high": high, "z": standing.z, "p": p, "q": q,
-        "p_alike": _nulls.Standing.of(own, null(plan.alike)).p(),
-        "p_partners": _among_partners(plan, particular),
-    }  # fmt: skip
-
-
-def _among_partners(plan: Plan, effects: Floats) -> Floats:
-    """Rank each pair among all ligands on its target, each against its own matched genes."""
-    rows = np.searchsorted(plan.screened, plan.ligands)
-    matched = np.searchsorted(plan.screened, plan.matched)
-    place = (
-        np.searchsorted(plan.ligands, plan.ligand),
-        np.searchsorted(plan.targets, plan.target),
-    )
-    paired = np.zeros((len(plan.ligands), len(plan.targets)), dtype=bool)
-    paired[place] = True
-    p = np.full(paired.shape, np.nan)
-    for column, own in enumerate(paired.T):
-        z = np.abs(_nulls.Standing.of(effects[rows, column], effects[matched, column]).z)
-        shuffled_neighbors = np.sort(z[~own & ~np.isnan(z)])
-        if len(shuffled_neighbors):
-            p[:, column] = _nulls.upper_tail(z, shuffled_neighbors)
-    return p[place]

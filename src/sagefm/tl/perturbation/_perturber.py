@@ -1,32 +1,32 @@
-"""A slide under perturbation: genes change around spots, other genes are read in them."""
+"""Change genes in neighborhoods and predict other genes in their centers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
-from sagefm._types import Floats, Positions
+from sagefm._types import Floats, Positions, Where
 from sagefm.nn import EncodedSlide, MaskedGenes
 from sagefm.pp.neighborhood import average
 
 if TYPE_CHECKING:
     from sagefm.pp.aligned import AlignedSlide
 
-Where = Literal["neighbors", "center", "both"]
+PLACES: tuple[Where, ...] = ("neighbors", "center", "neighborhood")
 _GENES = 512
 """Genes whose means over neighborhoods stand in memory together."""
 
 
 @dataclass(frozen=True)
 class GeneFacts:
-    """What a slide says of every gene of the vocabulary; log1p counts."""
+    """Statistics of every gene of the vocabulary on a slide, in log1p counts."""
 
     mean: Floats
     detected: Floats
-    """Share of the spots with a count."""
+    """Fraction of the spots with a count."""
     low: Floats
     high: Floats
     """The smallest and the largest value on the slide."""
@@ -35,8 +35,9 @@ class GeneFacts:
     """Standard deviation over spots of the mean of their 14 neighbors."""
 
     @classmethod
-    def of(cls, expression: csr_matrix, neighbors: Positions) -> "GeneFacts":
-        """Look at all spots of a slide: spots × vocabulary, log1p counts; spots × 15 rows."""
+    def of(cls, prepared: "AlignedSlide", by_gene: csc_matrix) -> "GeneFacts":
+        """Summarize all spots of a slide; `by_gene` are its log1p counts by columns."""
+        expression = prepared.log1p
         n_spots = expression.shape[0]
         detected = np.asarray((expression > 0).sum(axis=0), dtype=np.float64).ravel() / n_spots
         return cls(
@@ -44,15 +45,15 @@ class GeneFacts:
             detected=detected,
             low=expression.min(axis=0).toarray().ravel().astype(np.float64),
             high=expression.max(axis=0).toarray().ravel().astype(np.float64),
-            spread=_spread(expression, neighbors),
+            spread=_spread(by_gene, prepared.neighbors),
         )
 
-    def likeness(self) -> Floats:
-        """Say what makes genes alike: genes × features.
+    def features(self) -> Floats:
+        """Stack what genes are matched by: genes × features.
 
-        The spread is among them because tissue is smooth: a gene that comes in patches goes with
-        others by accident more often than one that is scattered, so that a network learns more
-        false effects of it.
+        The spread is one of them because tissue is smooth: a gene that occurs in patches correlates
+        with others by chance more often than a scattered one, and a network learns more false
+        effects of it.
         """
         return np.stack([self.mean, self.detected, self.high, self.spread], axis=1)
 
@@ -61,77 +62,79 @@ class GeneFacts:
         return np.linspace(self.low[gene], self.high[gene], n_levels)
 
 
-def _spread(expression: csr_matrix, neighbors: Positions) -> Floats:
-    operator, by_gene = average(neighbors, center=False), expression.tocsc()
-    parts = []
-    for start in range(0, expression.shape[1], _GENES):
-        around = operator @ by_gene[:, start : start + _GENES]
-        mean = np.asarray(around.mean(axis=0, dtype=np.float64)).ravel()
-        square = np.asarray(around.multiply(around).mean(axis=0, dtype=np.float64)).ravel()
-        parts.append(np.sqrt(np.maximum(square - mean**2, 0)))
-    return np.concatenate(parts)
+def _spread(by_gene: csc_matrix, neighbors: Positions) -> Floats:
+    operator = average(neighbors, center=False)
+    spreads = []
+    for start in range(0, by_gene.shape[1], _GENES):
+        averaged = operator @ by_gene[:, start : start + _GENES]
+        mean = np.asarray(averaged.mean(axis=0, dtype=np.float64)).ravel()
+        square = np.asarray(averaged.multiply(averaged).mean(axis=0, dtype=np.float64)).ravel()
+        spreads.append(np.sqrt(np.maximum(square - mean**2, 0)))
+    return np.concatenate(spreads)
 
 
 class Perturber:
-    """Spots of one slide, with the genes that are read hidden in each of them.
+    """Predict centers of one slide after genes change in their neighborhoods.
 
     Parameters
     ----------
-    reading, prepared
-        The slide as the network has read it, and as it was given.
+    encoded
+        The slide.
+    log1p
+        Its log1p counts; by columns where :meth:`means` is used.
     neighbors
         Spots × 15 row numbers of the slide, the center first.
-    hidden
-        Positions of the genes that no center shows.
+    masked
+        Positions of the genes that are masked in every center.
     """
 
     def __init__(
         self,
-        reading: EncodedSlide,
-        prepared: "AlignedSlide",
+        encoded: EncodedSlide,
+        log1p: csr_matrix | csc_matrix,
         neighbors: Positions,
-        hidden: Positions,
+        masked: Positions,
     ) -> None:
         with torch.inference_mode():
-            self._centers = reading.centers(neighbors, MaskedGenes(hidden))
-        n_spots, n_genes = prepared.log1p.shape
-        self._expression = prepared.log1p.tocsc()
-        self._at_center, self._around = (
+            self._centers = encoded.centers(neighbors, MaskedGenes(masked))
+        n_spots, n_genes = log1p.shape
+        self._log1p = log1p
+        self._in_center, self._in_neighbors = (
             _operators(self._centers.shares[:, :, places], neighbors[:, places], n_spots)
             for places in (slice(0, 1), slice(1, None))
         )
         self._n_centers = len(neighbors)
-        self._shown = np.ones(n_genes)
-        self._shown[hidden] = 0
+        self._unmasked = np.ones(n_genes)
+        self._unmasked[masked] = 0
 
-    def spread(self, change: Floats, genes: Positions, where: Where) -> Floats:
-        """Add up what changes over the neighborhoods: operators × spots × genes.
+    def aggregate(self, change: Floats, genes: Positions, where: Where) -> Floats:
+        """Average changes over neighborhoods: operators × centers × genes.
 
         Parameters
         ----------
         change
-            All spots of the slide × `genes`: by how much a spot changes.
+            All spots of the slide × `genes`: difference in log1p counts.
         genes
-            Positions. What is hidden in the center does not change there.
+            Positions. Genes that are masked in the center do not change there.
         where
-            Whether spots change as neighbors, as centers, or as both.
+            ``"neighbors"``, ``"center"`` or ``"neighborhood"``, which is both.
         """
-        total = np.zeros((self._around.shape[0], len(genes)))
+        total = np.zeros((self._in_neighbors.shape[0], len(genes)))
         if where != "center":
-            total += self._around @ change
+            total += self._in_neighbors @ change
         if where != "neighbors":
-            total += (self._at_center @ change) * self._shown[genes]
+            total += (self._in_center @ change) * self._unmasked[genes]
         return self._by_operator(total)
 
     @torch.inference_mode()
-    def read(self, genes: Positions, change: Floats, wanted: Positions) -> torch.Tensor:
-        """Predict `wanted` after what the operators average changes: spots × wanted."""
+    def predict(self, genes: Positions, change: Floats, wanted: Positions) -> torch.Tensor:
+        """Predict `wanted` after aggregated changes of `genes`: centers × wanted, log1p counts."""
         moved = torch.from_numpy(change.astype(np.float32)).to(self._device)
         return self._centers.changed(self._at(genes), moved, self._at(wanted))
 
     @torch.inference_mode()
     def unchanged(self, wanted: Positions) -> torch.Tensor:
-        """Predict `wanted` as things are: spots × wanted."""
+        """Predict `wanted` without a change: centers × wanted, log1p counts."""
         return self._centers.unchanged(self._at(wanted))
 
     def means(
@@ -146,18 +149,18 @@ class Perturber:
         levels
             Genes × levels: the log1p counts to set each to.
         wanted
-            For each of them what to read.
+            For each of them the genes to predict.
 
         Yields
         ------
         For each gene, levels × wanted: mean predicted log1p counts.
         """
-        before = self._by_operator((self._around @ self._expression[:, genes]).toarray())
-        whole = self._by_operator(np.asarray(self._around.sum(axis=1)))
+        before = self._by_operator((self._in_neighbors @ self._log1p[:, genes]).toarray())
+        whole = self._by_operator(np.asarray(self._in_neighbors.sum(axis=1)))
         for i, gene in enumerate(genes):
             changes = (level * whole - before[:, :, [i]] for level in levels[i])
-            read = (self.read(np.array([gene]), change, wanted[i]) for change in changes)
-            means = [found.mean(dim=0, dtype=torch.float64) for found in read]
+            predicted = (self.predict(np.array([gene]), change, wanted[i]) for change in changes)
+            means = [values.mean(dim=0, dtype=torch.float64) for values in predicted]
             yield torch.stack(means).cpu().numpy()
 
     def _by_operator(self, values: Floats) -> Floats:
@@ -171,23 +174,23 @@ class Perturber:
         return torch.from_numpy(positions).to(self._device)
 
 
-def _operators(shares: Floats, members: Positions, n_spots: int) -> csr_matrix:
-    """Let each operator add up some members of each neighborhood, by their shares.
+def _operators(weights: Floats, members: Positions, n_spots: int) -> csr_matrix:
+    """Build the weighted sums over some members of each neighborhood.
 
     Parameters
     ----------
-    shares
+    weights
         Operators × centers × members.
     members
         Centers × members, rows of the slide.
 
     Returns
     -------
-    One operator's centers after the other's × spots.
+    (Operators × centers) × spots, all centers of the first operator first.
     """
-    n_operators, n_centers, n_members = shares.shape
+    n_operators, n_centers, n_members = weights.shape
     rows = np.tile(members.ravel(), n_operators)
-    ends = np.arange(0, shares.size + 1, n_members)
-    found = csr_matrix((shares.ravel(), rows, ends), shape=(n_operators * n_centers, n_spots))
-    found.eliminate_zeros()
-    return found
+    ends = np.arange(0, weights.size + 1, n_members)
+    operators = csr_matrix((weights.ravel(), rows, ends), shape=(n_operators * n_centers, n_spots))
+    operators.eliminate_zeros()
+    return operators

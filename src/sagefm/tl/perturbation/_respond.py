@@ -1,4 +1,4 @@
-"""What the tissue would predict if genes were other than they are: a map, spot by spot."""
+"""Predict how genes respond, spot by spot, when other genes change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError
 from sagefm._keys import RESPONSE
-from sagefm._types import Floats
+from sagefm._types import Floats, Where
 from sagefm.pp.selection import selected_spots
-from sagefm.tl.perturbation._perturber import Perturber, Where
+from sagefm.tl.perturbation._perturber import PLACES, Perturber
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,10 +82,9 @@ def respond(
 ) -> pd.DataFrame:
     """Change genes and predict others spot by spot, to see where the tissue would respond.
 
-    Exact: what the network gives when it reads the changed slide (the first layer is linear, so
-    that only the layers behind it are computed again). A network that weighs spots by their
-    likeness, ``context``, keeps these weights, all depths and what it expects of a depth as they
-    are: the response is what goes through its residuals alone.
+    The result is exact: the first layer is linear, so that only the layers behind it are computed
+    again. In a ``context`` network the weights of similar spots, the library sizes and the profile
+    expected of a library size stay fixed: the response goes through its residuals alone.
 
     Parameters
     ----------
@@ -98,13 +97,13 @@ def respond(
     genes
         Genes to predict.
     where
-        Whether genes change in the ``"neighbors"`` of the spot that is read, in the ``"center"``
-        (that is, in it), or in ``"both"``.
+        Whether genes change in the ``"neighbors"`` of the spot that is predicted, in it (the
+        ``"center"``), or in both (the ``"neighborhood"``).
     region
-        Spots to read: a boolean per spot, or ``"KEY=VALUE"``; all if not given.
+        Spots to predict: a boolean per spot, or ``"KEY=VALUE"``; all if not given.
     hide
-        Whether `genes` are hidden in the center, as in :func:`sagefm.tl.perturb`. A gene that is
-        hidden there does not change there.
+        Whether `genes` are masked in the center, as in :func:`sagefm.tl.perturb`. A gene that is
+        masked there does not change there.
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`.
     key_added
@@ -121,27 +120,28 @@ def respond(
         A gene is not in the vocabulary, nothing changes, no such place, the region is empty, or as
         :meth:`sagefm.SageFM.prepare`.
     """
-    if where not in get_args(Where):
-        raise InputError(f"where={where!r}: choose of {', '.join(get_args(Where))}")
+    if where not in PLACES:
+        raise InputError(f"where={where!r}: choose of {', '.join(PLACES)}")
     if not changes:
         raise InputError("changes: name at least one gene and how it changes")
     changed = model.vocabulary.positions(list(changes))
     wanted = model.vocabulary.positions(list(genes))
     prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
     spots = np.flatnonzero(selected_spots(slide, region))
-    hidden = wanted if hide else wanted[:0]
-    screen = Perturber(model.encode(prepared), prepared, prepared.neighbors[spots], hidden)
+    masked = wanted if hide else wanted[:0]
+    encoded = model.encode(prepared)
+    perturber = Perturber(encoded, prepared.log1p, prepared.neighbors[spots], masked)
     before = prepared.log1p[:, changed].toarray().astype(np.float64)
     after = np.empty_like(before)
     for column, change in enumerate(changes.values()):
         way = change if isinstance(change, Change) else Change("set", float(change))
         after[:, column] = way.of(before[:, column])
-    total = screen.spread(after - before, changed, where)
-    answer = screen.read(changed, total, wanted) - screen.unchanged(wanted)
-    found = pd.DataFrame(
-        answer.cpu().numpy(), index=slide.obs_names[spots], columns=pd.Index(list(genes))
+    total = perturber.aggregate(after - before, changed, where)
+    difference = perturber.predict(changed, total, wanted) - perturber.unchanged(wanted)
+    response = pd.DataFrame(
+        difference.cpu().numpy(), index=slide.obs_names[spots], columns=pd.Index(list(genes))
     )
     whole = np.full((slide.n_obs, len(wanted)), np.nan, dtype=np.float32)
-    whole[spots] = found
-    slide.obsm[key_added] = pd.DataFrame(whole, slide.obs_names, found.columns)
-    return found
+    whole[spots] = response
+    slide.obsm[key_added] = pd.DataFrame(whole, slide.obs_names, response.columns)
+    return response

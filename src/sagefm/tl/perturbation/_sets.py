@@ -1,4 +1,4 @@
-"""Which gene sets answer to a gene upstream of them, and is it more than random genes would."""
+"""Predict which gene sets respond to a gene upstream of them, and test the effects."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from sagefm import __version__
 from sagefm._cache import ResumableCache
 from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm._types import Floats
-from sagefm.tl.perturbation import _nulls
-from sagefm.tl.perturbation._effects import Asking, Progress, mean, screened
+from sagefm.stats.resampling import benjamini_hochberg
+from sagefm.tl.perturbation._effects import Progress, SlidePerturber, mean, screened_effects
 from sagefm.tl.perturbation._pairs import set_pairs
-from sagefm.tl.perturbation._plan import N_CONTROLS, Plan, views_of
+from sagefm.tl.perturbation._plan import N_CONTROLS, PerturbationPlan, prepare_slides
+from sagefm.tl.perturbation._significance import GeneEffects, NullScores, upper_tail
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sagefm.model import SageFM
 
 _N_DRAWS = 2000
-"""Random sets of genes that a set is held against."""
+"""Random sets of genes that a set is compared with."""
 
 
 def perturb_sets(
@@ -43,10 +43,10 @@ def perturb_sets(
     keep: Path | None = None,
     progress: Progress = lambda line: None,
 ) -> pd.DataFrame:
-    """Raise genes in the neighbors of every spot, and read whole sets of genes in it.
+    """Raise genes in the neighbors of every spot, and predict whole sets of genes in it.
 
     The upstream → downstream protocol of the paper (arXiv 2601.15504): as
-    :func:`sagefm.tl.perturb`, set by set, with the genes of a set hidden together.
+    :func:`sagefm.tl.perturb`, set by set, with the genes of a set masked together.
 
     Parameters
     ----------
@@ -55,25 +55,25 @@ def perturb_sets(
     upstream
         A gene or several, each raised alone.
     sets
-        Name → genes, such as :func:`sagefm.tl.gene_sets` reads.
+        Name → genes, such as :func:`sagefm.tl.gene_sets` returns.
     n_spots
-        Spots that are read, drawn at random.
+        Spots in which the sets are predicted, drawn at random.
 
     Returns
     -------
     A row per set and upstream gene: ligand, set, ``n_genes`` (of the set that the model knows),
     ``effect`` (mean over these genes of the effect as in :func:`sagefm.tl.perturb`, log1p counts),
-    ``share_up`` (of the genes that rise), ``effect_random`` (mean effect on control genes, which
-    are like those of the set), ``z``, ``p`` and ``q`` (against matched genes raised in the ligand's
-    place; Benjamini-Hochberg over the rows), ``p_random`` (against as many random control genes
-    read in the set's place), n_slides.
+    ``share_up`` (fraction of the genes that rise), ``effect_random`` (mean effect on control genes,
+    matched to those of the set), ``z``, ``p`` and ``q`` (against matched genes raised in the
+    ligand's place; Benjamini-Hochberg over the rows), ``p_random`` (against as many random control
+    genes in the set's place), n_slides.
 
     Raises
     ------
     InputError
         No set is left, or as :func:`sagefm.tl.perturb`.
     """
-    views = views_of(slide, model, region, layer=layer, slide_key=slide_key)
+    slides = prepare_slides(slide, model, region, layer=layer, slide_key=slide_key)
     raised = model.vocabulary.positions(upstream)
     ligands = [model.vocabulary[int(at)] for at in raised]
     known = {
@@ -84,9 +84,9 @@ def perturb_sets(
         logger.warning("sets without a gene that the model knows are left out: %s", few(empty))
     if len(empty) == len(known):
         raise InputError("sets: none has a gene that the model knows; are these gene symbols?")
-    shelf = ResumableCache(keep, {
+    cache = ResumableCache(keep, {
         "model": model.fingerprint, "upstream": ligands, "sets": known, "n_matched": n_matched,
-        "n_spots": n_spots, "seed": seed, "slides": [view.checksum() for view in views],
+        "n_spots": n_spots, "seed": seed, "slides": [one.checksum() for one in slides],
         "sagefm": __version__,
     })  # fmt: skip
     rows: list[dict[str, object]] = []
@@ -94,54 +94,51 @@ def perturb_sets(
     for number, (name, genes) in enumerate((n, g) for n, g in known.items() if g):
         progress(f"{name} ({number + 1} of {len(known) - len(empty)})")
         n_controls = max(N_CONTROLS, 2 * len(genes))
-        plan = Plan.of(set_pairs(ligands, genes), model, views, n_matched, seed, n_controls)
+        plan = PerturbationPlan.of(
+            set_pairs(ligands, genes), model, slides, n_matched, seed, n_controls
+        )
         effects = mean(
             [
-                screened(
+                screened_effects(
                     plan,
-                    view.draw(n_spots, seed),
-                    Asking(view, shelf, _quiet, f"{view.name}.{number}"),
+                    one.draw(n_spots, seed),
+                    SlidePerturber(one, cache, lambda line: None, f"{one.name}.{number}"),
                 )
-                for view in views
+                for one in slides
             ]
         )
-        found, null = _of_set(plan, effects, model, np.random.default_rng([seed, number]))
-        rows += [{"set": name, "n_slides": len(views), **row} for row in found]
+        of_set, null = _of_set(plan, effects, model, np.random.default_rng([seed, number]))
+        rows += [{"set": name, "n_slides": len(slides), **row} for row in of_set]
         nulls.append(null)
-    shelf.clear()
+    cache.clear()
     table = pd.DataFrame(rows)
-    standing = _nulls.Standing.of(table.pop("particular").to_numpy(), np.concatenate(nulls))
-    table["z"], table["p"] = standing.z, standing.p()
-    known_p = table["p"].notna()
-    table.loc[known_p, "q"] = false_discovery_control(table.loc[known_p, "p"])
+    scores = NullScores.of(table.pop("specific").to_numpy(), np.concatenate(nulls))
+    table["z"], table["p"] = scores.z, scores.p()
+    table["q"] = benjamini_hochberg(table["p"])
     columns = ["ligand", "set", "n_genes", "effect", "share_up", "effect_random", "z", "p", "q",
                "p_random", "n_slides"]  # fmt: skip
     return table[columns]
 
 
-def _quiet(line: str) -> None:
-    """Tell nothing: a set takes seconds."""
-
-
 def _of_set(
-    plan: Plan, effects: Floats, model: "SageFM", chance: np.random.Generator
+    plan: PerturbationPlan, effects: Floats, model: "SageFM", chance: np.random.Generator
 ) -> tuple[list[dict[str, object]], Floats]:
     """Score one set: a row per upstream gene, and its null (matched genes)."""
     n_targets = len(plan.targets)
-    scale = _nulls.Scale.of(effects, plan.screened, plan.controls)
-    particular = scale.particular(effects)
-    of_set = particular[:, :n_targets].mean(axis=1)
+    general = GeneEffects.of(effects, plan.screened, plan.controls)
+    specific = general.specific(effects)
+    of_set = specific[:, :n_targets].mean(axis=1)
     size = min(n_targets, len(plan.controls))
     draws = np.stack([chance.choice(len(plan.controls), size, False) for _ in range(_N_DRAWS)])
     rows = []
     for ligand in plan.ligands:
         at = int(np.searchsorted(plan.screened, ligand))
-        random = np.abs(particular[at, n_targets:][draws].mean(axis=1))
+        random = np.abs(specific[at, n_targets:][draws].mean(axis=1))
         rows.append({
             "ligand": model.vocabulary[int(ligand)], "n_genes": n_targets,
             "effect": effects[at, :n_targets].mean(),
             "share_up": (effects[at, :n_targets] > 0).mean(),
-            "effect_random": effects[at, n_targets:].mean(), "particular": of_set[at],
-            "p_random": float(_nulls.upper_tail(np.abs(of_set[at]), np.sort(random))),
+            "effect_random": effects[at, n_targets:].mean(), "specific": of_set[at],
+            "p_random": float(upper_tail(np.abs(of_set[at]), np.sort(random))),
         })  # fmt: skip
     return rows, of_set[np.searchsorted(plan.screened, plan.matched)]

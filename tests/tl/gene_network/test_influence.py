@@ -232,7 +232,7 @@ def test_a_consensus_of_whole_tables(model, table, slide, monkeypatch):
     [
         ({}, "no tables"),
         ({"s1": edges(AB=1.0).drop(columns="neighbors")}, "s1: no column neighbors"),
-        ({"s1": pd.concat([edges(AB=1.0)] * 2)}, "s1: an edge stands twice"),
+        ({"s1": pd.concat([edges(AB=1.0)] * 2)}, "s1: an edge is duplicated"),
     ],
 )
 def test_tables_without_a_consensus(tables, said):

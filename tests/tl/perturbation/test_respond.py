@@ -30,7 +30,11 @@ def edited(slide, model, changes, genes, where, *, hide=True, rows=None):
         for after in (False, True):
             x = prepared.log1p[members].toarray()
             if after:
-                part = {"neighbors": slice(1, None), "center": slice(0, 1), "both": slice(None)}
+                part = {
+                    "neighbors": slice(1, None),
+                    "center": slice(0, 1),
+                    "neighborhood": slice(None),
+                }
                 for position, new in values.items():
                     x[part[where], position] = new[members[part[where]]]
             if hide:
@@ -59,7 +63,7 @@ def genes(model, slide):
     return [shown[i] for i in np.argsort(-depth)[:6]]
 
 
-@pytest.mark.parametrize("where", ["neighbors", "center", "both"])
+@pytest.mark.parametrize("where", ["neighbors", "center", "neighborhood"])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_change_is_exact(slide, model, genes, way, where):
     change, applied = WAYS[way]
@@ -73,9 +77,9 @@ def test_several_genes_change_at_once_and_nothing_need_be_hidden(slide, model, g
     changes = {genes[0]: Change("add", 1.0), genes[3]: 0.5}
     applied = {genes[0]: lambda x: x + 1, genes[3]: lambda x: np.full_like(x, 0.5)}
     read = [genes[0], genes[4]]  # one of those that change
-    found = respond(slide.copy(), model, changes, read, where="both", hide=False)
+    found = respond(slide.copy(), model, changes, read, where="neighborhood", hide=False)
     np.testing.assert_allclose(
-        found, edited(slide, model, applied, read, "both", hide=False), atol=1e-5
+        found, edited(slide, model, applied, read, "neighborhood", hide=False), atol=1e-5
     )
 
 

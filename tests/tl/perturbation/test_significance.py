@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from sagefm.tl.perturbation import _nulls
+from sagefm.tl.perturbation import _plan, _significance
 
 
 def test_the_nearest_in_rank_are_matched():
     features = np.array([[1.0, 10], [2, 20], [3, 30], [900, 40], [1e6, 50]])
-    found = _nulls.matched(features, np.array([1]), np.array([0, 2, 3, 4]), 2)
+    found = _plan.match_genes(features, np.array([1]), np.array([0, 2, 3, 4]), 2)
     assert set(found[0]) == {0, 2}
-    assert _nulls.matched(features, np.array([1]), np.array([0, 2]), 9).shape == (1, 2)
+    assert _plan.match_genes(features, np.array([1]), np.array([0, 2]), 9).shape == (1, 2)
 
 
 def test_those_that_go_along_are_alike():
@@ -22,7 +22,9 @@ def test_those_that_go_along_are_alike():
     x[:, 4] = x[:, 0] + 0.1 * x[:, 4]
     x[:, 5] = 2.0  # constant: correlates with nothing
     r = np.corrcoef(x[:, :5].T)[0]
-    found = _nulls.alike(sparse.csr_matrix(x), np.array([0]), np.array([1, 2, 3, 4, 5]), 5)
+    found = _plan.coexpressed_genes(
+        sparse.csc_matrix(x), np.array([0]), np.array([1, 2, 3, 4, 5]), 5
+    )
     assert found[0].tolist() == [*(1 + np.argsort(-r[1:], kind="stable")), 5]
 
 
@@ -30,7 +32,7 @@ def test_one_left_out_is_what_a_loop_gives():
     rng = np.random.default_rng(1)
     null, effect = rng.normal(2, 3, (4, 12)), rng.normal(size=4)
     null[1, 3] = np.nan
-    found = _nulls.Standing.of(effect, null)
+    found = _significance.NullScores.of(effect, null)
     sizes = []
     for own, z, row in zip(effect, found.z, null, strict=True):
         row = row[~np.isnan(row)]
@@ -44,9 +46,11 @@ def test_one_left_out_is_what_a_loop_gives():
 
 
 def test_a_null_that_does_not_move_says_nothing():
-    found = _nulls.Standing.of(np.array([0.0, 1.0]), np.zeros((2, 5)))
+    found = _significance.NullScores.of(np.array([0.0, 1.0]), np.zeros((2, 5)))
     assert found.p().tolist() == [1.0, 1.0]
-    missing = _nulls.Standing.of(np.array([np.nan, 1.0]), np.array([[1.0, 2, 3], [1, 2, 4]]))
+    missing = _significance.NullScores.of(
+        np.array([np.nan, 1.0]), np.array([[1.0, 2, 3], [1, 2, 4]])
+    )
     assert np.isnan(missing.p()[0])
     assert missing.p()[1] > 0
 
@@ -58,5 +62,5 @@ def test_p_is_uniform_where_ligands_are_like_the_others(seed, n_genes):
     # Each target has a center and a scale of its own, which must not matter.
     center, scale = rng.normal(size=(150, 1)), rng.lognormal(size=(150, 1))
     effects = center + scale * rng.standard_t(5, size=(150, n_genes + 1))
-    p = _nulls.Standing.of(effects[:, 0], effects[:, 1:]).p()
+    p = _significance.NullScores.of(effects[:, 0], effects[:, 1:]).p()
     assert stats.kstest(p, "uniform").pvalue > 1e-5

@@ -40,8 +40,7 @@ def example(seed, n_operators):
     shares = rng.random((n_operators, 5, SIZE)) * (rng.random((n_operators, 1, SIZE)) < 0.7)
     spied = Spied(shares)
     screen = Perturber(
-        SimpleNamespace(centers=lambda rows, hidden: spied), SimpleNamespace(expression=x),
-        neighbors, HIDDEN,
+        SimpleNamespace(centers=lambda rows, masked: spied), x.tocsc(), neighbors, HIDDEN,
     )  # fmt: skip
     return screen, spied, x.toarray().astype(float), neighbors, rng
 
@@ -51,14 +50,14 @@ steady = settings(derandomize=True, deadline=None, max_examples=30)
 
 
 @steady
-@given(**CASES, where=st.sampled_from(["neighbors", "center", "both"]))
+@given(**CASES, where=st.sampled_from(["neighbors", "center", "neighborhood"]))
 def test_each_operator_adds_up_changes_by_its_shares(seed, n_operators, where):
     screen, spied, _, neighbors, rng = example(seed, n_operators)
     change = rng.normal(size=(N_SPOTS, len(GENES)))
     around = np.einsum("rcp,cpg->rcg", spied.shares[:, :, 1:], change[neighbors[:, 1:]])
     center = spied.shares[:, :, :1] * (change[neighbors[:, 0]] * ~np.isin(GENES, HIDDEN))
-    wanted = {"neighbors": around, "center": center, "both": around + center}[where]
-    np.testing.assert_allclose(screen.spread(change, GENES, where), wanted, atol=1e-12)
+    wanted = {"neighbors": around, "center": center, "neighborhood": around + center}[where]
+    np.testing.assert_allclose(screen.aggregate(change, GENES, where), wanted, atol=1e-12)
 
 
 @steady
@@ -121,10 +120,10 @@ def two():
 def test_responses_on_slides_of_one_object_are_those_of_each(two, context, genes):
     slides, whole = two
     changes = {genes[0]: 2.0, genes[1]: 0.0}
-    found = respond(whole, context, changes, genes[1:5], where="both", slide_key="slide")
+    found = respond(whole, context, changes, genes[1:5], where="neighborhood", slide_key="slide")
     for name, slide in slides.items():
         rows = whole.obs["slide"] == name
-        alone = respond(slide.copy(), context, changes, genes[1:5], where="both")
+        alone = respond(slide.copy(), context, changes, genes[1:5], where="neighborhood")
         alone.index += f"-{name}"
         own = found[rows.to_numpy()]
         assert own.abs().to_numpy().max() > 1e-3
@@ -138,9 +137,9 @@ def test_pairs_are_asked_within_slides(two, context, genes, monkeypatch):
     asked = []
     init = Perturber.__init__
 
-    def looking(self, reading, prepared, neighbors, hidden):
+    def looking(self, encoded, log1p, neighbors, masked):
         asked.append(neighbors)
-        init(self, reading, prepared, neighbors, hidden)
+        init(self, encoded, log1p, neighbors, masked)
 
     monkeypatch.setattr(Perturber, "__init__", looking)
     how = {"n_matched": 5, "n_null_spots": 30}

@@ -86,7 +86,7 @@ def test_nulls_are_effects_of_other_genes_on_the_same_target(slide, model, pairs
     targets = sorted({target for _, target in pairs})
     drawn = np.sort(np.random.default_rng(2).choice(slide.n_obs, 60, replace=False))
     prepared = model.prepare(slide)
-    facts = GeneFacts.of(prepared.log1p, prepared.neighbors)
+    facts = GeneFacts.of(prepared, prepared.log1p.tocsc())
     used = {gene for pair in pairs for gene in pair}
     free = [g for g, high in zip(model.vocabulary, facts.high, strict=True) if high > 0
             and g not in used]  # fmt: skip
@@ -108,7 +108,7 @@ def test_the_spread_between_neighborhoods_is_that_of_their_means(slide, model):
     prepared = model.prepare(slide)
     x = prepared.log1p.toarray().astype(np.float64)
     exact = x[prepared.neighbors[:, 1:]].mean(axis=1).std(axis=0)
-    facts = GeneFacts.of(prepared.log1p, prepared.neighbors)
+    facts = GeneFacts.of(prepared, prepared.log1p.tocsc())
     np.testing.assert_allclose(facts.spread, exact, atol=1e-4)
     np.testing.assert_allclose(facts.detected, (x > 0).mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(facts.mean, x.mean(axis=0), atol=1e-5)

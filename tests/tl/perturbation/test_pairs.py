@@ -100,7 +100,7 @@ def test_names_of_resources_may_be_in_any_case():
 
 def test_without_liana_the_remedy_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "liana.resource", None)
-    with pytest.raises(InputError, match=r"'liana' .* pip install sagefm\[perturb\]"):
+    with pytest.raises(InputError, match=r"'liana' .* -m pip install .*\[perturb\]"):
         pairs("liana")
 
 
