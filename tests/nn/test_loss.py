@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sagefm.nn import draw_masks
-from sagefm.nn.published.loss import dense_hidden_error, hidden_error
+from sagefm.nn.published.loss import dense_masked_error, masked_error
 
 steady = settings(derandomize=True, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -30,15 +30,15 @@ def a_task(n_centers=9, n_genes=70, width=12, fraction=0.3, seed=0):
 def test_both_ways_give_the_same_loss_and_gradients(n_centers, n_genes, fraction, seed):
     learned, truth, masks = a_task(n_centers, n_genes, 7, fraction, seed)
     share = 1 / masks.n_hidden()
-    ours = hidden_error(*learned, truth, masks, share)
+    ours = masked_error(*learned, truth, masks, share)
     mine = torch.autograd.grad(ours, learned)
-    theirs = dense_hidden_error(*learned, truth, masks, share)
+    theirs = dense_masked_error(*learned, truth, masks, share)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for a, b in zip(mine, torch.autograd.grad(theirs, learned), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("error_of", [hidden_error, dense_hidden_error])
+@pytest.mark.parametrize("error_of", [masked_error, dense_masked_error])
 def test_only_hidden_entries_count_each_with_its_share(error_of):
     learned, truth, masks = a_task()
     z, weight, bias = (each.detach().numpy() for each in learned)
@@ -63,8 +63,8 @@ def test_only_hidden_entries_count_each_with_its_share(error_of):
 
 def test_the_gradient_follows_what_comes_after():
     learned, truth, masks = a_task()
-    once = torch.autograd.grad(hidden_error(*learned, truth, masks, 0.1), learned)
-    thrice = torch.autograd.grad(3 * hidden_error(*learned, truth, masks, 0.1), learned)
+    once = torch.autograd.grad(masked_error(*learned, truth, masks, 0.1), learned)
+    thrice = torch.autograd.grad(3 * masked_error(*learned, truth, masks, 0.1), learned)
     for a, b in zip(once, thrice, strict=True):
         torch.testing.assert_close(3 * a, b)
 
@@ -84,9 +84,9 @@ class Counting(TorchDispatchMode):
 def test_without_gradients_the_loss_is_the_same_and_none_are_computed():
     learned, truth, masks = a_task()
     with Counting() as learning:
-        expected = hidden_error(*learned, truth, masks, 0.1)
+        expected = masked_error(*learned, truth, masks, 0.1)
     with torch.no_grad(), Counting() as judging:
-        got = hidden_error(*learned, truth, masks, 0.1)
+        got = masked_error(*learned, truth, masks, 0.1)
     assert torch.equal(got, expected.detach())
     assert learning.done.count("mm") > 0  # what the gradients cost
     assert judging.done.count("mm") == 0
@@ -95,9 +95,9 @@ def test_without_gradients_the_loss_is_the_same_and_none_are_computed():
 def test_bfloat16_is_near():
     learned, truth, masks = a_task(n_centers=32, n_genes=200, width=32)
     share = 1 / masks.n_hidden()
-    exact = hidden_error(*learned, truth, masks, share)
+    exact = masked_error(*learned, truth, masks, share)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = hidden_error(learned[0].bfloat16(), *learned[1:], truth, masks, share)
+        rough = masked_error(learned[0].bfloat16(), *learned[1:], truth, masks, share)
     assert rough.dtype == torch.float32
     assert float(rough.detach()) == pytest.approx(float(exact.detach()), rel=0.02)
     for a, b in zip(

@@ -56,7 +56,7 @@ def test_centers_answer_as_on_one_slide(sizes, seed, how):
     mask = np.random.default_rng(seed).random((len(neighbors), len(genes))) < 0.5
     hidden = {
         "nothing": None, "all": MaskedGenes(genes), "some": MaskedGenes(genes, mask),
-        "around": MaskedGenes(genes, mask, around=True),
+        "around": MaskedGenes(genes, mask, neighbors=True),
     }[how]  # fmt: skip
     found, wanted = (reading.centers(neighbors, hidden) for reading in (joined, whole))
     same(found.pooled, wanted.pooled)
@@ -100,11 +100,11 @@ def test_a_spot_is_explained_by_its_own_slide(sizes, seed):
     found, wanted = joined.explain(own[0], neighbors, 3), whole.explain(own[0], own, 3)
     for part, exact in zip(found, wanted, strict=True):
         np.testing.assert_allclose(part, exact, atol=1e-5)
-    with pytest.raises(InputError, match="against: names no spot of the slide"):
+    with pytest.raises(InputError, match="against: has no spot on the slide"):
         joined.explain(own[0], others, 3)
 
 
-def test_shares_stand_in_the_order_of_the_centers():
+def test_weights_are_in_the_order_of_the_centers():
     """Those of the published network are all the same, so another says which spot is asked."""
 
     class Asked:
@@ -113,10 +113,10 @@ def test_shares_stand_in_the_order_of_the_centers():
 
         def centers(self, neighbors, hidden):
             shares = np.stack([neighbors, np.full_like(neighbors, self.slide)])
-            return SimpleNamespace(shares=shares, pooled=torch.zeros(len(neighbors), 1))
+            return SimpleNamespace(weights=shares, pooled=torch.zeros(len(neighbors), 1))
 
     slides = np.array([1, 0, 0, 1, 1, 0])
     neighbors = np.array([[3, 0], [1, 5], [4, 3], [5, 2], [0, 4]])
-    shares = MultiSlide([Asked(0), Asked(1)], slides).centers(neighbors).shares
+    shares = MultiSlide([Asked(0), Asked(1)], slides).centers(neighbors).weights
     assert shares[0].tolist() == [[1, 0], [0, 2], [2, 1], [2, 1], [0, 2]]
     assert shares[1, :, 0].tolist() == [1, 0, 1, 0, 1]

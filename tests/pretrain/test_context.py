@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sagefm.model import Config, SageFM
 from sagefm.nn import draw_masks
-from sagefm.nn.context.loss import region_error
+from sagefm.nn.context.loss import tile_error
 from sagefm.pp.sections import sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
@@ -162,10 +162,10 @@ def test_the_loss_is_the_mean_of_what_is_hidden_and_a_tenth_of_what_is_missing(s
     assert not (hidden & missing).any()
     assert batch.n_masked == batch.n_own == int(hidden.sum()) > 0
     assert batch.n_missing == len(hidden) * int(missing.sum()) > 0
-    parts = batch[:5]
+    parts = batch[:6]
     with torch.no_grad():
-        of_hidden = region_error(network, *parts, (1 / batch.n_masked, 0.0))
-        of_missing = region_error(network, *parts, (0.0, 1 / batch.n_missing))
+        of_hidden = tile_error(network, *parts, (1 / batch.n_masked, 0.0))
+        of_missing = tile_error(network, *parts, (0.0, 1 / batch.n_missing))
         loss = batch.error(network, 1.0)
         assert float(of_missing) > 0
         assert float(loss) == pytest.approx(float(of_hidden + MISSING * of_missing), rel=1e-5)

@@ -1,43 +1,42 @@
-"""What every network can do, whatever stands inside.
+"""The interface of all networks; the rest of the package knows them by these classes only.
 
-A network encodes a slide once (:func:`sagefm.nn.encode`): all that does not depend on the question
-is computed there. :meth:`EncodedSlide.centers` then gives some of its spots, which answer every
-question about them: predictions, with genes masked or changed, and how they depend on the input.
-Everything above knows networks by these three classes only.
+A network encodes a slide once (:func:`sagefm.nn.encode`): :class:`EncodedSlide` holds all that does
+not depend on the question. :meth:`EncodedSlide.centers` picks some of its spots, with some of their
+genes masked: :class:`Centers` predict, also after a change, and say how predictions depend on the
+input.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sagefm._types import Positions, Singles
+from sagefm._types import Positions, Singles, Where
 
 Parts = tuple[Singles, Singles]
-"""Numbers per gene, of the center and of its neighbors."""
-Where = Literal["neighbors", "center"]
+"""A number per gene, for the center and for its neighbors."""
 
 
 class MaskedGenes(NamedTuple):
-    """Genes that some centers do not show."""
+    """Genes that are masked in some centers."""
 
     genes: Positions
     """Positions in the vocabulary."""
     mask: NDArray[np.bool_] | None = None
-    """Centers × `genes`: which of them each center hides; all of them if not given."""
-    around: bool = False
-    """Whether its neighbors do not show it either."""
+    """Centers × `genes`: which of them are masked in each center; all of them if not given."""
+    neighbors: bool = False
+    """Whether the same genes are masked in the neighbors of each center too."""
 
 
 class Centers(ABC):
-    """Some spots of a slide as a network sees them, with their neighborhoods."""
+    """Some spots of an encoded slide, with their neighborhoods and masked genes."""
 
     pooled: Tensor
-    """Centers × width: what the layers behind the operators are given."""
+    """Centers × width: the operators, mixed: input of the layers behind them."""
 
     @abstractmethod
     def predict(self, genes: Tensor | None = None) -> Tensor:
@@ -45,33 +44,33 @@ class Centers(ABC):
 
     @property
     @abstractmethod
-    def shares(self) -> NDArray[np.float64]:
-        """Operators × centers × places: what each spot of a neighborhood counts in an operator.
+    def weights(self) -> NDArray[np.float64]:
+        """Operators × centers × neighborhood: the weight of each spot in each operator.
 
-        The center stands at the first place.
+        The center comes first in a neighborhood.
         """
 
     @abstractmethod
-    def unchanged(self, wanted: Tensor) -> Tensor:
-        """Predict as things are, by the way of :meth:`changed`: centers × `wanted`."""
+    def unchanged(self, targets: Tensor) -> Tensor:
+        """Predict `targets` without a change, as :meth:`changed` would: centers × targets."""
 
     @abstractmethod
-    def changed(self, genes: Tensor, change: Tensor, wanted: Tensor) -> Tensor:
-        """Predict after genes were changed.
+    def changed(self, genes: Tensor, change: Tensor, targets: Tensor) -> Tensor:
+        """Predict after a change of genes.
 
         Parameters
         ----------
         genes
             Positions of the genes that change.
         change
-            Operators × centers × `genes`: by how much the log1p counts change that each operator
-            averages, by its :attr:`shares`.
-        wanted
+            Operators × centers × `genes`: change of the log1p counts, averaged by each operator
+            with its :attr:`weights`.
+        targets
             Positions of the genes to predict.
 
         Returns
         -------
-        Centers × `wanted`, log1p counts.
+        Centers × targets, log1p counts.
         """
 
     @abstractmethod
@@ -85,62 +84,62 @@ class Centers(ABC):
         targets
             Positions of the predicted genes.
         progress
-            Is told how many centers are done.
+            Called with the number of centers that are done.
 
         Returns
         -------
-        For all neighbors at once, and for the center, targets × width of the first layer: times
-        the first-layer weights of a gene, the derivative of the predicted log1p counts by the
-        log1p counts of that gene.
+        ``"neighbors"``, all of them at once, and ``"center"``: targets × width of the first layer.
+        Times the first-layer weights of a gene, it is the derivative of the predicted log1p counts
+        by the log1p counts of that gene.
         """
 
 
 class EncodedSlide(ABC):
-    """A slide as a network has read it.
+    """A slide with what a network computes of it only once.
 
-    `neighbors` is always centers × 15 row numbers of the slide, the center first.
+    `neighbors` is always centers × 15 rows of the slide, the center first.
     """
 
     @abstractmethod
-    def centers(self, neighbors: Positions, hidden: MaskedGenes | None = None) -> Centers:
-        """See some centers, with all their genes or with some hidden."""
+    def centers(self, neighbors: Positions, masked: MaskedGenes | None = None) -> Centers:
+        """Pick some centers, all of their genes visible or some masked."""
 
     @abstractmethod
     def embed(self, neighbors: Positions) -> Tensor:
-        """Embed some centers, nothing hidden: centers × width of the embedding."""
+        """Embed some centers, nothing masked: centers × width of the embedding."""
 
     @abstractmethod
     def explain(self, neighbors: Positions, baseline: Positions, steps: int) -> Parts:
-        """Say which genes set the embedding of one center apart from that of a baseline.
+        """Attribute the difference of one embedding from that of a baseline to genes.
 
         Parameters
         ----------
         neighbors
-            One center: 15 row numbers.
+            One center: 15 rows.
         baseline
             The centers whose mean neighborhood is the baseline.
         steps
-            Into how many steps to cut the straight line between the two, where it bends.
+            Number of steps of the straight line between the two, where the network bends.
 
         Returns
         -------
-        The parts of the genes of the center, and of its neighbors: together they add up to the
-        distance of the two embeddings.
+        Contributions of the genes of the center, and of its neighbors; they sum to the distance of
+        the two embeddings.
         """
 
     @abstractmethod
-    def pull_back(self, neighbors: Positions, given: Tensor) -> Tensor:
+    def pull_back(self, neighbors: Positions, gradients: Tensor) -> Tensor:
         """Turn derivatives by the embeddings into derivatives by all projected spots at once.
 
         Parameters
         ----------
-        given
-            Questions × centers × width of the embedding.
+        gradients
+            Outputs × centers × width of the embedding.
 
         Returns
         -------
-        Questions × width of the first layer: times the first-layer weights of a gene, the
-        derivative by its log1p counts, raised in every spot of the slide.
+        Outputs × width of the first layer: times the first-layer weights of a gene, the derivative
+        of each output by the log1p counts of that gene, raised in every spot of the slide.
         """
 
 

@@ -1,4 +1,4 @@
-"""Several slides in one object, for a network that must read each by itself."""
+"""Several slides or sections in one object, for a network that encodes each by itself."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagefm._errors import InputError
-from sagefm._types import Positions
-from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, Parts, Where
+from sagefm._types import Positions, Where
+from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, Parts
 
 
 class MultiSlideCenters(Centers):
@@ -18,34 +18,35 @@ class MultiSlideCenters(Centers):
 
     Parameters
     ----------
-    parts
+    by_slide
         The centers of each slide that has some.
-    places
-        Which of all centers those of each part are.
+    rows
+        For each of them, which of all centers they are.
     """
 
-    def __init__(self, parts: Sequence[Centers], places: Sequence[Positions]) -> None:
-        self._parts, self._places = parts, places
-        self.pooled = self._in_order([part.pooled for part in parts])
+    def __init__(self, by_slide: Sequence[Centers], rows: Sequence[Positions]) -> None:
+        self._by_slide, self._rows = by_slide, rows
+        self.pooled = _in_order([centers.pooled for centers in by_slide], rows)
 
     def predict(self, genes: Tensor | None = None) -> Tensor:
         """Predict log1p counts: centers × genes."""
-        return self._in_order([part.predict(genes) for part in self._parts])
+        return _in_order([centers.predict(genes) for centers in self._by_slide], self._rows)
 
     @property
-    def shares(self) -> NDArray[np.float64]:
-        """What each spot of a neighborhood counts in each operator."""
-        shares = np.concatenate([part.shares for part in self._parts], axis=1)
-        return shares[:, np.argsort(np.concatenate(self._places))]
+    def weights(self) -> NDArray[np.float64]:
+        """The weight of each spot of a neighborhood in each operator."""
+        weights = np.concatenate([centers.weights for centers in self._by_slide], axis=1)
+        return weights[:, np.argsort(np.concatenate(self._rows))]
 
-    def unchanged(self, wanted: Tensor) -> Tensor:
-        """Predict as things are."""
-        return self._in_order([part.unchanged(wanted) for part in self._parts])
+    def unchanged(self, targets: Tensor) -> Tensor:
+        """Predict without a change."""
+        return _in_order([centers.unchanged(targets) for centers in self._by_slide], self._rows)
 
-    def changed(self, genes: Tensor, change: Tensor, wanted: Tensor) -> Tensor:
-        """Predict after genes were changed."""
-        pairs = zip(self._parts, self._places, strict=True)
-        return self._in_order([part.changed(genes, change[:, at], wanted) for part, at in pairs])
+    def changed(self, genes: Tensor, change: Tensor, targets: Tensor) -> Tensor:
+        """Predict after a change."""
+        pairs = zip(self._by_slide, self._rows, strict=True)
+        predicted = [centers.changed(genes, change[:, rows], targets) for centers, rows in pairs]
+        return _in_order(predicted, self._rows)
 
     def influence(
         self, targets: Tensor, progress: Callable[[int], None] | None = None
@@ -53,104 +54,107 @@ class MultiSlideCenters(Centers):
         """Average over the centers how predictions depend on the projected spots."""
         total: dict[Where, Tensor] = {}
         done = 0
-        for part, at in zip(self._parts, self._places, strict=True):
-            for where, mean in part.influence(targets, _beyond(done, progress)).items():
-                own = mean * (len(at) / len(self.pooled))
-                total[where] = total[where] + own if where in total else own
-            done += len(at)
+        for centers, rows in zip(self._by_slide, self._rows, strict=True):
+            for where, mean in centers.influence(targets, _from(done, progress)).items():
+                weighted = mean * (len(rows) / len(self.pooled))
+                total[where] = total[where] + weighted if where in total else weighted
+            done += len(rows)
         return total
-
-    def _in_order(self, parts: Sequence[Tensor]) -> Tensor:
-        return _in_order(parts, self._places)
 
 
 class MultiSlide(EncodedSlide):
-    """Several slides in one object.
+    """Several slides or sections in one object.
 
     Parameters
     ----------
-    readings
+    encoded
         Each slide by itself.
     slides
-        For each row of the object the number of its slide, from 0; a slide has its rows in their
-        order. No neighborhood may cross slides.
+        For each row of the object the number of its slide, from 0; within a slide the rows keep
+        their order. No neighborhood may cross slides.
     """
 
-    def __init__(self, readings: Sequence[EncodedSlide], slides: NDArray[np.int64]) -> None:
-        self._readings, self._slides = readings, slides
-        self._rows = np.empty_like(slides)
-        for number in range(len(readings)):
-            own = slides == number
-            self._rows[own] = np.arange(own.sum())
+    def __init__(self, encoded: Sequence[EncodedSlide], slides: NDArray[np.int64]) -> None:
+        self._encoded, self._slides = encoded, slides
+        self._row_of_slide = np.empty_like(slides)
+        for number in range(len(encoded)):
+            is_member = slides == number
+            self._row_of_slide[is_member] = np.arange(is_member.sum())
 
-    def centers(self, neighbors: Positions, hidden: MaskedGenes | None = None) -> MultiSlideCenters:
-        """See some centers."""
-        parts = self._split(neighbors)
-        found = [reading.centers(own, _at(hidden, at)) for reading, at, own in parts]
-        return MultiSlideCenters(found, [part.places for part in parts])
+    def centers(self, neighbors: Positions, masked: MaskedGenes | None = None) -> MultiSlideCenters:
+        """Pick some centers, all of their genes visible or some masked."""
+        by_slide = self._by_slide(neighbors)
+        centers = [
+            each.encoded.centers(each.neighbors, _of(masked, each.rows)) for each in by_slide
+        ]
+        return MultiSlideCenters(centers, [each.rows for each in by_slide])
 
     def embed(self, neighbors: Positions) -> Tensor:
         """Embed some centers."""
-        parts = self._split(neighbors)
-        found = [part.reading.embed(part.neighbors) for part in parts]
-        return _in_order(found, [part.places for part in parts])
+        by_slide = self._by_slide(neighbors)
+        embedded = [each.encoded.embed(each.neighbors) for each in by_slide]
+        return _in_order(embedded, [each.rows for each in by_slide])
 
     def explain(self, neighbors: Positions, baseline: Positions, steps: int) -> Parts:
-        """Say which genes set an embedding apart, from the part of the baseline on its slide.
+        """Attribute the difference of an embedding from the baseline spots of its slide to genes.
 
         Raises
         ------
         InputError
-            The baseline has no center there.
+            The baseline has no center on that slide.
         """
         slide = int(self._slides[neighbors[0]])
-        there = baseline[self._slides[baseline[:, 0]] == slide]
-        if not len(there):
+        of_slide = baseline[self._slides[baseline[:, 0]] == slide]
+        if not len(of_slide):
             raise InputError(
-                "against: names no spot of the slide of a spot that is to be explained, and this "
-                "network reads each slide by itself; name some of each slide"
+                "against: has no spot on the slide of a spot that is to be explained, and this "
+                "network encodes each slide by itself; name some spots of each slide"
             )
-        return self._readings[slide].explain(self._rows[neighbors], self._rows[there], steps)
+        rows = self._row_of_slide
+        return self._encoded[slide].explain(rows[neighbors], rows[of_slide], steps)
 
-    def pull_back(self, neighbors: Positions, given: Tensor) -> Tensor:
+    def pull_back(self, neighbors: Positions, gradients: Tensor) -> Tensor:
         """Turn derivatives by the embeddings into those by the projected spots of all slides."""
-        parts = self._split(neighbors)
-        found = [reading.pull_back(own, given[:, at]) for reading, at, own in parts]
-        return torch.stack(found).sum(dim=0)
+        return torch.stack(
+            [
+                each.encoded.pull_back(each.neighbors, gradients[:, each.rows])
+                for each in self._by_slide(neighbors)
+            ]
+        ).sum(dim=0)
 
-    def _split(self, neighbors: Positions) -> list["_Part"]:
-        """Give each slide its centers, by its own row numbers."""
+    def _by_slide(self, neighbors: Positions) -> list["_CentersOfSlide"]:
         slides = self._slides[neighbors[:, 0]]
-        parts = []
+        by_slide = []
         for number in np.unique(slides):
-            at = np.flatnonzero(slides == number)
-            parts.append(_Part(self._readings[number], at, self._rows[neighbors[at]]))
-        return parts
+            rows = np.flatnonzero(slides == number)
+            of_slide = self._row_of_slide[neighbors[rows]]
+            by_slide.append(_CentersOfSlide(self._encoded[number], rows, of_slide))
+        return by_slide
 
 
-class _Part(NamedTuple):
+class _CentersOfSlide(NamedTuple):
     """The centers of one slide."""
 
-    reading: EncodedSlide
-    places: Positions
+    encoded: EncodedSlide
+    rows: Positions
     """Which of all centers they are."""
     neighbors: Positions
     """Rows of the slide."""
 
 
-def _at(hidden: MaskedGenes | None, places: Positions) -> MaskedGenes | None:
-    """Say what some of the centers hide."""
-    if hidden is None or hidden.mask is None:
-        return hidden
-    return hidden._replace(mask=hidden.mask[places])
+def _of(masked: MaskedGenes | None, rows: Positions) -> MaskedGenes | None:
+    """Keep the masks of some of the centers."""
+    if masked is None or masked.mask is None:
+        return masked
+    return masked._replace(mask=masked.mask[rows])
 
 
-def _in_order(parts: Sequence[Tensor], places: Sequence[Positions]) -> Tensor:
-    """Put what was found slide by slide into the order of the centers."""
-    whole = torch.cat(list(parts))
-    return whole[torch.from_numpy(np.argsort(np.concatenate(places))).to(whole.device)]
+def _in_order(by_slide: Sequence[Tensor], rows: Sequence[Positions]) -> Tensor:
+    """Put the results of each slide into the order of the centers."""
+    whole = torch.cat(list(by_slide))
+    return whole[torch.from_numpy(np.argsort(np.concatenate(rows))).to(whole.device)]
 
 
-def _beyond(before: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
+def _from(n_before: int, progress: Callable[[int], None] | None) -> Callable[[int], None] | None:
     """Count on from the slides before."""
-    return None if progress is None else lambda done: progress(before + done)
+    return None if progress is None else lambda done: progress(n_before + done)

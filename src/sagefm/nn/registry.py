@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sagefm.nn.base import EncodedSlide, Network
-from sagefm.nn.context import Context, EncodedByContext
+from sagefm.nn.context import Context, ContextSlide
 from sagefm.nn.multi_slide import MultiSlide
-from sagefm.nn.published import EncodedByPublished, Published
+from sagefm.nn.published import Published, PublishedSlide
 
 if TYPE_CHECKING:
     from sagefm.pp.aligned import AlignedSlide
@@ -22,25 +22,22 @@ def build(name: str, n_genes: int, widths: Sequence[int]) -> Network:
 
 
 def encode(network: Network, slide: "AlignedSlide") -> EncodedSlide:
-    """Compute what a network needs of a slide only once, whatever is then asked of its spots.
+    """Compute what a network needs of a slide only once.
 
     Parameters
     ----------
     network
         One of :data:`NETWORKS`.
     slide
-        Aligned to the genes of the network; several sections are encoded one by one, where a
-        network looks beyond neighborhoods.
+        Aligned to the genes of the network. Several sections are encoded one by one, where the
+        network uses more of a slide than neighborhoods.
     """
-    if isinstance(network, Published):  # it looks no further than neighborhoods
-        return EncodedByPublished(network, slide.log1p)
+    if isinstance(network, Published):
+        return PublishedSlide(network, slide)
     if not isinstance(network, Context):
         raise TypeError(f"no way to encode a slide with a {type(network).__name__}")
-    numbers, codes = np.unique(slide.sections, return_inverse=True)
+    numbers, sections = np.unique(slide.sections, return_inverse=True)
     if len(numbers) == 1:
-        return EncodedByContext(network, slide.log1p, slide.measured)
-    each = [
-        EncodedByContext(network, slide.log1p[codes == code], slide.measured)
-        for code in range(len(numbers))
-    ]
-    return MultiSlide(each, codes)
+        return ContextSlide(network, slide)
+    one_by_one = [slide.section(number) for number in numbers]
+    return MultiSlide([ContextSlide(network, section) for section in one_by_one], sections)

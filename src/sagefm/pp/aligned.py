@@ -48,6 +48,11 @@ class AlignedSlide:
     alignment: Alignment | None = None
     summary: str = ""
 
+    def __post_init__(self) -> None:
+        # Counts and log1p counts share their indices, and scipy sorts those of one matrix in place
+        # whenever an operation needs that: sorted from the start, they stay in step.
+        self.counts.sort_indices()
+
     @classmethod
     def of(
         cls,
@@ -121,6 +126,17 @@ class AlignedSlide:
         if "log1p" in self.__dict__:  # computed already: the spots are the same
             kept.__dict__["log1p"] = self.log1p
         return kept
+
+    def section(self, number: int) -> Self:
+        """Keep the spots of one section, without centers."""
+        is_member = self.sections == number
+        return replace(
+            self,
+            counts=self.counts[is_member],
+            neighbors=self.neighbors[:0],
+            sections=self.sections[is_member],
+            library_size=self.library_size[is_member],
+        )
 
     def subset(self, spots: NDArray[np.int64]) -> Self:
         """Keep some spots, in the order given; all neighbors of each must be among them."""

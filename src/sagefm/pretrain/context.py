@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sagefm.nn import Context, Masks, Network, SparseRows, draw_masks
-from sagefm.nn.context.loss import region_error
+from sagefm.nn.context.loss import tile_error
 from sagefm.pretrain.batches import Chosen, Task
 from sagefm.pretrain.plan import TilePlan
 from sagefm.pretrain.recipe import TrainTable
@@ -27,6 +27,8 @@ class ContextBatch(NamedTuple):
 
     rows: SparseRows
     """Log1p counts of all spots of the tile, without masks."""
+    counts: SparseRows
+    """Their counts."""
     neighbors: Tensor
     """Centers × 15 row numbers, the center first."""
     measured: Tensor
@@ -48,10 +50,10 @@ class ContextBatch(NamedTuple):
         """Sum the squared errors of masked entries and, at a tenth, of missing ones."""
         weights = times / max(1, self.n_masked), MISSING * times / max(1, self.n_missing)
         context = cast(Context, network)
-        tile = self.rows, self.neighbors, self.measured, self.masks, self.missing
+        tile = self.rows, self.counts, self.neighbors, self.measured, self.masks, self.missing
         # Processes that train together wait for a gradient of every weight, also of weights that
         # are not used where nothing is missing.
-        return region_error(context, *tile, weights) + 0 * context.missing.sum()
+        return tile_error(context, *tile, weights) + 0 * context.missing.sum()
 
     @property
     def truth(self) -> Tensor:
@@ -105,6 +107,7 @@ class ContextTask(Task):
         own = masks.of(part)
         return ContextBatch(
             rows=SparseRows.from_scipy(tile.log1p[members]),
+            counts=SparseRows.from_scipy(tile.counts[members]),
             neighbors=torch.from_numpy(neighbors),
             measured=torch.from_numpy(tile.measured),
             masks=own,

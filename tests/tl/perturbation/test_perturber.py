@@ -25,7 +25,7 @@ class Spied:
     """Centers with shares of their own, that keep what they are told of changes."""
 
     def __init__(self, shares):
-        self.shares, self.pooled, self.told = shares, torch.zeros(shares.shape[1], 1), []
+        self.weights, self.pooled, self.told = shares, torch.zeros(shares.shape[1], 1), []
 
     def changed(self, genes, change, wanted):
         self.told.append(change.numpy())
@@ -54,8 +54,8 @@ steady = settings(derandomize=True, deadline=None, max_examples=30)
 def test_each_operator_adds_up_changes_by_its_shares(seed, n_operators, where):
     screen, spied, _, neighbors, rng = example(seed, n_operators)
     change = rng.normal(size=(N_SPOTS, len(GENES)))
-    around = np.einsum("rcp,cpg->rcg", spied.shares[:, :, 1:], change[neighbors[:, 1:]])
-    center = spied.shares[:, :, :1] * (change[neighbors[:, 0]] * ~np.isin(GENES, HIDDEN))
+    around = np.einsum("rcp,cpg->rcg", spied.weights[:, :, 1:], change[neighbors[:, 1:]])
+    center = spied.weights[:, :, :1] * (change[neighbors[:, 0]] * ~np.isin(GENES, HIDDEN))
     wanted = {"neighbors": around, "center": center, "neighborhood": around + center}[where]
     np.testing.assert_allclose(screen.aggregate(change, GENES, where), wanted, atol=1e-12)
 
@@ -70,7 +70,7 @@ def test_a_level_in_all_neighbors_as_each_operator_sees_it(seed, n_operators):
     for gene, heights in zip(GENES, levels, strict=True):
         for height in heights:
             moved = height - x[neighbors[:, 1:], gene]
-            wanted = np.einsum("rcp,cp->rc", spied.shares[:, :, 1:], moved)
+            wanted = np.einsum("rcp,cp->rc", spied.weights[:, :, 1:], moved)
             np.testing.assert_allclose(next(told)[:, :, 0], wanted, atol=1e-6)
 
 

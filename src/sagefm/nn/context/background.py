@@ -1,4 +1,4 @@
-"""What Poisson counts with the profile of a slide would show, at any depth."""
+"""The background: mean log1p counts of random draws from a slide, at any library size."""
 
 import math
 from functools import lru_cache
@@ -10,49 +10,49 @@ from torch import Tensor
 from sagefm.nn.sparse import SparseRows
 from sagefm.stats import poisson as _poisson
 
-N_DEPTHS = 16
+N_SIZES = 16
 """With 8, a spot of very few counts is off by half a standard deviation of the residuals."""
-_SHALLOWEST = 0.2
-"""Where the table begins, as a share of the least depth: masks make spots shallower."""
+_SMALLEST = 0.2
+"""Where the table begins, as a fraction of the smallest library size: masks make it smaller."""
 
 
 class Background(NamedTuple):
-    """Mean log1p counts that spots of some depths would show, were each a draw from the slide.
+    """Mean log1p counts of random draws from the profile of a slide, by library size.
 
-    ``e(d) = E[log1p Poisson(d · profile)]``, tabulated at a few depths, evenly spaced on a
-    logarithmic scale, and interpolated between them: so what is expected of every spot is a product
+    ``e(n) = E[log1p Poisson(n · profile)]``, tabulated at a few library sizes, evenly spaced on a
+    logarithmic scale, and interpolated between them: so the background of every spot is a product
     of a narrow matrix with a few rows of genes, never spots × genes.
     """
 
     profile: Tensor
-    """Genes: share of all counts of the slide."""
+    """Genes: fraction of all counts of the slide."""
     logs: Tensor
-    """(depths) their logarithms."""
+    """(sizes) logarithms of the tabulated library sizes."""
     expected: Tensor
-    """Depths × genes, log1p counts."""
+    """Sizes × genes, log1p counts."""
 
     @classmethod
-    def of(cls, total: Tensor, depths: Tensor) -> Self:
+    def of(cls, total: Tensor, library_size: Tensor) -> Self:
         """Tabulate a slide.
 
         Parameters
         ----------
         total
             Genes: counts over all spots.
-        depths
+        library_size
             (spots) counts of each.
         """
         profile = total / total.sum().clamp(min=1)
-        found = depths.clamp(min=1)
-        low, high = math.log(_SHALLOWEST * float(found.min())), math.log(2 * float(found.max()))
-        logs = torch.linspace(low, high, N_DEPTHS, device=total.device)
+        sizes = library_size.clamp(min=1)
+        low, high = math.log(_SMALLEST * float(sizes.min())), math.log(2 * float(sizes.max()))
+        logs = torch.linspace(low, high, N_SIZES, device=total.device)
         return cls(profile, logs, log1p_mean(logs.exp()[:, None] * profile))
 
-    def weights(self, depths: Tensor) -> Tensor:
-        """Interpolate between the rows of the table, by cubics (Lagrange): spots × depths."""
+    def weights(self, library_size: Tensor) -> Tensor:
+        """Interpolate between the rows of the table, by cubics (Lagrange): spots × sizes."""
         step = self.logs[1] - self.logs[0]
-        at = ((depths.clamp(min=1e-3).log() - self.logs[0]) / step).clamp(0, N_DEPTHS - 1)
-        first = (at.floor() - 1).clamp(0, N_DEPTHS - 4)
+        at = ((library_size.clamp(min=1e-3).log() - self.logs[0]) / step).clamp(0, N_SIZES - 1)
+        first = (at.floor() - 1).clamp(0, N_SIZES - 4)
         x = at - first
         terms = torch.stack(
             [
@@ -64,22 +64,17 @@ class Background(NamedTuple):
             dim=-1,
         )
         where = first.long()[..., None] + torch.arange(4, device=x.device)
-        return terms.new_zeros(*x.shape, N_DEPTHS).scatter_(-1, where, terms)
+        return terms.new_zeros(*x.shape, N_SIZES).scatter_(-1, where, terms)
 
-    def residuals(self, rows: SparseRows, depths: Tensor) -> Tensor:
-        """Take what is expected out of log1p counts: spots × genes, dense; for a few spots."""
-        return rows.dense(len(self.profile)) - self.weights(depths) @ self.expected
+    def residuals(self, rows: SparseRows, library_size: Tensor) -> Tensor:
+        """Subtract the background from log1p counts: spots × genes, dense; for a few spots."""
+        return rows.dense(len(self.profile)) - self.weights(library_size) @ self.expected
 
 
 def log1p_mean(rate: Tensor) -> Tensor:
     """Mean of log1p(Poisson(rate)), as :func:`sagefm.stats.poisson.log1p_mean`, differentiable."""
     mean: Tensor = _Log1pMean.apply(rate.log1p())  # type: ignore[no-untyped-call]
     return mean
-
-
-def log1p_mean_slope(rate: Tensor) -> Tensor:
-    """Differentiate :func:`log1p_mean` by the logarithm of the rate."""
-    return _look_up(rate.log1p())[1] * rate / (1 + rate)
 
 
 class _Log1pMean(torch.autograd.Function):

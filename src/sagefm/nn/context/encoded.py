@@ -1,112 +1,153 @@
-"""A slide as the context network reads it.
+"""A slide as the context network encodes it.
 
 Nothing dense is as large as spots × genes: centers are compared with their neighbors and with at
 most 1,024 other spots (landmarks), and predictions are made for some hundred centers at a time.
 """
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from sagefm._types import Positions
+from sagefm._types import Positions, Singles
 from sagefm.nn.base import EncodedSlide, MaskedGenes, Parts
-from sagefm.nn.context.attention import CENTERS, Attention, attend
+from sagefm.nn.context.background import Background
 from sagefm.nn.context.centers import ContextCenters
-from sagefm.nn.context.network import Context
-from sagefm.nn.context.slide import Slide
+from sagefm.nn.context.network import Context, Spots
+from sagefm.nn.sparse import SparseRows, sum_over
+
+if TYPE_CHECKING:
+    from sagefm.pp.aligned import AlignedSlide
 
 _SHORTEST = 1e-12
-"""What a length is at least."""
+"""Lower bound of lengths."""
 
 
-class EncodedByContext(EncodedSlide):
-    """A slide behind all that the network computes of it once.
+class ContextSlide(EncodedSlide):
+    """A slide of one section, with what the network computes of it only once, when it is needed.
 
     Parameters
     ----------
-    expression
-        Spots × genes, log1p counts, float32.
-    measured
-        Genes: which of them the slide has.
+    slide
+        Its counts and log1p counts, and which genes it measured.
     """
 
-    def __init__(
-        self, network: Context, expression: csr_matrix, measured: NDArray[np.bool_]
-    ) -> None:
-        self._slide = Slide(network, expression, measured)
+    def __init__(self, network: Context, slide: "AlignedSlide") -> None:
+        self.network, self.device = network, network.device
+        self.counts, self.log1p = slide.counts, slide.log1p
+        self.measured = torch.from_numpy(slide.measured).to(self.device)
+        self.library_size = self._tensor(self.counts.sum(axis=1))
+        self.total = self._tensor(self.counts.sum(axis=0))
 
-    def centers(self, neighbors: Positions, hidden: MaskedGenes | None = None) -> "ContextCenters":
-        """See some centers."""
-        if hidden is not None:
-            hidden = self._telling(hidden)
-        parts = [
-            attend(self._slide, neighbors[start : start + CENTERS], _of(hidden, start))
-            for start in range(0, len(neighbors), CENTERS)
-        ]
-        joined = Attention(*(torch.cat(part) for part in zip(*parts, strict=True)))
-        return ContextCenters(self._slide, neighbors, hidden, joined)
-
-    def _telling(self, hidden: MaskedGenes) -> MaskedGenes:
-        """Leave out what hides nothing: genes that the slide lacks, or that no center hides."""
-        tells = self._slide.measured.cpu().numpy()[hidden.genes]
-        if hidden.mask is None:
-            return hidden._replace(genes=hidden.genes[tells])
-        tells &= hidden.mask.any(axis=0)
-        return hidden._replace(genes=hidden.genes[tells], mask=hidden.mask[:, tells])
-
-    def embed(self, neighbors: Positions) -> Tensor:
-        """Embed some centers: the mean over their neighborhoods of what tissue each spot is."""
-        around = torch.from_numpy(neighbors).to(self._slide.device)
-        embedded: Tensor = F.embedding_bag(around, self._signs, mode="mean")
-        return embedded
+    def _tensor(self, values: ArrayLike) -> Tensor:
+        flat = np.asarray(values, dtype=np.float32).ravel()
+        return torch.from_numpy(flat).to(self.device)
 
     @cached_property
-    def _signs(self) -> Tensor:
-        return self._slide.network.sign(self._slide.residuals)
+    def projected(self) -> Tensor:
+        """Spots × width: log1p counts times the first-layer weights."""
+        return self.network.project(SparseRows.from_scipy(self.log1p, self.device))
+
+    @cached_property
+    def background(self) -> Background:
+        """Mean log1p counts of random draws from the slide."""
+        return Background.of(self.total, self.library_size)
+
+    @cached_property
+    def expected(self) -> Tensor:
+        """Sizes × width: the background times the first-layer weights."""
+        return self.background.expected @ self.network.first
+
+    @cached_property
+    def spots(self) -> Spots:
+        """The spots, as the formula of the network needs them."""
+        background, landmarks = self.background, self._landmarks()
+        residuals = self.projected - background.weights(self.library_size) @ self.expected
+        place = torch.full_like(self.library_size, len(landmarks), dtype=torch.long)
+        place[landmarks] = torch.arange(len(landmarks), device=self.device)
+        keys = self.network.keys(residuals)
+        return Spots(
+            background, self.library_size, residuals, keys, landmarks, place, self.measured
+        )
+
+    def _landmarks(self) -> Tensor:
+        """Choose the spots that every center is compared with: all of a small slide.
+
+        Of a large one they are evenly spaced by library size. That depends neither on the order of
+        the spots nor on the last bits of the weights: sums of counts, and what breaks their ties,
+        are whole numbers.
+        """
+        n_spots, most = len(self.library_size), self.network.MOST
+        if n_spots <= most:
+            return torch.arange(n_spots, device=self.device)
+        counts = self.counts.astype(np.float64)
+        tie_breaker = counts @ np.arange(counts.shape[1])
+        order = np.lexsort((tie_breaker, np.asarray(counts.sum(axis=1)).ravel()))
+        chosen = order[np.linspace(0, n_spots - 1, most).round().astype(np.int64)]
+        return torch.from_numpy(np.sort(chosen)).to(self.device)
+
+    def centers(self, neighbors: Positions, masked: MaskedGenes | None = None) -> ContextCenters:
+        """Attend from some centers, all of their genes visible or some masked."""
+        return ContextCenters(self, neighbors, masked)
+
+    def embed(self, neighbors: Positions) -> Tensor:
+        """Embed some centers: the mean over their neighborhoods of the embeddings of spots."""
+        rows = torch.from_numpy(neighbors).to(self.device)
+        return F.embedding_bag(rows, self._embedded, mode="mean")
+
+    @cached_property
+    def _embedded(self) -> Tensor:
+        return self.network.embed(self.spots.residuals)
 
     def explain(self, neighbors: Positions, baseline: Positions, steps: int) -> Parts:
-        """Say which genes set the embedding of one center apart from that of a baseline.
+        """Attribute the difference of one embedding from that of a baseline to genes.
 
-        The baseline is a spot of its mean residual. Exact in one step: see :func:`_secants`.
+        The baseline is a spot of the mean residual. Exact in one step: see :func:`_secants`.
         """
-        slide, network = self._slide, self._slide.network
-        around = torch.from_numpy(neighbors.ravel()).to(slide.device)
-        before = slide.residuals[torch.from_numpy(baseline).to(slide.device)].mean(dim=(0, 1))
-        after = slide.residuals[around]
-        toward = network.sign(after).mean(dim=0) - network.sign(before)
-        toward = F.normalize(toward, dim=0) / len(around)
+        residuals, network = self.spots.residuals, self.network
+        rows = torch.from_numpy(neighbors.ravel()).to(self.device)
+        before = residuals[torch.from_numpy(baseline).to(self.device)].mean(dim=(0, 1))
+        after = residuals[rows]
+        direction = network.embed(after).mean(dim=0) - network.embed(before)
+        direction = F.normalize(direction, dim=0) / len(rows)
+        sizes = [len(view) for view, _ in network.views]
         by_spot = torch.zeros_like(after)
-        for (view, scale), part in zip(network.views, self._split(toward), strict=True):
+        for (view, scale), part in zip(network.views, torch.split(direction, sizes), strict=True):
             by_spot += scale * _secants(view @ before, after @ view.T, part) @ view
         by_gene = (by_spot @ network.first.T).cpu().numpy()
-        parts = by_gene * (slide.of_genes(neighbors.ravel()) - slide.mean_of_genes(baseline))
+        parts = by_gene * (self._residuals(neighbors.ravel()) - self._mean_residuals(baseline))
         return parts[0], parts[1:].sum(axis=0)
 
-    def pull_back(self, neighbors: Positions, given: Tensor) -> Tensor:
-        """Turn derivatives by the embeddings into derivatives by all projected spots at once."""
-        slide = self._slide
-        around = torch.from_numpy(neighbors).to(slide.device)
-        each = (given / neighbors.shape[1]).repeat_interleave(neighbors.shape[1], dim=1)
-        by_spot = given.new_zeros(len(given), *self._signs.shape)
-        by_spot.index_add_(1, around.ravel(), each)
-        pulled = given.new_zeros(len(given), slide.residuals.shape[1])
-        for (view, scale), part in zip(slide.network.views, self._split(by_spot), strict=True):
-            seen = slide.residuals @ view.T
-            unit = F.normalize(seen, dim=1)
-            across = part - (part * unit).sum(dim=2, keepdim=True) * unit
-            lengths = seen.norm(dim=1, keepdim=True).clamp(min=_SHORTEST)
-            pulled += scale * (across / lengths).sum(dim=1) @ view
-        return pulled
+    def _residuals(self, rows: Positions) -> Singles:
+        """Subtract the background from log1p counts of a few spots: spots × genes."""
+        sizes = self.library_size[torch.from_numpy(rows).to(self.device)]
+        expected = self.background.weights(sizes) @ self.background.expected
+        residuals: Singles = self.log1p[rows].toarray() - expected.cpu().numpy()
+        return residuals
 
-    def _split(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Take what belongs to an embedding apart, view by view."""
-        sizes = [len(view) for view, _ in self._slide.network.views]
-        return torch.split(values, sizes, dim=-1)
+    def _mean_residuals(self, neighbors: Positions) -> Singles:
+        """Average the residuals of genes over all spots of some neighborhoods."""
+        sizes = self.library_size[torch.from_numpy(neighbors.ravel()).to(self.device)]
+        expected = self.background.weights(sizes).mean(dim=0) @ self.background.expected
+        total = self._tensor(sum_over(self.log1p, neighbors).sum(axis=0))
+        mean: Singles = (total / neighbors.size - expected).cpu().numpy()
+        return mean
+
+    def pull_back(self, neighbors: Positions, gradients: Tensor) -> Tensor:
+        """Turn derivatives by the embeddings into derivatives by all projected spots at once."""
+        residuals, total = self.spots.residuals, []
+        with torch.inference_mode(False), torch.enable_grad():
+            rows = torch.from_numpy(neighbors).to(self.device)
+            residuals = residuals.detach().clone().requires_grad_()
+            embedded = F.embedding_bag(rows, self.network.embed(residuals), mode="mean")
+            for gradient in gradients.clone():
+                [by_spot] = torch.autograd.grad(embedded, residuals, gradient, retain_graph=True)
+                total.append(by_spot.sum(dim=0))
+        return torch.stack(total)
 
 
 def _secants(before: Tensor, after: Tensor, direction: Tensor) -> Tensor:
@@ -122,10 +163,3 @@ def _secants(before: Tensor, after: Tensor, direction: Tensor) -> Tensor:
     bent = along * (after + before) / (2 * n * m * (n + m))
     secants: Tensor = (1 / n + 1 / m) * direction / 2 - bent
     return secants
-
-
-def _of(hidden: MaskedGenes | None, start: int) -> MaskedGenes | None:
-    """Take what the centers from `start` on hide, as many as stand in memory together."""
-    if hidden is None or hidden.mask is None:
-        return hidden
-    return hidden._replace(mask=hidden.mask[start : start + CENTERS])

@@ -1,176 +1,173 @@
-"""What the context network learns from: the hidden genes of some centers of a region.
+"""The training objective: predict the masked genes of some centers of a tile.
 
-A region is all that the network is shown of a slide. The work goes by blocks of genes, those of the
-masks: centers that hide a block share one product.
+The network sees nothing of the slide but the tile, whose spots are all landmarks. The work goes by
+the blocks of genes of the masks: centers that mask a block share one product.
 """
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sagefm.nn.context.background import Background, log1p_mean
-from sagefm.nn.context.network import NEAR, Context
+from sagefm.nn.context.background import Background
+from sagefm.nn.context.network import Attention, Context, Spots, Visible
 from sagefm.nn.masking import Masks
 from sagefm.nn.sparse import SparseRows
 
 
-def region_error(
+def tile_error(
     network: Context,
-    rows: SparseRows,
+    log1p: SparseRows,
+    counts: SparseRows,
     neighbors: Tensor,
     measured: Tensor,
     masks: Masks,
     missing: Tensor,
-    shares: tuple[float, float],
+    weights: tuple[float, float],
 ) -> Tensor:
-    """Add up the squared errors of what is hidden, on log1p counts.
+    """Add up the squared errors of masked genes, on log1p counts.
 
     Parameters
     ----------
-    rows
-        Spots × genes: log1p counts of all spots of the region.
+    log1p, counts
+        Spots × genes: all spots of the tile, nothing masked.
     neighbors
-        Centers × 15 row numbers, the center first.
+        Centers × 15 rows, the center first.
     measured
-        Genes: whether the slide has them; others are not scored.
+        Genes: whether the slide measured them; others are not scored.
     masks
-        What each center hides.
+        What is masked in each center.
     missing
-        (blocks of the masks) boolean: what no spot shows. It is predicted as if the slide lacked
-        it, in all centers.
-    shares
-        What each squared error counts, of a hidden entry and of a missing one.
+        (blocks of the masks) boolean: missing from all spots, and predicted in all centers as if
+        the slide had not measured them.
+    weights
+        Of a squared error of a masked entry, and of a missing one.
     """
-    region = _Region.of(network, rows, measured, masks, missing)
-    seen = _see(network, region, neighbors, masks)
-    total = rows.values.new_zeros(())
-    for predicted, truth, scored, gone in _predictions(network, region, seen, masks, missing):
+    tile = _Tile.of(network, log1p, counts, measured, masks, missing)
+    visible = _visible(network, tile, neighbors, masks)
+    attention = network.attend(tile.spots, neighbors, visible)
+    total = log1p.values.new_zeros(())
+    for predicted, truth, scored, gone in _predictions(
+        network, tile, attention, neighbors, masks, missing
+    ):
         error = torch.where(scored, predicted - truth.log1p(), 0.0)
-        total = total + shares[gone] * error.square().sum()
+        total = total + weights[gone] * error.square().sum()
     return total
 
 
-class _Region(NamedTuple):
-    """What is shown of a region."""
+class _Tile(NamedTuple):
+    """A tile without its missing genes."""
 
-    shown: SparseRows
-    """Spots × genes: log1p counts without the missing genes."""
+    spots: Spots
+    visible: SparseRows
+    """Spots × genes: log1p counts."""
+    projected: Tensor
+    """Spots × width."""
     blocks: tuple[Tensor, ...]
-    """For each block spots × its genes: counts, also of the missing ones."""
+    """For each block spots × its genes: counts, also of missing genes."""
     sums: Tensor
-    """Spots × blocks: the counts of each that are shown."""
-    measured: Tensor
-    """Genes: measured and not missing."""
+    """Spots × blocks: the counts of each block; 0 where it is missing."""
     scored: tuple[Tensor, ...]
     """For each block which of its genes are measured."""
-    table: Background
     expected: Tensor
-    """Depths × blocks × width: the table × gene embeddings, block by block."""
+    """Sizes × blocks × width: the background times the first-layer weights, block by block."""
 
     @classmethod
     def of(
-        cls, network: Context, rows: SparseRows, measured: Tensor, masks: Masks, missing: Tensor
-    ) -> "_Region":
-        """Take out what is missing, and sum up the rest."""
+        cls,
+        network: Context,
+        log1p: SparseRows,
+        counts: SparseRows,
+        measured: Tensor,
+        masks: Masks,
+        missing: Tensor,
+    ) -> "_Tile":
+        """Remove what is missing, and sum up the rest."""
         sizes = torch.diff(masks.ends).tolist()
         gone = missing[masks.block_of()]
-        shown = rows.keep(~gone[rows.genes.long()]) if missing.any() else rows
-        counts = rows.dense(len(gone)).expm1_()
-        total = torch.where(gone, 0.0, counts.sum(dim=0))
-        blocks = torch.split(counts.index_select(1, masks.order), sizes, dim=1)
+        visible = log1p.keep(~gone[log1p.genes.long()]) if missing.any() else log1p
+        dense = counts.dense(len(gone))
+        total = torch.where(gone, 0.0, dense.sum(dim=0))
+        blocks = torch.split(dense.index_select(1, masks.order), sizes, dim=1)
         sums = torch.stack([block.sum(dim=1) for block in blocks], dim=1) * ~missing
-        table = Background.of(total, sums.sum(dim=1))
-        expected = torch.split(table.expected.index_select(1, masks.order), sizes, dim=1)
-        weights = torch.split(_permuted(network.first, masks.order), sizes)
-        products = [e @ w for e, w in zip(expected, weights, strict=True)]
+        library_size = sums.sum(dim=1)
+        background = Background.of(total, library_size)
+        of_blocks = torch.split(background.expected.index_select(1, masks.order), sizes, dim=1)
+        first = torch.split(_permuted(network.first, masks.order), sizes)
+        products = [e @ w for e, w in zip(of_blocks, first, strict=True)]
+        expected = torch.stack(products, dim=1)
+        projected = network.project(visible)
+        residuals = projected - background.weights(library_size) @ expected.sum(dim=1)
+        every = torch.arange(len(library_size), device=library_size.device)
+        spots = Spots(
+            background, library_size, residuals, network.keys(residuals), every, every,
+            measured & ~gone,
+        )  # fmt: skip
         scored = torch.split(measured[masks.order], sizes)
-        found = torch.stack(products, dim=1)
-        return cls(shown, blocks, sums, measured & ~gone, scored, table, found)
+        return cls(spots, visible, projected, blocks, sums, scored, expected)
 
 
-class _Seen(NamedTuple):
-    """What the network makes of some centers."""
-
-    centers: Tensor
-    weights: Tensor
-    """Centers × spots: how much each stands for the center."""
-    level: Tensor
-    scale: Tensor
-    """(centers) counts per share of the base."""
-    z: Tensor
-
-
-def _see(network: Context, region: _Region, neighbors: Tensor, masks: Masks) -> _Seen:
-    centers, near, far = neighbors[:, 0], neighbors[:, 1 : 1 + NEAR], neighbors[:, 1 + NEAR :]
-    table, sums = region.table, region.sums
-    projected, depths = network.project(region.shown), sums.sum(dim=1)
-    residuals = projected - table.weights(depths) @ region.expected.sum(dim=1)
-    of_block = sums.sum(dim=0)
-    visible = (~masks.hides & (of_block > 0)).float()
-    depth = (sums[centers] * visible).sum(dim=1)
-    shown = ((visible @ of_block) / of_block.sum().clamp(min=1)).clamp(min=1e-6)
-    own = region.shown.take(centers)
-    hidden = own.keep(masks.hides[own.rows(), masks.block_of()[own.genes.long()]])
-    made_up = depth / shown
-    at = table.weights(made_up)
-    expected = (at[:, :, None] * visible[:, None]).flatten(1) @ region.expected.flatten(0, 1)
-    center = projected[centers] - network.project(hidden) - expected
-    rings = [F.embedding_bag(ring, residuals, mode="mean") for ring in (near, far)]
-    around = F.embedding_bag(neighbors[:, 1:], residuals, mode="mean")
-    n_measured = region.measured.sum()
-    facts = network.describe(made_up, depths[neighbors[:, 1:]].mean(1), depths.mean(), n_measured)
-    logits = network.sharpness(facts).exp() * (
-        network.queries(center, around) @ network.keys(residuals).T
-    )
-    for ring, bonus in zip((near, far), network.bonus, strict=True):
-        logits = logits.scatter_add(1, ring, bonus.expand(ring.shape))
-    weights = logits.scatter(1, centers[:, None], -torch.inf).softmax(dim=1)
-    unusual = network.project_slide(table.profile, region.measured)
-    operators = {
-        "center": center,
-        "near": rings[0],
-        "far": rings[1],
-        "similar": weights @ residuals,
-        "slide": unusual.expand(len(centers), -1),
-    }
-    level = network.level(facts).squeeze(1)
-    others = of_block - sums[centers]
-    similar = ((weights @ sums) * visible).sum(dim=1) / (weights @ depths).clamp(min=1e-6)
-    slide = (others * visible).sum(dim=1) / others.sum(dim=1).clamp(min=1)
-    base = torch.lerp(similar, slide, torch.sigmoid(level))
-    z = network.embed(network.pool(operators, facts))
-    return _Seen(centers, weights, level, depth / base.clamp(min=1e-6), z)
+def _visible(network: Context, tile: _Tile, neighbors: Tensor, masks: Masks) -> Visible:
+    """Subtract what is masked from the centers."""
+    whole = network.visible(tile.spots, neighbors)
+    centers, of_block = neighbors[:, 0], tile.sums.sum(dim=0)
+    visible = (~masks.hides).float()
+    library_size = (tile.sums[centers] * visible).sum(dim=1)
+    fraction = ((visible @ of_block) / of_block.sum().clamp(min=1)).clamp(min=1e-6)
+    rows = tile.visible.take(centers)
+    masked = rows.keep(masks.hides[rows.rows(), masks.block_of()[rows.genes.long()]])
+    at = tile.spots.background.weights(library_size / fraction)
+    # A block without counts is as good as missing: its background is 0.
+    visible = visible * (of_block > 0)
+    expected = (at[:, :, None] * visible[:, None]).flatten(1) @ tile.expected.flatten(0, 1)
+    center = tile.projected[centers] - network.project(masked) - expected
+    _, near, far = whole.residuals
+    _, near_size, far_size = whole.library_sizes
+    sizes = (library_size / fraction, near_size, far_size)
+    return Visible((center, near, far), sizes, library_size)
 
 
 def _predictions(
-    network: Context, region: _Region, seen: _Seen, masks: Masks, missing: Tensor
+    network: Context,
+    tile: _Tile,
+    attention: Attention,
+    neighbors: Tensor,
+    masks: Masks,
+    missing: Tensor,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, bool]]:
-    """Predict each block where it is hidden: log1p counts, true counts, what to score, missing."""
-    sizes = torch.diff(masks.ends).tolist()
+    """Predict each block where it is masked: log1p counts, true counts, what to score, missing."""
+    centers, sizes = neighbors[:, 0], torch.diff(masks.ends).tolist()
+    to_spots = attention.to_landmarks.scatter_add(1, neighbors[:, 1:], attention.to_neighbors)
+    similar_size = attention.similar_size.clamp(min=1e-6)
+    others_of_block = tile.sums.sum(dim=0) - tile.sums[centers]
+    others_size = others_of_block.sum(dim=1).clamp(min=1)
+    n_others = max(1, len(tile.sums) - 1)
+    scale = network.scale(
+        attention.library_size,
+        attention.level,
+        ((to_spots @ tile.sums) * masks.hides).sum(dim=1) / similar_size,
+        (others_of_block * masks.hides).sum(dim=1) / others_size,
+    )
+    z = network.z(attention.pooled)
     decoders = torch.split(_permuted(network.decoder, masks.order), sizes)
-    absent = torch.split(_permuted(network.missing, masks.order), sizes)
-    usual = torch.split(network.usual_share(region.measured)[masks.order], sizes)
-    depths = region.sums.sum(dim=1)
-    n_others, counted = max(1, len(depths) - 1), (depths.sum() - depths[seen.centers]).clamp(min=1)
-    weighed = (seen.weights @ depths).clamp(min=1e-6)
+    decoders_missing = torch.split(_permuted(network.missing, masks.order), sizes)
+    usual = torch.split(network.usual_profile(tile.spots.measured)[masks.order], sizes)
     for number, gone in enumerate(missing.tolist()):
-        block = region.blocks[number]
+        block, scored = tile.blocks[number], tile.scored[number]
         if gone:
-            base = seen.scale[:, None] * usual[number]
-            rate = network.correct(base, seen.z, absent[number])
-            yield log1p_mean(rate), block[seen.centers], region.scored[number], True
+            expected = scale[:, None] * usual[number]
+            correction = z @ decoders_missing[number].T
+            yield network.predict(expected, correction), block[centers], scored, True
             continue
         rows = masks.hides[:, number].nonzero().squeeze(1)
-        truth = block.index_select(0, seen.centers[rows])
+        truth = block.index_select(0, centers[rows])
         others = block.sum(dim=0) - truth
-        similar = seen.weights.index_select(0, rows) @ block / weighed[rows, None]
-        slide = others / counted[rows, None]
-        base = network.base(seen.level[rows], similar, slide, others / n_others)
-        rate = network.correct(seen.scale[rows, None] * base, seen.z[rows], decoders[number])
-        yield log1p_mean(rate), truth, region.scored[number], False
+        similar = to_spots.index_select(0, rows) @ block / similar_size[rows, None]
+        slide = others / others_size[rows, None]
+        base = network.base(attention.level[rows], similar, slide, others / n_others)
+        correction = z[rows] @ decoders[number].T
+        yield network.predict(scale[rows, None] * base, correction), truth, scored, False
 
 
 class _Permuted(torch.autograd.Function):

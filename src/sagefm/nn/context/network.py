@@ -1,41 +1,46 @@
 """The context network: a slide is its own context, and the network weighs and corrects it.
 
-What a spot shows is held against what a random draw of its depth from its slide would show; spots
-of the slide that depart from that in the same way stand for each other. With the residuals
+Every spot is compared with a random draw of the same library size from its slide (the background);
+spots whose residuals point the same way are similar. With the residuals
 
-    R   = X W - e(depth) W          log1p counts (sparse) × gene embeddings, less a few rows per
-                                    slide that are interpolated (:mod:`sagefm.nn.context.table`)
+    R   = X W - e(library size) W   log1p counts (sparse) × gene embeddings, minus the background
+                                    (:mod:`sagefm.nn.context.background`)
 
-it has five operators: the center, the ring of its 6 nearest spots and that of the others of its
-neighborhood, the spots of the slide that are similar, and the slide itself, by how its profile
-differs from the usual one:
+there are five operators: the center, the ring of its 6 nearest spots, the ring of the other
+neighbors, the similar spots of the slide, and the slide itself (how its profile differs from the
+usual one):
 
-    A   = softmax(s · cos(R Q + R_ring Q', R K) + bonus of a ring)     who stands for a center
+    A   = softmax(s · cos(R Q + R_ring Q', R K) + bonus of a ring)     attention over spots
     P   = Σ_r A_r R M_r + facts
     z   = MLP(P)
 
-Its prediction is what the similar spots and the slide show in the visible depth, corrected:
+The prediction is the mean of the similar spots and of the slide, corrected:
 
     base = (1 - u) · A × counts + u · slide,    u = sigmoid(level - slope · log mean count)
-    x̂    = E[log1p Poisson(depth · base · exp(D z))]
+    x̂    = E[log1p Poisson(library size · base · exp(D z))]
 
-The embedding says what tissue a spot is, at any depth: the keys ``R K`` and, at half their weight,
-the residuals ``R``, each scaled to length 1, averaged over the neighborhood.
+The embedding does not depend on the library size: the keys ``R K`` and, at half their weight, the
+residuals ``R``, each scaled to length 1, averaged over the neighborhood.
 
-Each part of the base is normalized, and rare genes lean on the slide. A center has no weight in its
+Training (:mod:`~sagefm.nn.context.loss`) and prediction (:mod:`~sagefm.nn.context.centers`) both
+run the formula by the methods of :class:`Context`; they differ in how they gather its inputs.
+
+Each profile in the base sums to 1, and rare genes lean on the slide. A center has no weight in its
 own base. For a gene that the slide lacks, the usual profile of the training slides takes the place
 of the base, with a correction of its own.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagefm.nn.base import Network
+from sagefm.nn.context.background import Background, log1p_mean
 from sagefm.nn.sparse import SparseRows
 
 NEAR = 6
@@ -46,11 +51,62 @@ _LIMIT = 5.0
 """Largest correction of a log rate."""
 _OPERATOR_SCALE, _SLIDE_SCALE = 0.5, 0.3
 """They give operators a spread near 1 at the start."""
-_RESIDUAL_VIEW = 0.5
+_RESIDUAL_WEIGHT = 0.5
 """Chosen on labeled slides of training and validation patients."""
 _QUICK = ("sharpness", "level", "slope", "bonus")
 """Single numbers, which have a longer way to go than weights do."""
 _QUICK_PACE = 10.0
+
+
+class Spots(NamedTuple):
+    """What is computed once of the spots of a slide, or of a tile in training."""
+
+    background: Background
+    library_size: Tensor
+    """(spots) counts of each."""
+    residuals: Tensor
+    """Spots × width."""
+    keys: Tensor
+    """Spots × keys."""
+    landmarks: Tensor
+    """Rows that every center is compared with."""
+    place: Tensor
+    """(spots) the place of each among the landmarks; one past the last for all others."""
+    measured: Tensor
+    """Genes: which of them the slide has."""
+
+
+class Visible(NamedTuple):
+    """What is not masked of some neighborhoods.
+
+    Library sizes are scaled up for what is masked, as if that had the profile of the slide.
+    """
+
+    residuals: tuple[Tensor, Tensor, Tensor]
+    """Of the center and means over the near and the far ring: each centers × width."""
+    library_sizes: tuple[Tensor, Tensor, Tensor]
+    """Of the same: each (centers)."""
+    library_size: Tensor
+    """(centers) counts of the center that are visible."""
+    neighbors_masked: bool = False
+    """Whether genes are masked in the neighbors too: then nothing attends to these."""
+
+
+class Attention(NamedTuple):
+    """What some centers attend to, and what is computed from it whatever the gene."""
+
+    pooled: Tensor
+    """Centers × hidden width: P of the formula."""
+    to_landmarks: Tensor
+    """Centers × landmarks."""
+    to_neighbors: Tensor
+    """Centers × neighbors; each row of both together sums to 1."""
+    similar_size: Tensor
+    """(centers) mean library size, weighted by attention."""
+    level: Tensor
+    """(centers) how much the base leans on the slide: the logit for a gene of mean count 1."""
+    library_size: Tensor
+    """(centers) visible counts of the center."""
 
 
 class Context(Network):
@@ -69,7 +125,7 @@ class Context(Network):
     N_KEYS = 96
     N_FACTS = 4
     MOST = 1024
-    """Spots of a slide that any center is compared with, beside its neighbors."""
+    """Landmarks of a slide at most: spots that every center is compared with."""
 
     usual: Tensor
     """Genes: mean over the training slides of log1p(10⁴ · profile)."""
@@ -150,111 +206,152 @@ class Context(Network):
         """Multiply log1p counts by the gene embeddings: spots × width."""
         return rows.times(self.first)
 
-    def project_slide(self, profile: Tensor, measured: Tensor) -> Tensor:
-        """Say how the profile of a slide differs from the usual one: (width)."""
-        unusual = ((1e4 * profile).log1p() - self.usual) * measured
-        return _SLIDE_SCALE * unusual @ self.first
-
-    def queries(self, center: Tensor, around: Tensor) -> Tensor:
-        """Make of residuals of centers and of their neighbors what keys are held against."""
-        return F.normalize(self.query(center) + self.ring_query(around), dim=-1)
-
     def keys(self, residuals: Tensor) -> Tensor:
-        """Make of residuals of spots what queries are held against: of length 1."""
+        """Compute the keys of spots, of length 1: spots × keys."""
         return F.normalize(self.key(residuals), dim=-1)
+
+    def embed(self, residuals: Tensor) -> Tensor:
+        """Embed single spots: spots × width of the embedding.
+
+        Keys bring spots of the same tissue together; the residuals themselves hold more of what
+        sets tissues of different patients apart.
+        """
+        views = [scale * F.normalize(residuals @ view.T, dim=-1) for view, scale in self.views]
+        return torch.cat(views, dim=-1)
 
     @property
     def views(self) -> tuple[tuple[Tensor, float], ...]:
-        """What residuals are seen through in an embedding, and what each view counts.
-
-        Through the keys, spots of the same tissue lie near each other; the residuals themselves
-        hold more that sets tissues of different patients apart.
-        """
+        """The linear maps of residuals that make up the embedding, and their weights."""
         weight: Tensor = self.key.weight
-        return (weight, 1.0), (torch.eye(len(self.first.T), device=self.device), _RESIDUAL_VIEW)
+        return (weight, 1.0), (torch.eye(self.widths[0], device=self.device), _RESIDUAL_WEIGHT)
 
-    def sign(self, residuals: Tensor) -> Tensor:
-        """Say what tissue a spot is, whatever its depth: spots × width of the embedding."""
-        signs = [scale * F.normalize(residuals @ view.T, dim=-1) for view, scale in self.views]
-        return torch.cat(signs, dim=-1)
+    def visible(self, spots: Spots, neighbors: Tensor) -> Visible:
+        """Average over the rings of some neighborhoods, with nothing masked."""
+        rings = split_rings(neighbors)
+        near, far = (F.embedding_bag(ring, spots.residuals, mode="mean") for ring in rings[1:])
+        sizes = [spots.library_size[ring].mean(dim=1) for ring in rings]
+        center = F.embedding(neighbors[:, 0], spots.residuals)
+        return Visible((center, near, far), (sizes[0], sizes[1], sizes[2]), sizes[0])
 
-    def describe(
-        self, own: Tensor, around: Tensor, mean_depth: Tensor, n_measured: Tensor
-    ) -> Tensor:
-        """Tell the network how deep it sees: centers × facts.
-
-        Parameters
-        ----------
-        own, around
-            (centers) counts of the center, made up for what it hides, and their mean over its
-            neighbors.
-        mean_depth, n_measured
-            Counts of a spot of the slide, on average; genes that are measured.
-        """
-        parts = (own, around, mean_depth.expand_as(own), n_measured.expand_as(own))
-        return torch.stack([part.clamp(min=1).log() for part in parts], dim=1) - 6
-
-    def pool(self, operators: Mapping[str, Tensor], facts: Tensor) -> Tensor:
-        """Mix the operators: centers × hidden width.
+    def attend(self, spots: Spots, neighbors: Tensor, visible: Visible) -> Attention:
+        """Compare centers with their neighbors and the landmarks, and pool the operators.
 
         Parameters
         ----------
-        operators
-            Name → centers × width.
-        facts
-            From :meth:`describe`.
+        neighbors
+            Centers × 15 row numbers, the center first.
         """
-        pooled: Tensor = self.facts(facts)
-        for name, values in operators.items():
-            pooled = pooled + self.mix(name, values)
-        return pooled
+        center, near, far = visible.residuals
+        rings = split_rings(neighbors)[1:]
+        n_each = torch.tensor([ring.shape[1] for ring in rings], device=neighbors.device)
+        near_weight, far_weight = n_each / n_each.sum()
+        _, near_size, far_size = visible.library_sizes
+        facts = self._facts(
+            visible.library_sizes[0],
+            near_weight * near_size + far_weight * far_size,
+            spots.library_size.mean(),
+            spots.measured.sum(),
+        )
+        query = self.query(center) + self.ring_query(near_weight * near + far_weight * far)
+        query = self.sharpness(facts).exp() * F.normalize(query, dim=-1)
+        # A neighbor that is a landmark counts as a neighbor; the center does not count.
+        to_landmarks = F.pad(query @ F.embedding(spots.landmarks, spots.keys).T, (0, 1))
+        to_landmarks = to_landmarks.scatter(1, spots.place[neighbors], -torch.inf)[:, :-1]
+        to_neighbors = torch.einsum("ck,crk->cr", query, F.embedding(neighbors[:, 1:], spots.keys))
+        to_neighbors = to_neighbors + self.bonus.repeat_interleave(n_each)
+        if visible.neighbors_masked:
+            to_neighbors = torch.full_like(to_neighbors, -torch.inf)
+        weights = torch.cat([to_landmarks, to_neighbors], dim=1).softmax(dim=1)
+        weights = weights.nan_to_num(0)  # where no spot is left to attend to
+        sizes = [to_landmarks.shape[1], to_neighbors.shape[1]]
+        to_landmarks, to_neighbors = torch.split(weights, sizes, dim=1)
+
+        def similar(values: Tensor) -> Tensor:
+            of_neighbors = F.embedding(neighbors[:, 1:], values)
+            average = torch.einsum("cr,crw->cw", to_neighbors, of_neighbors)
+            average += to_landmarks @ F.embedding(spots.landmarks, values)
+            return average
+
+        unusual = ((1e4 * spots.background.profile).log1p() - self.usual) * spots.measured
+        slide = (_SLIDE_SCALE * unusual @ self.first).expand(len(neighbors), -1)
+        values = (center, near, far, similar(spots.residuals), slide)
+        pooled = self.facts(facts)
+        for name, value in zip(self.OPERATORS, values, strict=True):
+            pooled = pooled + self.mix(name, value)
+        size = similar(spots.library_size[:, None]).squeeze(1)
+        level = self.level(facts).squeeze(1)
+        return Attention(pooled, to_landmarks, to_neighbors, size, level, visible.library_size)
+
+    @staticmethod
+    def _facts(center: Tensor, neighbors: Tensor, slide: Tensor, n_measured: Tensor) -> Tensor:
+        """Stack logarithms of mean library sizes and of the number of measured genes."""
+        facts = (center, neighbors, slide.expand_as(center), n_measured.expand_as(center))
+        return torch.stack([fact.clamp(min=1).log() for fact in facts], dim=1) - 6
 
     def mix(self, name: str, values: Tensor) -> Tensor:
-        """Let one operator into what is pooled."""
+        """Compute what one operator adds to P."""
         scale = 1.0 if name == "slide" else _OPERATOR_SCALE
         mixed: Tensor = self.mixers[name](scale * values)
         return mixed
 
-    def unmix(self, name: str, gradient: Tensor) -> Tensor:
-        """Turn derivatives by what is pooled into derivatives by the values of one operator."""
-        scale = 1.0 if name == "slide" else _OPERATOR_SCALE
-        weight: Tensor = self.mixers[name].weight  # type: ignore[assignment]
-        return scale * gradient @ weight
-
-    def embed(self, pooled: Tensor) -> Tensor:
-        """Compute z, which the correction is read from: centers × last width."""
+    def z(self, pooled: Tensor) -> Tensor:
+        """Compute z of P: centers × last width."""
         z = F.gelu(self.norm(pooled))
         for layer in list(self.encoder)[:-1]:
             z = F.gelu(layer(z))
-        found: Tensor = self.encoder[-1](z)
-        return found
+        last: Tensor = self.encoder[-1](z)
+        return last
 
     def base(self, level: Tensor, similar: Tensor, slide: Tensor, mean: Tensor) -> Tensor:
-        """Mix what similar spots and the slide show: centers × genes, shares of the counts.
+        """Mix the profiles of similar spots and of the slide: centers × genes.
 
         Parameters
         ----------
         level
-            (centers) how much leans on the slide: the logit for a gene of mean count 1.
+            (centers) from :class:`Attention`.
         similar, slide
             Centers × genes: profile of the similar spots, and of all other spots of the slide.
         mean
             Centers × genes: mean counts over the other spots of the slide.
         """
-        share = torch.sigmoid(level[:, None] - self.slope * (mean + 1e-3).log())
-        return torch.lerp(similar, slide, share)
+        u = torch.sigmoid(level[:, None] - self.slope * (mean + 1e-3).log())
+        return torch.lerp(similar, slide, u)
 
-    def usual_share(self, measured: Tensor) -> Tensor:
-        """Give the usual profile, in units of the counts of the genes that are measured: genes."""
+    @staticmethod
+    def scale(library_size: Tensor, level: Tensor, similar: Tensor, slide: Tensor) -> Tensor:
+        """Estimate the library size of centers from what is visible of them.
+
+        Parameters
+        ----------
+        library_size, level
+            (centers) from :class:`Attention`.
+        similar, slide
+            (centers) fraction of either profile that is masked in the center.
+        """
+        masked = torch.lerp(similar, slide, torch.sigmoid(level))
+        return library_size / (1 - masked).clamp(min=1e-6)
+
+    def usual_profile(self, measured: Tensor) -> Tensor:
+        """Compute the usual profile as fractions of the counts of the measured genes: genes."""
         counts = self.usual.expm1()
         return counts / (counts * measured).sum().clamp(min=1e-6)
 
     @staticmethod
-    def correct(base: Tensor, z: Tensor, decoder: Tensor) -> Tensor:
-        """Correct expected counts: centers × genes, those of `decoder`."""
-        return (base + _LEAST) * (z @ decoder.T).clamp(-_LIMIT, _LIMIT).exp()
+    def predict(expected: Tensor, correction: Tensor) -> Tensor:
+        """Predict log1p counts: centers × genes.
 
-    @staticmethod
-    def correction_counts(z: Tensor, decoder: Tensor) -> Tensor:
-        """Say where a correction is not cut off, so that it has a derivative: centers × genes."""
-        return (z @ decoder.T).abs() < _LIMIT
+        Parameters
+        ----------
+        expected
+            Centers × genes: expected counts, the base times :meth:`scale`.
+        correction
+            Centers × genes: ``D z``, added to the logarithm of the rate.
+        """
+        return log1p_mean((expected + _LEAST) * correction.clamp(-_LIMIT, _LIMIT).exp())
+
+
+def split_rings(neighbors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split neighborhoods into the center, the near and the far ring."""
+    sizes = [1, NEAR, neighbors.shape[1] - 1 - NEAR]
+    center, near, far = torch.split(neighbors, sizes, dim=1)
+    return center, near, far

@@ -1,4 +1,4 @@
-"""The published loss, the squared error of hidden entries, without what it does not ask for."""
+"""The published loss: the squared error of masked entries, without predicting any others."""
 
 from itertools import pairwise
 from typing import Any
@@ -10,13 +10,13 @@ from torch import Tensor
 from sagefm.nn.masking import Masks
 
 
-def hidden_error(
+def masked_error(
     embedding: Tensor, weight: Tensor, bias: Tensor, truth: Tensor, masks: Masks, share: float
 ) -> Tensor:
-    """Add up the squared errors of ``relu(embedding @ weight.T + bias)`` over the hidden entries.
+    """Add up the squared errors of ``relu(embedding @ weight.T + bias)`` over the masked entries.
 
-    On the CPU only what is hidden is predicted, block by block, and the gradients are computed on
-    the way, while a block is in the processor's cache. Elsewhere one dense product is faster.
+    On the CPU only masked entries are predicted, block by block, and the gradients are computed at
+    the same time, while a block is in the processor's cache. Elsewhere one dense product is faster.
 
     Parameters
     ----------
@@ -27,27 +27,27 @@ def hidden_error(
     truth
         Centers × genes in the order of the masks, log1p counts.
     share
-        What each squared error counts: one by the number of hidden entries makes the mean.
+        Weight of each squared error: 1 / the number of masked entries makes the mean.
     """
     if embedding.device.type == "cpu":
-        learning = torch.is_grad_enabled()  # not to be seen from within
+        learning = torch.is_grad_enabled()  # always off inside of the function
         error: Tensor = _BlockError.apply(  # type: ignore[no-untyped-call]
             embedding, weight, bias, truth, masks, share, learning
         )
         return error
-    return dense_hidden_error(embedding, weight, bias, truth, masks, share)
+    return dense_masked_error(embedding, weight, bias, truth, masks, share)
 
 
-def dense_hidden_error(
+def dense_masked_error(
     embedding: Tensor, weight: Tensor, bias: Tensor, truth: Tensor, masks: Masks, share: float
 ) -> Tensor:
-    """Do the same by one dense product."""
+    """Compute the same by one dense product."""
     predicted = F.relu(F.linear(embedding, weight, bias)).index_select(1, masks.order)
     return share * torch.where(masks.hidden(), predicted.float() - truth, 0.0).square().sum()
 
 
 class _BlockError(torch.autograd.Function):
-    """The loss with its gradients, which are ready when it is: backward only hands them out."""
+    """The loss, which computes its gradients in the forward pass."""
 
     @staticmethod
     def forward(

@@ -8,7 +8,7 @@ convolutions are an ordinary multilayer perceptron. What is left, for a whole sl
     H = X W               log1p counts (sparse) × first-layer weights, once per slide
     P = A H               mean over the neighborhood, minus what a mask hides of the center
     z = MLP(P)            the embedding
-    x̂ = decode(z)[genes]  only the genes that are wanted
+    x̂ = decode(z)[genes]  only some genes
 
 which is the published network to the last bits of float32, without a graph library and without a
 dense spots × genes matrix.
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from sagefm.nn.base import Network
 from sagefm.nn.masking import Masks
-from sagefm.nn.published.loss import hidden_error
+from sagefm.nn.published.loss import masked_error
 from sagefm.nn.sparse import SparseRows
 
 NEGATIVE_SLOPE = 0.01
@@ -90,7 +90,7 @@ class Published(Network):
         return expression.times(self.first)
 
     def pool(
-        self, projected: Tensor, neighbors: Tensor, hidden: SparseRows | None = None
+        self, projected: Tensor, neighbors: Tensor, masked: SparseRows | None = None
     ) -> Tensor:
         """Average over the neighborhoods.
 
@@ -100,16 +100,16 @@ class Published(Network):
             Rows × width, from :meth:`project`.
         neighbors
             Centers × 15 row numbers of `projected`, the center among them.
-        hidden
-            For each center the log1p counts that it does not show, zero elsewhere.
+        masked
+            For each center the masked log1p counts, zero elsewhere.
 
         Returns
         -------
         Centers × width.
         """
         pooled = F.embedding_bag(neighbors, projected, mode="mean")
-        if hidden is not None:
-            pooled = pooled - self.project(hidden) / neighbors.shape[1]
+        if masked is not None:
+            pooled = pooled - self.project(masked) / neighbors.shape[1]
         return pooled
 
     def embed(self, pooled: Tensor) -> Tensor:
@@ -124,11 +124,11 @@ class Published(Network):
             z = layer(F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True))
         return F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True)
 
-    def reader(self, genes: Tensor) -> tuple[Tensor, Tensor]:
-        """Make one linear layer of the last of the encoder and the decoder: weights and biases.
+    def readout(self, genes: Tensor) -> tuple[Tensor, Tensor]:
+        """Merge the last layer of the encoder and the decoder: weights and biases.
 
-        What :meth:`hidden` gives, through it and a ReLU, is the prediction of `genes`. Where these
-        are few that spares the embedding.
+        Applied to :meth:`hidden`, with a ReLU, it predicts `genes` without the embedding, which is
+        less work for a few genes.
         """
         weight, last = self.decoder.weight[genes], cast(nn.Linear, self.encoder[-1])
         return weight @ last.weight, self.decoder.bias[genes] + weight @ last.bias
@@ -163,6 +163,6 @@ class Published(Network):
         return torch.cat([a @ h for a, h in zip(operators, parts, strict=True)])
 
     def error(self, embedding: Tensor, truth: Tensor, masks: Masks, share: float) -> Tensor:
-        """Add up squared errors of hidden entries; see :func:`~sagefm.nn.loss.hidden_error`."""
+        """Sum the squared errors of masked entries; see :func:`masked_error`."""
         decoder = self.decoder
-        return hidden_error(embedding, decoder.weight, decoder.bias, truth, masks, share)
+        return masked_error(embedding, decoder.weight, decoder.bias, truth, masks, share)

@@ -100,7 +100,7 @@ class Perturber:
         n_spots, n_genes = log1p.shape
         self._log1p = log1p
         self._in_center, self._in_neighbors = (
-            _operators(self._centers.shares[:, :, places], neighbors[:, places], n_spots)
+            _operators(self._centers.weights[:, :, places], neighbors[:, places], n_spots)
             for places in (slice(0, 1), slice(1, None))
         )
         self._n_centers = len(neighbors)
