@@ -197,7 +197,7 @@ A_B = ["--ligand", "{a}", "--targets", "{b}"]
         (["s1.h5ad", "-m", "s1.h5ad", "-o", "out.csv", *A_B], "s1.h5ad"),
         (["s1.h5ad", *HOW, *A_B, "--levels", "1"], "--levels"),
         (["s1.h5ad", "s1.h5ad", *HOW, *A_B], "a second slide called 's1'"),
-        (["both.h5ad", *HOW, *A_B], "both.h5ad: several sections in one object"),
+        (["both.h5ad", *HOW, *A_B], "both.h5ad: several slides in one object"),
         (["s1.h5ad", *HOW, *A_B, "--plot", "s2.h5ad"], "s2.h5ad"),
         (["s1.h5ad", "s2.h5ad", *HOW, *A_B, "--region", "domain=D77"], "D77"),
     ],
