@@ -17,10 +17,11 @@ test: $(VENV)/ready tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	rm -rf docs/api/generated  # pages of names that are gone
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build
 
 tests: $(VENV)/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist worksteal
 
 # Of each Python one, and only those that start: pyenv has names for versions that are not active.
 test-all:
@@ -38,7 +39,7 @@ bench: $(VENV)/ready
 	for each in benchmarks/bench_*.py; do $(BIN)/python $$each || exit; done
 
 clean:
-	rm -rf .venv .venvs demo docs/_build
+	rm -rf .venv .venvs demo docs/_build docs/api/generated
 
 # torch first and by its exact version: a plain `torch` brings gigabytes of GPU packages.
 $(VENV)/ready: pyproject.toml constraints.txt constraints-lowest.txt

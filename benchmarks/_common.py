@@ -1,4 +1,4 @@
-"""What the benchmarks share: data, machine, and measuring in a process of its own."""
+"""Shared by the benchmarks: data, a description of the machine, measuring in a separate process."""
 
 import json
 import platform

@@ -1,13 +1,13 @@
-"""Annotation of patients never seen: sagefm annotate beside other features in the same head.
+"""Annotate held-out patients: `sagefm annotate` compared with other features and one classifier.
 
     python benchmarks/bench_annotate.py [MODEL...]
 
-Six labeled breast cancer sections of six patients (her2st A1 to F1). One patient after the other is
-held out; all that is learned (features, components, head, temperature, threshold of `unknown`) is
-learned from the five others, the last two by holding out each of these in turn. Then what it costs:
-annotating a slide of 3,639 spots, and learning from 2,000 labeled spots. MODEL: model files that
-were trained without patients A and B. Every labeled spot, with what was said of it, is kept in
-benchmarks/out/annotate.csv: what is there already is not done again.
+Six labeled breast cancer sections of six patients (her2st A1 to F1), one patient held out at a
+time. Features, components, classifier, temperature and the threshold of `unknown` are learned from
+the five others, the last two by holding out each of these in turn. Then the cost: annotating a
+slide of 3,639 spots, and learning from 2,000 labeled spots. MODEL: model files that were trained
+without patients A and B. Predictions are kept in benchmarks/out/annotate.csv, and those that are
+there already are not computed again.
 """
 
 import sys

@@ -1,8 +1,9 @@
-"""A corpus of 1,000,000 spots: building, size on disk, and whether reading keeps up with training.
+"""Build, store and load a corpus of 1,000,000 spots.
 
-Eight deep slides are simulated and built into a corpus; copies of them (hard links, under names of
-their own) make it a million spots. Then the loader alone is timed, training at published size is,
-and the memory of a process that trains is compared between the small corpus and the large one.
+Eight slides with deep counts are simulated and built into a corpus; copies of them (hard links,
+under other names) make it a million spots. The loader is timed by itself and compared with training
+at published size; the memory of a training process is compared between the small and the large
+corpus.
 
     python benchmarks/bench_corpus.py
 """

@@ -1,9 +1,9 @@
-"""A CUDA device against the CPU: the same numbers, and how much faster.
+"""Compare a CUDA device with the CPU: the same numbers, and the speed.
 
 Needs no data and few packages: slides are simulated. Embeddings, predictions with masks,
 perturbation, influence and attributions are compared for both networks, then training, resumed
-training and training in bfloat16. Exits with status 1 if a difference is too large. Without a CUDA
-device it does nothing.
+training and training in bfloat16. The exit status is 1 if a difference is too large. Does nothing
+without a CUDA device.
 
     python benchmarks/bench_device.py
 """

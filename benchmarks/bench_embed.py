@@ -1,10 +1,10 @@
-"""Embedding one slide: the published way against ours, from the aligned matrix to the embedding.
+"""Embed one slide: the published way compared with ours, from the aligned matrix to the embedding.
 
 The published way is a Python loop that builds one dense subgraph per spot, then batches of 64
 through a graph library. Both sides get the same weights, the same log1p counts and the same
-neighborhoods, each in a process of its own; the results are compared. Beside them the context
-network at its default size, with random weights: embedding, and predictions of all genes and of
-1,400 that the centers do not show.
+neighborhoods, each in a process of its own, and the results are compared. The context network is
+timed as well, at its default size with random weights: embedding, and predictions of all genes and
+of 1,400 genes that are masked in the centers.
 
     python benchmarks/bench_embed.py
 """

@@ -1,10 +1,10 @@
-"""The genome-wide network of influences of one slide: automatic differentiation against ours.
+"""Compute the genome-wide influences of one slide: automatic differentiation compared with ours.
 
-Ours is timed whole: all spots, all 14,558 predicted genes, the 50 strongest sources of each. The
-published network has no such step; what a user would write is a vector-Jacobian product per
-predicted gene, through the published network on its subgraphs or through ours on pooled inputs.
-Both are timed for a few genes (the former also for a few spots) and extrapolated: they would take
-days and hours. All sides get the same weights, and their derivatives are compared.
+Ours is timed as a whole: all spots, all 14,558 predicted genes, the 50 strongest sources of each.
+The published network has no such step; a user would write a vector-Jacobian product per predicted
+gene, through the published network on its subgraphs or through ours on pooled inputs. Both are
+timed for a few genes (the former also for a few spots) and extrapolated: they would take days and
+hours. All sides get the same weights, and their derivatives are compared.
 
     python benchmarks/bench_influence.py
 """

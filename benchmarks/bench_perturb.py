@@ -1,11 +1,11 @@
-"""One ligand at 5 levels, and a whole resource of pairs, beside the published way.
+"""Perturb one ligand at 5 levels, and all pairs of a resource, compared with the published way.
 
     python benchmarks/bench_perturb.py [--screen]
 
-The published way: for every level, edit the ligand in the 14 neighbors of every stored subgraph,
-hide the targets in the center, and run the network over all of them. Ours: the first layer once,
-then a row of weights per level. Both on one slide of 3,639 spots, published widths, random weights.
-With --screen also all pairs of liana's consensus resource, with nulls: time and peak memory.
+The published way: for every level, change the ligand in the 14 neighbors of every stored subgraph,
+mask the targets in the center, and run the network on all of them. Ours: the first layer once, then
+a row of weights per level. Both on one slide of 3,639 spots, published widths, random weights. With
+--screen also all pairs of liana's consensus resource, with nulls: time and peak memory.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""`sagefm embed` as a whole process, and where its time goes; and how fast the package starts.
+"""Time `sagefm embed` as a whole process, step by step, and the start of the package.
 
-python benchmarks/bench_process.py
+Run it as `python benchmarks/bench_process.py`.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Two processes at published size: which part of a step is communication.
+"""Measure how much of a training step of two processes is communication, at published size.
 
 Two processes of one thread each share batches of 64 (32 spots each) and exchange their gradients
-(gloo). The same steps are timed without the exchange, in turns.
+(gloo). The same steps are timed without the exchange, in alternation.
 
     python benchmarks/bench_processes.py
 """

@@ -1,11 +1,11 @@
-"""Rare populations where the truth is known: recall among the top 2 %, and beside it simpler ways.
+"""Find planted rare populations: recall in the top 2 %, compared with simpler methods.
 
     python benchmarks/bench_rare.py [--quick]
 
 Simulates patients of a biology, trains the small recipe on four of them, and plants a population
-of 1 % of the spots in another patient: scattered spots or one nest, in half of whose counts some
-markers are raised. Then slides without a population: how many spots are called beyond noise?
-Writes benchmarks/out/rare.csv. The biologies 10 to 12 were looked at while the score was chosen.
+of 1 % of the spots in another patient: scattered spots or one nest, with markers raised in half of
+their counts. Then slides without a population: how many spots are listed beyond noise? Writes
+benchmarks/out/rare.csv. The score was chosen on the biologies 10 to 12, which are not used here.
 """
 
 import sys

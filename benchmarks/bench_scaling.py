@@ -1,4 +1,4 @@
-"""Embedding 1,000 to 100,000 simulated spots: time and memory against spots.
+"""Embed 1,000 to 100,000 simulated spots: time and memory by number of spots.
 
 The published network and the context network, each at its own size; each number of spots is
 embedded in a process of its own, from the counts to the embedding (alignment and neighborhoods

@@ -1,8 +1,9 @@
-"""Training at published sizes: the published way against ours, step by step in one process.
+"""Train at published sizes: the published way compared with ours, step by step in one process.
 
-Both begin with the same weights and get the same batches and masks. The published way builds one
+Both start from the same weights and get the same batches and masks. The published way builds one
 dense subgraph per spot, runs batches of 64 through a graph library and steps with Adam; ours is
-`sagefm pretrain`. Blocks of steps alternate, so that a change of the machine's pace meets both.
+`sagefm pretrain`. Blocks of steps alternate, so that changes in the speed of the machine affect
+both.
 
     python benchmarks/bench_training.py [STEPS] [--device cuda]
 """

@@ -1,12 +1,12 @@
-"""Perturbation where the truth is known: whether a trained model ranks planted couplings first.
+"""Perturb slides with planted couplings, and test whether trained models rank them first.
 
     python benchmarks/couplings.py [published] [context] [TRUTHS NULLS]
 
-Simulates patients that share a biology (20 couplings and as many control pairs that are expressed
-alike but not coupled), trains a small network of each kind on them, and perturbs slides of patients
-that it has not seen. Then the same without any coupling: how many of the pairs pass q < 0.05, and
-are the p values uniform? TRUTHS and NULLS are numbers of biologies, 5 and 20 if not given. All that
-is measured is kept in benchmarks/out/couplings.csv, a picture per network beside it.
+Simulates patients that share a biology (20 couplings, and as many control pairs with the same
+expression but no coupling), trains a small network of each kind on them, and perturbs slides of
+unseen patients. Then the same without any coupling: how many of the pairs pass q < 0.05, and are
+the p values uniform? TRUTHS and NULLS are numbers of biologies, 5 and 20 by default. All results
+are kept in benchmarks/out/couplings.csv, with a plot per network.
 """
 
 import sys

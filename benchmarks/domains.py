@@ -1,12 +1,11 @@
-"""Tissue domains on the labeled brain slides: models beside what needs no training.
+"""Find domains on labeled brain slides: models compared with methods that need no training.
 
     python benchmarks/domains.py breast=breast0.safetensors,breast1.safetensors ...
 
 Each argument names a kind of model and its files, one per training seed. Seven domains (six
 cortical layers and white matter) for every method: the 20 leading principal components, clustered
-five times by each of three readouts. Writes a row per clustering and a picture per slide to
-benchmarks/out.
-docs/RESULTS.md says how its models were trained.
+five times by each of three methods. Writes a row per clustering and a plot per slide to
+benchmarks/out. docs/RESULTS.md says how its models were trained.
 """
 
 import sys

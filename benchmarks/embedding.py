@@ -1,4 +1,4 @@
-"""Which numbers of the context network to export: asked of labeled slides that may choose.
+"""Choose the vectors that the context network exports as its embedding, on labeled slides.
 
     python benchmarks/embedding.py [MODEL]
 
@@ -6,7 +6,7 @@ Labeled slides of training and validation patients, never of a test patient. Dom
 index of a tied Gaussian mixture on 20 principal components, mean over five seeds and the slides of
 a tissue. Labels: balanced accuracy and accuracy on the breast patient left out, logistic regression
 on all columns as they are (PCA: on 50 components of the other patients), for the best of three
-penalties. Every candidate is the mean over the 15 spots of a neighborhood where nothing is said.
+penalties. Every candidate is the mean over the 15 spots of a neighborhood unless said otherwise.
 """
 
 import sys

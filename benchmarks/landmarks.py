@@ -1,9 +1,10 @@
-"""How many spots of a large slide a center has to be compared with.
+"""Choose how many spots of a large slide a center is compared with.
 
     python benchmarks/landmarks.py [MODEL]
 
-512 centers of each large training slide hide 30 % of their measured genes; the mean squared error
-of what the model (the default one) predicts there, on log1p counts, by the number of landmarks.
+30 % of the measured genes of 512 centers of each large training slide are masked. Prints the mean
+squared error of their predictions (log1p counts; of the default model if none is given) by the
+number of landmarks.
 """
 
 import sys

@@ -1,14 +1,14 @@
-"""What of the error that can be removed a model leaves, beside the best that needs no training.
+"""Compare the errors in scorecards with those of the best method that needs no training.
 
     sagefm evaluate --protocol recovery --protocol imputation … -o CARD
     python benchmarks/shares.py CARD [CARD ...]
 
-Reads the tables of scorecards. Recovery: for each kind of tissue the excess over the counting-noise
-floor, as a share of that of the best baseline there that learns from no other slide; the same for
-the correlation with depth taken out; and the share of frequent genes on which the error is below
-that of the neighbor mean. Imputation, genes hidden in the center and all its neighbors:
-the share of the genes that vary in space (the mean of the neighbors follows them, beyond depth,
-with r of 0.05 at least) on which the error is below that of the slide profile × depth.
+Recovery: for each tissue the error above counting noise, as a fraction of that of the best baseline
+that learns from no other slide; the same for the correlation with library size removed; and the
+fraction of frequent genes with a smaller error than the neighbor mean. Imputation, genes masked in
+the center and all its neighbors: the fraction of the spatially variable genes (the neighbor mean
+correlates with them with r of 0.05 at least, library size removed) with a smaller error than slide
+profile × library size.
 """
 
 import sys

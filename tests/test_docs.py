@@ -1,4 +1,4 @@
-"""The pages of the documentation run as they stand, but for the length of a training."""
+"""The pages of the documentation run as they stand, and list every public name."""
 
 import re
 import shlex
@@ -9,9 +9,11 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
+import sagefm
 from sagefm.cli import main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+PACKAGES = ("evaluate", "pl", "pp", "pretrain", "report", "tl")
 
 
 def blocks(page):
@@ -76,3 +78,12 @@ def test_the_page_about_training_runs(tmp_path, monkeypatch, capsys):
     ]
     history = (tmp_path / "model.csv").read_text().splitlines()
     assert len(history) == 4  # a header, two epochs, and one more after --resume
+
+
+@pytest.mark.parametrize("package", [sagefm, *(getattr(sagefm, name) for name in PACKAGES)])
+def test_every_public_name_stands_on_a_page_of_the_api(package):
+    page = DOCS / "api" / f"{package.__name__.rpartition('.')[2]}.md"
+    text = page.read_text()
+    listed = re.findall(r"^   (\w+)$", text, re.MULTILINE)
+    listed += re.findall(rf"py:data:: {package.__name__}\.(\w+)$", text, re.MULTILINE)
+    assert sorted(listed) == sorted(set(package.__all__) - set(PACKAGES))

@@ -11,7 +11,7 @@ from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_writable, write_slide
 from sagefm._keys import EMBEDDING, TRUTH
 from sagefm.evaluate import domain_recovery, pca
-from sagefm.pl import strongest
+from sagefm.tl.perturbation import top_pairs
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -108,7 +108,7 @@ def _perturb(slide: "AnnData", model: sagefm.SageFM, folder: Path, seed: int, te
     table = sagefm.tl.perturb(slide, model, pairs[["ligand", "target"]], seed=seed)
     sagefm.pl.perturbation(table, save=folder / "perturbed.png")
     _write(table, folder / "perturbed.csv")
-    first = strongest(table, 1).iloc[0]
+    first = top_pairs(table, 1).iloc[0]
     highest = {str(first["ligand"]): sagefm.tl.Change("quantile", 1.0)}
     sagefm.tl.respond(slide, model, highest, [str(first["target"])])
     title = f"{first['target']}, {first['ligand']} at its highest around"

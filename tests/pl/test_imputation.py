@@ -126,5 +126,5 @@ def test_mistakes_are_named(filled, slide, names):
         sagefm.pl.imputed(filled, [])
     two = ad.concat({"a": filled, "b": filled}, label="slide", index_unique="-")
     two.uns["sagefm"] = filled.uns["sagefm"]
-    with pytest.raises(InputError, match="several slides"):
+    with pytest.raises(InputError, match="several sections"):
         sagefm.pl.imputed(two, names[:1])

@@ -215,5 +215,5 @@ def test_what_cannot_be_drawn_is_named(answered):
     with pytest.raises(InputError, match=r"NOT9A.*has no such gene, but UP, STILL, PART"):
         sagefm.pl.response(answered, ["UP", "NOT9A"])
     answered.obs["library_id"] = np.repeat(["a", "b"], 30)
-    with pytest.raises(InputError, match="several slides in one object cannot share a picture"):
+    with pytest.raises(InputError, match="several sections in one object cannot share a plot"):
         sagefm.pl.response(answered, "UP")

@@ -17,8 +17,8 @@ TITLES = [
     "counts per spot",
     "genes per spot",
     "unlike the training spots",
-    "error on hidden genes",
-    "error above the neighbor mean's",
+    "error on masked genes",
+    "error minus that of the neighbor mean",
 ]
 
 
@@ -78,5 +78,5 @@ def test_bad_input_is_refused(slide, judged):
     with pytest.raises(InputError, match=r"run sagefm\.report\.quality first"):
         sagefm.pl.quality(slide)
     both = ad.concat({"a": judged, "b": judged}, label="section", index_unique="-")
-    with pytest.raises(InputError, match="several slides"):
+    with pytest.raises(InputError, match="several sections"):
         sagefm.pl.quality(both)

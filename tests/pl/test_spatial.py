@@ -402,13 +402,13 @@ def without_coordinates(slide):
 @pytest.mark.parametrize(
     ("spoil", "wanted", "message"),
     [
-        (None, {"color": "NOPE"}, "'NOPE': is neither a column.*domain.*nor a gene"),
+        (None, {"color": "NOPE"}, "'NOPE' is neither a column.*domain.*nor a gene"),
         (None, {}, "'sagefm_domain'.*run sagefm.tl.domains first"),
         (None, {"color": ["domain", "NOPE"]}, "'NOPE'"),
-        (None, {"color": []}, "name one for each color"),
+        (None, {"color": []}, "give one for each color"),
         (None, {"color": ["domain", "depth"], "title": "a"}, "1 titles for 2 panels"),
         (None, {"color": "domain", "palette": ["red"]}, "1 colors for the 5 categories"),
-        (None, {"color": "MT-ND1", "layer": "gone"}, "no 'gone' to read it from; layers: none"),
+        (None, {"color": "MT-ND1", "layer": "gone"}, "the slide has no 'gone'; layers: none"),
         (without_coordinates, {"color": "domain"}, "put x and y of each spot"),
     ],
 )
@@ -423,7 +423,7 @@ def test_what_cannot_be_drawn_is_refused_without_a_figure(slide, spoil, wanted, 
 
 def test_one_axes_for_several_colors_is_refused(slide):
     _, ax = plt.subplots()
-    with pytest.raises(InputError, match="ax takes one panel, not 2"):
+    with pytest.raises(InputError, match="ax holds one panel, not 2"):
         sagefm.pl.spatial(slide, ["domain", "depth"], ax=ax)
 
 

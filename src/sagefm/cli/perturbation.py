@@ -152,13 +152,13 @@ def _draw(
 ) -> None:
     """Draw the strongest pairs beside their nulls, and the first of them on the first slide."""
     import sagefm
-    from sagefm.pl import strongest
     from sagefm.pp.counts import section_codes
+    from sagefm.tl.perturbation import top_pairs
 
     first = section_codes(slide, slide_key) == 0  # of several in one file
     sagefm.pl.perturbation(table, save=folder / "pairs.png")
     highest = sagefm.tl.Change("quantile", 1.0)
-    for pair in strongest(table, _MAPS).itertuples():
+    for pair in top_pairs(table, _MAPS).itertuples():
         sagefm.tl.respond(
             slide, model, {str(pair.ligand): highest}, [str(pair.target)], region=region,
             slide_key=slide_key,

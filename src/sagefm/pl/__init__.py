@@ -1,10 +1,10 @@
-"""Pictures, after the conventions of scanpy: they return Axes and take `show` and `save`."""
+"""Plots that return Axes and take `show` and `save`, as those of scanpy do."""
 
 from sagefm.pl._annotation import annotation, annotator
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals
 from sagefm.pl._imputation import imputed
 from sagefm.pl._influence import influence
-from sagefm.pl._perturbation import perturbation, response, strongest
+from sagefm.pl._perturbation import perturbation, response
 from sagefm.pl._quality import quality
 from sagefm.pl._rare import rare
 from sagefm.pl._scorecard import confusion, domain_maps, scorecard
@@ -16,5 +16,5 @@ from sagefm.pl._training import training
 __all__ = [
     "annotation", "annotator", "calibration", "confusion", "domain_maps", "gene_scatter", "imputed",
     "influence", "journal", "method_intervals", "perturbation", "quality", "rare", "response",
-    "scorecard", "spatial", "strongest", "subtype", "subtype_evidence", "training",
+    "scorecard", "spatial", "subtype", "subtype_evidence", "training",
 ]  # fmt: skip

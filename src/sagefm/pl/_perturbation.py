@@ -18,18 +18,13 @@ from sagefm._text import few
 from sagefm.pl._spatial import spatial
 from sagefm.pl._style import COLUMN, finish, journal
 from sagefm.pp.counts import coordinates
+from sagefm.tl.perturbation import top_pairs
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _FOUND, _NOT_FOUND, _NULL = "#D55E00", "#444444", "#CCCCCC"
 _NEEDED = ["ligand", "target", "effect", "null_low", "null_median", "null_high", "z", "p", "q"]
-
-
-def strongest(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Choose the pairs with the smallest q, then p, then the largest distance from the null."""
-    order = table.assign(size=-table["z"].abs()).sort_values(["q", "p", "size"], kind="stable")
-    return order.drop(columns="size").head(n)
 
 
 def perturbation(
@@ -69,7 +64,7 @@ def perturbation(
         raise InputError("the table of pairs is empty; there is nothing to draw")
     if n < 1:
         raise InputError(f"n={n}: give a whole number from 1 on")
-    shown = strongest(table, n)
+    shown = top_pairs(table, n)
     rows = np.arange(len(shown))
     with journal():
         if ax is None:

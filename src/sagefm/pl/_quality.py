@@ -1,4 +1,4 @@
-"""How far to trust a model, on the tissue: depth, novelty, and how well hidden genes come back."""
+"""Plot on the tissue how far to trust a model: counts, novelty, and error on masked genes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _SIDE, _BESIDE, _ABOVE = 2.0, 0.55, 0.4
-"""Inches: width of the spots of a panel, its color bar, its title."""
-_ACROSS = 3
+"""Width of the spots of a panel, width of its color bar, height of its title, in inches."""
+_COLUMNS = 3
 _GAIN = "gain"
 
 
@@ -35,44 +35,44 @@ _PANELS = (
     _Panel("counts", "counts per spot", "counts"),
     _Panel("genes", "genes per spot", "genes detected"),
     _Panel("novelty", "unlike the training spots", "novelty"),
-    _Panel("error", "error on hidden genes", "mean squared, log1p counts"),
-    _Panel(_GAIN, "error above the neighbor mean's", "below 0 the model is better", "PuOr"),
+    _Panel("error", "error on masked genes", "mean squared, log1p counts"),
+    _Panel(_GAIN, "error minus that of the neighbor mean", "below 0 the model is better", "PuOr"),
 )
 
 
 def quality(
     slide: "AnnData", *, show: bool | None = None, save: str | Path | None = None
 ) -> list[Axes]:
-    """Draw what is known of every spot about the quality of a slide and of a model on it.
+    """Draw the quality of a slide, and of a model on it, for every spot.
 
     Parameters
     ----------
     slide
-        With the result of :func:`sagefm.report.quality`.
+        A slide with the result of :func:`sagefm.report.quality`.
     show, save
         As in scanpy; `save` is a file name.
 
     Returns
     -------
-    The Axes of counts, genes, novelty (from 0 to 1), error of the model on the genes that were
-    hidden in the spot, and that error less the neighbor mean's (orange: the model is better;
-    purple: the neighbor mean is). What is not known of any spot is left out; colors go from the 1st
-    to the 99th percentile.
+    The Axes of counts, genes, novelty (0 to 1), mean squared error of the model on the genes that
+    were masked in the spot (log1p counts), and that error minus the error of the neighbor mean
+    (orange: the model is better; purple: the neighbor mean is better). Panels without any value are
+    left out. Colors range from the 1st to the 99th percentile.
 
     Raises
     ------
     InputError
-        No such result, or the object holds several slides.
+        The slide has no such result, or the object holds several sections.
     """
     if QUALITY not in slide.obsm:
-        raise InputError(f"obsm[{QUALITY!r}]: is not there; run sagefm.report.quality first")
+        raise InputError(f"obsm[{QUALITY!r}] is missing; run sagefm.report.quality first")
     require_one_slide(slide)
-    known: pd.DataFrame = slide.obsm[QUALITY].copy()
-    if "error" in known:
-        known[_GAIN] = known["error"] - known["error_neighbor_mean"]
-    panels = [p for p in _PANELS if p.column in known and known[p.column].notna().any()]
+    spots: pd.DataFrame = slide.obsm[QUALITY].copy()
+    if "error" in spots:
+        spots[_GAIN] = spots["error"] - spots["error_neighbor_mean"]
+    panels = [p for p in _PANELS if p.column in spots and spots[p.column].notna().any()]
     drawn = ad.AnnData(
-        obs=known,
+        obs=spots,
         uns={key: slide.uns[key] for key in (SPATIAL,) if key in slide.uns},
         obsm={SPATIAL: coordinates(slide)},
     )
@@ -85,8 +85,8 @@ def quality(
 
 
 def _grid(drawn: "AnnData", n_panels: int) -> list[Axes]:
-    """Make room: up to three panels beside each other."""
-    across = min(n_panels, _ACROSS)
+    """Create the Axes: up to three panels in a row."""
+    across = min(n_panels, _COLUMNS)
     down = -(-n_panels // across)
     wide, high = np.ptp(drawn.obsm[SPATIAL], axis=0)
     height = _SIDE * min(max(high / max(wide, 1e-9), 0.4), 2.0) + _ABOVE
@@ -101,7 +101,7 @@ def _draw(drawn: "AnnData", panel: _Panel, ax: Axes) -> None:
     spatial(drawn, panel.column, title=panel.title, cmap=panel.cmap, ax=ax, show=False)
     spots = ax.collections[-1]
     low, high = np.nanpercentile(drawn.obs[panel.column], [1, 99])
-    if panel.column == _GAIN:  # the middle of the colors is 0
+    if panel.column == _GAIN:  # center the colors at 0
         high = max(abs(low), abs(high))
         low = -high
     elif panel.column == "novelty":

@@ -1,4 +1,4 @@
-"""A slide in its place: spots on the tissue, colored by a domain, a number or a gene."""
+"""Plot spots on the tissue, colored by a domain, a number or a gene."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NOT_LABELED = "#DDDDDD"
 _PER_COLUMN = 16
-"""Entries in a column of a legend."""
+"""Largest number of entries in one column of a legend."""
 
 
 def spatial(
@@ -42,50 +42,51 @@ def spatial(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes | list[Axes]:
-    """Draw the spots of a slide where they lie, on the tissue image where there is one.
+    """Draw the spots of a slide, on the tissue image if there is one.
 
     Parameters
     ----------
     slide
-        With coordinates in ``obsm["spatial"]``.
+        A slide with coordinates in ``obsm["spatial"]`` (pixels).
     color
         A column of ``obs`` or a gene, or several of them, one panel each. Spots without a value
         are gray.
     title
-        Of each panel; the name of what is colored if not given.
+        Title of each panel; the value of `color` if not given.
     cmap
         Colormap for numbers.
     palette
-        Colors for categories; those in ``uns["<color>_colors"]``, else a set that is then kept
-        there (unless the slide is a view): colorblind-safe up to eight categories.
+        Colors for categories. If not given, those in ``uns["<color>_colors"]``; if there are none
+        either, colors that are colorblind-safe up to eight categories, which are then kept there
+        (unless the slide is a view).
     image
         Whether to draw the tissue image under the spots.
     size
-        Diameter of a spot as a share of the distance between spots.
+        Diameter of a spot, as a fraction of the distance between spots.
     layer
-        Where to read a gene; ``X`` if not given.
+        Layer with the values of a gene; ``X`` if not given.
     ax
-        Axes to draw one panel on.
+        Axes for a single panel.
     show, save
         As in scanpy; `save` is a file name.
 
     Returns
     -------
-    The Axes, or a list of them where `color` is a list.
+    The Axes, or a list of Axes if `color` is a list.
 
     Raises
     ------
     InputError
-        `color` is neither a column nor a gene, there are not as many titles or axes as colors or
-        fewer colors in the palette than categories, the slide has no coordinates, or the object
-        holds several slides.
+        `color` is neither a column nor a gene, the number of titles or axes is not that of colors,
+        the palette has fewer colors than there are categories, the slide has no coordinates, or the
+        object holds several sections.
     """
     names = [color] if isinstance(color, str) else list(color)
     titles = names if title is None else [title] if isinstance(title, str) else list(title)
     if not names or len(titles) != len(names):
-        raise InputError(f"{len(titles)} titles for {len(names)} panels; name one for each color")
+        raise InputError(f"{len(titles)} titles for {len(names)} panels; give one for each color")
     if ax is not None and len(names) > 1:
-        raise InputError(f"ax takes one panel, not {len(names)}; draw one color at a time on it")
+        raise InputError(f"ax holds one panel, not {len(names)}; draw one color at a time")
     require_one_slide(slide)
     points = coordinates(slide)
     values = [_values(slide, name, layer) for name in names]
@@ -116,12 +117,12 @@ def spatial(
 
 
 def require_one_slide(slide: "AnnData") -> None:
-    """Refuse an object of several slides: they would be drawn on top of each other.
+    """Refuse an object of several sections: they would be drawn on top of each other.
 
     Raises
     ------
     InputError
-        There are several.
+        The object holds several sections.
     """
     try:
         several = len(np.unique(section_codes(slide))) > 1
@@ -129,13 +130,13 @@ def require_one_slide(slide: "AnnData") -> None:
         several = True
     if several:
         raise InputError(
-            "several slides in one object cannot share a picture; draw one at a time, such as "
+            "several sections in one object cannot share a plot; draw one at a time, such as "
             "slide[slide.obs['sample'] == 'a']"
         )
 
 
 def _values(slide: "AnnData", name: str, layer: str | None) -> "pd.Series[Any]":
-    """Find what to color by: categories (also strings and booleans) or numbers."""
+    """Return the values to color by: categories (also for strings and booleans) or numbers."""
     if name in slide.obs:
         column: pd.Series[Any] = slide.obs[name]
         number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
@@ -143,21 +144,19 @@ def _values(slide: "AnnData", name: str, layer: str | None) -> "pd.Series[Any]":
     if name in slide.var_names:
         matrix = slide.X if layer is None else slide.layers.get(layer)
         if matrix is None:
-            there = few(slide.layers, 6) or "none"
-            raise InputError(
-                f"{name}: there is no {layer or 'X'!r} to read it from; layers: {there}"
-            )
+            layers = few(slide.layers, 6) or "none"
+            raise InputError(f"{name}: the slide has no {layer or 'X'!r}; layers: {layers}")
         summed = matrix[:, np.flatnonzero(slide.var_names == name)].sum(axis=1)
         return pd.Series(np.asarray(summed).ravel(), index=slide.obs_names)
     remedy = "run sagefm.tl.domains first" if name == DOMAIN else "choose one of them"
     raise InputError(
-        f"{name!r}: is neither a column of obs ({few(slide.obs.columns, 6)}) nor a gene of the "
+        f"{name!r} is neither a column of obs ({few(slide.obs.columns, 6)}) nor a gene of the "
         f"slide; {remedy}"
     )
 
 
 def _room_beside(shown: "pd.Series[Any]") -> float:
-    """Estimate how many inches the legend or color bar beside a panel takes."""
+    """Estimate the width of the legend or color bar of a panel, in inches."""
     if not isinstance(shown.dtype, pd.CategoricalDtype):
         return 0.5
     longest = max(len(str(name)) for name in [*shown.cat.categories, "not labeled"])
@@ -169,7 +168,7 @@ def _legend_columns(n_entries: int) -> int:
 
 
 def _draw_spots(panel: Axes, points: NDArray[np.float64], size: float) -> EllipseCollection:
-    """Put a disk, in the units of the coordinates, on every spot."""
+    """Draw a disk on every spot, in the units of the coordinates."""
     diameter = size
     if len(points) > 1:
         pairs = nearest(points, 2)
@@ -189,11 +188,11 @@ def _draw_spots(panel: Axes, points: NDArray[np.float64], size: float) -> Ellips
 
 
 def _draw_tissue(panel: Axes, slide: "AnnData", wanted: bool) -> None:
-    """Draw the best tissue image of the slide, where it has one, in full-resolution pixels."""
-    held = libraries(slide)
-    if not wanted or len(held) != 1:
+    """Draw the tissue image with the highest resolution, in full-resolution pixels."""
+    images = libraries(slide)
+    if not wanted or len(images) != 1:
         return
-    library = next(iter(held.values()))
+    library = next(iter(images.values()))
     for resolution in ("hires", "lowres"):
         picture = library.get("images", {}).get(resolution)
         scale = library.get("scalefactors", {}).get(f"tissue_{resolution}_scalef")
@@ -206,7 +205,7 @@ def _draw_tissue(panel: Axes, slide: "AnnData", wanted: bool) -> None:
 def _shades(
     slide: "AnnData", name: str, shown: "pd.Series[Any]", palette: Sequence[str] | None
 ) -> list[str]:
-    """Choose a color for each category, if it is categories, and keep them with the slide."""
+    """Choose a color for each category, and keep the colors in the slide; none for numbers."""
     if not isinstance(shown.dtype, pd.CategoricalDtype):
         return []
     classes = shown.cat.categories
@@ -226,7 +225,7 @@ def _shades(
 def _color_classes(
     panel: Axes, spots: EllipseCollection, shown: "pd.Series[Any]", chosen: list[str]
 ) -> None:
-    """Color by category, with a legend beside the panel."""
+    """Color by category, with a legend to the right of the panel."""
     codes = shown.cat.codes.to_numpy()
     spots.set_facecolor([_NOT_LABELED if code < 0 else chosen[code] for code in codes])
     entries = [(str(c), chosen[i]) for i, c in enumerate(shown.cat.categories)]

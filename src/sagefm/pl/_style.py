@@ -1,4 +1,4 @@
-"""What all pictures share: sizes for a journal column, colors for every eye, how to finish."""
+"""Sizes, colors and saving that all plots share."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ from sagefm._files import replacing
 COLUMN = 3.4
 """Width of a journal column, inches."""
 
-# Okabe and Ito (2008), in the order that keeps neighbors in the list apart, then tints of Paul
-# Tol's schemes for more than eight classes.
+# Okabe and Ito (2008), ordered so that successive colors differ clearly; then colors of Paul
+# Tol's schemes, for more than eight classes.
 _OKABE_ITO = [
     "#0072B2",
     "#E69F00",
@@ -27,7 +27,7 @@ _OKABE_ITO = [
     "#000000",
 ]
 _MORE = ["#882255", "#999933", "#44AA99", "#332288", "#661100", "#6699CC", "#AA4499", "#DDCC77"]
-# Those of scanpy (godsnotwheregodsnot, 2013), for more than 16 classes.
+# The palette of scanpy for more than 16 classes (godsnotwheregodsnot, 2013).
 _MANY = [
     "#FFFF00", "#1CE6FF", "#FF34FF", "#FF4A46", "#008941", "#006FA6", "#A30059", "#FFDBE5",
     "#7A4900", "#0000A6", "#63FFAC", "#B79762", "#004D43", "#8FB0FF", "#997D87", "#5A0007",
@@ -46,7 +46,7 @@ _MANY = [
 
 
 def colors(n: int) -> list[str]:
-    """Colors for n classes, told apart also without red-green vision up to eight of them."""
+    """Choose colors for n classes; up to eight of them are colorblind-safe."""
     listed = _OKABE_ITO + _MORE
     if n <= len(listed):
         return listed[:n]
@@ -55,7 +55,17 @@ def colors(n: int) -> list[str]:
 
 @contextmanager
 def journal() -> Iterator[None]:
-    """Set type and lines for a journal column."""
+    """Set the sizes of text and lines for a journal column, as all plots of the package do.
+
+    Use it to draw several plots into one figure of yours.
+
+    Examples
+    --------
+    >>> with sagefm.pl.journal():
+    ...     _, (left, right) = plt.subplots(1, 2, layout="constrained")
+    ...     sagefm.pl.spatial(slide, "COL1A1", ax=left, show=False)
+    ...     sagefm.pl.spatial(slide, "CD74", ax=right, save="genes.pdf")
+    """
     with mpl.rc_context(
         {
             "font.size": 7,
@@ -76,8 +86,8 @@ def journal() -> Iterator[None]:
 def finish(axes: Sequence[Axes], show: bool | None, save: str | Path | None) -> None:
     """Save and show a figure, as scanpy does.
 
-    `save` is written beside and renamed. `show` None means: show, unless the axes were saved. A
-    figure that was only saved is closed: it takes no more of pyplot's memory.
+    If `show` is not given, the figure is shown in interactive mode unless it is saved. A figure
+    that is only saved is closed, to free its memory.
     """
     figure: Any = axes[0].figure
     if save is not None:

@@ -131,6 +131,12 @@ def perturb(
     return result
 
 
+def top_pairs(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Choose the pairs with the smallest q, then p, then the largest distance from the null."""
+    order = table.assign(size=-table["z"].abs()).sort_values(["q", "p", "size"], kind="stable")
+    return order.drop(columns="size").head(n)
+
+
 def _table(
     plan: PerturbationPlan,
     effects: Sequence[SlideEffects],
