@@ -153,13 +153,10 @@ class Probes:
     intercepts: Floats
     """Labelings × classes."""
 
-    def logits(self, features: Floats) -> Floats:
-        """Compute labelings × samples × classes."""
-        return features @ self.weights.swapaxes(1, 2) + self.intercepts[:, None]
-
     def probabilities(self, features: Floats) -> Floats:
         """Compute labelings × samples × classes; they sum to 1 over the classes."""
-        return np.asarray(softmax(self.logits(features), axis=-1))
+        logits = features @ self.weights.swapaxes(1, 2) + self.intercepts[:, None]
+        return np.asarray(softmax(logits, axis=-1))
 
 
 def balanced(labels: Codes, n_classes: int) -> Floats:
