@@ -24,8 +24,10 @@ from sagefm.evaluate.baselines.embeddings import competitors
 from sagefm.evaluate.metrics import classes
 from sagefm.pp.labels import labels_of
 from sagefm.stats import resampling as statistics
-from sagefm.tl.annotation._annotator import LEAST_SPOTS, Settings, learn
-from sagefm.tl.annotation._features import codes_of, view_slides
+from sagefm.tl.annotation._annotate import MIN_SPOTS
+from sagefm.tl.annotation._annotator import Settings
+from sagefm.tl.annotation._features import label_codes, section_features
+from sagefm.tl.annotation._fit import fit_annotator
 
 NAMES = [f"her2st_{letter}1" for letter in "ABCDEF"]
 METRICS = ["accuracy", "balanced_accuracy", "macro_f1", "ece", "labeled", "wrong"]
@@ -36,7 +38,7 @@ BASELINES = ("raw HVG", "PCA", "PCA of 7-spot means", "MOFA")
 
 def views_of(slides, model, features="expression"):
     how = {"patient_key": "patient", "layer": None, "slide_key": None}
-    return list(view_slides(slides, model, features, **how))
+    return list(section_features(slides, model, features, **how))
 
 
 def holding(views, embeddings):
@@ -64,9 +66,6 @@ def methods(slides, models):
         found[f"sagefm annotate, {head}"] = lambda known, head=head: (
             Settings("label", head), plain, first,
         )  # fmt: skip
-    found["sagefm annotate, linear, smooth"] = lambda known: (
-        Settings("label", smooth=True), plain, first,
-    )  # fmt: skip
     for name, model in models.items():
         embedded = views_of(slides, model, "embedding")
         found[f"{name}, linear"] = lambda known, v=embedded, m=model: (Settings("label"), v, m)
@@ -80,11 +79,10 @@ def held_out(method, slides, patient, truth):
     settings, views, model = method(known)
     labels = pd.concat([truth[name] for name in slides if name != patient]).dropna()
     sizes = labels.value_counts()
-    names = sorted(sizes.index[sizes >= LEAST_SPOTS])
+    names = sorted(sizes.index[sizes >= MIN_SPOTS])
     training = [view for view, kept in zip(views, known, strict=True) if kept]
-    codes = [codes_of(truth[name], names) for name in slides if name != patient]
-    centered = None
-    learned = learn(training, codes, names, model, settings, centered, {})
+    codes = [label_codes(truth[name], names) for name in slides if name != patient]
+    learned = fit_annotator(training, codes, names, model, settings, None, {})
     view = views[known.index(False)]
     there = truth[patient].notna().to_numpy()
     p, novelty = learned.probabilities(view)[there], learned.novelty(view)[there]

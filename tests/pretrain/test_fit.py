@@ -340,7 +340,7 @@ def test_without_several_patients_slides_are_the_groups(slides):
 
 
 def test_what_is_known_of_a_corpus_is_what_is_known_of_its_slides(slides, tmp_path, monkeypatch):
-    monkeypatch.setattr("sagefm.stats.reference._MOST", 60)
+    monkeypatch.setattr("sagefm.stats.reference._MAX_SPOTS", 60)
     some = {name: slides[name] for name in ("s0", "s2", "s4")}
     for name, slide in some.items():
         slide.write_h5ad(tmp_path / f"{name}.h5ad")

@@ -36,45 +36,42 @@ def annotate(
     model: ModelPath = DEFAULT,
     known: Annotated[
         list[str] | None,
-        typer.Option(metavar="SLIDES...", help="Slides with labels to learn from."),
+        typer.Option(metavar="SLIDES...", help="Labeled slides to train on."),
     ] = None,
     annotator: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instead: what --save wrote.")
+        Path | None, typer.Option(metavar="FILE", help="Instead of --known: a saved annotator.")
     ] = None,
     key: Annotated[str, typer.Option(help="obs column with the labels.")] = "label",
     method: Annotated[Method, typer.Option(help="Classifier.")] = "linear",
-    features: Annotated[Features, typer.Option(help="What a head reads.")] = "expression",
-    balanced: Annotated[
-        bool, typer.Option(help="Let rare classes count as much as common ones.")
-    ] = True,
-    smooth: Annotated[bool, typer.Option("--smooth", help="Average over 7 spots.")] = False,
+    features: Annotated[Features, typer.Option(help="Features of a spot.")] = "expression",
     error_rate: Annotated[
         float | None,
-        typer.Option(help="Wrong labels that you can bear (0.05); the rest is unknown."),
+        typer.Option(help="Tolerated fraction of wrong labels (0.05); other spots are unknown."),
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the annotator (.safetensors).")
+        Path | None, typer.Option(metavar="FILE", help="Also save the annotator (.safetensors).")
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Also write how held-out patients did.")
+        Path | None, typer.Option(metavar="CSV", help="Also write scores of held-out patients.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also draw the slide, and held-out patients.")
+        Path | None, typer.Option(metavar="DIR", help="Also draw the slide and the calibration.")
     ] = None,
-    patient_key: Annotated[str, typer.Option(help="obs column with the patient.")] = "patient",
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
 ) -> None:
-    """Label the spots of a slide by labeled slides: .h5ad with obs["sagefm_label"].
+    """Annotate a slide with the labels of other slides: .h5ad with obs["sagefm_label"].
 
-    Patients are held out to say how often labels are wrong, and to calibrate probabilities.
+    Patients are held out to measure how often labels are wrong, and to calibrate probabilities.
     """
     import sagefm
 
     if bool(known) == (annotator is not None):
-        raise InputError("say what is known: --known SLIDES..., or --annotator FILE")
+        raise InputError(
+            "give labeled slides (--known SLIDES...) or a saved one (--annotator FILE)"
+        )
     for path, suffix in ((out, ".h5ad"), (save, ".safetensors"), (table, ".csv")):
         if path is not None:
             require_suffix(path, [suffix])
@@ -82,69 +79,66 @@ def annotate(
     if plot is not None:
         require_writable(plot / "annotation.png")
     loaded = sagefm.SageFM.load(model, device=device)
-    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    require_nothing_lost(found, slide, out)
+    target = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    require_nothing_lost(target, slide, out)
     if annotator is not None:
-        learned = sagefm.tl.Annotator.load(annotator, loaded)
+        fitted = sagefm.tl.Annotator.load(annotator, loaded)
     else:
-        learned = sagefm.tl.learn_annotator(
+        fitted = sagefm.tl.learn_annotator(
             {name: sagefm.read(path, layer=layer, slide_key=slide_key)
              for name, path in by_name(known or []).items()},
-            loaded, key, method=method, features=features, balanced=balanced, smooth=smooth,
-            patient_key=patient_key, seed=seed, slide_key=slide_key,
+            loaded, key, method=method, features=features, seed=seed, slide_key=slide_key,
         )  # fmt: skip
     try:
-        sagefm.tl.annotate(learned, found, loaded, error_rate=error_rate, slide_key=slide_key)
+        sagefm.tl.annotate(fitted, target, loaded, error_rate=error_rate, slide_key=slide_key)
     except InputError as error:
         raise InputError(placed(slide, error)) from error
-    write_slide(found, out)
+    write_slide(target, out)
     if save is not None:
-        learned.save(save)
+        fitted.save(save)
     if table is not None:
         with replacing(table) as beside:
-            learned.score().to_csv(beside, float_format="%.6g")
+            fitted.score().to_csv(beside, float_format="%.6g")
     if plot is not None:
-        _draw(found, learned, slide_key, plot)
-    _tell(found, learned, out)
+        _draw(target, fitted, slide_key, plot)
+    _print_summary(target, fitted, out)
 
 
-def _draw(slide: "AnnData", learned: "Annotator", slide_key: str | None, folder: Path) -> None:
-    """Draw the first of several slides, and what was held out."""
+def _draw(slide: "AnnData", annotator: "Annotator", slide_key: str | None, folder: Path) -> None:
+    """Draw the first section, and the predictions for held-out spots."""
     import sagefm
     from sagefm.pp.counts import section_codes
 
     first = section_codes(slide, slide_key) == 0
     sagefm.pl.annotation(slide[first], save=folder / "annotation.png")
-    sagefm.pl.annotator(learned, save=folder / "held_out.png")
+    sagefm.pl.annotator(annotator, save=folder / "held_out.png")
 
 
-def _tell(slide: "AnnData", learned: "Annotator", out: Path) -> None:
-    import numpy as np
-
+def _print_summary(slide: "AnnData", annotator: "Annotator", out: Path) -> None:
+    """Print the number of spots of each label, the held-out scores, and the agreement."""
     from sagefm._keys import LABEL
     from sagefm._text import numbered
     from sagefm.pp.labels import labels_of
     from sagefm.tl.annotation import UNKNOWN
 
     sizes = slide.obs[LABEL].value_counts()
-    said = ", ".join(f"{name} {n:,}" for name, n in sizes[sizes > 0].items())
-    typer.echo(f"{out}: {said}")
-    score = learned.score()
+    typer.echo(f"{out}: " + ", ".join(f"{name} {n:,}" for name, n in sizes[sizes > 0].items()))
+    score = annotator.score()
     mean = score.mean()
     typer.echo(
-        f"held out, {numbered(len(score), learned.held_out.unit)}: accuracy {mean['accuracy']:.2f} "
-        f"(most frequent class {mean['majority']:.2f}), balanced {mean['balanced_accuracy']:.2f} "
-        f"(any constant answer {1 / len(learned.classes):.2f})"
+        f"held out, {numbered(len(score), annotator.held_out.unit)}: "
+        f"accuracy {mean['accuracy']:.2f} (most frequent class {mean['majority']:.2f}), "
+        f"balanced {mean['balanced_accuracy']:.2f} "
+        f"(any constant prediction {1 / len(annotator.classes):.2f})"
     )
-    if learned.settings.key in slide.obs:
-        truth = labels_of(slide, learned.settings.key).to_numpy()
-        given = slide.obs[LABEL].astype(str).to_numpy()
-        known = np.array([label is not None for label in truth])
-        both = known & (given != UNKNOWN)
-        right = int((given[both] == truth[both]).sum())
-        new = sorted({str(name) for name in truth[known]} - set(learned.classes))
-        unlearned = f"; it has classes that were not learned: {', '.join(new)}" if new else ""
+    key = annotator.settings.key
+    if key in slide.obs:
+        truth, labels = labels_of(slide, key), slide.obs[LABEL].astype(str)
+        both = truth.notna() & (labels != UNKNOWN)
+        n_equal = int((labels[both] == truth[both]).sum())
+        new = sorted(set(truth.dropna()) - set(annotator.classes))
+        not_trained = f"; the annotator has no class {', '.join(new)}" if new else ""
         typer.echo(
-            f"obs[{learned.settings.key!r}] agrees in {right:,} of {int(both.sum()):,} spots "
-            f"that have both{unlearned}"
+            f"obs[{key!r}] agrees in {n_equal:,} of {int(both.sum()):,} spots that have both"
+            f"{not_trained}"
         )

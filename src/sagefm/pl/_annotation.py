@@ -1,4 +1,4 @@
-"""Pictures of an annotated slide, and of how far its annotator can be trusted."""
+"""Plot an annotated slide, and the calibration of its annotator."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.tl import Annotator
-    from sagefm.tl.annotation import HeldOut
+    from sagefm.tl.annotation import HeldOutPredictions
 
-_BINS = 10
-_LEAST = 20
+_N_BINS = 10
+_MIN_SPOTS = 20
 """Spots in a bin that is drawn."""
 
 
@@ -58,7 +58,7 @@ def annotation(
     """
     names = [key, f"{key}_confidence", f"{key}_novelty"]
     if missing := [name for name in names if name not in slide.obs]:
-        raise InputError(f"obs[{missing[0]!r}]: is not there; run sagefm.tl.annotate first")
+        raise InputError(f"obs[{missing[0]!r}]: no such column; run sagefm.tl.annotate first")
     require_one_slide(slide)
     labels = slide.obs[key].astype(object)
     classes = [name for name in slide.obs[key].cat.categories if name != UNKNOWN]
@@ -90,54 +90,57 @@ def annotation(
 def annotator(
     annotator: "Annotator", *, show: bool | None = None, save: str | Path | None = None
 ) -> list[Axes]:
-    """Draw what an annotator said of held-out spots: which classes it confuses, and how sure.
+    """Draw the predictions of an annotator for held-out spots: confusion and calibration.
 
     Parameters
     ----------
     annotator
-        Of :func:`sagefm.tl.learn_annotator`.
+        From :func:`sagefm.tl.learn_annotator` or :func:`sagefm.tl.annotate`.
     show, save
         As in scanpy; `save` is a file name.
 
     Returns
     -------
-    Two Axes. A confusion matrix, and a calibration curve: the share of right labels against the
-    confidence, all held-out spots together (thick) and for each held-out group (thin), in ten bins
-    of which those with 20 spots at least are drawn; its title has the expected calibration error.
+    Two Axes: a confusion matrix, and a calibration curve (fraction of correct labels against
+    confidence) of all held-out spots (thick) and of each held-out group (thin). Of ten bins, those
+    with at least 20 spots are drawn. The title has the expected calibration error.
     """
-    held = annotator.held_out
+    held_out = annotator.held_out
     names = np.array(annotator.classes)
-    spots = pd.DataFrame({"truth": names[held.truth], "predicted": names[held.predicted]})
+    spots = pd.DataFrame({"truth": names[held_out.truth], "predicted": names[held_out.predicted]})
     counts = spots.value_counts().rename("n").reset_index()
     side = 1.6 + 0.4 * len(names)
     with journal():
         _, (left, right) = plt.subplots(
             1, 2, figsize=(2 * side + 1.2, max(side, 2.6)), layout="constrained"
         )
-        confusion(counts, title=f"{held.unit}s held out", ax=left, show=False)
-        _calibration(held, right)
+        confusion(counts, title=f"{held_out.unit}s held out", ax=left, show=False)
+        _calibration(held_out, right)
         finish([left, right], show, save)
     return [left, right]
 
 
-def _calibration(held: "HeldOut", panel: Axes) -> None:
-    right = held.truth == held.predicted
+def _calibration(held_out: "HeldOutPredictions", panel: Axes) -> None:
+    correct = held_out.truth == held_out.predicted
     panel.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
-    for group in np.unique(held.groups):
-        own = held.groups == group
-        panel.plot(*_curve(right[own], held.confidence[own]), color="#BBBBBB", lw=0.7)
-    panel.plot(*_curve(right, held.confidence), color=colors(1)[0], lw=1.6, marker="o", ms=3)
-    error = calibration_error(right, held.confidence)
+    for group in np.unique(held_out.groups):
+        members = held_out.groups == group
+        panel.plot(*_curve(correct[members], held_out.confidence[members]), color="#BBBBBB", lw=0.7)
+    panel.plot(*_curve(correct, held_out.confidence), color=colors(1)[0], lw=1.6, marker="o", ms=3)
+    error = calibration_error(correct, held_out.confidence)
     panel.set_title(f"expected calibration error {error:.2f}")
-    panel.set(xlabel="confidence", ylabel="share of right labels", xlim=(0, 1), ylim=(0, 1))
+    panel.set(xlabel="confidence", ylabel="fraction of correct labels", xlim=(0, 1), ylim=(0, 1))
     panel.set_aspect("equal")
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _curve(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give mean confidence and share of right labels in each bin."""
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    sizes = np.bincount(bins, minlength=_BINS)
-    kept = sizes >= _LEAST
-    sums = [np.bincount(bins, weights=w, minlength=_BINS)[kept] for w in (confidence, right)]
-    return sums[0] / sizes[kept], sums[1] / sizes[kept]
+def _curve(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean confidence and fraction of correct labels in each bin."""
+    bins = np.minimum((confidence * _N_BINS).astype(int), _N_BINS - 1)
+    sizes = np.bincount(bins, minlength=_N_BINS)
+    kept = sizes >= _MIN_SPOTS
+    confidences, fractions = (
+        np.bincount(bins, weights=values, minlength=_N_BINS)[kept] / sizes[kept]
+        for values in (confidence, correct)
+    )
+    return confidences, fractions

@@ -1,4 +1,4 @@
-"""An embedding in a few comparable numbers: principal components of standard deviation 1."""
+"""Principal components that are scaled to standard deviation 1."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -6,20 +6,23 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-_LEAST_SPREAD = 1e-4  # of a component, next to the first: below is rounding
+from sagefm._types import Floats
+
+_MIN_RATIO = 1e-4
+"""Smallest standard deviation of a component, relative to the first: below it is rounding."""
 _ZERO = 1e-10
 
 
 @dataclass(frozen=True)
 class WhitenedPCA:
-    """Principal components, each scaled to standard deviation 1 in what they were learned from."""
+    """Principal components, each of standard deviation 1 in the rows that they are fitted to."""
 
-    center: NDArray[np.float64]
-    """What is taken from each column."""
-    axes: NDArray[np.float64]
+    center: Floats
+    """Mean of each column."""
+    axes: Floats
     """Width × components."""
 
-    def __call__(self, z: NDArray[Any]) -> NDArray[np.float64]:
+    def __call__(self, z: NDArray[Any]) -> Floats:
         """Reduce rows × width to rows × components."""
         return np.asarray(z @ self.axes - self.center @ self.axes, dtype=np.float64)
 
@@ -32,10 +35,10 @@ class WhitenedPCA:
         """
         from sklearn.decomposition import PCA
 
-        with np.errstate(invalid="ignore"):  # where all rows are alike, it divides by zero
+        with np.errstate(invalid="ignore"):  # it divides by zero if all rows are equal
             pca = PCA(min(n_components, len(z) - 1, z.shape[1]), random_state=seed).fit(z)
         spread = np.sqrt(np.asarray(pca.explained_variance_, dtype=np.float64))
-        rank = int((spread > _LEAST_SPREAD * spread[0]).sum())
+        rank = int((spread > _MIN_RATIO * spread[0]).sum())
         scale = spread[:rank] if rank and spread[0] > _ZERO else np.ones(1)
         axes = np.asarray(pca.components_[: len(scale)], dtype=np.float64).T / scale
         return cls(np.asarray(pca.mean_, dtype=np.float64), axes)

@@ -1,4 +1,4 @@
-"""What was learned from, in a few thousand spots, and how far another spot is from all of them."""
+"""A sample of training spots, and the distance of other spots from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,44 +8,44 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from sagefm._types import Floats
+from sagefm._types import Codes, Floats, Positions
 from sagefm.stats.pca import WhitenedPCA
 
-_COMPONENTS = 20
-_MOST = 4096
-"""Spots that are kept."""
-_NEAREST = 5
-_PARTS = ("center", "axes", "spots", "groups", "own", "unit")
+_N_COMPONENTS = 20
+_MAX_SPOTS = 4096
+_N_NEAREST = 5
+_ARRAYS = ("center", "axes", "spots", "groups", "own", "unit")
+"""Names of the arrays in a file."""
 _ZERO = 1e-12
 
 
 @dataclass(frozen=True)
 class ReferenceSpots:
-    """The spots that something was learned from, as a space in which others are near or far.
+    """A sample of training spots, in a space where other spots are near or far.
 
-    A distance is the mean of those to the 5 nearest kept spots, over a few principal components
-    (at most 20, if nothing else is asked for) of standard deviation 1. It is read against the
-    distances of the kept spots themselves, each to the spots of the other groups: as far as a
-    slide, or a patient, lies from the others when nobody knows it.
+    The distance of a spot is the mean of those to the 5 nearest reference spots, over a few
+    principal components (at most 20, unless set otherwise) of standard deviation 1. It is compared
+    with the distances of the reference spots themselves, each to the spots of the other groups:
+    how far a slide, or a patient, that is not in the reference usually lies from it.
 
     Attributes
     ----------
     reduction
         From an embedding to the components.
     spots
-        At most 4,096 kept spots × components.
+        At most 4,096 reference spots × components.
     groups
         Code of the group (slide or patient) of each.
-    own
+    distances
         Distance of each to the spots of the other groups.
     unit
-        Whether embeddings are scaled to length 1 before all else.
+        Whether embeddings are scaled to length 1 first.
     """
 
     reduction: WhitenedPCA
     spots: Floats
-    groups: NDArray[np.int64]
-    own: Floats
+    groups: Codes
+    distances: Floats
     unit: bool = False
 
     @classmethod
@@ -54,129 +54,130 @@ class ReferenceSpots:
         embeddings: Sequence[NDArray[Any]],
         groups: Sequence[str],
         *,
-        n_components: int = _COMPONENTS,
+        n_components: int = _N_COMPONENTS,
         unit: bool = False,
         seed: int = 0,
     ) -> Self:
-        """Keep spots of each slide, as many of each group as there is room for.
+        """Sample spots of each slide, equally many of each group where it has them.
 
         Parameters
         ----------
         embeddings
             For each slide spots × width.
         groups
-            What each slide belongs to, such as its patient. With one group only, distances are to
-            its own other spots, and too small for what comes from elsewhere.
+            The group of each slide, such as its patient. With one group only, distances are to
+            other spots of the same group, and too small for spots of other groups.
         n_components
-            How many components at most.
+            Maximum number of components.
         unit
-            Whether only the direction of an embedding counts, not its length (which follows depth).
+            Whether only the direction of an embedding counts, not its length (which follows the
+            library size).
         seed
-            Of the choice of spots.
+            Seed of the sample.
         """
-        chance = np.random.default_rng(seed)
+        codes = _codes(groups)
         of_spot = np.concatenate(
-            [np.full(len(z), g) for z, g in zip(embeddings, _codes(groups), strict=True)]
+            [np.full(len(z), code) for z, code in zip(embeddings, codes, strict=True)]
         )
-        kept = balanced_sample(of_spot, chance)
-        chosen = np.concatenate([np.asarray(z) for z in embeddings])[kept]
-        chosen = _scaled(chosen) if unit else chosen
-        reduction = WhitenedPCA.fit(chosen, n_components, seed)
-        spots, codes = reduction(chosen), of_spot[kept]
-        found = cls(reduction, spots, codes, _own_distances(spots, codes), unit)
-        return cls.from_arrays(found.arrays())  # rounded as it is written: read, it is the same
+        kept = balanced_sample(of_spot, np.random.default_rng(seed))
+        sample = np.concatenate([np.asarray(z) for z in embeddings])[kept]
+        sample = _unit_length(sample) if unit else sample
+        reduction = WhitenedPCA.fit(sample, n_components, seed)
+        spots, sampled = reduction(sample), of_spot[kept]
+        reference = cls(reduction, spots, sampled, _distances_between(spots, sampled), unit)
+        return cls.from_arrays(reference.arrays())  # rounded, as it is after loading
 
     @property
     def n_groups(self) -> int:
-        """How many slides or patients the kept spots come from."""
+        """Number of slides or patients of the reference spots."""
         return len(np.unique(self.groups))
 
     def distance(self, z: NDArray[Any]) -> Floats:
-        """Get the distance of each spot (rows × width) to what was learned from."""
-        reduced = self.reduction(_scaled(z) if self.unit else z)
+        """Compute the distance of each spot (rows × width) from the reference."""
+        reduced = self.reduction(_unit_length(z) if self.unit else z)
         return _to_nearest(cKDTree(self.spots), reduced, 0)
 
     def novelty(self, z: NDArray[Any]) -> Floats:
-        """Get the share of kept spots that lie nearer to the other groups: 0 to 1 per spot.
+        """Compute the fraction of reference spots that lie nearer to the other groups: 0 to 1.
 
-        0.99: more unusual than 99 in 100 spots of a group that the others do not know.
+        0.99: more unusual than 99 % of the spots of a group that is not in the reference.
         """
-        return np.searchsorted(np.sort(self.own), self.distance(z)) / len(self.own)
+        return np.searchsorted(np.sort(self.distances), self.distance(z)) / len(self.distances)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Get all of it as named arrays, to be written."""
-        found = (self.reduction.center, self.reduction.axes, self.spots, self.groups, self.own,
-                 np.array(self.unit, dtype=np.int64))  # fmt: skip
-        singles = [a if a.dtype.kind == "i" else a.astype(np.float32) for a in found]
-        return dict(zip(_PARTS, singles, strict=True))
+        """Get named arrays, to be written."""
+        arrays = (self.reduction.center, self.reduction.axes, self.spots, self.groups,
+                  self.distances, np.array(self.unit, dtype=np.int64))  # fmt: skip
+        singles = [a if a.dtype.kind == "i" else a.astype(np.float32) for a in arrays]
+        return dict(zip(_ARRAYS, singles, strict=True))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, ArrayLike], width: int | None = None) -> Self:
-        """Make it from what :meth:`arrays` gave.
+        """Create it from what :meth:`arrays` returned.
 
         Parameters
         ----------
         arrays
             All of them, by name.
         width
-            Of the embeddings that it must fit; any if not given.
+            Expected width of embeddings; any if not given.
 
         Raises
         ------
         ValueError
-            One is missing, has another shape than the others need, or is not finite.
+            An array is missing, does not fit the others, or is not finite.
         """
-        if missing := [name for name in _PARTS if name not in arrays]:
+        if missing := [name for name in _ARRAYS if name not in arrays]:
             raise ValueError(f"{missing[0]} is missing")
-        parts = {name: np.asarray(arrays[name]) for name in _PARTS}
-        center, axes, spots, groups, own, unit = parts.values()
-        width, n_spots = center.size if width is None else width, max(own.size, 1)
+        named = {name: np.asarray(arrays[name]) for name in _ARRAYS}
+        center, axes, spots, groups, distances, unit = named.values()
+        width, n_spots = center.size if width is None else width, max(distances.size, 1)
         shapes = [(width,), (width, *axes.shape[1:2]), (n_spots, *axes.shape[1:2]), (n_spots,)]
         shapes += [(n_spots,), ()]
-        for (name, values), wanted in zip(parts.items(), shapes, strict=True):
-            if values.shape != wanted or not np.isfinite(values).all():
+        for (name, values), shape in zip(named.items(), shapes, strict=True):
+            if values.shape != shape or not np.isfinite(values).all():
                 raise ValueError(f"{name} {'×'.join(map(str, values.shape))} is not what it was")
         reduction = WhitenedPCA(center.astype(np.float64), axes.astype(np.float64))
         return cls(
-            reduction, spots.astype(np.float64), groups.astype(np.int64), own.astype(np.float64),
-            bool(unit),
+            reduction, spots.astype(np.float64), groups.astype(np.int64),
+            distances.astype(np.float64), bool(unit),
         )  # fmt: skip
 
 
-def _scaled(z: NDArray[Any]) -> NDArray[Any]:
+def _unit_length(z: NDArray[Any]) -> NDArray[Any]:
     """Scale each row to length 1."""
     return np.asarray(z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), _ZERO))
 
 
 def _codes(groups: Sequence[str]) -> list[int]:
-    known = {name: code for code, name in enumerate(dict.fromkeys(groups))}
-    return [known[name] for name in groups]
+    code_of = {name: code for code, name in enumerate(dict.fromkeys(groups))}
+    return [code_of[name] for name in groups]
 
 
-def balanced_sample(of_spot: NDArray[np.int64], chance: np.random.Generator) -> NDArray[np.int64]:
-    """Choose at most 4,096 spots, as many of each group as there is room for, in their order."""
-    order = chance.permutation(len(of_spot))
-    rank = np.empty(len(of_spot), dtype=np.int64)  # within the own group
+def balanced_sample(of_spot: Codes, rng: np.random.Generator) -> Positions:
+    """Sample at most 4,096 spots in their order, equally many of each group where it has them."""
+    order = rng.permutation(len(of_spot))
+    rank = np.empty(len(of_spot), dtype=np.int64)  # within the group
     for code in np.unique(of_spot):
-        own = order[of_spot[order] == code]
-        rank[own] = np.arange(len(own))
-    return np.sort(order[np.argsort(rank[order], kind="stable")][:_MOST])
+        members = order[of_spot[order] == code]
+        rank[members] = np.arange(len(members))
+    return np.sort(order[np.argsort(rank[order], kind="stable")][:_MAX_SPOTS])
 
 
-def _own_distances(spots: Floats, groups: NDArray[np.int64]) -> Floats:
-    """Get the distance of each spot to the other groups; to its own where there is one only."""
+def _distances_between(spots: Floats, groups: Codes) -> Floats:
+    """Compute the distance of each spot to the other groups; within it if there is only one."""
     codes = np.unique(groups)
     if len(codes) == 1:
         return _to_nearest(cKDTree(spots), spots, 1)
-    found = np.empty(len(spots))
+    distances = np.empty(len(spots))
     for code in codes:
-        own = groups == code
-        found[own] = _to_nearest(cKDTree(spots[~own]), spots[own], 0)
-    return found
+        members = groups == code
+        distances[members] = _to_nearest(cKDTree(spots[~members]), spots[members], 0)
+    return distances
 
 
 def _to_nearest(tree: Any, spots: Floats, skip: int) -> Floats:
-    """Average the distances to the nearest spots, but for the first `skip` (the spot itself)."""
-    n = min(_NEAREST + skip, tree.n)
+    """Average the distances to the nearest spots, without the first `skip` (the spot itself)."""
+    n = min(_N_NEAREST + skip, tree.n)
     distances = np.asarray(tree.query(spots, n)[0]).reshape(len(spots), -1)
     return np.asarray(distances[:, min(skip, n - 1) :].mean(axis=1))

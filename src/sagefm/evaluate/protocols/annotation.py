@@ -1,4 +1,4 @@
-"""Annotation of a patient that was never seen: labels of spots, read from embeddings."""
+"""Annotation of held-out patients: labels of spots, predicted from embeddings."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     Labels = Mapping[str, "pd.Series[str]"]
-    Who = tuple[str, str, str, str, str]  # the first fields of an answer
+    Who = tuple[str, str, str, str, str]  # the first fields of a prediction
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
-LEAST_SHARED = 2
-"""Slides with fewer labels in common are not annotated alike."""
+MIN_SHARED = 2
+"""Slides in a group have at least so many labels in common."""
 MAJORITY = "majority class"
 PERMUTED = "permuted labels"
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Slides that are annotated alike; one patient after the other is held out."""
+    """Slides with the same kind of labels; one patient after the other is held out."""
 
     name: str
     slides: list[str]
@@ -42,13 +42,16 @@ class _Group:
 
     @property
     def folds(self) -> list[list[bool]]:
-        """For each patient that is held out, which slides are learned from."""
-        return [[own != out for own in self.patients] for out in dict.fromkeys(self.patients)]
+        """For each patient that is held out, which slides are trained on."""
+        return [
+            [patient != held_out for patient in self.patients]
+            for held_out in dict.fromkeys(self.patients)
+        ]
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What one method says of the labeled spots of one held-out slide."""
+class _Prediction:
+    """Predictions of one method for the labeled spots of one held-out slide."""
 
     group: str
     method: str
@@ -70,10 +73,10 @@ def annotation(
 ) -> Result:
     """Predict the labels of each patient's spots from those of all other patients.
 
-    Slides that share two labels at least, directly or through other slides, are a group. In each
-    group, one patient after the other is held out, with all sections; embeddings and probes learn
-    from the others alone. Beside the methods stand the most frequent class, and a probe that
-    learned from labels permuted within each slide.
+    Slides that share at least two labels, directly or through other slides, are a group. In each
+    group, one patient after the other is held out, with all sections; embeddings and probes are
+    fitted to the other patients. The methods are compared with the most frequent class, and with a
+    probe that is fitted to labels permuted within each slide.
 
     Parameters
     ----------
@@ -82,9 +85,9 @@ def annotation(
     embeddings
         The methods.
     label_key
-        ``obs`` column with the labels; spots without one are neither learned from nor judged.
+        ``obs`` column with the labels; spots without one are not used.
     seed
-        Of probes, permutation and resampling.
+        Seed of probes, permutations and resampling.
     progress
         Called with a line before each method.
 
@@ -99,32 +102,34 @@ def annotation(
     InputError
         No slide has the column, or no two patients have two labels in common.
     """
-    tell = progress or (lambda _: None)
     labels = _labels(cohort, label_key)
     groups, notes = _grouped(cohort, labels)
     if not groups:
         raise InputError(
-            f"obs[{label_key!r}]: no two patients share {LEAST_SHARED} labels; "
-            "name labels alike, and the patient of each slide"
+            f"obs[{label_key!r}]: no two patients share {MIN_SHARED} labels; "
+            "use the same names of labels, and give the patient of each slide"
         )
-    answers: list[_Answer] = []
+    predictions: list[_Prediction] = []
     for group in groups:
         slides = [cohort[name] for name in group.slides]
-        own = {name: labels[name] for name in group.slides}
-        answers += _majority(group, own)
+        group_labels = {name: labels[name] for name in group.slides}
+        predictions += _majority(group, group_labels)
         for embedding in embeddings:
-            tell(f"annotation, {group.name}: {embedding.name}")
+            if progress:
+                progress(f"annotation, {group.name}: {embedding.name}")
             control = embedding is probes.named_pca(embeddings)
             try:
-                answers += _evaluate(group, slides, own, embedding, seed, control=control)
+                predictions += _evaluate(
+                    group, slides, group_labels, embedding, seed, control=control
+                )
             except InputError as error:
                 notes.append(f"{embedding.name} is left out of {group.name}: {error}")
-        notes += _unseen(group, own)
-    scores = _scores(answers, cohort)
+        notes += _unpredictable(group, group_labels)
+    scores = _scores(predictions, cohort)
     details = {
         "annotation": scores,
-        "annotation_classes": _by_class(answers),
-        "annotation_confusion": _confusion(answers),
+        "annotation_classes": _by_class(predictions),
+        "annotation_confusion": _confusion(predictions),
     }
     return Result(
         "annotation",
@@ -136,36 +141,34 @@ def annotation(
 
 def _labels(cohort: Cohort, key: str) -> "Labels":
     """Get the labels of the slides that have any."""
-    found, told = {}, None
+    labels, missing = {}, None
     for name, slide in cohort.items():
         try:
-            labels = labels_of(slide, key)
+            labels[name] = labels_of(slide, key)
         except InputError as error:
-            told = told or error
-            continue
-        found[name] = labels
-    if not found and told:
-        raise told
-    return {name: labels for name, labels in found.items() if labels.notna().any()}
+            missing = missing or error
+    if not labels and missing:
+        raise missing
+    return {name: column for name, column in labels.items() if column.notna().any()}
 
 
 def _grouped(cohort: Cohort, labels: "Labels") -> tuple[list[_Group], list[str]]:
-    """Group slides that share labels, and tell which slides are left out."""
+    """Group slides that share labels, and note which slides are left out."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
 
     notes = []
-    if bare := [name for name in cohort if name not in labels]:
-        notes.append(f"Left out, no labels: {few(bare, 10)}.")
+    if unlabeled := [name for name in cohort if name not in labels]:
+        notes.append(f"Left out, no labels: {few(unlabeled, 10)}.")
     names = list(labels)
     sets = [set(labels[name].dropna()) for name in names]
-    shared = [[len(one & other) >= LEAST_SHARED for other in sets] for one in sets]
+    shared = [[len(one & other) >= MIN_SHARED for other in sets] for one in sets]
     if not names:
         return [], notes
     codes = connected_components(csr_matrix(np.array(shared, dtype=bool)))[1]
     groups, alone = [], []
     for code in dict.fromkeys(codes):
-        members = [name for name, own in zip(names, codes, strict=True) if own == code]
+        members = [name for name, c in zip(names, codes, strict=True) if c == code]
         patients = [cohort.patient(name) for name in members]
         if (n_patients := len(set(patients))) < 2:
             alone += members
@@ -173,7 +176,7 @@ def _grouped(cohort: Cohort, labels: "Labels") -> tuple[list[_Group], list[str]]
         groups.append(_Group(_group_name(members, labels, n_patients), members, patients))
     if alone:
         notes.append(
-            f"Left out, labels that no other patient shares ({LEAST_SHARED} at least): "
+            f"Left out, labels that no other patient shares ({MIN_SHARED} at least): "
             f"{few(alone, 10)}."
         )
     return groups, notes
@@ -190,8 +193,8 @@ def _group_name(members: list[str], labels: "Labels", n_patients: int) -> str:
 def _split(
     group: _Group, labels: "Labels", learn_from: Sequence[bool]
 ) -> tuple[list[str], list[str]]:
-    """Name the slides to learn from and those that are held out."""
-    training = [name for name, known in zip(group.slides, learn_from, strict=True) if known]
+    """Split the slides into training and held-out slides."""
+    training = [name for name, trained in zip(group.slides, learn_from, strict=True) if trained]
     return training, [name for name in group.slides if name not in training]
 
 
@@ -199,23 +202,24 @@ def _truth(labels: "Labels", names: Sequence[str]) -> NDArray[Any]:
     return np.concatenate([labels[name].dropna().to_numpy(dtype=str) for name in names])
 
 
-def _ask(fitted: probes.Probe, z: NDArray[Any], truth: NDArray[Any], who: "Who") -> _Answer:
+def _predict(fitted: probes.Probe, z: NDArray[Any], truth: NDArray[Any], who: "Who") -> _Prediction:
     probabilities = fitted.probabilities(z)
     top = probabilities.argmax(axis=1)
-    return _Answer(*who, truth, fitted.classes[top], probabilities[np.arange(len(z)), top])
+    return _Prediction(*who, truth, fitted.classes[top], probabilities[np.arange(len(z)), top])
 
 
-def _majority(group: _Group, labels: "Labels") -> Iterator[_Answer]:
-    """Answer with the most frequent class of the training spots, for each table."""
+def _majority(group: _Group, labels: "Labels") -> Iterator[_Prediction]:
+    """Predict the most frequent class of the training spots, for each table."""
     for learn_from in group.folds:
         training, held_out = _split(group, labels, learn_from)
-        known = _truth(labels, training)
-        fitted = probes.fit_probe("majority", np.zeros((len(known), 1)), known)
+        training_labels = _truth(labels, training)
+        features = np.zeros((len(training_labels), 1))
+        fitted = probes.fit_probe("majority", features, training_labels)
         for name in held_out:
             truth = _truth(labels, [name])
             for probe in probes.PROBES:
                 who = (group.name, MAJORITY, "baseline", probe, name)
-                yield _ask(fitted, np.zeros((len(truth), 1)), truth, who)
+                yield _predict(fitted, np.zeros((len(truth), 1)), truth, who)
 
 
 def _evaluate(
@@ -226,43 +230,45 @@ def _evaluate(
     seed: int,
     *,
     control: bool,
-) -> list[_Answer]:
-    """Read one embedding in all folds; `control` asks for permuted labels too."""
-    answers = []
+) -> list[_Prediction]:
+    """Predict from one embedding in all folds; with `control` from permuted labels too."""
+    predictions = []
     by_fold = probes.embedded_by_fold(embedding, slides, group.folds)
-    for i, (learn_from, found) in enumerate(zip(group.folds, by_fold, strict=True)):
+    for i, (learn_from, embeddings) in enumerate(zip(group.folds, by_fold, strict=True)):
         training, held_out = _split(group, labels, learn_from)
         z = {
-            name: own[labels[name].notna().to_numpy()]
-            for name, own in zip(group.slides, found, strict=True)
+            name: rows[labels[name].notna().to_numpy()]
+            for name, rows in zip(group.slides, embeddings, strict=True)
         }
-        given = {(embedding.name, embedding.kind): _truth(labels, training)}
+        labelings = {(embedding.name, embedding.kind): _truth(labels, training)}
         if control:
             rng = np.random.default_rng([seed, i])
             permuted = [rng.permutation(_truth(labels, [name])) for name in training]
-            given[PERMUTED, "control"] = np.concatenate(permuted)
-        learned = np.concatenate([z[name] for name in training])
-        for (method, kind), known in given.items():
+            labelings[PERMUTED, "control"] = np.concatenate(permuted)
+        training_z = np.concatenate([z[name] for name in training])
+        for (method, kind), labeling in labelings.items():
             for probe in probes.probes_of(embedding.name):
-                fitted = probes.fit_probe(probe, learned, known, method=embedding.name, seed=seed)
+                fitted = probes.fit_probe(
+                    probe, training_z, labeling, method=embedding.name, seed=seed
+                )
                 for name in held_out:
                     who = (group.name, method, kind, probe, name)
-                    answers.append(_ask(fitted, z[name], _truth(labels, [name]), who))
-    return answers
+                    predictions.append(_predict(fitted, z[name], _truth(labels, [name]), who))
+    return predictions
 
 
-def _unseen(group: _Group, labels: "Labels") -> list[str]:
-    """Tell how many spots no probe could get right."""
-    n_unseen = 0
+def _unpredictable(group: _Group, labels: "Labels") -> list[str]:
+    """Note how many spots no probe can predict."""
+    n_unpredictable = 0
     for learn_from in group.folds:
         training, held_out = _split(group, labels, learn_from)
-        n_unseen += int((~np.isin(_truth(labels, held_out), _truth(labels, training))).sum())
-    if not n_unseen:
+        n_unpredictable += int((~np.isin(_truth(labels, held_out), _truth(labels, training))).sum())
+    if not n_unpredictable:
         return []
     n_spots = len(_truth(labels, group.slides))
     return [
-        f"{group.name}: {numbered(n_unseen, 'spot')} of {n_spots:,} have a class that no other "
-        "patient has; nothing can predict it there, and they count as wrong."
+        f"{group.name}: {numbered(n_unpredictable, 'spot')} of {n_spots:,} have a class that no "
+        "other patient has; no probe can predict it, and they count as wrong."
     ]
 
 
@@ -270,13 +276,13 @@ def _readout(embeddings: Sequence[Embedding]) -> list[str]:
     described = "; ".join(f"{name}: {what}" for name, what in probes.PROBES.items())
     notes = [
         f"Readout: more than {probes.N_COMPONENTS} columns are reduced to as many principal "
-        f"components, columns are standardized, all fitted on training spots ({described}). "
+        f"components, columns are standardized, all fitted to training spots ({described}). "
         "Scores are averaged over the slides of a patient, then over patients; balanced accuracy "
         "and macro F1 are over the classes of the held-out slide; ece is the expected calibration "
         "error.",
     ]
     if genes := [one.name for one in embeddings if one.name in probes.GENE_SPACES]:
-        notes.append(f"{few(genes)}: every gene is kept, and no network is trained on it.")
+        notes.append(f"{few(genes)}: all genes are kept, and no network is fitted to them.")
     if pca := probes.named_pca(embeddings):
         notes.append(
             f"{PERMUTED}: {pca.name}, training labels permuted within each slide. "
@@ -285,9 +291,9 @@ def _readout(embeddings: Sequence[Embedding]) -> list[str]:
     return notes
 
 
-def _scores(answers: Sequence[_Answer], cohort: Cohort) -> pd.DataFrame:
+def _scores(predictions: Sequence[_Prediction], cohort: Cohort) -> pd.DataFrame:
     rows = []
-    for one in answers:
+    for one in predictions:
         right = one.truth == one.predicted
         by_class = classes.per_class(one.truth, one.predicted)
         rows.append(
@@ -309,16 +315,16 @@ def _scores(answers: Sequence[_Answer], cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _by_class(answers: Sequence[_Answer]) -> pd.DataFrame:
+def _by_class(predictions: Sequence[_Prediction]) -> pd.DataFrame:
     parts = []
-    for one in answers:
+    for one in predictions:
         part = classes.per_class(one.truth, one.predicted).reset_index()
         who = {"group": one.group, "slide": one.slide, "method": one.method, "kind": one.kind}
         parts.append(part.assign(**who, probe=one.probe)[[*who, "probe", *part.columns]])
     return pd.concat(parts, ignore_index=True)
 
 
-def _confusion(answers: Sequence[_Answer]) -> pd.DataFrame:
+def _confusion(predictions: Sequence[_Prediction]) -> pd.DataFrame:
     keys = ["group", "method", "probe", "truth", "predicted"]
     spots = pd.concat(
         [
@@ -328,7 +334,7 @@ def _confusion(answers: Sequence[_Answer]) -> pd.DataFrame:
                     "truth": one.truth, "predicted": one.predicted,
                 }
             )
-            for one in answers
+            for one in predictions
         ]
     )  # fmt: skip
     return spots.groupby(keys, sort=False).size().rename("n").reset_index()
@@ -340,12 +346,12 @@ def _summaries(
     tables = {}
     for group in groups:
         for probe in probes.PROBES:
-            own = scores[(scores["group"] == group.name) & (scores["probe"] == probe)]
-            kinds = dict(zip(own["method"], own["kind"], strict=True))
-            table = statistics.summarize(own, METRICS, patients, seed=seed)
+            rows = scores[(scores["group"] == group.name) & (scores["probe"] == probe)]
+            kinds = dict(zip(rows["method"], rows["kind"], strict=True))
+            table = statistics.summarize(rows, METRICS, patients, seed=seed)
             table.insert(1, "kind", table["method"].map(kinds))
             table["verdict"] = statistics.verdicts(
-                table, own, "balanced_accuracy", kinds, patients, seed=seed
+                table, rows, "balanced_accuracy", kinds, patients, seed=seed
             )
             caption = f"Annotation, leave one patient out, {probe} probe, {group.name}"
             tables[caption] = table.drop(columns=["ece_low", "ece_high"])

@@ -1,15 +1,14 @@
-"""A slide as an annotator reads it: what a spot is like, beside the rest of its own slide."""
+"""Features of spots: the expression around them, or their embedding."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
-from sagefm._types import Positions
+from sagefm._types import Bools, Floats, Positions, Singles
 from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import average
 from sagefm.pp.sections import sections_of
@@ -19,52 +18,51 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
-    from sagefm.pp.aligned import AlignedSlide
 
 Features = Literal["expression", "embedding"]
 
-RING = 7
-"""Spots that are averaged: itself and, on a hexagonal grid, the first ring."""
-_TARGET = 1e4
-_MOST_GENES = 2000
+_N_AVERAGED = 7
+"""The spot itself and, on a hexagonal grid, the first ring."""
+_TARGET_SUM = 1e4
+_MAX_GENES = 2000
 
 
 @dataclass(frozen=True)
 class SectionFeatures:
-    """One section of one patient."""
+    """Features of the spots of one section of one patient."""
 
     name: str
     patient: str
     rows: Positions
-    """Its spots in the object that it comes from."""
-    values: csr_matrix | NDArray[np.float32]
-    """Spots × columns: depth-normalized log1p expression (genes of the vocabulary), or z."""
-    measured: NDArray[np.bool_]
-    """Which columns the slide has."""
-    around: csr_matrix
+    """Rows of its spots in the object that it comes from."""
+    values: csr_matrix | Singles
+    """Spots × columns: normalized log1p expression (genes of the vocabulary), or the embedding."""
+    measured: Bools
+    """Which columns the section has."""
+    operator: csr_matrix
     """Averages over each spot and its six nearest."""
-    points: NDArray[np.float64]
-    prepared: "AlignedSlide"
+    points: Floats
+    """Coordinates of the spots."""
 
-    def read(self, columns: Positions) -> NDArray[np.float32]:
-        """Give some columns: expression averaged over 7 spots, an embedding (it is) as it is."""
-        found: Any = self.values[:, columns]
-        if isinstance(found, csr_matrix):
-            found = (self.around @ found).toarray()
-        return np.asarray(found, dtype=np.float32)
+    def raw(self, columns: Positions) -> Singles:
+        """Get columns: expression averaged over 7 spots, or the embedding as it is."""
+        values: Any = self.values[:, columns]
+        if isinstance(values, csr_matrix):
+            values = (self.operator @ values).toarray()
+        return np.asarray(values, dtype=np.float32)
 
-    def relative(self, columns: Positions) -> NDArray[np.float32]:
-        """Give some columns beside their mean over the slide; zero where it lacks the gene."""
-        found = self.read(columns)
-        beside: NDArray[np.float32] = (found - found.mean(axis=0)) * self.measured[columns]
-        return beside
+    def centered(self, columns: Positions) -> Singles:
+        """Get columns minus their mean over the section; zero for genes that it lacks."""
+        values = self.raw(columns)
+        difference: Singles = (values - values.mean(axis=0)) * self.measured[columns]
+        return difference
 
-    def absolute(self, columns: Positions, fill: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Give some columns, and `fill` for the genes that the slide lacks."""
-        return np.where(self.measured[columns], self.read(columns), fill).astype(np.float32)
+    def filled(self, columns: Positions, fill: Floats) -> Singles:
+        """Get columns, with `fill` for genes that the section lacks."""
+        return np.where(self.measured[columns], self.raw(columns), fill).astype(np.float32)
 
 
-def view_slides(
+def section_features(
     slides: "Mapping[str, AnnData]",
     model: "SageFM",
     features: Features,
@@ -75,52 +73,76 @@ def view_slides(
 ) -> Iterator[SectionFeatures]:
     """Compute the features of each section of each patient."""
     for name, slide in slides.items():
-        for piece in sections_of({name: slide}, slide_key=slide_key, patient_key=patient_key):
-            rows = np.sort(piece.rows)
-            own = slide if len(rows) == slide.n_obs else slide[rows]
+        for section in sections_of({name: slide}, slide_key=slide_key, patient_key=patient_key):
+            rows = np.sort(section.rows)
+            spots = slide if len(rows) == slide.n_obs else slide[rows]
             try:
-                prepared = model.prepare(own, layer=layer)
+                aligned = model.prepare(spots, layer=layer)
             except InputError as error:
-                raise InputError(f"{piece.name}: {error}" if name else str(error)) from error
-            whole = features == "embedding"
-            values = model.embed(prepared) if whole else _normalized(prepared.log1p)
-            n_columns = values.shape[1]
-            measured = np.ones(n_columns, dtype=bool) if whole else prepared.measured
-            around = average(prepared.neighbors[:, :RING])
+                raise InputError(f"{section.name}: {error}" if name else str(error)) from error
+            values: csr_matrix | Singles
+            if features == "embedding":
+                values = model.embed(aligned)
+                measured = np.ones(values.shape[1], dtype=bool)
+            else:
+                values, measured = _normalize(aligned.log1p), aligned.measured
             yield SectionFeatures(
-                piece.name, piece.patient, rows, values, measured, around, coordinates(own),
-                prepared,
+                section.name, section.patient, rows, values, measured,
+                average(aligned.neighbors[:, :_N_AVERAGED]), coordinates(spots),
             )  # fmt: skip
 
 
-def _normalized(logs: csr_matrix) -> csr_matrix:
-    """Turn log1p counts into log1p counts per 10,000 of the spot."""
-    found = logs.copy()
-    counts = np.expm1(found.data.astype(np.float64))
-    rows = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
-    depth = np.bincount(rows, weights=counts, minlength=found.shape[0])
-    found.data = np.log1p(counts / depth[rows] * _TARGET).astype(np.float32)
-    return found
+def _normalize(log1p: csr_matrix) -> csr_matrix:
+    """Compute log1p of counts per 10,000 counts on the vocabulary.
 
-
-def informative(views: Sequence[SectionFeatures]) -> Positions:
-    """Choose the columns that vary most within slides, 2,000 genes at most; all of an embedding.
-
-    A gene is judged by its mean variance over the slides; where a slide lacks it, that is zero.
+    Counts come from log1p counts, with their rounding: exact counts are the same to 1e-6, but the
+    training of a network amplifies that to 1e-2.
     """
-    n_columns = views[0].values.shape[1]
-    if not isinstance(views[0].values, csr_matrix):
+    counts = np.expm1(log1p.data.astype(np.float64))
+    rows = np.repeat(np.arange(log1p.shape[0]), np.diff(log1p.indptr))
+    total = np.bincount(rows, weights=counts, minlength=log1p.shape[0])
+    normalized = np.log1p(counts / total[rows] * _TARGET_SUM).astype(np.float32)
+    return csr_matrix((normalized, log1p.indices, log1p.indptr), shape=log1p.shape)
+
+
+def variable_columns(sections: Sequence[SectionFeatures]) -> Positions:
+    """Choose the 2,000 genes that vary most within sections; all columns of an embedding.
+
+    The criterion is the mean variance over the sections, zero where a section lacks the gene.
+    """
+    n_columns = sections[0].values.shape[1]
+    if not isinstance(sections[0].values, csr_matrix):
         return np.arange(n_columns)
     variance = np.zeros(n_columns)
-    for view in views:
-        values: Any = view.values
+    for section in sections:
+        values: Any = section.values
         squares = values.multiply(values).mean(axis=0).A1
         variance += squares - values.mean(axis=0).A1 ** 2
-    ranked = np.argsort(-variance, kind="stable")[:_MOST_GENES]
+    ranked = np.argsort(-variance, kind="stable")[:_MAX_GENES]
     return np.sort(ranked[variance[ranked] > 0])
 
 
-def codes_of(labels: "pd.Series[str]", classes: Sequence[str]) -> Positions:
-    """Give each label its place among the classes, -1 where it has none."""
-    place = {name: code for code, name in enumerate(classes)}
-    return np.array([place.get(label, -1) for label in labels], dtype=np.int64)
+def column_means(sections: Sequence[SectionFeatures], columns: Positions) -> Floats:
+    """Average columns over the sections that have them, each section with the same weight."""
+    sums, n = np.zeros(len(columns)), np.zeros(len(columns))
+    for section in sections:
+        sums += section.raw(columns).mean(axis=0) * section.measured[columns]
+        n += section.measured[columns]
+    return sums / np.maximum(n, 1)
+
+
+def subsample(values: Sequence[Singles], max_spots: int, seed: int) -> Singles:
+    """Draw at most so many spots, equally many of each section where it has them."""
+    rng, per_section = np.random.default_rng(seed), max(max_spots // len(values), 1)
+    return np.concatenate(
+        [
+            z if len(z) <= per_section else z[np.sort(rng.choice(len(z), per_section, False))]
+            for z in values
+        ]
+    )
+
+
+def label_codes(labels: "pd.Series[str]", classes: Sequence[str]) -> Positions:
+    """Encode labels by their position in the classes, -1 for any other."""
+    code_of = {name: code for code, name in enumerate(classes)}
+    return np.array([code_of.get(label, -1) for label in labels], dtype=np.int64)

@@ -4,16 +4,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._extras import require
 from sagefm._keys import DOMAIN, EMBEDDING, PROVENANCE
+from sagefm._types import Codes, Floats, Positions
 from sagefm.pp.counts import coordinates, section_codes
 from sagefm.pp.neighborhood import nearest
+from sagefm.stats.mixture import mixture_clusters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anndata import AnnData
 
 Method = Literal["gmm", "kmeans", "leiden"]
@@ -44,8 +47,8 @@ def domains(
     method
         ``"gmm"``: Gaussian mixture with one covariance for all domains (best of 5 starts);
         ``"kmeans"``: k-means (best of 10 starts); ``"leiden"``: Leiden communities of the graph of
-        15 nearest neighbors, at the resolution that gives `n_domains`. The nearest number that was
-        found, and told, where no resolution gives it.
+        15 nearest neighbors, at the resolution that gives `n_domains`. If no resolution does, the
+        closest number of domains is used, with a warning.
     use_rep
         ``obsm`` key to cluster.
     n_components
@@ -53,13 +56,14 @@ def domains(
     smooth
         How many times each spot then takes the most frequent domain of its 7 nearest spots (itself
         and, on a hexagonal grid, the first ring); 0 leaves the clusters as they are. A small domain
-        may lose all its spots: that is told.
+        may lose all its spots, with a warning.
     seed
-        Source of all chance.
+        Seed of the random number generators.
     slide_key
-        ``obs`` column that tells the slides apart, for `smooth` over several slides.
+        ``obs`` column with the section of each spot, if `smooth` is used and the object holds
+        several.
     key_added
-        Where in ``obs`` the domains go.
+        Key in ``obs`` for the domains.
 
     Returns
     -------
@@ -78,19 +82,20 @@ def domains(
     space = _space(slide, use_rep, n_components, seed)
     if not 1 <= n_domains <= len(space):
         raise InputError(
-            f"n_domains={n_domains}: the slide has {len(space)} spots; ask for 1 to {len(space)}"
+            f"n_domains={n_domains}: the slide has {len(space)} spots; request 1 to {len(space)}"
         )
     if method not in get_args(Method):
         raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
     labels = _CLUSTER[method](space, n_domains, seed)
     if smooth:
-        near = nearest(coordinates(slide), min(7, len(space)), section_codes(slide, slide_key))
+        sections = section_codes(slide, slide_key)
+        neighbors = nearest(coordinates(slide), min(7, len(space)), sections)
         for _ in range(smooth):
-            labels = _vote(labels, near)
-    slide.obs[key_added] = found = _by_size(labels)
-    if (n_found := len(found.categories)) != n_domains:
+            labels = _vote(labels, neighbors)
+    slide.obs[key_added] = named = _by_size(labels)
+    if (n_found := len(named.categories)) != n_domains:
         logger.warning(
-            "%d domains asked for, %d found by %s%s; ask for fewer or choose another method",
+            "%d domains requested, %d found by %s%s; request fewer or choose another method",
             n_domains, n_found, method, f" and {smooth} rounds of smoothing" if smooth else "",
         )  # fmt: skip
     slide.uns.setdefault(PROVENANCE, {})["domains"] = {
@@ -105,14 +110,14 @@ def domains(
     }
 
 
-def _space(slide: "AnnData", use_rep: str, n_components: int, seed: int) -> NDArray[np.float64]:
-    """Take the leading principal components of an embedding."""
+def _space(slide: "AnnData", use_rep: str, n_components: int, seed: int) -> Floats:
+    """Compute the leading principal components of an embedding."""
     from sklearn.decomposition import PCA
 
     if use_rep not in slide.obsm:
-        there = ", ".join(slide.obsm) or "nothing"
+        available = ", ".join(slide.obsm) or "nothing"
         remedy = "run sagefm.tl.embed first" if use_rep == EMBEDDING else "choose one"
-        raise InputError(f"obsm[{use_rep!r}]: is not in the slide, which has {there}; {remedy}")
+        raise InputError(f"obsm[{use_rep!r}]: is not in the slide, which has {available}; {remedy}")
     values = np.asarray(slide.obsm[use_rep], dtype=np.float64)
     if not np.isfinite(values).all():
         raise InputError(f"obsm[{use_rep!r}]: has NaN or infinite values; embed the slide again")
@@ -122,47 +127,37 @@ def _space(slide: "AnnData", use_rep: str, n_components: int, seed: int) -> NDAr
     return np.asarray(PCA(n_components, random_state=seed).fit_transform(values))
 
 
-def _gmm(space: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np.int64]:
-    from sklearn.mixture import GaussianMixture
-
-    mixture = GaussianMixture(
-        n_domains, covariance_type="tied", n_init=5, max_iter=300, random_state=seed
-    )
-    return np.asarray(mixture.fit_predict(space), dtype=np.int64)
-
-
-def _kmeans(space: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np.int64]:
+def _kmeans(space: Floats, n_domains: int, seed: int) -> Codes:
     from sklearn.cluster import KMeans
 
     return np.asarray(KMeans(n_domains, n_init=10, random_state=seed).fit_predict(space))
 
 
-def _leiden(space: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np.int64]:
+def _leiden(space: Floats, n_domains: int, seed: int) -> Codes:
     """Raise the resolution until there are enough communities, then halve the interval."""
     import random
 
     from sklearn.neighbors import kneighbors_graph
 
     igraph = require("igraph", "leiden", "Leiden clustering")
-    near = min(_NEIGHBORS_IN_EMBEDDING, len(space) - 1)
-    links = kneighbors_graph(space, near)
+    links = kneighbors_graph(space, min(_NEIGHBORS_IN_EMBEDDING, len(space) - 1))
     rows, columns = links.maximum(links.T).nonzero()
     once = rows < columns
     graph = igraph.Graph(n=len(space), edges=np.c_[rows[once], columns[once]])
     low, high = 0.0, np.inf
     resolution = 2.0
-    best = np.arange(len(space))  # every spot alone, as a very high resolution has it
-    igraph.set_random_number_generator(chance := random.Random())
+    best = np.arange(len(space))  # every spot alone, as at a very high resolution
+    igraph.set_random_number_generator(rng := random.Random())
     try:
         for _ in range(_RESOLUTIONS_TRIED):
-            chance.seed(seed)
+            rng.seed(seed)
             communities = graph.community_leiden(
                 "modularity", resolution=resolution, n_iterations=4
             )
-            found = np.array(communities.membership)
-            n_found = found.max() + 1
+            labels = np.array(communities.membership)
+            n_found = labels.max() + 1
             if abs(n_found - n_domains) < abs(best.max() + 1 - n_domains):
-                best = found
+                best = labels
             if n_found == n_domains:
                 break
             low, high = (resolution, high) if n_found < n_domains else (low, resolution)
@@ -172,10 +167,14 @@ def _leiden(space: NDArray[np.float64], n_domains: int, seed: int) -> NDArray[np
     return best
 
 
-_CLUSTER = {"gmm": _gmm, "kmeans": _kmeans, "leiden": _leiden}
+_CLUSTER: dict[str, "Callable[[Floats, int, int], Codes]"] = {
+    "gmm": mixture_clusters,
+    "kmeans": _kmeans,
+    "leiden": _leiden,
+}
 
 
-def _vote(labels: NDArray[np.int64], neighbors: NDArray[np.int64]) -> NDArray[np.int64]:
+def _vote(labels: Codes, neighbors: Positions) -> Codes:
     """Give each spot the most frequent label of its neighborhood, its own where that is a tie."""
     votes = np.zeros((len(labels), labels.max() + 1))
     for column in neighbors.T:
@@ -184,7 +183,7 @@ def _vote(labels: NDArray[np.int64], neighbors: NDArray[np.int64]) -> NDArray[np
     return np.asarray(votes.argmax(axis=1))
 
 
-def _by_size(labels: NDArray[np.int64]) -> "pd.Categorical[Any]":
+def _by_size(labels: Codes) -> "pd.Categorical[Any]":
     """Name labels "1", "2", … from the most to the least frequent."""
     sizes = np.bincount(labels)
     order = [label for label in np.argsort(-sizes, kind="stable") if sizes[label]]

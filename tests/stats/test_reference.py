@@ -25,7 +25,7 @@ def test_the_scale_is_that_of_other_groups():
     assert between.novelty(cloud(8, at=1.5)).mean() < 0.6
     within = ReferenceSpots.learn(shifted, list("aaa"))
     assert (within.n_groups, between.n_groups) == (1, 3)
-    assert np.median(within.own) < np.median(between.own)
+    assert np.median(within.distances) < np.median(between.distances)
 
 
 def test_distances_are_those_to_the_five_nearest():
@@ -37,7 +37,9 @@ def test_distances_are_those_to_the_five_nearest():
     wanted = np.sort(apart, axis=1)[:, :5].mean(axis=1)
     np.testing.assert_allclose(known.distance(new), wanted, rtol=1e-5)
     apart = np.linalg.norm(known.spots[:, None] - known.spots[None], axis=2)
-    np.testing.assert_allclose(known.own, np.sort(apart, axis=1)[:, 1:6].mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(
+        known.distances, np.sort(apart, axis=1)[:, 1:6].mean(axis=1), rtol=1e-5
+    )
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(0, 5))
@@ -48,7 +50,7 @@ def test_any_sizes_of_groups(sizes, seed):
     known = ReferenceSpots.learn(parts, [str(i) for i in range(len(parts))], seed=seed)
     novelty = known.novelty(cloud(7, n=5, width=6))
     assert ((novelty >= 0) & (novelty <= 1)).all()
-    assert np.isfinite(known.own).all()
+    assert np.isfinite(known.distances).all()
 
 
 def test_small_groups_keep_their_spots_where_room_is_short():

@@ -101,7 +101,7 @@ def test_leiden_tells_the_nearest_number_where_none_fits(told, n_domains):
     sagefm.tl.domains(slide, n_domains, method="leiden")
     assert adjusted_rand_score(truth, slide.obs["sagefm_domain"]) == 1  # no community spans two
     (message,) = set(told.messages)
-    assert f"{n_domains} domains asked for, 5 found by leiden" in message
+    assert f"{n_domains} domains requested, 5 found by leiden" in message
     assert "choose another method" in message
 
 
@@ -218,7 +218,7 @@ def test_a_domain_that_smoothing_swallows_is_told(told):
     slide = a_slide(embedding)
     sagefm.tl.domains(slide, 3, method="kmeans", smooth=1)
     assert list(slide.obs["sagefm_domain"].cat.categories) == ["1", "2"]
-    assert "3 domains asked for, 2 found by kmeans and 1 rounds of smoothing" in told.text
+    assert "3 domains requested, 2 found by kmeans and 1 rounds of smoothing" in told.text
 
 
 def test_smoothing_does_not_cross_slides():
@@ -292,8 +292,8 @@ def constant(slide):
         (lambda slide: slide.obsm.pop("X_sagefm"), {}, "has spatial; run sagefm.tl.embed first"),
         (None, {"use_rep": "X_pca"}, "'X_pca'.*which has spatial, X_sagefm; choose one"),
         (None, {"method": "louvain"}, "choose one of gmm, kmeans, leiden"),
-        (None, {"n_domains": 145}, "the slide has 144 spots; ask for 1 to 144"),
-        (None, {"n_domains": 0}, "ask for 1 to 144"),
+        (None, {"n_domains": 145}, "the slide has 144 spots; request 1 to 144"),
+        (None, {"n_domains": 0}, "request 1 to 144"),
         (with_value(np.nan), {}, "NaN or infinite.*embed the slide again"),
         (with_value(np.inf), {}, "NaN or infinite.*embed the slide again"),
         (constant, {}, "same in every spot; choose another"),

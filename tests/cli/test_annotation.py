@@ -75,22 +75,28 @@ def test_labels_of_the_slide_itself_are_compared(annotate):
     slide.write_h5ad("own.h5ad")
     status, out, err = annotate("own.h5ad", *HOW, "--known", "p0.h5ad", "-o", "o.h5ad")
     assert status == 0, err
-    assert "note: labels of one patient: blocks were held out" in err
+    assert (
+        "note: all labels are of one patient: probabilities are calibrated on held-out blocks"
+        in err
+    )
     last = out.splitlines()[-1]
     assert last.startswith("obs['domain'] agrees in ")
-    assert last.endswith("spots that have both; it has classes that were not learned: never seen")
+    assert last.endswith("spots that have both; the annotator has no class never seen")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-o", "o.h5ad"], "say what is known: --known SLIDES..., or --annotator FILE"),
-        ([*KNOWN, "--annotator", "a", "-o", "o.h5ad"], "say what is known"),
+        (
+            ["-o", "o.h5ad"],
+            "give labeled slides (--known SLIDES...) or a saved one (--annotator FILE)",
+        ),
+        ([*KNOWN, "--annotator", "a", "-o", "o.h5ad"], "give labeled slides"),
         ([*KNOWN, "-o", "o.csv"], "o.csv: give it a name that ends with .h5ad"),
         ([*KNOWN, "-o", "o.h5ad", "--save", "a.pkl"], "a.pkl: give it a name that ends with .safe"),
         ([*KNOWN, "-o", "o.h5ad", "--table", "t.txt"], "t.txt: give it a name that ends with .csv"),
         ([*KNOWN, "-o", "o.h5ad", "--plot", "p0.h5ad"], "p0.h5ad"),
-        ([*KNOWN, "-o", "o.h5ad", "--error-rate", "2"], "error_rate=2.0: give a share"),
+        ([*KNOWN, "-o", "o.h5ad", "--error-rate", "2"], "error_rate=2.0: give a number"),
         ([*KNOWN, "-o", "o.h5ad", "--key", "x"], "p0: obs['x']: no such column; there is"),
         ([*KNOWN, "-o", "o.h5ad", "--key", "patient"], "p0: "),
         (["--known", "p2.h5ad", "-o", "o.h5ad"], "p2: obs['domain']: no such column"),
@@ -107,7 +113,7 @@ def test_bad_input_is_one_clear_line(annotate, words, said):
             slide = ad.read_h5ad(name)
             slide.obs["patient"] = "x"
             slide.write_h5ad(name)
-        said = "obs['patient']: two classes with 10 labeled spots at least are needed"
+        said = "obs['patient']: needs two classes with at least 10 labeled spots"
     before = sorted(os.listdir())
     status, out, err = annotate("p2.h5ad", *HOW, *words)
     assert status == 2
