@@ -257,7 +257,7 @@ def fitting(monkeypatch, model, held_out):
     def fit(slides, recipe, *, patients):
         asked.update(slides=list(slides), recipe=recipe, patients=patients)
         model.provenance = {"validation_spots": held_out}
-        return sagefm.pretrain.fitting.Result(model, pd.DataFrame({"epoch": [1]}))
+        return sagefm.pretrain.fitting.FitResult(model, pd.DataFrame({"epoch": [1]}))
 
     monkeypatch.setattr(sagefm.pretrain, "fit", fit)
     return asked

@@ -15,7 +15,7 @@ from sagefm.cli._options import Device, Out, SlideKey, is_corpus, require_suffix
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sagefm.pretrain import Corpus, Result
+    from sagefm.pretrain import Corpus, FitResult
 
 
 def pretrain(
@@ -120,7 +120,7 @@ def _source(
     return sagefm.pretrain.Corpus.open(corpora[0])
 
 
-def _write(result: "Result", out: Path) -> None:
+def _write(result: "FitResult", out: Path) -> None:
     import sagefm
 
     curve, picture = out.with_suffix(".csv"), out.with_suffix(".png")

@@ -7,13 +7,13 @@ from sagefm._extras import require
 
 if TYPE_CHECKING:
     from sagefm.pretrain.corpus import Corpus
-    from sagefm.pretrain.fitting import Result, fit
+    from sagefm.pretrain.fitting import FitResult, fit
     from sagefm.pretrain.recipe import Recipe
 
-__all__ = ["Corpus", "Recipe", "Result", "fit"]
+__all__ = ["Corpus", "FitResult", "Recipe", "fit"]
 
 # A corpus can be used without the libraries that train.
-_HOMES = {"Corpus": "corpus", "Recipe": "recipe", "Result": "fitting", "fit": "fitting"}
+_HOMES = {"Corpus": "corpus", "Recipe": "recipe", "FitResult": "fitting", "fit": "fitting"}
 
 
 def __getattr__(name: str) -> Any:

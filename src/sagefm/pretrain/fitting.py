@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Result:
+class FitResult:
     """The result of a training run."""
 
     model: SageFM
@@ -60,7 +60,7 @@ def fit(
     resume: bool = False,
     workers: int = 1,
     progress: bool = True,
-) -> Result:
+) -> FitResult:
     """Train a model to predict masked genes of spots from the spots and their neighbors.
 
     With the network ``published`` task, loss and optimizer are those of SAGE-FM (arXiv 2601.15504);
@@ -188,7 +188,7 @@ def _facts(split: Split, recipe: Recipe) -> dict[str, Any]:
 def _train(
     split: Split, recipe: Recipe, run: Run, state: State | None, facts: dict[str, Any],
     device: torch.device, devices: int, workers: int, progress: bool,
-) -> Result:  # fmt: skip
+) -> FitResult:  # fmt: skip
     config = Config(recipe.network.name, tuple(recipe.network.widths), split.source.n_neighbors)
     model = SageFM.new(split.source.vocabulary, config, seed=recipe.train.seed)
     if state:
@@ -214,7 +214,7 @@ def _train(
         seed = recipe.train.seed
         model.trained_on = reference_spots_of(model, split.source, split.training, seed=seed)
     history = pd.DataFrame(state.progress.rows).assign(**references)
-    return Result(model, history)
+    return FitResult(model, history)
 
 
 def _provenance(split: Split, recipe: Recipe) -> dict[str, Any]:
