@@ -229,7 +229,7 @@ def test_one_that_fails_everywhere_does_not_stop_the_others(slides, field):
     assert list(found.summary[WITHOUT]["method"]) == ["PCA"]
     notes = "\n".join(found.notes)
     assert "stranger is left out on s0: " in notes
-    assert "obsm X_a is left out on s0: obsm['X_a']: is not in a slide" in notes
+    assert "obsm X_a is left out on s0: obsm['X_a']: is missing in a slide" in notes
     nobody = domains(Cohort({"s0": slides["s0"]}), some[1:], "domain", seeds=[0])
     assert nobody.summary == {}
     assert len(nobody.notes) > 2
