@@ -69,7 +69,7 @@ def test_counts_of_a_layer_become_x_and_that_is_told(tmp_path):
     slide.write_h5ad(tmp_path / "a.h5ad")
     again = read(tmp_path / "a.h5ad")
     np.testing.assert_array_equal(again.X.toarray(), dense)
-    assert "X now holds the counts of layers['counts']" in told(again)
+    assert "X now has the counts of layers['counts']" in told(again)
     assert again.uns["sagefm"]["read"]["counts"] == "layers['counts']"
     again = read(tmp_path / "a.h5ad", layer="double")
     np.testing.assert_array_equal(again.X.toarray(), 2 * dense)

@@ -53,7 +53,7 @@ def slide_names(slides: Sequence[str]) -> dict[str, str]:
             place = place.parent
         name = place.name.removesuffix(".h5ad").removesuffix(".zarr")
         if name in names.values():
-            raise InputError(f"{path}: a second slide with the name {name!r}; rename one of them")
+            raise InputError(f"{path}: a second slide called {name!r}; rename one of them")
         names[path] = name
     return names
 

@@ -143,9 +143,7 @@ def _inputs(
     for root in downloads:
         samples, facts = hest_slides(root)
         if twice := paths.keys() & samples.keys():
-            raise InputError(
-                f"{root}: a second slide with the name {min(twice)!r}; rename one of them"
-            )
+            raise InputError(f"{root}: a second slide called {min(twice)!r}; rename one of them")
         paths |= samples
         tables.append(facts)
     if not tables:

@@ -124,7 +124,7 @@ def _targets(slides: Sequence[str], out: Path) -> "dict[Path, Source]":
         for name in Corpus.open(path).table.index:
             if name in sources:
                 raise InputError(
-                    f"{path}: a second slide with the name {name!r}; embed it into another OUT"
+                    f"{path}: a second slide called {name!r}; embed it into another OUT"
                 )
             sources[name] = (path, name)
     return {out / f"{name}.h5ad": source for name, source in sources.items()}

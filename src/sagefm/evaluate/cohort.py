@@ -87,7 +87,7 @@ class Cohort(Mapping[str, "AnnData"]):
             for section in sections:
                 name = section.name
                 if name in rows:
-                    raise InputError(f"two slides have the name {name!r}; rename one of them")
+                    raise InputError(f"a second slide called {name!r}; rename one of them")
                 spots = None if len(sections) == 1 else tuple(np.sort(section.rows).tolist())
                 self._origins[name] = _Origin(source, spots)
                 of_section = slide if spots is None else slide[list(spots)]

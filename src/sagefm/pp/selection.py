@@ -1,4 +1,4 @@
-"""Which spots are meant."""
+"""Select the spots of a region."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> NDArray[np.bool_]:
-    """Say of every spot whether it is in a region.
+    """Select the spots of a region.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> 
         The slide.
     region
         A boolean per spot, or ``"KEY=VALUE"`` for the spots whose ``obs[KEY]`` is VALUE; all spots
-        where it is None.
+        if None.
 
     Raises
     ------
@@ -31,18 +31,18 @@ def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> 
     if region is None:
         return np.ones(slide.n_obs, dtype=bool)
     if isinstance(region, str):
-        key, found, value = region.partition("=")
-        if not found:
+        key, separator, value = region.partition("=")
+        if not separator:
             raise InputError(f"region {region!r}: write it KEY=VALUE, such as sagefm_domain=3")
         if key not in slide.obs:
             raise InputError(
-                f"region {region!r}: obs has no column {key!r}; there is "
-                f"{few(slide.obs.columns, 20) or 'nothing'}"
+                f"region {region!r}: obs has no column {key!r}, only "
+                f"{few(slide.obs.columns, 20) or 'none'}"
             )
         words = slide.obs[key].astype(str)
         if not (words == value).any():
             raise InputError(
-                f"region {region!r}: no spot has that value; there is {few(words.unique(), 20)}"
+                f"region {region!r}: no spot has that value; it has {few(words.unique(), 20)}"
             )
         return np.asarray(words == value)
     chosen = np.asarray(region)
@@ -52,5 +52,5 @@ def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> 
             f"each of the {slide.n_obs} spots"
         )
     if not chosen.any():
-        raise InputError("region: holds no spot; choose another")
+        raise InputError("region: has no spot; choose another")
     return chosen

@@ -138,7 +138,7 @@ def test_processes_and_one_that_dies(tmp_path, model, capfd):
     with dask.config.set({"distributed.worker.preload": [SPOILED]}):
         done = embed_many(slides, "m.safetensors", workers=2)
     died, odd, deep = (done.failed[tmp_path / f"{name}.h5ad"] for name in ("deadly", "odd", "deep"))
-    assert died.startswith("deadly.h5ad: the process that worked on it died")
+    assert died.startswith("deadly.h5ad: its process died")
     assert "fewer workers" in died
     assert odd == "odd.h5ad: RuntimeError: OddError: odd"
     assert deep.startswith("deep.h5ad: RecursionError: maximum recursion depth")
@@ -292,7 +292,7 @@ def test_in_place(tmp_path, folder):
     for _ in range(2):
         done = embed_many(slides, "m.safetensors", workers=1)
         assert list(done.finished) == [tmp_path / "a.h5ad"]
-        assert "c.h5ad: is not written over" in done.failed[tmp_path / "c.h5ad"]
+        assert "c.h5ad: is not overwritten" in done.failed[tmp_path / "c.h5ad"]
         assert (tmp_path / "c.h5ad").read_bytes() == before
     assert "X_sagefm" in ad.read_h5ad(tmp_path / "a.h5ad").obsm
 
@@ -333,7 +333,7 @@ def cluster_pids(cluster):
     [
         ({"workers": 0}, "workers is 0; give 1 or more"),
         ({"workers": 2, "scheduler": "tcp://127.0.0.1:9"}, "leave them out with a scheduler"),
-        ({"device": "nonsense"}, "is not on this machine"),
+        ({"device": "nonsense"}, "is not available on this machine"),
         ({"scheduler": "127.0.0.1"}, "no dask scheduler answers"),
         ({"scheduler": "tcp://127.0.0.1:9"}, "tcp://127.0.0.1:9: no dask scheduler answers"),
     ],
