@@ -74,7 +74,7 @@ def test_a_folder_is_for_one_process_and_free_again_when_that_is_killed(tmp_path
                 pass
             assert str(refused.value) == (
                 f"{tmp_path}: process {other.pid} is working in it; wait for it, or choose another "
-                "place"
+                "folder"
             )
         other.kill()
     with _files.locked(tmp_path):
