@@ -96,8 +96,8 @@ def summarize(
     -------
     A row per value of `by`, in the order of `scores`: the value, ``n_slides``, ``n_patients``, and
     for each metric its mean over units, ``…_low`` and ``…_high`` (95 %; missing for fewer than
-    three units). ``unit`` says what was resampled: patients, or slides where there are fewer than three
-    patients.
+    three units). ``unit`` says what was resampled: patients, or slides if there are fewer than
+    three patients.
     """
     per_unit, unit = over_units(scores, metrics, patients, by=by)
     rows = []

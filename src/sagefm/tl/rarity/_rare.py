@@ -113,7 +113,8 @@ def rare(
     -----
     Fewer than about six spots are not found: each must be similar to five others. Time grows with
     the square of the number of spots. The search for a few spots with a few genes is that of
-    large average submatrices (Shabalin et al., Annals of Applied Statistics 2009), one step from every spot.
+    large average submatrices (Shabalin et al., Annals of Applied Statistics 2009), with one step
+    from every spot.
     """
     if not 0 < share <= 0.2:
         raise InputError(f"share={share}: give a number above 0 and at most 0.2")
