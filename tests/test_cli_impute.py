@@ -73,7 +73,7 @@ def test_several_slides_in_one_file(run, slide, model):
         (["-o", "o.h5ad", "--table", "t.txt"], "t.txt: give it a name that ends with .csv"),
         (["-o", "o.h5ad", "--genes", "NOT3A"], "s.h5ad: NOT3A: not one of the model's genes"),
         (["-o", "o.h5ad", "--genes", ","], "has no gene"),
-        (["-o", "o.h5ad", "--genes", "NOT1A,NOT1A"], "s.h5ad: NOT1A: is named twice"),
+        (["-o", "o.h5ad", "--genes", "NOT1A,NOT1A"], "s.h5ad: NOT1A: is given twice"),
         (["-o", "o.h5ad", "--region", "domain"], "write it KEY=VALUE"),
         (["-o", "o.h5ad", "--region", "domain=brain"], "no spot has that value"),
         (["-o", "o.h5ad", "--mask", "nowhere"], "--mask"),

@@ -286,7 +286,7 @@ def test_a_folder_of_slides(tmp_path):
 
 def test_a_folder_without_positions(tmp_path):
     write_h5(tmp_path / "GSM1_filtered_feature_bc_matrix.h5", Section())
-    assert "put the spatial folder beside the matrix" in refused(tmp_path)
+    assert "put the spatial folder next to the matrix" in refused(tmp_path)
     (tmp_path / "GSM1_spatial.tar.gz").touch()
     assert "unpack GSM1_spatial.tar.gz" in refused(tmp_path)
 

@@ -101,7 +101,7 @@ def annotator(
 
     Returns
     -------
-    Two Axes. A confusion matrix, and a calibration curve: the share of right labels against the
+    Two Axes. A confusion matrix, and a calibration curve: the fraction of right labels against the
     confidence, all held-out spots together (thick) and for each held-out group (thin), in ten bins
     of which those with 20 spots at least are drawn; its title has the expected calibration error.
     """
@@ -129,13 +129,13 @@ def _calibration(held: "HeldOut", panel: Axes) -> None:
     panel.plot(*_curve(right, held.confidence), color=colors(1)[0], lw=1.6, marker="o", ms=3)
     error = calibration_error(right, held.confidence)
     panel.set_title(f"expected calibration error {error:.2f}")
-    panel.set(xlabel="confidence", ylabel="share of right labels", xlim=(0, 1), ylim=(0, 1))
+    panel.set(xlabel="confidence", ylabel="fraction of right labels", xlim=(0, 1), ylim=(0, 1))
     panel.set_aspect("equal")
     panel.spines[["top", "right"]].set_visible(False)
 
 
 def _curve(right: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give mean confidence and share of right labels in each bin."""
+    """Compute mean confidence and fraction of right labels in each bin."""
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     sizes = np.bincount(bins, minlength=_BINS)
     kept = sizes >= _LEAST

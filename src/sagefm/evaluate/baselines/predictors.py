@@ -33,7 +33,7 @@ class Baseline:
     kind: Kind = "baseline"
 
     def __call__(self, masked: MaskedSpots) -> Prediction | None:
-        """Predict the genes that are asked for; None where it has nothing to go by."""
+        """Predict `masked.genes`; None if the method does not apply to these masks."""
         return self.predict(masked)
 
 
