@@ -79,5 +79,5 @@ def test_a_folder_is_for_one_process_and_free_again_when_that_is_killed(tmp_path
         other.kill()
     with _files.locked(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
-        with pytest.raises(InputError, match="at work"), _files.locked(tmp_path):
+        with pytest.raises(InputError, match="working in it"), _files.locked(tmp_path):
             pass

@@ -120,7 +120,7 @@ def test_the_same_wherever_it_is_done(where, request, tmp_path, model, notes):
     done = embed_many(slides, "m.safetensors", progress=lines.append, **how)
 
     # What reading told is told, though another process read.
-    assert any(note.startswith("c.h5ad: X now holds the counts") for note in notes)
+    assert any(note.startswith("c.h5ad: X now has the counts") for note in notes)
     assert_embedded(tmp_path, model)
     assert str(done) == "3 embedded, 0 already there, 1 failed"
     assert set(done.finished) == {tmp_path / f"{name}.h5ad" for name in "abc"}

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.pretrain.commands import Command, line_of
 
 from sagefm import SageFM
 from sagefm._files import locked
 from sagefm.nn import checkpoint
 from sagefm.pp.simulate import simulate
-from tests.pretrain.commands import Command, line_of
 
 TINY = {
     "network.widths": "[16,8,8,8,12]",
