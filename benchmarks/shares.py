@@ -17,7 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 GROUPS = {"dlpfc": "cortex", "her2st": "breast", "hcc": "liver"}
-SLIDE_BASELINES = ("neighbor profile × depth", "slide profile × depth", "neighbor mean")
+SLIDE_BASELINES = (
+    "neighbor profile × library size",
+    "slide profile × library size",
+    "neighbor mean",
+)
 RANDOM, AROUND = "random genes of the center", "random genes missing from center and neighbors"
 VARIES = 0.05
 
@@ -71,7 +75,7 @@ def main():
             index="gene", columns="method", values="mse"
         )
         errors = errors.loc[errors.index.intersection(varying)]
-        better = errors.lt(errors["slide profile × depth"], axis=0).mean()
+        better = errors.lt(errors["slide profile × library size"], axis=0).mean()
         print(f"{len(errors):,} genes vary in space; share with a smaller error than the slide's:")
         print(better.sort_values(ascending=False).round(3).to_string())
 

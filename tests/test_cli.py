@@ -357,7 +357,7 @@ def test_a_slide_that_would_lose_something_is_not_written_over(run, files, slide
     before = (files / "p.h5ad").read_bytes()
     status, _, err = run("embed", "p.h5ad", "-m", "m.safetensors", "-o", "p.h5ad")
     assert status == 2
-    assert "p.h5ad: is not written over" in one_line(err)
+    assert "p.h5ad: is not overwritten" in one_line(err)
     assert (files / "p.h5ad").read_bytes() == before
     assert run("embed", "p.h5ad", "-m", "m.safetensors", "-o", "q.h5ad")[0] == 0
     # The new file has nothing more to lose.
@@ -369,7 +369,7 @@ def test_a_device_that_is_not_there(run, files, options):
     command = ["embed", "a.h5ad", "-m", "m.safetensors", "-o", "e.h5ad", *options]
     status, _, err = run(*command)
     assert status == 2
-    assert "is not on this machine" in one_line(err)
+    assert "is not available on this machine" in one_line(err)
 
 
 SLEEPY_WRITE = """

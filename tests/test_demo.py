@@ -19,7 +19,7 @@ def test_the_whole_story(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_SPOTS", 500)
     monkeypatch.setattr(demo, "_IMPUTED", 40)
     lines = []
-    demo.run(tmp_path / "demo", tell=lines.append)
+    demo.run(tmp_path / "demo", progress=lines.append)
     report = "\n".join(lines)
 
     pictures = ["domains.png", "imputed.png", "perturbed.png", "response.png"]
@@ -28,7 +28,7 @@ def test_the_whole_story(tmp_path, monkeypatch):
     expected = ["slide.h5ad", *pictures, *(f"{name}.csv" for name in tables)]
     assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == sorted(expected)
     assert [line[:2] for line in lines if line[:1].isdigit()] == ["1.", "2.", "3.", "4."]
-    assert "simulated: which genes go together in it was drawn by chance" in report
+    assert "Coexpression in the simulated tissue is random" in report
 
     scores = tables["domains"]
     assert scores["embedding"].unique().tolist() == METHODS
@@ -68,4 +68,4 @@ def test_most_simulated_genes_are_known_to_the_model():
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be written .*; choose another place"):
-        demo.run(tmp_path / "file" / "demo", tell=lambda line: None)
+        demo.run(tmp_path / "file" / "demo", progress=lambda line: None)

@@ -79,7 +79,7 @@ def test_without_a_hash_the_hash_is_told(server, caplog):
 def test_another_file_is_refused_and_not_kept(server, tmp_path):
     address = f"hf://lab/models/m.safetensors#sha256={'0' * 64}"
     for _ in range(2):
-        with pytest.raises(InputError, match=f"is not the file with sha256 {'0' * 64}"):
+        with pytest.raises(InputError, match=f"has not the sha256 {'0' * 64}"):
             SageFM.load(address)
     assert len(server.asked) == 2
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
@@ -95,7 +95,7 @@ def test_the_command_takes_an_address(server, run, slide, model):
     status, _, err = run(*words, "-m", f"{server.base}/nothing.safetensors")
     assert status == 2
     assert err == (
-        f"error: {server.base}/nothing.safetensors: cannot be fetched (status 404); try again\n"
+        f"error: {server.base}/nothing.safetensors: cannot be downloaded (status 404); try again\n"
     )
 
 
@@ -103,8 +103,8 @@ def test_the_command_takes_an_address(server, run, slide, model):
     ("address", "said"),
     [
         ("hf://lab/m.safetensors", "write hf://owner/repository/file"),
-        ("hf://lab/models/m.safetensors#sha256=abc", "write #sha256= and 64 digits"),
-        ("http://127.0.0.1:9/m.safetensors", "cannot be fetched"),
+        ("hf://lab/models/m.safetensors#sha256=abc", "end the address with #sha256="),
+        ("http://127.0.0.1:9/m.safetensors", "cannot be downloaded"),
     ],
 )
 def test_bad_addresses_are_one_clear_line(monkeypatch, tmp_path, address, said):

@@ -73,11 +73,11 @@ def test_a_folder_is_for_one_process_and_free_again_when_that_is_killed(tmp_path
             with pytest.raises(InputError) as refused, _files.locked(tmp_path):
                 pass
             assert str(refused.value) == (
-                f"{tmp_path}: process {other.pid} is at work in it; wait for it, or choose another "
-                "place"
+                f"{tmp_path}: process {other.pid} is working in it; wait for it, or choose another "
+                "folder"
             )
         other.kill()
     with _files.locked(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
-        with pytest.raises(InputError, match="at work"), _files.locked(tmp_path):
+        with pytest.raises(InputError, match="working in it"), _files.locked(tmp_path):
             pass

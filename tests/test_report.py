@@ -28,7 +28,7 @@ from sagefm.pp.detection import most_detected
 from sagefm.pp.neighborhood import average
 from sagefm.pp.simulate import simulate
 from sagefm.report import rules
-from sagefm.report.recovery import DEPTH
+from sagefm.report.recovery import LIBRARY_SIZE
 from sagefm.stats.reference import ReferenceSpots
 
 
@@ -114,7 +114,7 @@ def test_the_baselines_are_those_of_the_scorecard(slide, model, learned):
     card = recovery(Cohort({"s": slide}), {"model": model}, seed=1)
     table = card.details["recovery_genes"]
     table = table[table["task"] == "random genes of the center"]
-    for method in ("model", "neighbor mean", DEPTH, "neighbor profile × depth"):
+    for method in ("model", "neighbor mean", LIBRARY_SIZE, "neighbor profile × library size"):
         own = table[table["method"] == method]
         theirs = np.average(own["mse"], weights=own["n"])
         assert ours.loc[method, "error"] == pytest.approx(theirs, rel=0.05)
@@ -123,7 +123,7 @@ def test_the_baselines_are_those_of_the_scorecard(slide, model, learned):
 
 
 def test_blocks_make_no_difference(slide, learned, judged, monkeypatch):
-    monkeypatch.setattr("sagefm.report.recovery._AT_ONCE", 37)
+    monkeypatch.setattr("sagefm.report.recovery._BLOCK", 37)
     again = report.quality(slide.copy(), learned)
     pd.testing.assert_frame_equal(again.facts, judged[1].facts, rtol=1e-4)
     pd.testing.assert_frame_equal(again.spots, judged[1].spots, rtol=1e-3)
@@ -329,7 +329,7 @@ def test_the_page_says_the_verdict_the_facts_and_the_rules(text, judged):
     for method in found.methods.index:
         assert method in words
     assert found.made["fingerprint"] in words
-    assert "Nothing is wrong" not in words or not sagefm.pp.check(judged[0])
+    assert "No problem was found" not in words or not sagefm.pp.check(judged[0])
 
 
 def test_a_page_without_a_model(slide):

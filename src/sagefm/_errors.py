@@ -4,12 +4,12 @@ import logging
 
 
 class InputError(ValueError):
-    """A file, a slide or an argument is not what it must be.
+    """Invalid input: a file, a slide or an argument.
 
-    The message is one line that names the place, what is wrong and what to do. The command prints
-    it and exits with status 2; in Python it is an ordinary :class:`ValueError`.
+    The message is one line that names the input, the problem and the remedy. The command prints it
+    and exits with status 2.
     """
 
 
 logger = logging.getLogger("sagefm")
-"""Logs what was summed, left out or assumed."""
+"""Logger of sagefm: what was summed, left out or assumed."""

@@ -23,12 +23,12 @@ def require(module: str, extra: str, what: str) -> ModuleType:
     extra
         The extra of the package that installs it.
     what
-        What needs it, for the message.
+        What it is needed for, for the message.
 
     Raises
     ------
     InputError
-        It is not installed, or it cannot be imported; the message has the command that helps.
+        It cannot be imported; the message has the command that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -40,15 +40,14 @@ def require(module: str, extra: str, what: str) -> ModuleType:
 
 
 def install_command(extra: str) -> str:
-    """Give the command that installs an extra from wherever this package was installed from."""
+    """Get the command that installs an extra from the source of this installation."""
     return f'"{sys.executable}" -m pip install "{_requirement(extra)}"'
 
 
 def _requirement(extra: str) -> str:
-    """Name the package with an extra, as pip wants it.
+    """Write the requirement of an extra for pip.
 
-    The package may be on no index: then the checkout or the wheel that it came from is named, as
-    pip has recorded it (PEP 610).
+    The package may not be on an index: use the checkout or wheel that pip has recorded (PEP 610).
     """
     name = f"sagefm[{extra}]"
     try:

@@ -1,4 +1,4 @@
-"""Writing files and folders so that a killed run leaves the old file or the new one whole."""
+"""Write files so that a killed run leaves the complete old file or the complete new one."""
 
 import os
 import tempfile
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _WIDE = 4000
-"""Columns of a table from which HDF5 may have no room for their names."""
+"""Number of columns of a table above which HDF5 must track their order to store them."""
 
 
 def require_writable(path: str | Path) -> None:
-    """Refuse a path that cannot be written to, before any work is done for it.
+    """Raise an error if a path cannot be written to, before any work is done.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def require_writable(path: str | Path) -> None:
 
 
 def require_nothing_lost(slide: "AnnData", source: str | Path, target: str | Path) -> None:
-    """Refuse to write a slide over its own file if reading it left something out.
+    """Raise an error if a slide that was read incompletely would overwrite its own file.
 
     Raises
     ------
@@ -46,19 +46,19 @@ def require_nothing_lost(slide: "AnnData", source: str | Path, target: str | Pat
     source, target = Path(source), Path(target)
     lost = slide.uns[PROVENANCE]["read"]["lost"]
     if len(lost) and target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{source}: is not written over, for {lost[0]}; choose another OUT")
+        raise InputError(f"{source}: is not overwritten, because {lost[0]}; choose another OUT")
 
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is made if it is missing.
+    """Lock a folder against other processes; create it if it is missing.
 
-    The lock of a process that is killed is free again.
+    The lock is released if the process is killed.
 
     Raises
     ------
     InputError
-        Another process works in the folder, or it cannot be made.
+        Another process has locked the folder, or it cannot be created.
     """
     path = Path(folder) / ".lock"
     lock = FileLock(path, blocking=False)
@@ -67,8 +67,8 @@ def locked(folder: str | Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"{folder}: process {_holder(path)} is at work in it; wait for it, or choose another "
-            "place"
+            f"{folder}: process {_holder(path)} is working in it; wait for it, or choose another "
+            "folder"
         ) from error
     except OSError as error:
         raise InputError(
@@ -83,7 +83,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def _holder(lock: Path) -> str:
-    """Return the id of the process that holds a lock, as far as it is known."""
+    """Get the id of the process that holds a lock, if known."""
     with suppress(OSError):
         return lock.read_text().strip() or "unknown"
     return "unknown"
@@ -91,7 +91,7 @@ def _holder(lock: Path) -> str:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Write to a temporary file beside `path`, and rename it to `path` if the block succeeds.
+    """Write to a temporary file next to `path`, and rename it to `path` if the block succeeds.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        The folder cannot be made or written to, or `path` is a folder.
+        The folder cannot be created or written to, or `path` is a folder.
     """
     path = Path(path)
     require_writable(path)
@@ -122,7 +122,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     beside = Path(name)
     try:
         yield beside
-        # mkstemp makes private files; the result gets the permissions any new file would get.
+        # mkstemp creates private files; give the result the permissions of any new file.
         umask = os.umask(0)
         os.umask(umask)
         beside.chmod(0o666 & ~umask)

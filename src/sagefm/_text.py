@@ -1,4 +1,4 @@
-"""Words and numbers for messages."""
+"""Format lists and numbers for messages."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -25,22 +25,22 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 _TIMEOUT = 10
-"""Seconds that a scheduler has to answer."""
+"""Seconds to wait for a scheduler."""
 _DIED = (
-    "the process that worked on it died, most likely for lack of memory; try again with fewer "
+    "its process died, most likely for lack of memory; try again with fewer "
     "workers, or on a machine with more memory"
 )
 _SETTINGS = {
     "logging": {"distributed": "critical"},
-    # A job whose process died is tried again here, alone, and not at once beside the same others.
+    # A job whose process died is tried again alone, after the others.
     "distributed.scheduler.allowed-failures": 0,
-    # Jobs that are queued at a process are lost with it: let them wait at the scheduler.
+    # Jobs that are queued at a process are lost with it: queue them at the scheduler.
     "distributed.scheduler.worker-saturation": 1.0,
 }
 
 
 class _Outcome(NamedTuple, Generic[R]):
-    """What a function returned or raised, and the messages that sagefm logged meanwhile."""
+    """The result or exception of a function, and the messages that sagefm logged meanwhile."""
 
     result: R | Exception
     messages: list[tuple[int, str]]
@@ -81,14 +81,14 @@ def each(
     workers
         How many processes to start, which share the cores; one means this process.
     scheduler
-        The address of a running dask cluster, to be used instead.
+        Address of a running dask cluster to use instead.
     quiet
         Whether to drop the messages.
 
     Raises
     ------
     InputError
-        No scheduler answers, or dask is not installed and more than one process is wanted.
+        No scheduler answers, or dask is not installed and there is more than one process.
     """
     n_workers = min(workers, len(jobs))
     outcomes: Generator[tuple[J, _Outcome[R]], None, None]
@@ -117,7 +117,7 @@ def _call(function: Callable[[J], R], job: J) -> _Outcome[R]:
     logger.addFilter(collect)
     try:
         return _Outcome(function(job), messages)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the other jobs go on)
+    except Exception as error:  # noqa: BLE001 (the other jobs continue in any case)
         return _Outcome(error, messages)
     finally:
         logger.removeFilter(collect)
@@ -155,7 +155,7 @@ def _on_cluster(
                 died.append(job)
             else:
                 yield job, outcome
-        # Two that were too large for the memory side by side may fit one after the other.
+        # Jobs that were too large for the memory together may fit one after the other.
         for job in died:
             for _, outcome in _as_completed(client, function, [job]):
                 if isinstance(outcome.result, KilledWorker):
@@ -176,7 +176,10 @@ def _as_completed(
         elif future.status == "error":
             yield job, _Outcome(future.exception(), [])
         else:
-            yield job, _Outcome(InputError("the scheduler went away; try again"), [])
+            yield (
+                job,
+                _Outcome(InputError("the connection to the scheduler was lost; try again"), []),
+            )
 
 
 @contextmanager
@@ -214,9 +217,9 @@ def _connected(workers: int, scheduler: str | None) -> Iterator["Client"]:
 
 
 def _require_scheduler(address: str) -> None:
-    """Refuse an address at which no scheduler answers.
+    """Raise an error if no scheduler answers at an address.
 
-    This comes before a Client: one that cannot connect is never closed, and may block.
+    A Client that cannot connect is never closed, and may block.
     """
     from distributed.comm import connect
     from distributed.security import Security
@@ -267,7 +270,7 @@ def _close(cluster: "LocalCluster") -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Suppress what dask logs: messages come with the jobs."""
+    """Suppress the log of dask."""
     names = [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:

@@ -1,4 +1,4 @@
-"""The one public object: a network with its vocabulary, its neighborhoods and its provenance."""
+"""The model: a network with its vocabulary, size of neighborhoods and provenance."""
 
 import hashlib
 import json
@@ -13,36 +13,24 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from sagefm import __version__
+from sagefm import _model_file as model_file
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
+from sagefm._model_file import Config
 from sagefm._types import Bools, Positions, Singles, Where
-from sagefm.nn import NETWORKS, EncodedSlide, MaskedGenes, Network, Published, build, checkpoint
+from sagefm.nn import EncodedSlide, MaskedGenes, Network, build
 from sagefm.nn import encode as encode_by
 from sagefm.pp.aligned import AlignedSlide
-from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.reference import ReferenceSpots
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+__all__ = ["Config", "MaskedPrediction", "SageFM", "pick_device"]
+
 _BLOCK = 4096
-"""Spots whose hidden layers stand in memory together."""
-_TRAINED_ON = "trained_on."
-"""Prefix of the arrays in a model file that hold a sample of the training spots."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a network is made of."""
-
-    network: str = "published"
-    """Name in :data:`sagefm.nn.NETWORKS`."""
-    widths: tuple[int, ...] = Published.PUBLISHED_WIDTHS
-    """Widths of its layers."""
-    n_neighbors: int = 15
-    """Spots in a neighborhood, the center included."""
+"""Spots whose hidden layers are in memory together."""
 
 
 class MaskedPrediction(NamedTuple):
@@ -67,11 +55,11 @@ class SageFM:
     vocabulary
         Its genes, in the order of its inputs and outputs.
     config
-        What the network is made of.
+        Architecture of the network.
     provenance
-        Where the weights come from: data, seed, versions.
+        Origin of the weights: data, seed, versions.
     trained_on
-        A sample of the spots that it was trained on, as it embeds them; None where it is not known.
+        Embeddings of a sample of the training spots; None if not known.
 
     Examples
     --------
@@ -109,7 +97,7 @@ class SageFM:
     def fingerprint(self) -> str:
         """Sha256 of all that an embedding depends on: weights, vocabulary and config.
 
-        It is computed once, and does not follow weights that change later.
+        It is computed once: changes of the weights do not change it.
         """
         described = [asdict(self.config), self.vocabulary.symbols, self.vocabulary.ensembl]
         digest = hashlib.sha256(json.dumps(described).encode())
@@ -135,40 +123,19 @@ class SageFM:
         ----------
         path
             ``"default"``, the model of the package: see ``docs/model_card.md``. Or a safetensors
-            file that :meth:`save` wrote, or its address: ``https://…`` or
-            ``hf://owner/repository/file``, with ``#sha256=…`` behind it. A file of yours that is
-            called default is ``"./default"``.
+            file of :meth:`save`, or its address: ``https://…`` or ``hf://owner/repository/file``,
+            followed by ``#sha256=…``. ``"./default"`` is a file with the name default.
         device
-            ``"cpu"``, ``"cuda"``, …; a CUDA device if there is one when not given.
+            ``"cpu"``, ``"cuda"``, …; a CUDA device, if available, when not given.
 
         Raises
         ------
         InputError
-            The file is missing, damaged, or not a model of sagefm; or cannot be fetched; or the
-            model of the package is not what it was.
+            The file is missing, damaged, cannot be fetched, or is not a model of sagefm; or the
+            model of the package was changed.
         """
-        path = local_copy(path)
-        weights, header = checkpoint.read(path)
-        sample = {
-            name.removeprefix(_TRAINED_ON): weights.pop(name)
-            for name in list(weights)
-            if name.startswith(_TRAINED_ON)
-        }
-        try:
-            vocabulary = Vocabulary(tuple(header["symbols"]), tuple(header["ensembl"]))
-            config = Config(**header["config"] | {"widths": tuple(header["config"]["widths"])})
-            provenance = dict(header["provenance"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: its header is damaged ({error}); copy it again") from error
-        if config.network not in NETWORKS:
-            raise InputError(
-                f"{path}: holds a network {config.network!r} that this version does not know "
-                f"({', '.join(NETWORKS)}); upgrade sagefm"
-            )
-        network = checkpoint.fill(path, weights, config.network, len(vocabulary), config.widths)
-        width = network.embedding_width(config.widths)
-        trained_on = _trained_on(path, sample, width) if sample else None
-        return cls(network.to(pick_device(device)), vocabulary, config, provenance, trained_on)
+        stored = model_file.read(local_copy(path))
+        return cls(stored.network.to(pick_device(device)), *stored[1:])
 
     @classmethod
     def from_published(
@@ -179,7 +146,7 @@ class SageFM:
         Parameters
         ----------
         path
-            The ``.pt`` file. It is read as weights only: a file that would run code is refused.
+            The ``.pt`` file. Only weights are read: a file that would run code is refused.
         genes
             Its gene list, in order: ``.txt`` or the published ``.npy``.
         device
@@ -188,58 +155,33 @@ class SageFM:
         Raises
         ------
         InputError
-            A file is missing, damaged or hostile, or the two do not belong together.
+            A file is missing, damaged or would run code, or the two do not fit together.
         """
-        weights, facts = checkpoint.read_published(path)
-        vocabulary = read_genes(genes)
-        widths = (
-            weights["first"].shape[-1],
-            *(weights[f"encoder.{layer}.weight"].shape[0] for layer in range(4)),
-        )
-        config = Config(widths=widths)
-        network = checkpoint.fill(path, weights, config.network, len(vocabulary), widths)
-        provenance = {
-            "weights": "published checkpoint",
-            "source": Path(path).name,
-            "genes": Path(genes).name,
-            "checkpoint": facts,
-            "sagefm": __version__,
-        }
-        return cls(network.to(pick_device(device)), vocabulary, config, provenance)
+        stored = model_file.read_published(path, genes)
+        return cls(stored.network.to(pick_device(device)), *stored[1:])
 
     def save(self, path: str | Path, *, half: bool = False) -> None:
-        """Write the model to one safetensors file (beside it first, then renamed).
+        """Write the model to one safetensors file (a temporary file that is then renamed).
 
         Parameters
         ----------
         path
             The file.
         half
-            Whether to round the weights to half precision, in a file of half the size: 11 bits,
-            within 65,504. It is loaded in single precision, rounded as it is, so that its
-            :attr:`fingerprint` is another. The sample of training spots is not rounded, because
-            distances to it are compared with each other.
+            Whether to round the weights to half precision (11 bits, up to 65,504), which halves the
+            file. The rounded weights are loaded in single precision, and have another
+            :attr:`fingerprint`. The sample of training spots is not rounded, because distances to
+            it are compared with each other.
 
         Raises
         ------
         InputError
             The file cannot be written, or a weight is too large for half precision.
         """
-        header = {
-            "config": asdict(self.config),
-            "symbols": self.vocabulary.symbols,
-            "ensembl": self.vocabulary.ensembl,
-            "provenance": self.provenance,
-        }
-        weights = self.network.state_dict()
-        if half:
-            weights = {name: _halved(path, name, values) for name, values in weights.items()}
-        if self.trained_on is not None:
-            weights |= {
-                _TRAINED_ON + name: torch.from_numpy(values)
-                for name, values in self.trained_on.arrays().items()
-            }
-        checkpoint.write(path, weights, header)
+        stored = model_file.StoredModel(
+            self.network, self.vocabulary, self.config, self.provenance, self.trained_on
+        )
+        model_file.write(path, stored, half=half)
 
     def to(self, device: str) -> Self:
         """Move the network to a device."""
@@ -264,7 +206,7 @@ class SageFM:
         Raises
         ------
         InputError
-            No raw counts, no coordinates, too few spots, or hardly a gene in common.
+            No raw counts, no coordinates, too few spots, or too few genes in common.
         """
         size = self.config.n_neighbors
         return AlignedSlide.of(slide, self.vocabulary, size, layer=layer, slide_key=slide_key)
@@ -298,11 +240,11 @@ class SageFM:
         Parameters
         ----------
         slide
-            A slide, or what :meth:`prepare` made of it.
+            A slide, or the result of :meth:`prepare`.
         hidden
             Spots × vocabulary, boolean, dense or sparse: the genes that are masked in each center.
         hidden_around
-            Whether they are masked in its neighbors too.
+            Whether they are masked in the neighbors too.
         genes
             Symbols or Ensembl ids to predict; the whole vocabulary if not given.
 
@@ -343,7 +285,7 @@ class SageFM:
         Parameters
         ----------
         slide
-            A slide, or what :meth:`prepare` made of it.
+            A slide, or the result of :meth:`prepare`.
         groups
             Positions in the vocabulary of the genes to predict. The genes of a group are predicted
             together, and masked together in all spots if `mask` is not given.
@@ -361,7 +303,7 @@ class SageFM:
 
         Yields
         ------
-        Log1p counts, a block of spots after the other, and a group of genes after the other.
+        Log1p counts, by group of genes and block of spots.
 
         Raises
         ------
@@ -374,26 +316,26 @@ class SageFM:
         encoded = None if where == "slide" else self.encode(aligned)
         for number, group in enumerate(groups):
             used = encoded or self.encode(aligned.without(group))
-            whole = np.array_equal(group, vocabulary)
-            wanted = None if whole else torch.from_numpy(group).to(self.device)
+            is_vocabulary = np.array_equal(group, vocabulary)
+            positions = None if is_vocabulary else torch.from_numpy(group).to(self.device)
             for block in _blocks(len(neighbors), block_size):
                 masked = None
                 if where in ("center", "neighborhood"):
-                    own = None if mask is None else _rows(mask, block)
+                    rows = None if mask is None else _rows(mask, block)
                     genes = group if mask is None else vocabulary
-                    masked = MaskedGenes(genes, own, where == "neighborhood")
+                    masked = MaskedGenes(genes, rows, where == "neighborhood")
                 with torch.inference_mode():
                     centers = used.centers(neighbors[block], masked)
-                    log1p = centers.predict(wanted).cpu().numpy()
+                    log1p = centers.predict(positions).cpu().numpy()
                 yield MaskedPrediction(block, number, log1p)
 
     @torch.inference_mode()
     def encode(self, slide: "AnnData | AlignedSlide") -> EncodedSlide:
-        """Encode a slide once, for all that :class:`sagefm.nn.EncodedSlide` computes from it."""
+        """Encode a slide once, for everything that is computed from it."""
         return encode_by(self.network, self._aligned(slide))
 
     def positions(self, genes: Sequence[str]) -> torch.Tensor:
-        """Find genes, by symbol or Ensembl id: positions on the device of the network."""
+        """Get the positions of genes (symbols or Ensembl ids), on the device of the network."""
         return torch.from_numpy(self.vocabulary.positions(genes)).to(self.device)
 
     def _aligned(self, slide: "AnnData | AlignedSlide") -> AlignedSlide:
@@ -401,19 +343,19 @@ class SageFM:
 
 
 def pick_device(name: str | None) -> torch.device:
-    """Choose where to compute: CUDA if there is one, where no name is given.
+    """Choose a device: CUDA if available, unless a name is given.
 
     Raises
     ------
     InputError
-        There is no such device on this machine.
+        This machine has no such device.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"device {name!r}: is not on this machine; leave it out, or cpu"
+            f"device {name!r}: is not available on this machine; leave it out, or choose cpu"
         ) from error
     return device
 
@@ -435,24 +377,3 @@ def _require_shape(hidden: Any, n_spots: int, n_genes: int) -> None:
             f"{n_spots} spots and the model {n_genes} genes; "
             "give one row per spot and one column per gene of the vocabulary"
         )
-
-
-def _halved(path: str | Path, name: str, values: torch.Tensor) -> torch.Tensor:
-    """Round weights to half precision, if it reaches as far as they do."""
-    rounded = values.half()
-    if (torch.isinf(rounded) & torch.isfinite(values)).any():
-        raise InputError(
-            f"{path}: {name} has weights beyond {torch.finfo(torch.half).max:,.0f}, too large for "
-            "half precision; save it without"
-        )
-    return rounded
-
-
-def _trained_on(path: str | Path, arrays: dict[str, torch.Tensor], width: int) -> ReferenceSpots:
-    """Get the sample of the spots that a model was trained on."""
-    try:
-        return ReferenceSpots.from_arrays({n: a.numpy() for n, a in arrays.items()}, width)
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: its sample of training spots is damaged ({error}); copy it again"
-        ) from error

@@ -56,7 +56,7 @@ def test_a_users_own_two_slides(run, folder):
     before = (card / "recovery" / "result.json").stat().st_mtime_ns
     status, _, err = run(*words)
     assert status == 0
-    assert "recovery: done already" in err
+    assert "recovery: already done" in err
     assert (card / "recovery" / "result.json").stat().st_mtime_ns == before
 
 

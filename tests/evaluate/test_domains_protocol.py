@@ -11,7 +11,7 @@ from sagefm.evaluate.baselines.pca import pca
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.metrics.clusters import separation, spatial_coherence
 from sagefm.evaluate.metrics.mixing import batch_mixing
-from sagefm.evaluate.protocols.domain_recovery import domain_recovery, find_domains
+from sagefm.evaluate.protocols.domain_recovery import cluster, domain_recovery
 from sagefm.evaluate.protocols.domains import domains
 from sagefm.model import Config, SageFM
 from sagefm.pp import nearest, simulate
@@ -105,7 +105,7 @@ def test_who_knows_wins_and_chance_is_near_zero(result):
 def test_without_labels_by_hand(result, slides, field):
     slide = slides["s2"]
     space = pca(slide, n_components=20)
-    domains = find_domains("PCA", field[0].of([slide], [True])[0], 4, seed=1)
+    domains = cluster("PCA", field[0].of([slide], [True])[0], 4, seed=1)
     scores = result.details["domains"].set_index(["slide", "method", "seed"])
     row = scores.loc["s2", "PCA", 1]
     for name, value in separation(space, domains).items():
@@ -229,7 +229,7 @@ def test_one_that_fails_everywhere_does_not_stop_the_others(slides, field):
     assert list(found.summary[WITHOUT]["method"]) == ["PCA"]
     notes = "\n".join(found.notes)
     assert "stranger is left out on s0: " in notes
-    assert "obsm X_a is left out on s0: obsm['X_a']: is not in a slide" in notes
+    assert "obsm X_a is left out on s0: obsm['X_a']: is missing in a slide" in notes
     nobody = domains(Cohort({"s0": slides["s0"]}), some[1:], "domain", seeds=[0])
     assert nobody.summary == {}
     assert len(nobody.notes) > 2

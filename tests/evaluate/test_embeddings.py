@@ -104,7 +104,7 @@ def test_embeddings_in_the_slides(slides):
 @pytest.mark.parametrize(
     ("held", "message"),
     [
-        (None, r"obsm\['X_a'\]: is not in a slide, which has spatial; add it"),
+        (None, r"obsm\['X_a'\]: is missing in a slide, which has spatial; add it"),
         (np.zeros((70, 4)), r"obsm\['X_a'\]: is 3, 4 wide in different slides"),
         (np.full((70, 3), np.nan), r"obsm\['X_a'\]: is not a table of finite numbers"),
     ],
@@ -119,7 +119,7 @@ def test_embeddings_in_the_slides_that_cannot_be_used(slides, held, message):
 
 
 def test_a_name_that_is_taken_is_refused(model):
-    with pytest.raises(InputError, match="models: PCA would stand in the tables twice; rename"):
+    with pytest.raises(InputError, match="models: two methods would have the name PCA; rename"):
         competitors({"PCA": model}, mofa=False)
 
 

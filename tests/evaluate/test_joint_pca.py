@@ -99,5 +99,5 @@ def test_slides_that_cannot_go_together_are_refused(one, other):
     strange.var_names = [f"X{i}" for i in range(strange.n_vars)]
     with pytest.raises(InputError, match="no gene that is measured in all of them"):
         joint_pca([one, strange], [True, True])
-    with pytest.raises(InputError, match="leaves no slide to learn from"):
+    with pytest.raises(InputError, match="is False for all slides"):
         joint_pca([one, other], [False, False])

@@ -105,9 +105,9 @@ def test_the_slide_is_left_alone(slide, original, perfect):
 @pytest.mark.parametrize(
     ("key", "spoil", "message"),
     [
-        ("layer", None, r"obs\['layer'\]: no such column; there is .*domain"),
-        ("patient", None, "has 1 labels; two are needed"),
-        ("empty", None, "has 0 labels; two are needed"),
+        ("layer", None, r"obs\['layer'\]: no such column; obs has .*domain"),
+        ("patient", None, "has 1 labels; at least two are needed"),
+        ("empty", None, "has 0 labels; at least two are needed"),
         ("domain", lambda z: z[:-1], r"embedding 'x': has the shape \(239, 4\); .* the 240 spots"),
         ("domain", lambda z: z[:, 0], r"has the shape \(240,\)"),
         ("domain", lambda z: z * np.nan, "NaN or infinite"),

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sagefm.evaluate import Cohort, recovery
+from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide
 from sagefm.evaluate.baselines.predictors import NEIGHBOR_MEAN, baselines
 from sagefm.evaluate.baselines.reference import Reference, SlideSummary
-from sagefm.evaluate.baselines.shown import Shown, View
 from sagefm.evaluate.protocols import masks
 from sagefm.model import Config, SageFM
 from sagefm.pp.aligned import AlignedSlide
@@ -39,9 +39,12 @@ def results(slides, network):
 def test_every_task_has_all_methods_and_controls(results):
     for result in results.values():
         for table in result.summary.values():
-            assert {"gene mean", "reference profile × depth", "ridge on the center", "net"} <= set(
-                table["method"]
-            )
+            assert {
+                "gene mean",
+                "reference profile × library size",
+                "ridge on the center",
+                "net",
+            } <= set(table["method"])
             assert "random weights" in set(table["method"])
             assert table["method"].str.endswith("spots permuted").any()
             assert (table["n_slides"] == 3).all()
@@ -67,12 +70,14 @@ def test_no_baseline_sees_what_is_hidden(slides, network, where):
     """Changing the hidden counts (of everything that is hidden) changes no prediction."""
     panel = network.vocabulary
     pieces = {
-        n: SlideSummary.of(View.of(s, panel), n, 60, 0) for n, s in slides.items() if n != "s0"
+        n: SlideSummary.of(PanelSlide.of(s, panel), n, 60, 0)
+        for n, s in slides.items()
+        if n != "s0"
     }
     known = Reference.without("s0", pieces, 0)
-    view = View.of(slides["s0"], panel)
+    view = PanelSlide.of(slides["s0"], panel)
     drawn = masks.random_masks(120, len(panel), np.random.default_rng(0))
-    drawn = masks.whole_slide(drawn) if where == "slide" else drawn
+    drawn = masks.same_in_all_spots(drawn) if where == "slide" else drawn
     spot = np.array([7])
     genes = np.flatnonzero(drawn.dense()[7].numpy())
     changed = slides["s0"].copy()
@@ -81,8 +86,8 @@ def test_no_baseline_sees_what_is_hidden(slides, network, where):
     dense[np.ix_(lines, genes)] += 5
     changed.X = type(changed.X)(dense)
     shown = [
-        Shown(v, where, spot, drawn._replace(hides=drawn.hides[7:8]), genes)
-        for v in (view, View.of(changed, panel))
+        MaskedSpots(v, where, spot, drawn._replace(hides=drawn.hides[7:8]), genes)
+        for v in (view, PanelSlide.of(changed, panel))
     ]
     asked = 0
     for method in baselines(known, 0):

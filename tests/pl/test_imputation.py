@@ -118,7 +118,7 @@ def test_it_is_saved(filled, tmp_path):
 def test_mistakes_are_named(filled, slide, names):
     with pytest.raises(InputError, match=r"run sagefm\.tl\.impute first"):
         sagefm.pl.imputed(slide)
-    with pytest.raises(InputError, match="NOT2A: was not imputed, but"):
+    with pytest.raises(InputError, match="NOT2A: was not imputed; the imputed genes are"):
         sagefm.pl.imputed(filled, ["NOT1A", "NOT2A"])
     with pytest.raises(InputError, match="7 genes: name 1 to 6"):
         sagefm.pl.imputed(filled, names[:7])

@@ -128,7 +128,7 @@ def test_what_is_not_there_is_named():
     with pytest.raises(sagefm.InputError, match="name a task: random genes"):
         sagefm.pl.gene_scatter(both, "ours", "neighbor mean")
     sagefm.pl.gene_scatter(both, "ours", "neighbor mean", task="other")
-    with pytest.raises(sagefm.InputError, match="'theirs': not in the table; there is neigh"):
+    with pytest.raises(sagefm.InputError, match="'theirs': not in the table, which has neigh"):
         sagefm.pl.gene_scatter(genes(), "theirs", "neighbor mean")
     with pytest.raises(sagefm.InputError, match="'r': no such column"):
         sagefm.pl.gene_scatter(genes(), "ours", "neighbor mean", "r")

@@ -123,7 +123,9 @@ def test_low_depth_is_a_warning():
     slide = a_slide()
     slide.X.data[:] = 1
     (warning,) = messages(slide, "warning")
-    assert warning.startswith("low depth: the median spot has 8 counts (8 genes measured)")
+    assert warning.startswith(
+        "low sequencing depth: the median spot has 8 counts (8 genes measured)"
+    )
 
 
 def test_a_slide_without_spots_or_genes():

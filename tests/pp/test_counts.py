@@ -229,7 +229,7 @@ def test_coordinates_must_be_finite_different_and_numbers():
     with pytest.raises(InputError, match="1 spot without coordinates"):
         coordinates(slide)
     slide.obsm["spatial"] = np.ones((30, 2))
-    with pytest.raises(InputError, match="all spots are at one place"):
+    with pytest.raises(InputError, match="all spots have the same coordinates"):
         coordinates(slide)
     slide.obsm["spatial"] = np.ones((30, 1))
     with pytest.raises(InputError, match="not a table"):

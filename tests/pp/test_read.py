@@ -69,7 +69,7 @@ def test_counts_of_a_layer_become_x_and_that_is_told(tmp_path):
     slide.write_h5ad(tmp_path / "a.h5ad")
     again = read(tmp_path / "a.h5ad")
     np.testing.assert_array_equal(again.X.toarray(), dense)
-    assert "X now holds the counts of layers['counts']" in told(again)
+    assert "X now has the counts of layers['counts']" in told(again)
     assert again.uns["sagefm"]["read"]["counts"] == "layers['counts']"
     again = read(tmp_path / "a.h5ad", layer="double")
     np.testing.assert_array_equal(again.X.toarray(), 2 * dense)
@@ -286,7 +286,7 @@ def test_a_folder_of_slides(tmp_path):
 
 def test_a_folder_without_positions(tmp_path):
     write_h5(tmp_path / "GSM1_filtered_feature_bc_matrix.h5", Section())
-    assert "put the spatial folder beside the matrix" in refused(tmp_path)
+    assert "put the spatial folder next to the matrix" in refused(tmp_path)
     (tmp_path / "GSM1_spatial.tar.gz").touch()
     assert "unpack GSM1_spatial.tar.gz" in refused(tmp_path)
 

@@ -107,7 +107,7 @@ def test_files_that_are_not_of_one_matrix_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"8 genes × 30 spots, but .* list 8 and 1"):
         read(tmp_path)
     (folder / "barcodes.tsv").unlink()
-    with pytest.raises(InputError, match=r"barcodes\.tsv is missing beside matrix\.mtx"):
+    with pytest.raises(InputError, match=r"barcodes\.tsv is missing next to matrix\.mtx"):
         read(tmp_path)
 
 
@@ -190,7 +190,7 @@ def test_a_raw_matrix_alone_keeps_what_is_under_tissue(tmp_path):
     inside = np.array(section.in_tissue) == 1
     assert (slide.obs["in_tissue"] == 1).all()
     np.testing.assert_array_equal(slide.X.toarray(), section.counts[inside])
-    assert "only the raw matrix is there: 10 spots beside the tissue left out" in told(slide)
+    assert "there is only the raw matrix: 10 spots outside the tissue left out" in told(slide)
 
 
 def test_a_filtered_matrix_is_taken_at_its_word(tmp_path):
@@ -199,7 +199,7 @@ def test_a_filtered_matrix_is_taken_at_its_word(tmp_path):
     write_h5(tmp_path / "raw_feature_bc_matrix.h5", Section())
     slide = read(folder)
     assert_is(slide, section)
-    assert "10 spots beside the tissue (in_tissue 0) kept" in told(slide)
+    assert "10 spots outside the tissue (in_tissue 0) kept" in told(slide)
 
 
 def test_a_broken_image_is_told_and_left_out(tmp_path):
@@ -288,7 +288,7 @@ def test_several_samples_are_named_by_prefix(tmp_path, mtx):
     assert_is(read(tmp_path / "GSM1_s1"), first)
     assert_is(read(tmp_path / "GSM1_s12"), second)
     assert_is(read(tmp_path / "GSM1_s12_"), second)
-    with pytest.raises(InputError, match="does not exist; its folder holds GSM1_s1, GSM1_s12"):
+    with pytest.raises(InputError, match="does not exist; its folder has GSM1_s1, GSM1_s12"):
         read(tmp_path / "GSM3")
 
 

@@ -90,7 +90,7 @@ def test_applying_sums_what_falls_together_and_leaves_missing_genes_zero():
     np.testing.assert_array_equal(aligned.toarray(), [[2, 0, 5], [3, 0, 5]])
     assert aligned.has_canonical_format
     assert alignment.measured.tolist() == [True, False, True]
-    assert alignment.share_of_counts(counts([1, 9, 2, 4])) == pytest.approx(7 / 16)
+    assert alignment.fraction_of_counts(counts([1, 9, 2, 4])) == pytest.approx(7 / 16)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -230,4 +230,4 @@ def test_real_slide_by_symbols_and_by_ids(shared):
     by_id = vocabulary.align([f"{i}.4" for i in slide.var["gene_ids"]])
     assert by_symbol.n_matched > 6000
     np.testing.assert_array_equal(by_symbol.columns, by_id.columns)
-    assert by_id.share_of_counts(slide.X) > 0.8
+    assert by_id.fraction_of_counts(slide.X) > 0.8

@@ -16,7 +16,7 @@ from sagefm.nn import draw_masks
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.batches import Batches
-from sagefm.pretrain.plan import Plan, part_of_process, tiles_of
+from sagefm.pretrain.plan import BatchPlan, part_of_process, tiles_of
 from sagefm.pretrain.published import PublishedTask, gather
 
 N_GENES, N_SPOTS, SLIDES = 50, 70, ("s0", "s1", "s2", "s3")
@@ -71,7 +71,7 @@ def plan(monkeypatch):
     tiles = {}
     for name in SLIDES:
         tiles |= tiles_of(name, np.arange(N_SPOTS), N_SPOTS)
-    return Plan(tiles, 20, 5, {}, window=3).shuffled(0, 0)
+    return BatchPlan(tiles, 20, 5, {}, window=3).shuffled(0, 0)
 
 
 def batches(source, plan, **more):

@@ -87,7 +87,7 @@ def test_two_builds_at_once(corpus, files):
         fcntl.flock(other, fcntl.LOCK_EX)
         other.write("4711")
         other.flush()
-        with pytest.raises(InputError, match="process 4711 is at work in it; wait for it"):
+        with pytest.raises(InputError, match="process 4711 is working in it; wait for it"):
             build(files, corpus.path)
     assert len(build(files, corpus.path).skipped) == 6
 

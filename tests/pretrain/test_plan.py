@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sagefm.pretrain.plan import TILE, Plan, part_of_process, tiles_of
+from sagefm.pretrain.plan import TILE, BatchPlan, part_of_process, tiles_of
 
 steady = settings(derandomize=True, deadline=None)
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=8)
@@ -22,7 +22,7 @@ def a_plan(sizes, batch_size=64, patch=16, weights=None, **more):
     tiles = {}
     for i, size in enumerate(sizes):
         tiles |= tiles_of(f"s{i}", np.arange(size), size)
-    return Plan(tiles, batch_size, patch, weights or {}, **more)
+    return BatchPlan(tiles, batch_size, patch, weights or {}, **more)
 
 
 def cut_small(monkeypatch, size=20):

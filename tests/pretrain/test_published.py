@@ -12,7 +12,7 @@ from sagefm.pp.sections import sections_of
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.plan import Plan, tiles_of
+from sagefm.pretrain.plan import BatchPlan, tiles_of
 from sagefm.pretrain.published import gather
 
 TOLERANCE = 1e-5
@@ -199,7 +199,7 @@ def test_the_spots_of_a_source_are_ordered_along_the_curve(slides, model):
 def test_patches_share_most_of_their_neighbors(slides, model):
     """Why batches are made of patches: a center costs far less than 15 spots."""
     source = source_of(slides, model.vocabulary)
-    plan = Plan(tiles_of("a", np.arange(200), 200), 64, 16, {})
+    plan = BatchPlan(tiles_of("a", np.arange(200), 200), 64, 16, {})
     patches = [patch for batch in plan.shuffled(0, 0) for patch in batch]
     rows = sum(len(np.unique(source.read(*p.tile).neighbors[p.spots])) for p in patches)
     assert rows < 5 * 200

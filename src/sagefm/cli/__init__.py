@@ -1,4 +1,4 @@
-"""The command. Every verb reads files, calls one public function and writes what it gives."""
+"""The command ``sagefm``: every verb reads files, calls a public function and writes files."""
 
 import errno
 import sys
@@ -27,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="A lightweight, interpretable foundation model for spatial transcriptomics.",
-    epilog="Add --debug to any command to see the whole traceback of an error.",
+    epilog="Add --debug to any command for the traceback of an error.",
 )
 app.command()(checking.check)
 app.command()(slides.embed)
@@ -46,7 +46,7 @@ app.command()(models.demo)
 app.add_typer(corpus.app, name="corpus")
 
 _INTERRUPTED = 130
-"""Exit status after Ctrl-C; typer gives it, and says nothing."""
+"""Exit status after Ctrl-C, which typer returns without a message."""
 
 
 def main() -> None:
@@ -65,19 +65,19 @@ def main() -> None:
 
 
 def _explain(error: BaseException) -> int:
-    """Print an error as one line; give the exit status."""
+    """Print an error as one line, and return the exit status."""
     if isinstance(error, InputError):
         typer.echo(f"error: {error}", err=True)
         return 2
-    if hasattr(error, "format_message"):  # a usage error of click, wherever typer keeps click
+    if hasattr(error, "format_message"):  # a usage error of click, which typer may vendor
         typer.echo(f"error: {error.format_message()} (see sagefm --help)", err=True)
         return 2
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        typer.echo(f"error: {error.strerror}; make room, or choose another place", err=True)
+        typer.echo(f"error: {error.strerror}; free some space, or choose another place", err=True)
         return 2
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _INTERRUPTED
-    typer.echo(f"error: {type(error).__name__}: {error} (--debug shows where)", err=True)
+    typer.echo(f"error: {type(error).__name__}: {error} (add --debug for the traceback)", err=True)
     return 1
 
 

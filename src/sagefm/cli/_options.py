@@ -1,4 +1,4 @@
-"""What several verbs share: their arguments and options, and how they name files."""
+"""Arguments and options of several verbs, and helpers for file names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,9 @@ SlidePaths = Annotated[
 ]
 ModelPath = Annotated[
     str,
-    typer.Option(
-        "--model", "-m", help="Model file (.safetensors), its address, or that of the package."
-    ),
+    typer.Option("--model", "-m", help="Model file (.safetensors), its address, or default."),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write the result.")]
 Layer = Annotated[
     str | None, typer.Option(help="Where the raw counts are, if not in X or layers['counts'].")
 ]
@@ -34,12 +32,14 @@ Region = Annotated[
     str | None,
     typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Source of all chance.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; the best there is if not given.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, …; CUDA, if available, when not given.")
+]
 
 
 def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse a path that does not end as it must."""
+    """Raise an error if a path has another suffix."""
     if path.suffix not in suffixes:
         raise InputError(f"{path}: give it a name that ends with {' or '.join(suffixes)}")
 
@@ -53,36 +53,34 @@ def slide_names(slides: Sequence[str]) -> dict[str, str]:
             place = place.parent
         name = place.name.removesuffix(".h5ad").removesuffix(".zarr")
         if name in names.values():
-            raise InputError(
-                f"{path}: a second slide called {name!r}; give every slide a name of its own"
-            )
+            raise InputError(f"{path}: a second slide called {name!r}; rename one of them")
         names[path] = name
     return names
 
 
 def listed(names: str | None) -> list[str] | None:
-    """Read a list of genes."""
+    """Split a list of genes."""
     if names is None:
         return None
-    found = [name.strip() for name in names.split(",") if name.strip()]
-    if not found:
-        raise InputError(f"{names!r}: names no gene; write A,B")
-    return found
+    genes = [name.strip() for name in names.split(",") if name.strip()]
+    if not genes:
+        raise InputError(f"{names!r}: has no gene; write A,B")
+    return genes
 
 
 def is_corpus(path: str) -> bool:
-    """Say whether a path is the folder of a corpus."""
+    """Check whether a path is the folder of a corpus."""
     return (Path(path) / "corpus.json").is_file()
 
 
 def placed(path: str, error: InputError) -> str:
-    """Name the slide in an error, once."""
+    """Write an error as text that names the slide once."""
     named = str(error).startswith((path, str(Path(path))))
     return str(error) if named else f"{path}: {error}"
 
 
 def by_name(paths: Sequence[str]) -> dict[str, str]:
-    """Give the path of each slide under its name."""
+    """Map the name of each slide to its path."""
     return {name: path for path, name in slide_names(paths).items()}
 
 

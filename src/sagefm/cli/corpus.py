@@ -1,4 +1,4 @@
-"""``sagefm corpus``: build, info."""
+"""The commands ``sagefm corpus build`` and ``sagefm corpus info``."""
 
 import time
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def build(
 def info(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS")],
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read everything and compare it with its checksums.")
+        bool, typer.Option("--verify", help="Compare all data with their checksums.")
     ] = False,
 ) -> None:
     """Print the slides of a corpus, and totals by organ."""
@@ -148,7 +148,7 @@ def _inputs(
         tables.append(facts)
     if not tables:
         return paths, None
-    # The table of the user takes precedence over the download: the first of two rows stays.
+    # The table of the user takes precedence over the download: the first of two rows is kept.
     joined = pd.concat(tables).replace("", pd.NA).groupby("slide", sort=False).first()
     return paths, joined.reset_index()
 
@@ -158,14 +158,14 @@ def _of_organs(
 ) -> tuple[dict[str, Path], "pd.DataFrame"]:
     """Keep the slides of some organs."""
     if facts is None or "organ" not in facts:
-        raise InputError("--organ: the organs are unknown; give a --table with a column organ")
+        raise InputError("--organ: organs are not known; give a --table with a column organ")
     facts = facts[facts["slide"].isin(paths)]
     organ = facts["organ"].fillna("").str.strip()
-    there = {name.lower() for name in organ}
-    unknown = [name for name in organs if name.lower() not in there]
+    available = {name.lower() for name in organ}
+    unknown = [name for name in organs if name.lower() not in available]
     if unknown:
-        known = ", ".join(sorted({name for name in organ if name}))
-        raise InputError(f"--organ: no slide is of {unknown[0]!r}; there is {known}")
+        listed = ", ".join(sorted({name for name in organ if name}))
+        raise InputError(f"--organ: no slide is of {unknown[0]!r}; the organs are {listed}")
     kept = facts[organ.str.lower().isin([name.lower() for name in organs])]
     return {name: paths[name] for name in kept["slide"]}, kept
 

@@ -39,7 +39,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="SLIDES...",
-            help="Slides that baselines are fitted to; those of the other patients if not given.",
+            help="Slides that baselines are fitted to; those of other patients if not given.",
         ),
     ] = None,
     label_key: Annotated[
@@ -62,9 +62,9 @@ def evaluate(
     device: Device = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another scorecard in OUT.")] = False,
 ) -> None:
-    """Compare models with baselines: tables, pictures and data in the folder OUT.
+    """Compare models with baselines: writes tables, plots and data to the folder OUT.
 
-    Each protocol is saved as soon as it is done: the same command resumes where it was stopped.
+    Each protocol is saved when it is complete: the same command resumes an interrupted run.
     """
     import sagefm
     from sagefm.evaluate import Cohort, markdown
@@ -92,22 +92,22 @@ def evaluate(
 
 
 def _protocols(
-    wanted: Sequence[str] | None, cohort: "Cohort", label_key: str, subtype_key: str | None
+    requested: Sequence[str] | None, cohort: "Cohort", label_key: str, subtype_key: str | None
 ) -> list[str]:
-    """Expand "all" to the protocols that these slides allow, and print why others are left out.
+    """Expand "all" to the protocols that can run on these slides; print why others cannot.
 
     Raises
     ------
     InputError
-        A column of labels is given, and no slide has labels there.
+        No slide has labels in the column that was given.
     """
     from sagefm.evaluate import PROTOCOLS, require_subtypes
 
     labeled = cohort.labeled(label_key)
     if not labeled and label_key != _DEFAULT_LABELS:
         raise InputError(f"--label-key {label_key}: no slide has labels in such a column of obs")
-    if wanted and "all" not in wanted:
-        return list(dict.fromkeys(wanted))
+    if requested and "all" not in requested:
+        return list(dict.fromkeys(requested))
     left_out = {}
     if cohort.table.loc[labeled, "patient"].nunique() < 2:
         left_out["annotation"] = f"fewer than two patients have labels in obs[{label_key!r}]"

@@ -1,4 +1,4 @@
-"""The verb impute."""
+"""The command ``sagefm impute``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,6 +8,7 @@ import typer
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
+from sagefm._text import numbered
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -36,12 +37,13 @@ def impute(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Genes to impute, measured or not; all that the slide lacks if not given.",
+            help="Genes to impute, measured or not; all that are not measured if not given.",
         ),
     ] = None,
     region: Region = None,
     counts_per_10k: Annotated[
-        bool, typer.Option("--counts-per-10k", help="Instead of log1p counts.")
+        bool,
+        typer.Option("--counts-per-10k", help="Predict counts per 10,000 instead of log1p counts."),
     ] = False,
     mask: Annotated[
         Mask, typer.Option(help="Where a measured gene is masked while it is predicted.")
@@ -58,9 +60,9 @@ def impute(
     slide_key: SlideKey = None,
     device: Device = None,
 ) -> None:
-    """Predict genes that a slide lacks, or measured ones anew: .h5ad with obsm["sagefm_imputed"].
+    """Predict genes that are not measured, or denoise others: obsm["sagefm_imputed"] of an .h5ad.
 
-    What was measured stays as it is. How well each gene is recovered is checked by masking it.
+    Counts are not changed. Measured genes are masked to check how well each is predicted.
     """
     import sagefm
 
@@ -73,28 +75,27 @@ def impute(
         require_writable(plot / "imputed.png")
     chosen = listed(genes)
     loaded = sagefm.SageFM.load(model, device=device)
-    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    require_nothing_lost(found, slide, out)
+    loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    require_nothing_lost(loaded_slide, slide, out)
     try:
         trust = sagefm.tl.impute(
-            found, loaded, chosen, region=region, mask=mask, seed=seed, slide_key=slide_key,
+            loaded_slide, loaded, chosen, region=region, mask=mask, seed=seed, slide_key=slide_key,
             scale="counts_per_10k" if counts_per_10k else "log1p",
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slide, error)) from error
-    write_slide(found, out)
+    write_slide(loaded_slide, out)
     if table is not None:
         with replacing(table) as beside:
             trust.to_csv(beside, float_format="%.6g")
     if plot is not None:
-        _draw(found, slide_key, plot)
-    n = len(trust)
-    said = f"{n:,} gene{'s' if n > 1 else ''} imputed"
-    typer.echo(f"{out}: {said}, {int(trust['reliable'].sum()):,} reliable")
+        _draw(loaded_slide, slide_key, plot)
+    n_reliable = int(trust["reliable"].sum())
+    typer.echo(f"{out}: {numbered(len(trust), 'gene')} imputed, {n_reliable:,} reliable")
 
 
 def _draw(slide: "AnnData", slide_key: str | None, folder: Path) -> None:
-    """Draw the genes that are recovered best, on the first of several slides."""
+    """Draw the genes that are predicted best, on the first section."""
     import sagefm
     from sagefm.pp.counts import section_codes
 

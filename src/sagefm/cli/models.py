@@ -1,4 +1,4 @@
-"""The verbs about models: convert, info, demo."""
+"""The commands ``sagefm convert``, ``sagefm info`` and ``sagefm demo``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ def convert(
     genes: Annotated[str, typer.Option(help="Its genes, in order: .txt or the published .npy.")],
     out: Out,
 ) -> None:
-    """Turn the published checkpoint and its gene list into one model file."""
+    """Convert the published checkpoint and its gene list to a model file."""
     import sagefm
 
     require_suffix(out, [".safetensors"])
@@ -28,7 +28,7 @@ def info(
         str, typer.Argument(metavar="[MODEL]", help="Model file, its address, or default.")
     ] = DEFAULT,
 ) -> None:
-    """Say what a model is and where it comes from; without MODEL, that of the package."""
+    """Describe a model and its provenance; by default the model of the package."""
     import json
 
     import sagefm
@@ -40,19 +40,19 @@ def info(
     typer.echo(f"widths: {', '.join(map(str, loaded.config.widths))}")
     typer.echo(f"parameters: {sum(p.numel() for p in loaded.network.parameters()):,}")
     typer.echo(f"genes with Ensembl id: {with_ids:,} of {len(loaded.vocabulary):,}")
-    known = loaded.trained_on
-    seen = f"{len(known.spots):,} spots of {known.n_groups}" if known else "not known"
-    typer.echo(f"sample of what it was trained on (patients or slides): {seen}")
+    sample = loaded.trained_on
+    text = f"{len(sample.spots):,} spots of {sample.n_groups}" if sample else "none"
+    typer.echo(f"sample of the training spots (patients or slides): {text}")
     typer.echo(f"file: {path}")
     typer.echo(f"sha256: {sha256(path)}")
     typer.echo(f"provenance: {json.dumps(loaded.provenance, indent=2)}")
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("demo"),
     seed: Seed = 0,
 ) -> None:
-    """Simulate a slide and show what the model of the package does with it, in pictures."""
+    """Run the main functions on a simulated slide, with tables and plots."""
     import sagefm.demo
 
-    sagefm.demo.run(out, seed=seed, tell=typer.echo)
+    sagefm.demo.run(out, seed=seed, progress=typer.echo)

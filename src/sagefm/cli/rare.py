@@ -1,4 +1,4 @@
-"""The verb rare."""
+"""The command ``sagefm rare``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +8,7 @@ import typer
 from sagefm._errors import InputError
 from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
 from sagefm._keys import PROVENANCE, RARE_POPULATION
+from sagefm._text import numbered
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -29,18 +30,18 @@ def rare(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="Model file; without, the slide's own profile is expected."
+            "--model", "-m", help="Model file; without it, the profile of the slide is expected."
         ),
     ] = None,
-    share: Annotated[float, typer.Option(help="Share of the spots that is listed.")] = 0.02,
+    share: Annotated[float, typer.Option(help="Fraction of the spots that are listed.")] = 0.02,
     table: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Also write the listed spots.")
     ] = None,
     genes: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Also write the genes they have more of.")
+        Path | None, typer.Option(metavar="CSV", help="Also write the genes that are enriched.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Also draw the score, and the genes.")
+        Path | None, typer.Option(metavar="PNG", help="Also draw the score and the genes.")
     ] = None,
     seed: Seed = 0,
     layer: Layer = None,
@@ -49,7 +50,7 @@ def rare(
 ) -> None:
     """List spots of rare populations: .h5ad with obs["sagefm_rare_score"] and obs["sagefm_rare"].
 
-    There is always a top 2 %: how many are beyond what noise gives is said.
+    The top 2 % are always listed; the number that exceeds the noise is printed.
     """
     import sagefm
 
@@ -61,29 +62,31 @@ def rare(
         if path is not None:
             require_writable(path)
     loaded = None if model is None else sagefm.SageFM.load(model, device=device)
-    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    require_nothing_lost(found, slide, out)
+    loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    require_nothing_lost(loaded_slide, slide, out)
     try:
-        spots, enriched = sagefm.tl.rare(found, loaded, share=share, seed=seed, slide_key=slide_key)
+        spots, enriched = sagefm.tl.rare(
+            loaded_slide, loaded, share=share, seed=seed, slide_key=slide_key
+        )
     except InputError as error:
         raise InputError(placed(slide, error)) from error
-    write_slide(found, out)
+    write_slide(loaded_slide, out)
     for path, rows, index in ((table, spots, True), (genes, enriched, False)):
         if path is not None:
             with replacing(path) as beside:
                 rows.to_csv(beside, float_format="%.6g", index=index)
     if plot is not None:
-        _draw(found, slide_key, plot)
-    beyond = found.uns[PROVENANCE]["rare"]["n_beyond_noise"]
-    n = len(found.obs[RARE_POPULATION].cat.categories) - 1
+        _draw(loaded_slide, slide_key, plot)
+    beyond = loaded_slide.uns[PROVENANCE]["rare"]["n_beyond_noise"]
+    n = len(loaded_slide.obs[RARE_POPULATION].cat.categories) - 1
     typer.echo(
         f"{out}: {len(spots):,} spots listed; {beyond:,} spots beyond noise, "
-        f"{n:,} population{'' if n == 1 else 's'}"
+        f"{numbered(n, 'population')}"
     )
 
 
 def _draw(slide: "AnnData", slide_key: str | None, path: Path) -> None:
-    """Draw the first of several slides."""
+    """Draw the first section."""
     import sagefm
     from sagefm.pp.counts import section_codes
 

@@ -1,4 +1,4 @@
-"""The verbs about slides: embed, domains."""
+"""The commands ``sagefm embed`` and ``sagefm domains``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def embed(
 ) -> None:
     """Embed every spot: writes .h5ad with obsm["X_sagefm"]; for several slides OUT is a folder.
 
-    What OUT has already, of the same model and slide, is not done again.
+    Slides that are already embedded in OUT by the same model are skipped.
     """
     import sagefm
 
@@ -67,19 +67,21 @@ def embed(
         typer.echo(str(done))
     if done.failed:
         raise InputError(
-            f"{len(done.failed)} of {len(targets)} slides failed and are not in {out}; put right "
-            "what is said above and run the same command again: it does only what is missing"
+            f"{len(done.failed)} of {len(targets)} slides failed and are not in {out}; fix the "
+            "errors above and run the same command again: it embeds only the missing slides"
         )
 
 
 def domains(
     slide: SlidePath,
-    n_domains: Annotated[int, typer.Option("--n-domains", "-n", help="How many to find.")],
+    n_domains: Annotated[int, typer.Option("--n-domains", "-n", help="Number of domains.")],
     out: Out,
     plot: Annotated[Path | None, typer.Option(help="Also draw them (.png, .pdf, .svg).")] = None,
-    method: Annotated[Method, typer.Option(help="How to cluster.")] = "gmm",
-    use_rep: Annotated[str, typer.Option(help="obsm key to cluster.")] = "X_sagefm",
-    smooth: Annotated[int, typer.Option(min=0, help="Rounds of voting among neighbors.")] = 0,
+    method: Annotated[Method, typer.Option(help="Clustering method.")] = "gmm",
+    use_rep: Annotated[str, typer.Option(help="obsm key of the embedding.")] = "X_sagefm",
+    smooth: Annotated[
+        int, typer.Option(min=0, help="Rounds of majority votes among neighbors.")
+    ] = 0,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
@@ -90,32 +92,32 @@ def domains(
     require_suffix(out, [".h5ad"])
     if plot is not None:
         require_suffix(plot, [".png", ".pdf", ".svg"])
-    found = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    loaded = sagefm.read(slide, layer=layer, slide_key=slide_key)
     try:
         sagefm.tl.domains(
-            found, n_domains, method=method, use_rep=use_rep, smooth=smooth, seed=seed,
+            loaded, n_domains, method=method, use_rep=use_rep, smooth=smooth, seed=seed,
             slide_key=slide_key,
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slide, error)) from error
-    require_nothing_lost(found, slide, out)
+    require_nothing_lost(loaded, slide, out)
     if plot is not None:
-        sagefm.pl.spatial(found, save=plot)
-    write_slide(found, out)
-    sizes = found.obs["sagefm_domain"].value_counts()
+        sagefm.pl.spatial(loaded, save=plot)
+    write_slide(loaded, out)
+    sizes = loaded.obs["sagefm_domain"].value_counts()
     typer.echo(f"{out}: " + ", ".join(f"domain {d}: {n:,} spots" for d, n in sizes.items()))
 
 
 def _targets(slides: Sequence[str], out: Path) -> "dict[Path, Source]":
-    """Say where the result of each slide goes."""
+    """Choose the file of each result."""
     corpora = [path for path in slides if is_corpus(path)]
     if out.suffix == ".h5ad" and len(slides) == 1 and not corpora:
         return {out: slides[0]}
     if out.suffix or out.is_file():
         many = "the slides of a corpus" if corpora else f"{len(slides)} slides"
         raise InputError(f"{out}: name a folder for {many} (no suffix), or a .h5ad file for one")
-    alone = slide_names([path for path in slides if path not in corpora])
-    sources: dict[str, Source] = {name: path for path, name in alone.items()}
+    files = slide_names([path for path in slides if path not in corpora])
+    sources: dict[str, Source] = {name: path for path, name in files.items()}
     for path in corpora:
         from sagefm.pretrain.corpus import Corpus
 

@@ -42,7 +42,7 @@ def subtype(
     ] = None,
     patient_key: Annotated[str, typer.Option(help="obs column with the patient.")] = "patient",
     pooling: Annotated[
-        Pooling, typer.Option(help="How the spots of a slide become features.")
+        Pooling, typer.Option(help="How spots are pooled into features of a slide.")
     ] = "mean",
     genes: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Also write the genes of each class.")

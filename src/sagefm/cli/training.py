@@ -1,4 +1,4 @@
-"""``sagefm pretrain``."""
+"""The command ``sagefm pretrain``."""
 
 import json
 import sys
@@ -43,16 +43,16 @@ def pretrain(
     slide_key: SlideKey = None,
     device: Device = None,
     devices: Annotated[
-        int, typer.Option(min=1, help="Processes, each with a device or a part of the cores.")
+        int, typer.Option(min=1, help="Processes, each with a device or a fraction of the cores.")
     ] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and gather batches.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that ended.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT and its run if they exist.")] = False,
 ) -> None:
-    """Train a model: writes OUT, and its loss curve beside it as .csv and .png.
+    """Train a model: writes OUT, and its loss curve next to it as .csv and .png.
 
-    The run is stored in a folder beside OUT that ends with .run: its state for --resume, the best
-    model so far, and logs (metrics.csv; tensorboard --logdir).
+    The run is stored in a folder next to OUT with the suffix .run: its state for --resume, the
+    best model so far, and logs (metrics.csv; tensorboard --logdir).
     """
     import sagefm
     from sagefm.pretrain.run import is_first_process
@@ -67,15 +67,15 @@ def pretrain(
     changes += [f"data.patient_key={json.dumps(patient_key)}"] if patient_key else []
     changes += [f"train.seed={seed}"] if seed is not None else []
     loaded = sagefm.pretrain.Recipe.load(recipe, changes)
-    table = _patients(patients) if patients else None
+    table = _read_patients(patients) if patients else None
     source = _source(slides, slide_key, patients)
-    watched = first and sys.stderr.isatty()
+    interactive = first and sys.stderr.isatty()
     if first:
-        logger.setLevel("WARNING" if watched else "INFO")  # a progress bar, or lines in a log
+        logger.setLevel("WARNING" if interactive else "INFO")  # a progress bar, or lines in a log
     try:
         result = sagefm.pretrain.fit(
             source, loaded, patients=table, slide_key=slide_key, device=device, devices=devices,
-            folder=run, resume=resume, workers=workers, progress=watched,
+            folder=run, resume=resume, workers=workers, progress=interactive,
         )  # fmt: skip
     except RuntimeError:
         if first:
@@ -112,11 +112,13 @@ def _source(
         return {name: sagefm.read(path, slide_key=slide_key) for path, name in names.items()}
     if len(slides) > 1:
         raise InputError(
-            f"{corpora[0]}: is a corpus, give it alone; use `sagefm corpus build` to add"
+            f"{corpora[0]}: is a corpus; give no other slides, or add them by `sagefm corpus build`"
         )
     if patients or slide_key:
         option = "--patients" if patients else "--slide-key"
-        raise InputError(f"{corpora[0]}: is a corpus, which stores its own; leave out {option}")
+        raise InputError(
+            f"{corpora[0]}: is a corpus, which stores patients and slides; leave out {option}"
+        )
     return sagefm.pretrain.Corpus.open(corpora[0])
 
 
@@ -134,7 +136,7 @@ def _write(result: "TrainingResult", out: Path) -> None:
         f"(neighbor mean {provenance['neighbor_mean_loss']:.4f}, "
         f"gene mean {provenance['gene_mean_loss']:.4f})"
         if "validation_loss" in provenance
-        else f"training loss {result.history['train_loss'].iloc[-1]:.4f}, nobody held out"
+        else f"training loss {result.history['train_loss'].iloc[-1]:.4f}, no patient held out"
     )
     typer.echo(
         f"{out}: {result.model}; best epoch {provenance['best_epoch']} of {len(result.history)}, "
@@ -142,7 +144,7 @@ def _write(result: "TrainingResult", out: Path) -> None:
     )
 
 
-def _patients(path: Path) -> dict[str, str]:
+def _read_patients(path: Path) -> dict[str, str]:
     """Read a table of patients: slide → patient."""
     import pandas as pd
 

@@ -31,14 +31,14 @@ def markdown(
     pictures
         Protocol → files.
     folder
-        Where the page will be; paths of pictures are relative to it.
+        Folder of the page; paths of pictures are relative to it.
     """
     table = cohort.table
     lines = [
         "# Scorecard", "",
         f"{len(table)} slides of {table['patient'].nunique()} patients, "
         f"{int(table['spots'].sum()):,} spots. Intervals are 95 % bootstrap intervals over "
-        "patients (over slides where there are fewer than three patients; none below three).", "",
+        "patients (over slides if there are fewer than three patients).", "",
     ]  # fmt: skip
     for name, model in models.items():
         trained_on = sorted(set(table.index) & set(model.provenance.get("slides", {})))
@@ -59,7 +59,7 @@ def markdown(
 
 
 def _table(summary: pd.DataFrame) -> list[str]:
-    """Write a table; an interval is in the cell of its mean."""
+    """Write a table, with the interval of a mean in the same cell."""
     columns = [name for name in map(str, summary) if not name.endswith(("_low", "_high"))]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for _, row in summary.iterrows():

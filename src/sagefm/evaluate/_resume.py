@@ -13,7 +13,7 @@ from sagefm.evaluate.result import Result
 
 
 def require_same(out: Path, stamp: str, overwrite: bool) -> None:
-    """Refuse to mix two scorecards in one folder."""
+    """Raise an error if the folder holds another scorecard."""
     saved = _read(out / "scorecard.json")
     if saved is not None and saved.get("stamp") != stamp and not overwrite:
         raise InputError(
@@ -23,7 +23,7 @@ def require_same(out: Path, stamp: str, overwrite: bool) -> None:
 
 
 def save_result(folder: Path, result: Result, stamp: str) -> None:
-    """Save the result of a protocol; ``result.json`` comes last, so that it implies the rest."""
+    """Save the result of a protocol; ``result.json`` is written last, when the rest is complete."""
     for name, table in result.details.items():
         with replacing(folder / f"{name}.csv") as beside:
             table.to_csv(beside, index=False, float_format="%.6g")
@@ -35,7 +35,7 @@ def save_result(folder: Path, result: Result, stamp: str) -> None:
 
 
 def load_result(folder: Path, stamp: str) -> Result | None:
-    """Load a complete result that was saved with the same stamp, if there is one."""
+    """Load a complete result with the same stamp; None if there is none."""
     saved = _read(folder / "result.json")
     if saved is None or saved["stamp"] != stamp:
         return None
@@ -50,7 +50,7 @@ def load_result(folder: Path, stamp: str) -> Result | None:
 def write_scorecard(
     out: Path, results: Mapping[str, Result], facts: Mapping[str, Any], stamp: str, command: str
 ) -> None:
-    """Write the results of all protocols as one JSON and one tidy CSV."""
+    """Write the results of all protocols to one JSON file and one tidy CSV file."""
     protocols = {
         name: {"summary": _records(result), "notes": result.notes}
         for name, result in results.items()

@@ -1,4 +1,4 @@
-"""Run protocols one after the other, and save each result as soon as it is done."""
+"""Run protocols one after the other, and save each result as soon as it is complete."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ def scorecard(
     protocols
         Of :data:`PROTOCOLS`.
     reference
-        Slides that baselines of recovery and imputation learn from.
+        Slides that baselines of recovery and imputation are fitted to.
     label_key
         ``obs`` column with the labels of the spots.
     subtype_key
@@ -69,9 +69,9 @@ def scorecard(
     mofa
         Whether to compare with MOFA.
     seed
-        Of all random numbers.
+        Seed of all random numbers.
     command
-        Written into the result.
+        The command line, which is written into the result.
     overwrite
         Whether to replace a scorecard of other slides, models or settings in `out`.
     progress
@@ -111,7 +111,7 @@ def scorecard(
         _resume.require_same(out, stamp, overwrite)
         for name in protocols:
             if _resume.load_result(out / name, stamp) is not None:
-                progress(f"{name}: done already")
+                progress(f"{name}: already done")
             else:
                 _resume.save_result(out / name, run[name](), stamp)
             saved = {name: _resume.load_result(out / name, stamp) for name in PROTOCOLS}
@@ -126,7 +126,7 @@ def _facts(
     reference: Cohort | None,
     settings: Mapping[str, object],
 ) -> dict[str, Any]:
-    """Collect what the results depend on."""
+    """Collect everything that the results depend on."""
     return {
         "slides": json.loads(cohort.table.to_json(orient="index")),
         "reference": {} if reference is None else reference.table["checksum"].to_dict(),

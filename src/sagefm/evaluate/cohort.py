@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where a slide comes from."""
+    """The source of a slide."""
 
     source: "SlideOrPath"
     rows: tuple[int, ...] | None
-    """Its spots, if the source holds several slides."""
+    """Its rows, if the source holds several slides."""
 
 
 class Cohort(Mapping[str, "AnnData"]):
-    """Slides by name. Each access reads the slide again, so that one at a time is in memory.
+    """Slides by name, read from disk at each access, so that one at a time is in memory.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Cohort(Mapping[str, "AnnData"]):
         slide_key: str | None = None,
     ) -> None:
         if not slides:
-            raise InputError("no slides to evaluate on; name at least one")
+            raise InputError("no slides to evaluate on; give at least one")
         self.layer, self.slide_key = layer, slide_key
         self._origins: dict[str, _Origin] = {}
         patients = None
@@ -90,8 +90,8 @@ class Cohort(Mapping[str, "AnnData"]):
                     raise InputError(f"a second slide called {name!r}; rename one of them")
                 spots = None if len(sections) == 1 else tuple(np.sort(section.rows).tolist())
                 self._origins[name] = _Origin(source, spots)
-                part = slide if spots is None else slide[list(spots)]
-                rows[name] = {"patient": section.patient, **_facts(part)}
+                of_section = slide if spots is None else slide[list(spots)]
+                rows[name] = {"patient": section.patient, **_facts(of_section)}
                 if facts is not None:
                     rows[name] |= _facts_of(facts, key)
         self.table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("slide")
@@ -131,7 +131,7 @@ class Cohort(Mapping[str, "AnnData"]):
 
 
 def _with_counts(slide: "AnnData", layer: str) -> "AnnData":
-    """Put the counts of a slide in memory into ``X``, as reading a file does."""
+    """Move the counts of a slide in memory to ``X``, as :func:`sagefm.read` does."""
     from anndata import AnnData
 
     raw = counts(slide, layer)
@@ -141,7 +141,7 @@ def _with_counts(slide: "AnnData", layer: str) -> "AnnData":
 
 
 def _facts(slide: "AnnData") -> dict[str, object]:
-    """Describe a slide by its size and a checksum."""
+    """Compute the size and a checksum of a slide."""
     raw = counts(slide)
     digest = hashlib.sha256()
     for indices in (raw.matrix.indptr, raw.matrix.indices):

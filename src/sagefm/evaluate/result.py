@@ -18,7 +18,7 @@ class Result:
     details
         Name → tidy table with a row per slide, gene or spot, which the summary is computed from.
     notes
-        Sentences for below the tables: the readout, what was left out, controls.
+        Sentences to print below the tables: the readout, what was left out, controls.
     """
 
     protocol: str

@@ -48,7 +48,7 @@ def gene_scatter(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Plot for every gene how well a method predicts it against how well another method does.
+    """Compare how well two methods predict each gene, as a scatter plot.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def wrapped(text: str, width: int) -> str:
 
 def _with(table: pd.DataFrame, column: str) -> pd.DataFrame:
     if column not in table:
-        raise InputError(f"{column!r}: no such column; there is {few(table.columns, 20)}")
+        raise InputError(f"{column!r}: no such column; the table has {few(table.columns, 20)}")
     return table
 
 
@@ -268,7 +268,7 @@ def only(table: pd.DataFrame, **chosen: str | None) -> pd.DataFrame:
         if value is not None:
             if value not in values:
                 raise InputError(
-                    f"{column} {value!r}: not in the table; there is {few(values, 10)}"
+                    f"{column} {value!r}: not in the table, which has {few(values, 10)}"
                 )
             table = table[table[column] == value]
     return table
@@ -339,8 +339,8 @@ def _labels(summary: pd.DataFrame) -> tuple[list[str], str]:
     if len({*zip(n, units, strict=True)}) == 1:
         plural = "s" if n[0] != 1 else ""
         return names, f"mean and 95 % interval, {n[0]} {units[0]}{plural}"
-    parts = zip(names, n, units, strict=True)
-    names = [f"{name} ({k} {unit}{'s' if k != 1 else ''})" for name, k, unit in parts]
+    rows = zip(names, n, units, strict=True)
+    names = [f"{name} ({k} {unit}{'s' if k != 1 else ''})" for name, k, unit in rows]
     return names, "mean and 95 % interval"
 
 

@@ -1,4 +1,4 @@
-"""Pictures of imputed genes on the tissue, beside what was measured."""
+"""Plot imputed genes on the tissue, next to the measured counts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _MOST = 6
-"""Genes that are drawn at most."""
-_SIDE, _BESIDE, _ABOVE = 1.9, 0.5, 0.4
-"""Inches: width of the spots of a panel, its color bar, its title."""
+"""Maximum number of genes."""
+_SIDE, _BAR, _TITLE = 1.9, 0.5, 0.4
+"""Inches: width of a panel and of its color bar, height of its title."""
 _UNITS = {"log1p": "log1p counts", "counts_per_10k": "counts per 10,000"}
 
 
@@ -42,7 +42,7 @@ def imputed(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> list[list[Axes]]:
-    """Draw imputed genes on the tissue, to the right of what was measured.
+    """Plot imputed genes on the tissue, to the right of the measured counts.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def imputed(
     -------
     For each gene its Axes: measured (where it is) and imputed. Both have the unit of the
     imputation, each its own range (1st to 99th percentile); spots that were not imputed are gray in
-    both. The title of the imputed gene has the correlation that was observed, or is to be expected.
+    both. The title of the imputed gene has the observed or expected correlation.
 
     Raises
     ------
@@ -68,14 +68,16 @@ def imputed(
     """
     made = slide.uns.get(PROVENANCE, {}).get("imputed")
     if made is None or made["key"] not in slide.obsm:
-        raise InputError(f"obsm[{IMPUTED!r}]: is not there; run sagefm.tl.impute first")
+        raise InputError(f"obsm[{IMPUTED!r}]: is missing; run sagefm.tl.impute first")
     table, values = made["confidence"], slide.obsm[made["key"]]
     names = clearest(table) if genes is None else [genes] if isinstance(genes, str) else list(genes)
     if missing := [name for name in names if name not in values]:
-        raise InputError(f"{missing[0]}: was not imputed, but {few(values.columns)}")
+        raise InputError(
+            f"{missing[0]}: was not imputed; the imputed genes are {few(values.columns)}"
+        )
     if not 0 < len(names) <= _MOST:
         raise InputError(f"{len(names)} genes: name 1 to {_MOST} of them")
-    shown = values[names].notna().any(axis=1)
+    imputed_spots = values[names].notna().any(axis=1)
     truth = _measured(slide, table.loc[names], made["scale"], layer)
     require_one_slide(slide)
     drawn = ad.AnnData(
@@ -90,7 +92,7 @@ def imputed(
         ):
             panels = [(axes[-1], values[name], f"{name}, imputed\n{_trust(table.loc[name])}")]
             if name in truth:
-                panels.insert(0, (axes[0], truth[name].where(shown), f"{name}, measured\n"))
+                panels.insert(0, (axes[0], truth[name].where(imputed_spots), f"{name}, measured\n"))
             for panel, colored, title in panels:
                 _draw(drawn, colored, title, _UNITS[made["scale"]], panel)
             if len(axes) > len(panels):
@@ -100,14 +102,14 @@ def imputed(
     return rows
 
 
-def _grid(drawn: "AnnData", n_genes: int, beside: bool) -> list[list[Axes]]:
-    """Make room: for each gene one Axes, or two beside each other."""
-    per_gene = 1 + beside
-    across = min(n_genes, 3 if not beside else 1 if n_genes < 4 else 2)
+def _grid(drawn: "AnnData", n_genes: int, in_pairs: bool) -> list[list[Axes]]:
+    """Create one Axes for each gene, or two next to each other."""
+    per_gene = 1 + in_pairs
+    across = min(n_genes, 3 if not in_pairs else 1 if n_genes < 4 else 2)
     down = -(-n_genes // across)
     wide, high = np.ptp(drawn.obsm[SPATIAL], axis=0)
-    height = _SIDE * min(max(high / max(wide, 1e-9), 0.4), 2.0) + _ABOVE
-    size = ((_SIDE + _BESIDE) * across * per_gene, height * down)
+    height = _SIDE * min(max(high / max(wide, 1e-9), 0.4), 2.0) + _TITLE
+    size = ((_SIDE + _BAR) * across * per_gene, height * down)
     _, grid = plt.subplots(
         down, across * per_gene, figsize=size, squeeze=False, layout="compressed"
     )
@@ -117,7 +119,7 @@ def _grid(drawn: "AnnData", n_genes: int, beside: bool) -> list[list[Axes]]:
 
 
 def _draw(drawn: "AnnData", values: "pd.Series[float]", title: str, unit: str, panel: Axes) -> None:
-    """Color the spots, from the 1st to the 99th percentile: a few spots shall not rule."""
+    """Color the spots by a value, from the 1st to the 99th percentile."""
     drawn.obs["value"] = values.to_numpy(dtype=np.float64)
     panel.set_axis_on()
     spatial(drawn, "value", title=title.replace("$", r"\$"), ax=panel, show=False)
@@ -131,24 +133,24 @@ def _draw(drawn: "AnnData", values: "pd.Series[float]", title: str, unit: str, p
 
 
 def _measured(slide: "AnnData", table: pd.DataFrame, scale: str, layer: str | None) -> pd.DataFrame:
-    """Read the measured genes of a table in the unit of the imputation: spots × genes."""
-    found = counts(slide, layer)
-    names = found.var.index.astype(str)
-    depth = np.asarray(found.matrix.sum(axis=1), dtype=np.float64).ravel()
+    """Get the measured genes of a table in the unit of the imputation: spots × genes."""
+    raw = counts(slide, layer)
+    names = raw.var.index.astype(str)
+    library_size = np.asarray(raw.matrix.sum(axis=1), dtype=np.float64).ravel()
     measured = {}
     for gene, called in table.loc[table["measured"].astype(bool), "slide_gene"].items():
         columns = np.flatnonzero(names.isin(called.split(";")))
-        total = np.asarray(found.matrix[:, columns].sum(axis=1), dtype=np.float64).ravel()
+        total = np.asarray(raw.matrix[:, columns].sum(axis=1), dtype=np.float64).ravel()
         if scale == "log1p":
             measured[gene] = np.log1p(total)
         else:
-            measured[gene] = total / np.where(depth > 0, depth, np.nan) * 1e4
+            measured[gene] = total / np.where(library_size > 0, library_size, np.nan) * 1e4
     return pd.DataFrame(measured, index=slide.obs_names)
 
 
 def _trust(row: "pd.Series[float]") -> str:
-    """Say in a few words how well a gene is recovered."""
-    seen = bool(row["measured"])
-    r = row["r_model"] if seen else row["r_expected"]
-    said = "r unknown" if np.isnan(r) else f"r = {r:.2f}" if seen else f"expected r = {r:.2f}"
-    return said if row["reliable"] else f"{said}, not reliable"
+    """Describe in a few words how well a gene is predicted."""
+    measured = bool(row["measured"])
+    r = row["r_model"] if measured else row["r_expected"]
+    text = "r unknown" if np.isnan(r) else f"r = {r:.2f}" if measured else f"expected r = {r:.2f}"
+    return text if row["reliable"] else f"{text}, not reliable"

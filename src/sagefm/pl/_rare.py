@@ -1,4 +1,4 @@
-"""Pictures of rare populations: where they are, and which genes they have more of."""
+"""Plot rare populations on the tissue, and their enriched genes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ _GRAY = "#888888"
 def rare(
     slide: "AnnData", *, show: bool | None = None, save: str | Path | None = None
 ) -> list[Axes]:
-    """Draw the rare score on the tissue, the listed spots ringed, and their genes beside.
+    """Plot the rare score on the tissue with rings around listed spots, and their genes.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def rare(
     Returns
     -------
     The map, and the Axes of the genes: for each of the three largest populations, or for all
-    listed spots where there is none, the 8 genes with the smallest p, how many times as much as in
-    the other spots (bars) and as in the neighbors (dots). Rings have the color of the population;
-    those of listed spots in none are gray.
+    listed spots where there is none, the 8 genes with the smallest p and their fold changes
+    from the other spots (bars) and from the neighbors (dots). Rings have the color of the
+    population; those of spots in no population are gray.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def rare(
     """
     made = slide.uns.get(PROVENANCE, {}).get("rare")
     if made is None or made["key"] not in slide.obs:
-        raise InputError(f"obs[{RARE!r}]: is not there; run sagefm.tl.rare first")
+        raise InputError(f"obs[{RARE!r}]: is missing; run sagefm.tl.rare first")
     require_one_slide(slide)
     listed, genes = made["spots"], made["genes"]
     listed = listed[listed.index.isin(slide.obs_names)]
@@ -66,20 +66,20 @@ def rare(
         uns={key: slide.uns[key] for key in (SPATIAL,) if key in slide.uns},
         obsm={SPATIAL: coordinates(slide)},
     )
-    shown = kinds[:_POPULATIONS] or [_LISTED]
+    populations = kinds[:_POPULATIONS] or [_LISTED]
     with journal():
         _, (left, right) = plt.subplots(
             1, 2, figsize=(5.4, 2.9), width_ratios=(2, 1), layout="constrained"
         )
         _map(drawn, listed, shades, left)
         left.set_title(f"{len(listed):,} spots listed, {made['n_beyond_noise']:,} beyond noise")
-        _bars(genes, shown, shades, right)
+        _bars(genes, populations, shades, right)
         finish([left, right], show, save)
     return [left, right]
 
 
 def _map(drawn: "AnnData", listed: pd.DataFrame, shades: dict[str, str], panel: Axes) -> None:
-    """Color the spots by their score, up to the 99.5th percentile, and ring those listed."""
+    """Color spots by score, up to the 99.5th percentile, with rings around listed spots."""
     spatial(drawn, "score", title="", cmap="Greys", ax=panel, show=False)
     spots = panel.collections[-1]
     assert isinstance(spots, EllipseCollection)
@@ -107,10 +107,10 @@ def _map(drawn: "AnnData", listed: pd.DataFrame, shades: dict[str, str], panel: 
     )  # fmt: skip
 
 
-def _bars(genes: pd.DataFrame, shown: list[str], shades: dict[str, str], panel: Axes) -> None:
-    """Draw how many times as much there is of the genes, one population below the other."""
+def _bars(genes: pd.DataFrame, populations: list[str], shades: dict[str, str], panel: Axes) -> None:
+    """Draw fold changes of the genes, one population below the other."""
     at, names, middles = 0.0, [], []
-    for kind in shown:
+    for kind in populations:
         table = genes[genes["population"] == kind].head(_GENES)
         places = at + np.arange(len(table))
         panel.barh(places, table["log2_fold"], 0.75, color=shades.get(kind, _GRAY))
@@ -127,7 +127,9 @@ def _bars(genes: pd.DataFrame, shown: list[str], shades: dict[str, str], panel: 
             xytext=(4, 0), xycoords=panel.get_yaxis_transform(), textcoords="offset points",
             rotation=270, va="center",
         )  # fmt: skip
-    panel.set(ylim=(at, -0.9), xlabel="log2 fold, of other spots (bar)\nand of neighbors (dot)")
+    panel.set(
+        ylim=(at, -0.9), xlabel="log2 fold change from other spots (bar)\nand from neighbors (dot)"
+    )
     panel.axvline(0, color="black", linewidth=0.6)
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.tick_params(axis="y", length=0)

@@ -70,7 +70,7 @@ def domain_maps(
     if methods is None:
         methods = [str(c) for c in spots if c not in _SPOT_COLUMNS and spots[c].notna().any()]
     if missing := [name for name in methods if name not in spots]:
-        raise InputError(f"{few(missing)}: not in the table; there is {few(spots.columns, 20)}")
+        raise InputError(f"{few(missing)}: not in the table, which has {few(spots.columns, 20)}")
     panels = _matched(spots, methods)
     if not panels:
         raise InputError("there is nothing to draw: neither labels nor domains")
@@ -266,8 +266,8 @@ class _Pictures:
                         partial(gene_scatter, genes, model, yardstick, value, title=caption),
                     )
         bins = self._detail(f"{protocol}_calibration", task=task)
-        wanted = dict.fromkeys([*models, yardstick, *_best_baseline(table, "mse")])
-        if methods := [name for name in wanted if len(bins) and name in set(bins["method"])]:
+        candidates = dict.fromkeys([*models, yardstick, *_best_baseline(table, "mse")])
+        if methods := [name for name in candidates if len(bins) and name in set(bins["method"])]:
             others = [name for name in methods if name not in self.palette]
             shades = colors(len(self.palette) + len(others))[len(self.palette) :]
             palette = self.palette | dict(zip(others, shades, strict=True))

@@ -129,7 +129,7 @@ def subtype_evidence(
         There is no such column, or the object holds several sections.
     """
     if key not in slide.obs:
-        raise InputError(f"obs[{key!r}]: is not there; run sagefm.tl.subtype first")
+        raise InputError(f"obs[{key!r}]: is missing; run sagefm.tl.subtype first")
     with journal():
         panel = spatial(slide, key, title=title or key, cmap="RdBu_r", ax=ax, show=False)
         assert isinstance(panel, Axes)

@@ -1,4 +1,4 @@
-"""A slide before any network sees it: read, check, align, neighborhoods, simulate."""
+"""Read, check, align and simulate slides, and find neighborhoods."""
 
 from sagefm.pp.check import Finding, check, summarize
 from sagefm.pp.neighborhood import average, nearest

@@ -1,4 +1,4 @@
-"""A slide in the columns of a vocabulary, with its neighborhoods: what every network is given."""
+"""A slide aligned to a vocabulary, with its neighborhoods: the input of every network."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,15 +29,15 @@ class AlignedSlide:
         Centers × neighborhood, rows of `counts`, the center first. All spots are centers, unless
         some were chosen with :meth:`at`.
     measured
-        For each gene of the vocabulary whether the slide has it: absent is not zero.
+        For each gene of the vocabulary whether the slide measured it.
     sections
         For each spot the number of its section; neighborhoods never cross sections.
     library_size
         For each spot its counts over all genes of the slide, in the vocabulary or not.
     alignment
-        How the genes of the slide map to the vocabulary; None where the counts came aligned.
+        How the genes of the slide map to the vocabulary; None for counts that were aligned before.
     summary
-        One line about it.
+        A summary in one line.
     """
 
     counts: csr_matrix
@@ -76,39 +76,39 @@ class AlignedSlide:
         layer
             Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
         slide_key
-            ``obs`` column that tells the sections apart, if the object holds several.
+            ``obs`` column with the section of each spot, if the object holds several.
 
         Raises
         ------
         InputError
-            No raw counts, no coordinates, too few spots, or hardly a gene in common.
+            No raw counts, no coordinates, too few spots, or too few genes in common.
         """
-        found = counts(slide, layer)
-        ids = found.var[GENE_IDS].astype(str).tolist() if GENE_IDS in found.var else None
-        alignment = vocabulary.align(found.var.index.astype(str).tolist(), ids)
-        aligned = alignment.apply(found.matrix)
+        raw = counts(slide, layer)
+        ids = raw.var[GENE_IDS].astype(str).tolist() if GENE_IDS in raw.var else None
+        alignment = vocabulary.align(raw.var.index.astype(str).tolist(), ids)
+        aligned = alignment.apply(raw.matrix)
         sections = section_codes(slide, slide_key)
         return cls(
             counts=aligned,
             neighbors=nearest(coordinates(slide), n_neighbors, sections),
             measured=alignment.measured,
             sections=sections,
-            library_size=row_sums(found.matrix),
+            library_size=row_sums(raw.matrix),
             alignment=alignment,
-            summary=alignment.describe(found.matrix),
+            summary=alignment.describe(raw.matrix),
         )
 
     @classmethod
     def of_counts(
         cls, counts: csr_matrix, neighbors: NDArray[np.int64], measured: NDArray[np.bool_]
     ) -> Self:
-        """Take aligned counts of one section as they are."""
+        """Wrap aligned counts of one section."""
         sections = np.zeros(counts.shape[0], dtype=np.int64)
         return cls(counts, neighbors, measured, sections, row_sums(counts))
 
     @cached_property
     def log1p(self) -> csr_matrix:
-        """Spots × vocabulary, log1p counts, float32; it shares its structure with `counts`."""
+        """Spots × vocabulary, log1p counts, float32; indices are shared with `counts`."""
         return csr_matrix(
             (np.log1p(self.counts.data), self.counts.indices, self.counts.indptr),
             shape=self.counts.shape,
@@ -121,7 +121,7 @@ class AlignedSlide:
         return float(self.counts.data.sum(dtype=np.float64)) / total if total else 0.0
 
     def at(self, centers: slice | NDArray[np.int64]) -> Self:
-        """Keep some centers; their neighbors stay at hand."""
+        """Keep some centers, and all spots as their possible neighbors."""
         kept = replace(self, neighbors=self.neighbors[centers])
         if "log1p" in self.__dict__:  # computed already: the spots are the same
             kept.__dict__["log1p"] = self.log1p
@@ -139,7 +139,7 @@ class AlignedSlide:
         )
 
     def subset(self, spots: NDArray[np.int64]) -> Self:
-        """Keep some spots, in the order given; all neighbors of each must be among them."""
+        """Keep some spots, in the given order; all neighbors of each must be among them."""
         place = np.empty(self.counts.shape[0], dtype=np.int64)
         place[spots] = np.arange(len(spots))
         return replace(
@@ -151,7 +151,7 @@ class AlignedSlide:
         )
 
     def without(self, genes: NDArray[np.int64]) -> Self:
-        """Get the slide as if it had not measured some genes of the vocabulary."""
+        """Treat some genes of the vocabulary as not measured."""
         measured = self.measured.copy()
         measured[genes] = False
         kept = np.ones(self.counts.shape[1], dtype=np.float32)
@@ -162,5 +162,5 @@ class AlignedSlide:
 
 
 def row_sums(counts: csr_matrix) -> NDArray[np.float64]:
-    """Add up each row of a sparse matrix."""
+    """Sum each row of a sparse matrix."""
     return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()

@@ -1,4 +1,4 @@
-"""What is wrong with a slide, or worth knowing about it, each in one line."""
+"""Check a slide for errors, warnings and notes, each in one line."""
 
 import re
 from collections import Counter
@@ -30,7 +30,7 @@ Level = Literal["error", "warning", "note"]
 T = TypeVar("T")
 
 LOW_DEPTH = 250
-"""Median counts per spot below which a slide is called shallow (Visium slides have thousands)."""
+"""Median counts per spot below which the depth of a slide is low (Visium slides have thousands)."""
 
 _NAME_KINDS = {
     "ensembl": r"ENSG\d{11}(?:\.\d+)?",
@@ -66,7 +66,7 @@ _NAME_FINDINGS: dict[str, tuple[Level, str]] = {
     ),
     "prefixed": (
         "warning",
-        "gene names carry a genome (such as {}); keep the human genes and cut the prefix off",
+        "gene names have a genome prefix (such as {}); keep the human genes and remove the prefix",
     ),
     "mouse": (
         "warning",
@@ -78,7 +78,7 @@ _NAME_FINDINGS: dict[str, tuple[Level, str]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: an ``error`` must be mended, a ``warning`` thought about."""
+    """A finding: an ``error`` must be fixed, a ``warning`` should be considered."""
 
     level: Level
     message: str
@@ -91,7 +91,7 @@ def check(
     slide_key: str | None = None,
     n_neighbors: int = 15,
 ) -> list[Finding]:
-    """Find what is wrong with a slide, without raising.
+    """Check a slide, without raising errors.
 
     Parameters
     ----------
@@ -100,25 +100,25 @@ def check(
     layer
         Where the counts are, as in :func:`sagefm.pp.counts.counts`.
     slide_key
-        Column of ``obs`` that tells several slides apart.
+        ``obs`` column with the slide of each spot, if there are several.
     n_neighbors
-        Spots that a neighborhood needs, the center included.
+        Spots in a neighborhood, the center included.
 
     Returns
     -------
-    Findings, errors first; none for a slide without faults.
+    Findings, errors first.
     """
     if 0 in slide.shape:
         what = "spots" if slide.n_obs == 0 else "genes"
         return [Finding("error", f"the slide has no {what}; give one with raw counts")]
     findings: list[Finding] = []
-    found = _attempt(lambda: find_counts(slide, layer), findings)
+    raw = _attempt(lambda: find_counts(slide, layer), findings)
     xy = _attempt(lambda: coordinates(slide), findings)
     codes = _attempt(lambda: section_codes(slide, slide_key), findings)
     findings += _spot_names(slide.obs_names)
-    findings += _gene_names(slide.var_names if found is None else found.var.index)
-    if found is not None:
-        findings += _depth(found, slide.obs_names)
+    findings += _gene_names(slide.var_names if raw is None else raw.var.index)
+    if raw is not None:
+        findings += _library_sizes(raw, slide.obs_names)
     if codes is not None:
         findings += few_spots(slide, codes, slide_key, n_neighbors)
         findings += [] if xy is None else _same_place(xy, codes)
@@ -141,7 +141,7 @@ def _spot_names(names: pd.Index) -> list[Finding]:
 
 
 def duplicate_barcodes(names: pd.Index) -> str:
-    """Count the duplicated barcodes, name the first of them, and say what to do."""
+    """Describe duplicated barcodes and the remedy."""
     repeated = names[names.duplicated()].unique()
     verb = "is" if len(repeated) == 1 else "are"
     return (
@@ -164,7 +164,7 @@ def _gene_names(names: pd.Index) -> list[Finding]:
 
 
 def name_kind(names: pd.Index) -> tuple[str, str]:
-    """Tell what kind of name most genes have, with an example.
+    """Find the kind of name that most genes have, with an example.
 
     Returns
     -------
@@ -184,9 +184,9 @@ def name_kind(names: pd.Index) -> tuple[str, str]:
     return kind, listed[kinds.index(kind)] if kind in kinds else ""
 
 
-def _depth(found: Counts, barcodes: pd.Index) -> list[Finding]:
+def _library_sizes(raw: Counts, barcodes: pd.Index) -> list[Finding]:
     findings = []
-    per_spot = found.matrix.sum(axis=1, dtype=np.float64).A1
+    per_spot = raw.matrix.sum(axis=1, dtype=np.float64).A1
     empty = barcodes[per_spot == 0]
     if len(empty):
         findings.append(
@@ -196,22 +196,22 @@ def _depth(found: Counts, barcodes: pd.Index) -> list[Finding]:
         findings.append(
             Finding(
                 "warning",
-                f"low depth: the median spot has {median:,.0f} counts "
-                f"({numbered(found.matrix.shape[1], 'gene')} measured); expect noise",
+                f"low sequencing depth: the median spot has {median:,.0f} counts "
+                f"({numbered(raw.matrix.shape[1], 'gene')} measured); expect noise",
             )
         )
-    never = int((found.matrix.sum(axis=0) == 0).sum())
-    if never:
-        findings.append(Finding("note", f"{numbered(never, 'gene')} without any count"))
-    if found.note:
-        findings.append(Finding("note", found.note))
+    n_undetected = int((raw.matrix.sum(axis=0) == 0).sum())
+    if n_undetected:
+        findings.append(Finding("note", f"{numbered(n_undetected, 'gene')} without any count"))
+    if raw.note:
+        findings.append(Finding("note", raw.note))
     return findings
 
 
 def few_spots(
     slide: AnnData, codes: NDArray[np.int64], slide_key: str | None, n_neighbors: int
 ) -> list[Finding]:
-    """Find slides with fewer spots than a neighborhood needs."""
+    """Find slides with fewer spots than a neighborhood."""
     key = find_slide_key(slide, slide_key)
     findings = []
     for code, size in enumerate(np.bincount(codes)):
@@ -240,7 +240,7 @@ def _same_place(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> list[Findi
         Finding(
             "warning",
             f"{together:,} spots share their coordinates with another spot; if these are several "
-            "slides, pass slide_key=, else look at obsm['spatial']",
+            "slides, pass slide_key=, else check obsm['spatial']",
         )
     ]
 
@@ -248,36 +248,36 @@ def _same_place(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> list[Findi
 def summarize(
     slide: AnnData, *, layer: str | None = None, slide_key: str | None = None
 ) -> dict[str, Any]:
-    """Describe a slide in a few numbers, for the command to print.
+    """Summarize a slide in a few numbers.
 
     Returns
     -------
     ``spots``, ``genes``, ``slides``, ``counts_in`` (where the counts are), ``counts_per_spot`` and
-    ``genes_per_spot`` (medians), ``gene_names`` (their kind), ``pitch_px`` (median distance of a
-    spot to its nearest, in the unit of the coordinates), ``um_per_px``, ``image`` (whether there is
-    one). None where it cannot be known.
+    ``genes_per_spot`` (medians), ``gene_names`` (their kind), ``pitch_px`` (median distance to the
+    nearest spot, in the unit of the coordinates), ``um_per_px``, ``image`` (whether there is one).
+    None if not known.
     """
     ignored: list[Finding] = []
-    found = _attempt(lambda: find_counts(slide, layer), ignored)
+    raw = _attempt(lambda: find_counts(slide, layer), ignored)
     xy = _attempt(lambda: coordinates(slide), ignored)
     codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
     pitch = None if xy is None or codes is None else _pitch(xy, codes)
     read = slide.uns.get(_keys.PROVENANCE, {}).get("read", {})
     summary: dict[str, Any] = {
         "spots": slide.n_obs,
-        "genes": slide.n_vars if found is None else found.matrix.shape[1],
+        "genes": slide.n_vars if raw is None else raw.matrix.shape[1],
         "slides": None if codes is None else len(np.unique(codes)),
-        "counts_in": None if found is None else read.get("counts", found.where),
+        "counts_in": None if raw is None else read.get("counts", raw.where),
         "counts_per_spot": None,
         "genes_per_spot": None,
-        "gene_names": name_kind(slide.var_names if found is None else found.var.index)[0],
+        "gene_names": name_kind(slide.var_names if raw is None else raw.var.index)[0],
         "pitch_px": pitch,
         "um_per_px": _um_per_px(slide, pitch),
         "image": any(library.get("images") for library in libraries(slide).values()),
     }
-    if found is not None and slide.n_obs:
-        summary["counts_per_spot"] = float(np.median(found.matrix.sum(axis=1).A1))
-        summary["genes_per_spot"] = float(np.median((found.matrix > 0).getnnz(axis=1)))
+    if raw is not None and slide.n_obs:
+        summary["counts_per_spot"] = float(np.median(raw.matrix.sum(axis=1).A1))
+        summary["genes_per_spot"] = float(np.median((raw.matrix > 0).getnnz(axis=1)))
     return summary
 
 
@@ -288,7 +288,7 @@ def _pitch(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | None:
         if len(points) > 1
     ]
     apart = np.concatenate([np.empty(0), *distances])
-    apart = apart[apart > 0]  # spots at one place say nothing about the pitch
+    apart = apart[apart > 0]  # spots at the same place have no pitch
     return float(np.median(apart)) if apart.size else None
 
 

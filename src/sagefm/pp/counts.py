@@ -1,4 +1,4 @@
-"""The raw counts, the slides and the coordinates of an AnnData: found once, for everyone."""
+"""Find the raw counts, sections and coordinates of an AnnData."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ _SLIDE_COLUMNS = (
     *("slide", "slide_id", "library_id", "library", "sample", "sample_id"),
     *("section", "section_id", "batch"),
 )
-"""Columns of ``obs`` under which people keep which slide a spot belongs to."""
+"""Usual names of the ``obs`` column with the slide of a spot."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Counts:
     Attributes
     ----------
     matrix
-        Spots × genes, float32, whole numbers, canonical (sorted, no entry twice). It may share its
-        memory with the slide: treat it as read-only.
+        Spots × genes, float32, whole numbers, canonical (sorted, no duplicates). It may share
+        memory with the slide: do not change it.
     var
         A row per column of `matrix`.
     where
         Where the counts were: ``"X"``, ``"raw"`` or ``"layers['…']"``.
     note
-        What the user should hear about the choice, or nothing.
+        A note for the user about the choice, or empty.
     """
 
     matrix: csr_matrix
@@ -73,7 +73,7 @@ def counts(slide: AnnData, layer: str | None = None) -> Counts:
 
 
 def find_counts(slide: AnnData, layer: str | None = None) -> Counts:
-    """Find the raw counts of a slide without logging: see ``Counts.note``."""
+    """Find the raw counts of a slide; a message is in ``Counts.note`` and not logged."""
     faults: dict[str, str] = {}
     for place in _usual_places(slide) if layer is None else [layer]:
         matrix, var = _matrix_at(slide, place)
@@ -108,10 +108,8 @@ def _matrix_at(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
         return _as_csr(slide.X, place), slide.var
     if place in slide.layers:
         return _as_csr(slide.layers[place], place), slide.var
-    there = [_location(known) for known in _every_place(slide)]
-    raise InputError(
-        f"there is no layer {place!r}; name one that is there: {few(there, 8) or 'none'}"
-    )
+    available = [_location(other) for other in _every_place(slide)]
+    raise InputError(f"there is no layer {place!r}; choose one of: {few(available, 8) or 'none'}")
 
 
 def _every_place(slide: AnnData) -> list[str]:
@@ -119,7 +117,7 @@ def _every_place(slide: AnnData) -> list[str]:
 
 
 def _as_csr(values: Any, place: str) -> csr_matrix:
-    if hasattr(values, "to_memory"):  # a matrix that was left on disk
+    if hasattr(values, "to_memory"):  # a matrix on disk
         values = values.to_memory()
     if isinstance(values, pd.DataFrame):
         values = values.to_numpy()
@@ -132,11 +130,11 @@ def _as_csr(values: Any, place: str) -> csr_matrix:
 
 
 def _fault(matrix: csr_matrix) -> str:
-    """Say what keeps a matrix from being counts, or nothing."""
+    """Describe why a matrix does not hold counts; empty if it does."""
     values = matrix.data
     if not values.size or values.dtype.kind == "b":
         return ""
-    low, high = values.min(), values.max()  # NaN comes through both
+    low, high = values.min(), values.max()  # both are NaN if any value is
     if not (np.isfinite(low) and np.isfinite(high)):
         return numbered(int((~np.isfinite(values)).sum()), "NaN or infinite value")
     if low < 0:
@@ -174,7 +172,7 @@ def _canonical(matrix: csr_matrix) -> csr_matrix:
 
 
 def sum_duplicates(found: Counts) -> Counts:
-    """Sum the columns of genes that have the same name, and note how many.
+    """Sum the columns of genes that have the same name, and note their number.
 
     The order is that of first occurrence, other columns of ``var`` are those of the first, and the
     Ensembl ids are joined with ``;``.
@@ -202,14 +200,14 @@ def sum_duplicates(found: Counts) -> Counts:
 
 
 def duplicate_names(names: pd.Index) -> str:
-    """Count the duplicated gene names, and name the first of them."""
+    """Describe duplicated gene names."""
     repeated = names[names.duplicated()].unique()
     verb = "is" if len(repeated) == 1 else "are"
     return f"{numbered(len(repeated), 'gene name')} {verb} duplicated ({few(repeated)})"
 
 
 def find_slide_key(slide: AnnData, slide_key: str | None = None) -> str | None:
-    """Find the column of ``obs`` that tells the slides apart; None where there is one slide.
+    """Find the ``obs`` column with the slide of each spot; None if there is only one slide.
 
     Raises
     ------
@@ -234,11 +232,11 @@ def find_slide_key(slide: AnnData, slide_key: str | None = None) -> str | None:
             f"({few(slide.obs[several[0]].dropna().unique())}); pass slide_key={several[0]!r} "
             "(or delete that column if it is one slide)"
         )
-    held = libraries(slide)
-    if len(held) > 1 and 1 not in sizes.values():
+    stored = libraries(slide)
+    if len(stored) > 1 and 1 not in sizes.values():
         raise InputError(
-            f"several slides in one object: uns['spatial'] has {len(held)} libraries "
-            f"({few(held)}); add a column to obs that says which spot is of which, "
+            f"several slides in one object: uns['spatial'] has {len(stored)} libraries "
+            f"({few(stored)}); add a column to obs with the library of each spot, "
             "and pass it as slide_key"
         )
     return None
@@ -246,23 +244,23 @@ def find_slide_key(slide: AnnData, slide_key: str | None = None) -> str | None:
 
 def libraries(slide: AnnData) -> dict[str, Mapping[str, Any]]:
     """Get the libraries of ``uns["spatial"]``, which may hold flags such as ``is_single`` too."""
-    held = slide.uns.get(_keys.SPATIAL, {})
-    return {str(key): value for key, value in held.items() if isinstance(value, Mapping)}
+    stored = slide.uns.get(_keys.SPATIAL, {})
+    return {str(key): value for key, value in stored.items() if isinstance(value, Mapping)}
 
 
 def section_codes(slide: AnnData, slide_key: str | None = None) -> NDArray[np.int64]:
-    """Return the number of the section of each spot.
+    """Get the number of the section of each spot.
 
     Parameters
     ----------
     slide
         One slide, or several in one object.
     slide_key
-        The column of ``obs`` that tells them apart. Otherwise what :func:`sagefm.read` recorded.
+        ``obs`` column with the section of each spot; by default as :func:`sagefm.read` recorded.
 
     Returns
     -------
-    An integer per spot, by first occurrence; zeros where there is one slide.
+    An integer per spot, by first occurrence; zeros if there is one slide.
 
     Raises
     ------
@@ -292,15 +290,15 @@ def coordinates(slide: AnnData) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        ``obsm["spatial"]`` is missing, not finite, or one place for all.
+        ``obsm["spatial"]`` is missing, not finite, or the same for all spots.
     """
     if _keys.SPATIAL not in slide.obsm:
         columns = "pxl_col_in_fullres", "pxl_row_in_fullres"
         if all(column in slide.obs for column in columns):
             remedy = f"set slide.obsm['spatial'] = slide.obs[{list(columns)}].to_numpy()"
         else:
-            there = f" (there is: {few(slide.obsm)})" if len(slide.obsm) else ""
-            remedy = f"put x and y of each spot (spots × 2) in obsm['spatial']{there}"
+            others = f" (obsm has: {few(slide.obsm)})" if len(slide.obsm) else ""
+            remedy = f"put x and y of each spot (spots × 2) in obsm['spatial']{others}"
         raise InputError(f"no coordinates: obsm['spatial'] is missing; {remedy}")
     try:
         xy = np.asarray(slide.obsm[_keys.SPATIAL])[:, :2].astype(np.float64)
@@ -315,6 +313,6 @@ def coordinates(slide: AnnData) -> NDArray[np.float64]:
         )
     if len(xy) > 1 and (xy == xy[0]).all():
         raise InputError(
-            "all spots are at one place in obsm['spatial']; put their real coordinates there"
+            "all spots have the same coordinates in obsm['spatial']; set their real ones"
         )
     return xy

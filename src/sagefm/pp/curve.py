@@ -29,7 +29,7 @@ def along_curve(points: NDArray[np.float64]) -> NDArray[np.int64]:
     for level in range(_LEVELS - 1, -1, -1):
         right, up = (x >> level) & 1, (y >> level) & 1
         place = (place << 2) | ((3 * right) ^ up)
-        # Each quarter holds the curve of its own, turned so that its ends meet the neighbors'.
+        # Each quadrant has a rotated copy of the curve, so that its ends are connected.
         flip = (up == 0) & (right == 1)
         size = (1 << level) - 1
         x, y = (

@@ -1,4 +1,4 @@
-"""In how many spots each gene is detected, over slides, and the vocabulary of the most detected."""
+"""Count the spots in which each gene is detected, and build vocabularies from the counts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ def most_detected(
 ) -> Vocabulary:
     """Make a vocabulary of the genes that are detected in the most spots.
 
-    Ensembl ids come from the slides and from what is known about gene names; a slide whose genes
-    are named by Ensembl id is counted under their symbols where those are known.
+    Ensembl ids are taken from the slides and from tables of gene names; genes that are named by
+    Ensembl id are counted under their symbol, if known.
 
     Parameters
     ----------
     slides
         With raw counts.
     spots
-        For each slide which of its spots count.
+        For each slide which of its spots to use.
     n_genes
-        How many genes to keep; all that are detected, where there are fewer (told).
+        Number of genes to keep; if fewer are detected, all of them, with a warning.
     """
     tally = DetectionTally()
     for slide, rows in zip(slides, spots, strict=True):
@@ -50,25 +50,25 @@ class DetectionTally:
     def add(self, slide: "AnnData", rows: NDArray[np.bool_] | None = None) -> None:
         """Count the genes of a slide, in all of its spots or in some."""
         symbol_of = known_gene_names().symbol_of_id
-        found = counts(slide)
-        names = [symbol_of.get(bare_id(name), name) for name in found.var.index.astype(str)]
-        matrix = found.matrix if rows is None else found.matrix[rows]
+        raw = counts(slide)
+        names = [symbol_of.get(bare_id(name), name) for name in raw.var.index.astype(str)]
+        matrix = raw.matrix if rows is None else raw.matrix[rows]
         spots_with = np.bincount(matrix.indices[matrix.data > 0], minlength=len(names))
         for name, n in zip(names, spots_with.tolist(), strict=True):
             self.detected[name] += n
-        if GENE_IDS in found.var:
-            for name, ids in zip(names, found.var[GENE_IDS].astype(str), strict=True):
-                if ids.startswith("ENSG"):  # several where twins were summed
+        if GENE_IDS in raw.var:
+            for name, ids in zip(names, raw.var[GENE_IDS].astype(str), strict=True):
+                if ids.startswith("ENSG"):  # several if duplicates were summed
                     self._name(name, ids.split(";")[0])
 
     def merge(self, other: "DetectionTally") -> None:
-        """Add what was counted elsewhere."""
+        """Add the counts of another tally."""
         self.detected.update(other.detected)
         for gene, ensembl in other.ensembl.items():
             self._name(gene, ensembl)
 
     def _name(self, gene: str, ensembl: str) -> None:
-        """Keep the lowest of the ids that slides give a gene: the same in whatever order."""
+        """Keep the lowest Ensembl id of a gene, independent of the order of slides."""
         self.ensembl[gene] = min(ensembl, self.ensembl.get(gene, ensembl))
 
     def vocabulary(self, n_genes: int | None = None) -> Vocabulary:
@@ -79,15 +79,17 @@ class DetectionTally:
         InputError
             No gene is detected.
         """
-        found = {gene: n for gene, n in self.detected.items() if n}
-        ranked = sorted(found, key=lambda gene: (-found[gene], gene))
+        detected = {gene: n for gene, n in self.detected.items() if n}
+        ranked = sorted(detected, key=lambda gene: (-detected[gene], gene))
         if n_genes is not None and len(ranked) < n_genes:
             logger.warning(
-                "the slides hold %d detected genes, fewer than the %d asked for: all are used",
+                "the slides have %d detected genes, fewer than the requested %d: all are used",
                 len(ranked),
                 n_genes,
             )
         chosen = tuple(ranked[:n_genes])
-        own = {gene: gene for gene in chosen if gene.startswith("ENSG")}
-        ensembl = tuple(bare_id(self.ensembl.get(gene, own.get(gene, ""))) for gene in chosen)
+        named_by_id = {gene: gene for gene in chosen if gene.startswith("ENSG")}
+        ensembl = tuple(
+            bare_id(self.ensembl.get(gene, named_by_id.get(gene, ""))) for gene in chosen
+        )
         return Vocabulary(chosen, ensembl).with_known_ids()

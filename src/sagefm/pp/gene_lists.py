@@ -1,4 +1,4 @@
-"""Read gene lists of other tools without running code that they may contain."""
+"""Read gene lists of other tools without running any code in them."""
 
 import pickle
 from pathlib import Path
@@ -16,14 +16,14 @@ _HARMLESS = {
     ("numpy", "dtype"),
     ("_codecs", "encode"),
 }
-"""All that a pickled array of strings needs to call."""
+"""The functions that a pickled array of strings may call."""
 
 
 def read_genes(path: str | Path) -> Vocabulary:
     """Read an ordered gene list: a text file, or the ``.npy`` of the published model.
 
-    Ensembl ids that the file does not give are filled in where they are known, so that a model
-    made with the list can meet slides that have nothing else.
+    Missing Ensembl ids are filled in where they are known, so that slides can be aligned that have
+    only Ensembl ids.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def read_genes(path: str | Path) -> Vocabulary:
     Raises
     ------
     InputError
-        The file is missing or damaged, holds anything but strings, or would run code.
+        The file is missing or damaged, has values other than strings, or would run code.
     """
     path = Path(path)
     if path.suffix != ".npy":
@@ -47,7 +47,7 @@ def read_genes(path: str | Path) -> Vocabulary:
     except _WouldRunError as error:
         raise InputError(f"{path}: refused, {error}; save the genes as a text file") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(f"{path}: is not a whole array of gene names; copy it again") from error
+        raise InputError(f"{path}: is not a complete array of gene names; copy it again") from error
     if genes.ndim != 1 or not all(isinstance(gene, str) for gene in genes.tolist()):
         raise InputError(f"{path}: is not a list of gene names; save the genes as a text file")
     try:
@@ -70,7 +70,7 @@ def _read_strings(file: Any) -> np.ndarray[Any, Any]:
 
 
 class _WouldRunError(Exception):
-    """A pickle asks for more than strings."""
+    """A pickle would call a function that is not allowed."""
 
 
 class _StringsOnly(pickle.Unpickler):

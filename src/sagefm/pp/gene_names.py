@@ -18,30 +18,30 @@ _MOUSE = re.compile(r"(ENSMUSG\d|[A-Z0-9][a-z][a-z0-9]*\d*[a-z]*$)")
 
 @dataclass(frozen=True)
 class GeneNames:
-    """Facts about gene names."""
+    """Tables of gene names."""
 
     symbol_of_id: dict[str, str] = field(default_factory=dict)
     """Symbol of an Ensembl id; a few symbols have two ids."""
     symbol_of_alias: dict[str, str] = field(default_factory=dict)
-    """Approved symbol of a previous symbol or alias, only where it can mean no other gene."""
+    """Approved symbol of a previous symbol or alias, if unambiguous."""
 
     @cached_property
     def id_of_symbol(self) -> dict[str, str]:
-        """Ensembl id of a symbol, the first of them."""
+        """First Ensembl id of a symbol."""
         return {symbol: ensembl for ensembl, symbol in reversed(self.symbol_of_id.items())}
 
 
 def known_gene_names() -> GeneNames:
-    """Read the tables of gene names, if there are any.
+    """Read the tables of gene names, if available.
 
-    Looked for in the folder that the environment variable ``SAGEFM_GENES`` names, and in
-    ``shared/data/genes`` beside a source checkout: ``hgnc_complete_set.txt`` as genenames.org
+    They are in the folder in the environment variable ``SAGEFM_GENES``, or in ``shared/data/genes``
+    next to a source checkout: ``hgnc_complete_set.txt`` as genenames.org
     publishes it, or the pair ``10x_GRCh38_features.csv.gz`` (columns ensembl_id, symbol) and
     ``hgnc_previous_and_alias.csv.gz`` (columns previous_or_alias, approved).
 
     Returns
     -------
-    The facts; empty where no table is found.
+    The names; empty if there is no table.
     """
     checkout = Path(__file__).resolve().parents[3]
     folder = os.environ.get(FOLDER_VARIABLE) or checkout.parent / "shared" / "data" / "genes"
@@ -70,11 +70,11 @@ def _read(folder: Path) -> GeneNames:
         for name, symbol in zip(table["previous_or_alias"], table["approved"], strict=True):
             meanings.setdefault(name, set()).add(symbol)
     symbol_of_id.pop("", None)
-    return GeneNames(symbol_of_id, _sure(meanings, set(symbol_of_id.values())))
+    return GeneNames(symbol_of_id, _unambiguous(meanings, set(symbol_of_id.values())))
 
 
-def _sure(meanings: dict[str, set[str]], symbols_in_use: set[str]) -> dict[str, str]:
-    """Keep the aliases that mean one gene and are not the name of another gene today."""
+def _unambiguous(meanings: dict[str, set[str]], symbols_in_use: set[str]) -> dict[str, str]:
+    """Keep the aliases of one gene only that are not the symbol of another gene."""
     approved = set().union(*meanings.values())
     return {
         alias: symbol
@@ -82,15 +82,15 @@ def _sure(meanings: dict[str, set[str]], symbols_in_use: set[str]) -> dict[str, 
         for symbol in symbols
         if len(symbols) == 1
         and alias not in approved
-        and not {alias, symbol} <= symbols_in_use  # two genes side by side
+        and not {alias, symbol} <= symbols_in_use  # two genes that exist today
     }
 
 
 def bare_id(name: str) -> str:
-    """Strip the version from an Ensembl id (``ENSG00000141510.18``); leave other names alone."""
+    """Strip the version from an Ensembl id (``ENSG00000141510.18``), and keep other names."""
     return name.partition(".")[0] if name.startswith("ENS") else name
 
 
 def looks_like_mouse(names: Sequence[str]) -> bool:
-    """Whether most names are written as mouse genes are (``Xkr4``, ``Gm1992``, ``ENSMUSG…``)."""
+    """Check whether most names look like mouse genes (``Xkr4``, ``Gm1992``, ``ENSMUSG…``)."""
     return sum(_MOUSE.match(name) is not None for name in names) > len(names) / 2

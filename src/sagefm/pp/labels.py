@@ -21,7 +21,7 @@ def labels_of(slide: "AnnData", key: str) -> "pd.Series[str]":
     """
     if key not in slide.obs:
         raise InputError(
-            f"obs[{key!r}]: no such column; there is {few(slide.obs.columns, 20) or 'nothing'}"
+            f"obs[{key!r}]: no such column; obs has {few(slide.obs.columns, 20) or 'none'}"
         )
     column = slide.obs[key]
     words = column.astype(str).str.strip()

@@ -1,4 +1,4 @@
-"""The neighborhoods of spots, and the sparse operators that average over them."""
+"""Find neighborhoods of spots, and build sparse operators that average over them."""
 
 from itertools import pairwise
 
@@ -10,9 +10,9 @@ from scipy.spatial import cKDTree
 from sagefm._errors import InputError
 
 _SPARE = 17
-"""Candidates beyond k, so that almost every group of ties is complete at the first query."""
-_AT_ONCE = 2_000_000
-"""Candidates that are held in memory at a time."""
+"""Additional candidates, so that almost every group of ties is complete at the first query."""
+_BLOCK = 2_000_000
+"""Candidates that are in memory together."""
 _SAME = 1e-9
 """Squared distances that differ by less than this fraction of the largest are equal: on an ideal
 grid, whose rows lie √3/2 apart, ties differ by rounding."""
@@ -21,22 +21,21 @@ grid, whose rows lie √3/2 apart, ties differ by rounding."""
 def nearest(
     coordinates: ArrayLike, n_neighbors: int = 15, sections: ArrayLike | None = None
 ) -> NDArray[np.int64]:
-    """Find the neighborhood of every spot: the spot itself, then the nearest of its section.
+    """Find the neighborhood of every spot: the spot itself, then the nearest in its section.
 
-    Exact, with Euclidean distances in float64. Of spots that are equally far, to rounding, the one
-    with the smaller x comes first, then the one with the smaller y: the order of the spots does not
-    matter.
+    Euclidean distances are exact, in float64. Ties, to rounding, are sorted by x, then by y, so
+    that the order of the spots does not matter.
     (On the hexagonal grid of Visium the 14 neighbors are the 6 of the first ring, the 6 of the
-    second and 2 of the 6 at twice the pitch: those 2 are always such a tie.)
+    second and 2 of the 6 at twice the pitch: those 2 are always tied.)
 
     Parameters
     ----------
     coordinates
         Spots × 2, pixels or any other unit.
     n_neighbors
-        Size of a neighborhood, the center included.
+        Spots in a neighborhood, the center included.
     sections
-        For each spot the section that it belongs to; one section if not given.
+        The section of each spot; one section if not given.
 
     Returns
     -------
@@ -69,19 +68,19 @@ def _nearest_in_section(points: NDArray[np.float64], k: int) -> NDArray[np.int64
     tree = cKDTree(points)
     by_place = np.empty(len(points), dtype=np.int64)
     by_place[np.lexsort((points[:, 1], points[:, 0]))] = np.arange(len(points))
-    found = np.empty((len(points), k), dtype=np.int64)
+    neighbors = np.empty((len(points), k), dtype=np.int64)
     todo = np.arange(len(points))
     n_candidates = k + _SPARE
     while len(todo):
         n_candidates = min(n_candidates, len(points))
         incomplete = []
-        for centers in np.array_split(todo, -(-len(todo) * n_candidates // _AT_ONCE)):
+        for centers in np.array_split(todo, -(-len(todo) * n_candidates // _BLOCK)):
             rows, complete = _rank_candidates(tree, points, centers, by_place, k, n_candidates)
-            found[centers[complete]] = rows[complete]
+            neighbors[centers[complete]] = rows[complete]
             incomplete.append(centers[~complete])
         todo = np.concatenate(incomplete)
         n_candidates *= 2
-    return found
+    return neighbors
 
 
 def _rank_candidates(
@@ -99,16 +98,15 @@ def _rank_candidates(
     candidates = tree.query(points[centers], n_candidates, workers=-1)[1]
     offsets = points[candidates] - points[centers][:, None]
     squared = (offsets**2).sum(axis=2)
-    squared[
-        candidates == centers[:, None]
-    ] = -1.0  # the center leads, also where others lie at its place
+    # The center comes first, even if other spots have the same coordinates.
+    squared[candidates == centers[:, None]] = -1.0
     order = np.argsort(squared, axis=1, kind="stable")
     candidates = np.take_along_axis(candidates, order, axis=1)
     squared = np.take_along_axis(squared, order, axis=1)
     same = _SAME * squared[:, k - 1 : k]
     group = np.cumsum(np.diff(squared, axis=1, prepend=squared[:, :1]) > same, axis=1)
     ranks = np.argsort(group * len(points) + by_place[candidates], axis=1)[:, :k]
-    # A spot that is no candidate is at least as far as the last candidate, to rounding.
+    # Other spots are at least as far as the last candidate, to rounding.
     beyond = squared[:, -1] > squared[:, k - 1] * (1 + 2 * _SAME)
     complete = beyond | (n_candidates == len(points))
     return np.take_along_axis(candidates, ranks, axis=1), complete

@@ -1,4 +1,4 @@
-"""Slides with a rare population whose spots are known."""
+"""Plant a rare population in a slide."""
 
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 Rng = np.random.Generator
 
 _COMMON = (0.1, 1.0)
-"""Mean counts per spot of genes that can be markers: seldom seen, but seen."""
+"""Range of the mean counts per spot of genes that can be markers."""
 _DISPERSION = 0.2
-"""Of the counts that are added: variance = mean + 0.2 × mean², as simulated slides have it."""
+"""Of the added counts: variance = mean + 0.2 × mean², as in simulated slides."""
 
 
 def plant(
@@ -33,33 +33,32 @@ def plant(
 ) -> "AnnData":
     """Copy a slide and plant a rare population in it.
 
-    In a planted spot the share `mixture` of the counts comes from rare cells, which express each
-    of their markers `fold` times as much as the slide does on average, and all else as the spot
-    does: so a marker gets `mixture` × (`fold` - 1) × (its share of the counts of the slide) ×
-    (depth of the spot) counts more on average, negative binomial. Counts are then taken out at
-    random, without regard to genes, until the spot has as many as before: its depth does not give
-    it away.
+    In a planted spot, a fraction `mixture` of the counts is of rare cells, which express each
+    marker `fold` times as much as the average of the slide, and all other genes as the spot does.
+    So `mixture` × (`fold` - 1) × (fraction of the gene in the counts of the slide) × (library size
+    of the spot) counts of a marker are added on average, negative binomial. Counts are then removed
+    at random over all genes until the library size is as before.
 
     Parameters
     ----------
     slide
         Raw counts and ``obsm["spatial"]``, simulated or real. It is not changed.
     share
-        Of the spots that are planted, above 0 and at most 0.5; one spot at least.
+        Fraction of the spots that are planted, above 0 and at most 0.5; at least one spot.
     n_genes
-        Markers, drawn among the genes with 0.1 to 1 counts per spot on average.
+        Number of markers, drawn among the genes with 0.1 to 1 counts per spot on average.
     fold
-        How many times as much rare cells express a marker; more than 1.
+        Fold change of the markers in rare cells, more than 1.
     mixture
-        Share of a planted spot that is rare cells; above 0 and at most 1.
+        Fraction of rare cells in a planted spot, above 0 and at most 1.
     scattered
-        Single spots anywhere on the slide, or one nest: a spot and those nearest to it.
+        Whether to plant single spots anywhere, or a spot and those nearest to it.
     seed
-        Decides the spots, the markers and the counts.
+        Seed of spots, markers and counts.
 
     Returns
     -------
-    A copy with raw counts in ``X``; ``obs["planted"]``: whether a spot is of the population;
+    A copy with raw counts in ``X``; ``obs["planted"]``: whether a spot was planted;
     ``uns["planted"]``: markers (``"genes"``) and the settings.
 
     Raises
@@ -69,43 +68,43 @@ def plant(
         or coordinates.
     """
     _check(share, n_genes, fold, mixture)
-    found = counts(slide)
+    raw = counts(slide)
     rng = np.random.default_rng([seed, 2])
-    mean = np.asarray(found.matrix.mean(axis=0), dtype=np.float64).ravel()
+    mean = np.asarray(raw.matrix.mean(axis=0), dtype=np.float64).ravel()
     candidates = np.flatnonzero((mean >= _COMMON[0]) & (mean <= _COMMON[1]))
     if len(candidates) < n_genes:
         raise InputError(
             f"n_genes={n_genes}: only {len(candidates)} genes have {_COMMON[0]:g} to "
-            f"{_COMMON[1]:g} counts per spot on average; ask for fewer"
+            f"{_COMMON[1]:g} counts per spot on average; give a smaller number"
         )
     genes = np.sort(rng.choice(candidates, n_genes, replace=False))
     spots = _choose(coordinates(slide), max(1, round(share * slide.n_obs)), scattered, rng)
-    rows = found.matrix[spots].toarray().astype(np.int64)
-    depth = rows.sum(axis=1)
-    more = mixture * (fold - 1) * np.outer(depth, mean[genes] / max(mean.sum(), 1e-12))
-    rows[:, genes] += rng.poisson(rng.gamma(1 / _DISPERSION, _DISPERSION * more))
-    for row, wanted in zip(rows, depth, strict=True):
-        row[:] = rng.multivariate_hypergeometric(row, wanted, method="marginals")
+    rows = raw.matrix[spots].toarray().astype(np.int64)
+    library_size = rows.sum(axis=1)
+    added = mixture * (fold - 1) * np.outer(library_size, mean[genes] / max(mean.sum(), 1e-12))
+    rows[:, genes] += rng.poisson(rng.gamma(1 / _DISPERSION, _DISPERSION * added))
+    for row, size in zip(rows, library_size, strict=True):
+        row[:] = rng.multivariate_hypergeometric(row, size, method="marginals")
     planted = slide.copy()
-    planted.X = _replaced(found.matrix, spots, rows)
+    planted.X = _replaced(raw.matrix, spots, rows)
     chosen = np.isin(np.arange(slide.n_obs), spots)
     planted.obs[PLANTED] = chosen
     planted.uns[PLANTED] = {
-        "genes": found.var.index[genes].astype(str).to_numpy(dtype=object),
+        "genes": raw.var.index[genes].astype(str).to_numpy(dtype=object),
         "share": share, "fold": fold, "mixture": mixture, "scattered": scattered, "seed": seed,
     }  # fmt: skip
     return planted
 
 
 def _check(share: float, n_genes: int, fold: float, mixture: float) -> None:
-    for name, value, good, asked in (
+    for name, value, valid, allowed in (
         ("share", share, 0 < share <= 0.5, "above 0 and at most 0.5"),
         ("n_genes", n_genes, n_genes >= 1, "of 1 or more"),
         ("fold", fold, 1 < fold <= 1e4, "above 1 and at most 10000"),
         ("mixture", mixture, 0 < mixture <= 1, "above 0 and at most 1"),
     ):
-        if not good:
-            raise InputError(f"{name}={value}: give a number {asked}")
+        if not valid:
+            raise InputError(f"{name}={value}: give a number {allowed}")
 
 
 def _choose(
@@ -121,7 +120,7 @@ def _choose(
 def _replaced(
     matrix: sparse.csr_matrix, spots: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> sparse.csr_matrix:
-    """Put rows of counts in the place of others."""
+    """Replace rows of counts."""
     order = np.arange(matrix.shape[0])
     order[spots] = matrix.shape[0] + np.arange(len(spots))
     both = sparse.vstack([matrix, sparse.csr_matrix(rows.astype(np.float32))], format="csr")

@@ -28,17 +28,17 @@ from sagefm.pp.spaceranger import read_spaceranger
 from sagefm.pp.tenx import unreadable
 
 _N_NEIGHBORS = 15
-"""Spots of the published neighborhood: slides with fewer are read, with a note."""
+"""Size of the published neighborhood; slides with fewer spots are read with a note."""
 _ID_COLUMNS = (
     *("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id"),
     *("ensemblid", "feature_id", "gene_ensembl"),
 )
-"""What people call a column of Ensembl ids, in lower case."""
+"""Usual names of a column of Ensembl ids, in lower case."""
 _SYMBOL_COLUMNS = (
     *("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols"),
     *("feature_name", "hgnc_symbol", "genename", "gene"),
 )
-"""What people call a column of gene symbols, in lower case."""
+"""Usual names of a column of gene symbols, in lower case."""
 _ZARR = (".zgroup", "zarr.json", ".zattrs", ".zmetadata")
 _NOT_SLIDES = {
     (".rds", ".rdata", ".rda", ".robj", ".h5seurat"): (
@@ -59,8 +59,8 @@ def read(
 ) -> AnnData:
     """Read a slide.
 
-    Everything that was summed, left out or assumed is logged by the logger ``sagefm`` and kept
-    in ``uns["sagefm"]["read"]["told"]``.
+    What was summed, left out or assumed is logged by the logger ``sagefm`` and stored in
+    ``uns["sagefm"]["read"]["told"]``.
 
     Parameters
     ----------
@@ -69,29 +69,29 @@ def read(
         ``square_*um``, a matrix file inside one; a folder of loose GEO files, where there are
         several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` or a ``.zarr.zip``.
     layer
-        Where the raw counts are: ``"X"``, ``"raw"`` or a key of ``layers``. Otherwise they are
-        looked for, in this order: ``X``, ``layers["counts"]``, ``raw``.
+        Where the raw counts are: ``"X"``, ``"raw"`` or a key of ``layers``. The default is the
+        first of ``X``, ``layers["counts"]`` and ``raw`` that has counts.
     slide_key
-        Column of ``obs`` that tells several slides in one object apart.
+        ``obs`` column with the slide of each spot, if the object holds several.
 
     Returns
     -------
-    Raw counts in ``X`` (CSR float32); genes by symbol where symbols are known, each once,
-    ``var["gene_ids"]`` where Ensembl ids are known; ``obsm["spatial"]`` (float64, x = pixel column,
-    y = pixel row); image and scale factors in ``uns["spatial"]`` where there are.
+    Raw counts in ``X`` (CSR float32); genes by symbol if known, without duplicates,
+    ``var["gene_ids"]`` with Ensembl ids if known; ``obsm["spatial"]`` (float64, x = pixel column,
+    y = pixel row); image and scale factors in ``uns["spatial"]`` if available.
 
     Raises
     ------
     InputError
-        There is no such slide, it cannot be read, or it has an error (see :func:`check`).
+        The slide does not exist, cannot be read, or has an error (see :func:`check`).
     """
     path = Path(path)
     notes: list[str] = []
     try:
         slide, where = _open(path, notes)
         _name_spots(slide, slide_key, notes)
-        found = _settle_genes(find_counts(slide, layer), notes)
-        slide = _with_counts(slide, found, notes)
+        raw = _settle_genes(find_counts(slide, layer), notes)
+        slide = _with_counts(slide, raw, notes)
         _fill_coordinates(slide, notes)
         key = find_slide_key(slide, slide_key)
         _judge(slide, key, notes)
@@ -99,7 +99,7 @@ def read(
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
-    _record(slide, path, where or found.where, key, notes)
+    _record(slide, path, where or raw.where, key, notes)
     for line in notes:
         logger.warning("%s: %s", path.name or path, line)
     return slide
@@ -116,7 +116,7 @@ def open_slide(path: str | os.PathLike[str]) -> AnnData:
     Raises
     ------
     InputError
-        There is no such slide, or it cannot be opened.
+        The slide does not exist or cannot be opened.
     """
     path = Path(path)
     try:
@@ -126,7 +126,7 @@ def open_slide(path: str | os.PathLike[str]) -> AnnData:
 
 
 def _open(path: Path, notes: list[str]) -> tuple[AnnData, str]:
-    """Read what is at a path as it is; and the name of the matrix where that is a file."""
+    """Read a slide without changes; also return the name of its matrix if that is a file."""
     name = path.name.lower()
     if path.is_dir() and (name.endswith(".zarr") or any((path / file).exists() for file in _ZARR)):
         return _quietly(anndata.read_zarr, _table_of(path)), ""
@@ -144,11 +144,10 @@ def _open(path: Path, notes: list[str]) -> tuple[AnnData, str]:
 
 
 def _quietly(reader: Callable[[Path], Any], path: Path) -> AnnData:
-    """Read with anndata; any failure becomes one line."""
+    """Read with anndata; convert any failure to an InputError."""
     try:
         with warnings.catch_warnings():
-            # anndata warns while it reads; duplicates are dealt with (and noted) here, and files of
-            # older versions are just as good.
+            # Duplicates are handled here, and files of older versions are supported.
             warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not uniq")
             warnings.filterwarnings("ignore", category=anndata.OldFormatWarning)
             slide = reader(path)
@@ -172,7 +171,7 @@ def _read_zarr_zip(path: Path) -> AnnData:
 
 
 def _table_of(path: Path) -> Path:
-    """Find the AnnData in a zarr folder: itself, or the table of a SpatialData folder."""
+    """Find the AnnData in a zarr folder: the folder, or the table of a SpatialData folder."""
     folder = path / "tables"
     tables = (
         [entry for entry in sorted(folder.iterdir()) if entry.is_dir()] if folder.is_dir() else []
@@ -184,26 +183,26 @@ def _table_of(path: Path) -> Path:
 
 
 def _name_spots(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
-    """Give every spot its own name where slides share barcodes."""
+    """Make names of spots unique if slides share barcodes."""
     names = slide.obs_names
     if names.is_unique:
         return
     key = find_slide_key(slide, slide_key)
     if key is None:
         raise InputError(duplicate_barcodes(names))
-    section_codes(slide, key)  # refuses a column with gaps
+    section_codes(slide, key)  # raises an error if a value is missing
     unique = slide.obs[key].astype(str).to_numpy(dtype=object) + "_" + names.to_numpy(dtype=object)
-    if len(twins := pd.Index(unique[pd.Index(unique).duplicated()]).unique()):
+    if len(repeated := pd.Index(unique[pd.Index(unique).duplicated()]).unique()):
         raise InputError(
-            f"{len(twins):,} barcodes are duplicated within a slide of obs['{key}'] "
-            f"({few(twins)}); give each spot its own name"
+            f"{len(repeated):,} barcodes are duplicated within a slide of obs['{key}'] "
+            f"({few(repeated)}); give each spot its own name"
         )
     slide.obs_names = unique
     notes.append(f"slides share barcodes: the spots are named by obs['{key}'] too ({unique[0]})")
 
 
 def _settle_genes(found: Counts, notes: list[str]) -> Counts:
-    """Name genes by symbol where symbols are known, keep Ensembl ids, and sum duplicates."""
+    """Name genes by symbol if known, keep Ensembl ids, and sum duplicates."""
     notes += [found.note] if found.note else []
     var = found.var.copy()
     var.index = _plain(var.index).rename(None)
@@ -228,23 +227,23 @@ def _settle_genes(found: Counts, notes: list[str]) -> Counts:
 
 
 def _plain(values: Iterable[Any]) -> pd.Index:
-    """Make plain strings of names, empty where one is missing."""
+    """Convert names to plain strings, empty if missing."""
     return pd.Index(["" if pd.isna(value) else str(value) for value in values], dtype=object)
 
 
-def _column_of(var: pd.DataFrame, known: tuple[str, ...], *, ensembl: bool) -> str | None:
-    """Find a column by its usual names that holds Ensembl ids, or does not."""
+def _column_of(var: pd.DataFrame, names: tuple[str, ...], *, ensembl: bool) -> str | None:
+    """Find a column by its usual names that has (or does not have) Ensembl ids."""
     by_name = {str(column).lower(): column for column in reversed(var.columns.tolist())}
-    for column in (by_name[name] for name in known if name in by_name):
+    for column in (by_name[name] for name in names if name in by_name):
         if name_kind(_plain(var[column]))[0].startswith("ensembl") is ensembl:
             return str(column)
     return None
 
 
 def _with_counts(slide: AnnData, found: Counts, notes: list[str]) -> AnnData:
-    """Put the counts and their genes into the slide; keep all that still fits."""
+    """Move counts and their genes to ``X`` and ``var``; keep everything that still fits."""
     if found.where != "X" and slide.X is not None:
-        notes.append(f"X now holds the counts of {found.where}; what it held before is left out")
+        notes.append(f"X now has the counts of {found.where}; its earlier values are left out")
     if found.matrix.shape == slide.shape and (
         found.where != "raw" or slide.raw.var_names.equals(slide.var_names)
     ):
@@ -264,7 +263,7 @@ def _with_counts(slide: AnnData, found: Counts, notes: list[str]) -> AnnData:
 
 
 def _copied(found: Counts) -> csr_matrix:
-    """Copy counts that come from a layer, so that changes of X do not change the layer."""
+    """Copy counts of a layer, so that changes of X do not change the layer."""
     return found.matrix if found.where == "X" else found.matrix.copy()
 
 
@@ -277,7 +276,7 @@ def _fill_coordinates(slide: AnnData, notes: list[str]) -> None:
 
 
 def _judge(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
-    """Refuse a slide with errors, and note warnings; a slide may be small."""
+    """Raise the first error of a slide, and note its warnings and a small number of spots."""
     for finding in check(slide, slide_key=slide_key, n_neighbors=0):
         if finding.level == "error":
             raise InputError(finding.message)
@@ -290,9 +289,9 @@ def _judge(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
 
 
 def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list[str]) -> None:
-    """Keep where a slide comes from; of a slide that was read before, where it came from first.
+    """Record the origin of a slide; that of the first reading if it was read before.
 
-    Notes of earlier readings are kept; what was lost is that of this reading.
+    Notes of earlier readings are kept, but not what they left out.
     """
     from sagefm import __version__
 

@@ -1,4 +1,4 @@
-"""The sections and the patients inside an object, told apart."""
+"""Split objects into the sections of patients."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Section:
-    """One section of one patient: what neighborhoods never reach beyond."""
+    """One section of one patient; neighborhoods never cross sections."""
 
     name: str
     patient: str
     slide: "AnnData"
     rows: NDArray[np.int64]
-    """Its rows of the object it comes from, along the curve."""
+    """Its rows of the object, along a space-filling curve."""
 
 
 def sections_of(
@@ -33,53 +33,53 @@ def sections_of(
     patient_key: str = "patient",
     patients: Mapping[str, str] | None = None,
 ) -> Iterator[Section]:
-    """Tell the sections and the patients inside objects apart.
+    """Split objects into the sections of patients.
 
     Parameters
     ----------
     slides
-        Name → object with one section or, told apart by `slide_key`, with several.
+        Name → object with one section, or with several in the ``obs`` column `slide_key`.
     patient_key, patients
         As for :func:`patients_of`.
 
     Raises
     ------
     InputError
-        A spot has no patient, or no section; two pieces have the same name.
+        A spot has no patient or no section, or two sections have the same name.
     """
-    seen: set[str] = set()
+    names: set[str] = set()
     for name, slide in slides.items():
         owners = patients_of(name, slide, patient_key, patients)
         key = find_slide_key(slide, slide_key)
         codes = section_codes(slide, key)
         points = coordinates(slide)
-        parts = dict.fromkeys(zip(codes.tolist(), owners.tolist(), strict=True))
-        sections = len({code for code, _ in parts})
-        for code, owner in parts:
+        pairs = dict.fromkeys(zip(codes.tolist(), owners.tolist(), strict=True))
+        sections = len({code for code, _ in pairs})
+        for code, owner in pairs:
             rows = np.flatnonzero((codes == code) & (owners == owner))
             words = [name]
             words += [str(slide.obs[key].iloc[rows[0]])] if key and sections > 1 else []
-            words += [owner] if len(parts) > sections else []
-            piece = "_".join(words)
-            if piece in seen:
-                raise InputError(f"{name}: a second slide called {piece!r}; rename one of them")
-            seen.add(piece)
-            yield Section(piece, owner, slide, rows[along_curve(points[rows])])
+            words += [owner] if len(pairs) > sections else []
+            section = "_".join(words)
+            if section in names:
+                raise InputError(f"{name}: a second slide called {section!r}; rename one of them")
+            names.add(section)
+            yield Section(section, owner, slide, rows[along_curve(points[rows])])
 
 
 def patients_of(
     name: str, slide: "AnnData", patient_key: str, table: Mapping[str, str] | None
 ) -> NDArray[np.str_]:
-    """Say whose each spot of a slide is.
+    """Get the patient of each spot of a slide.
 
     Parameters
     ----------
     name
-        The slide's name: its patient where nothing else is known.
+        Name of the slide, which is used if no patient is known.
     patient_key
         ``obs`` column with the patient.
     table
-        Slide name → patient; goes before `patient_key`.
+        Slide → patient; takes precedence over `patient_key`.
 
     Raises
     ------

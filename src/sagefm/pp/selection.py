@@ -21,7 +21,7 @@ def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> 
         The slide.
     region
         A boolean per spot, or ``"KEY=VALUE"`` for the spots whose ``obs[KEY]`` is VALUE; all spots
-        where it is None.
+        if None.
 
     Raises
     ------
@@ -36,13 +36,13 @@ def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> 
             raise InputError(f"region {region!r}: write it KEY=VALUE, such as sagefm_domain=3")
         if key not in slide.obs:
             raise InputError(
-                f"region {region!r}: obs has no column {key!r}; there is "
-                f"{few(slide.obs.columns, 20) or 'nothing'}"
+                f"region {region!r}: obs has no column {key!r}, only "
+                f"{few(slide.obs.columns, 20) or 'none'}"
             )
         words = slide.obs[key].astype(str)
         if not (words == value).any():
             raise InputError(
-                f"region {region!r}: no spot has that value; there is {few(words.unique(), 20)}"
+                f"region {region!r}: no spot has that value; it has {few(words.unique(), 20)}"
             )
         return np.asarray(words == value)
     chosen = np.asarray(region)
@@ -52,5 +52,5 @@ def selected_spots(slide: "AnnData", region: NDArray[np.bool_] | str | None) -> 
             f"each of the {slide.n_obs} spots"
         )
     if not chosen.any():
-        raise InputError("region: holds no spot; choose another")
+        raise InputError("region: has no spot; choose another")
     return chosen

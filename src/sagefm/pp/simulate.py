@@ -1,4 +1,4 @@
-"""Visium-like slides with a known truth: domains, depth, and genes that listen to neighbors."""
+"""Simulate Visium slides with known domains, library sizes, and genes coupled to neighbors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,17 +30,17 @@ KITLG-KIT LTB-LTBR NRG1-ERBB3 PDGFA-PDGFRA PDGFB-PDGFRB SHH-PTCH1 SLIT2-ROBO1 SP
 TGFB1-COL1A1 TNF-NFKBIA VEGFA-KDR WNT3A-AXIN2 WNT5A-ROR2
 """
 PAIRS = [(pair.split("-")[0], pair.split("-")[1]) for pair in _PAIRS.split()]
-"""Known pairs of a ligand and its receptor or response gene; each gene stands in one pair only."""
+"""Pairs of a ligand and its receptor or response gene; each gene is in one pair only."""
 
-# Tuned so that clusters of the 20 first components of 1,000 spots (log1p, equal depth) find the
-# domains with an adjusted Rand index of 0.5 to 0.7, and more after averaging over 7 spots.
+# Tuned so that clusters of the 20 first components of 1,000 spots (log1p, equal library sizes)
+# find the domains with an adjusted Rand index of 0.5 to 0.7, and more after averaging over 7 spots.
 _BASE_SD = 1.8  # of the log of the mean expression of genes
-_MARKERS = (0.03, 0.55, 0.3)  # share of the genes; mean and sd of their log fold in the domain
+_MARKERS = (0.03, 0.55, 0.3)  # fraction of the genes; mean and sd of their log fold in the domain
 _PROGRAMS = 3
 _MEMBERS = (0.05, 0.0, 0.25)  # the same for the genes of a program
-_PAIR_SHARE = (3e-4, 1e-3)  # of all counts, per gene of a pair: one to three at the default depth
+_PAIR_FRACTION = (3e-4, 1e-3)  # of all counts, per gene of a pair: one to three by default
 _LIGAND_SD = 0.8  # of the log of a ligand's rate over the slide
-_RICHNESS_SD = 0.35  # of the log depth between domains: cells are not equally dense everywhere
+_RICHNESS_SD = 0.35  # of the log depth between domains, which differ in cell density
 _SMOOTH_DEPTH_SD = 0.1  # within domains, between places
 _SPOT_DEPTH_SD = 0.15  # between neighboring spots
 _SLIDE_DEPTH_SD = 0.1
@@ -50,26 +50,26 @@ _ENTRIES = 2**23  # spots × genes that are simulated at once
 
 @dataclass(frozen=True)
 class _Biology:
-    """What the slides of one `biology_seed` share."""
+    """Properties that slides of one `biology_seed` have in common."""
 
-    profiles: Singles  # domains × genes, expected share of the counts; rows sum to 1
+    profiles: Singles  # domains × genes, expected fraction of the counts; rows sum to 1
     richness: Floats  # per domain, log fold of the depth
     loadings: Singles  # programs × genes, log fold of a gene per unit of a program
     dispersion: Singles  # per gene; variance = mean + dispersion × mean²
     ligands: Integers  # per pair, column of the ligand; first the coupled pairs, then the controls
     targets: Integers  # per pair, column of the target
-    strength: Singles  # per pair, log fold of the target per unit of mean log1p ligand around it
+    strength: Singles  # per pair, log fold of the target per unit of mean log1p ligand of neighbors
 
 
 @dataclass(frozen=True)
 class _Tissue:
-    """What a slide is before anything is counted."""
+    """Properties of a slide before counts are drawn."""
 
     grid: Integers  # spots × (array_row, array_col)
-    domains: Singles  # spots × domains, share of a spot that each domain fills; rows sum to 1
+    domains: Singles  # spots × domains, fraction of a spot in each domain; rows sum to 1
     programs: Singles  # spots × programs, activity; mean 0 and sd 1 over the slide
     ligands: Singles  # spots × pairs, log fold of the ligand
-    depth: Singles  # per spot, expected counts if programs and couplings were silent
+    depth: Singles  # per spot, expected counts without programs and couplings
 
 
 def simulate(
@@ -86,9 +86,9 @@ def simulate(
     patient: str = "p1",
     slide: str = "sim",
 ) -> AnnData:
-    """Simulate a slide whose truth is known.
+    """Simulate a slide with known domains and couplings.
 
-    Domains are layers and patches of a roundish tissue; each has its own markers. Counts are
+    Domains are layers and patches of a round tissue; each has its own markers. Counts are
     negative binomial. The rate of a coupled target in a spot is multiplied by
     exp(`coupling_strength` × m), where m is the mean of log1p(ligand counts) over the 14 nearest
     spots. As many control pairs are chosen and expressed in the same way, but not coupled.
@@ -102,7 +102,7 @@ def simulate(
     genes
         Names of the genes, at least 4 × `n_couplings` + 1; by default some 1,400 human symbols.
     n_couplings
-        Coupled pairs. Taken from `PAIRS`, and drawn among the other genes once those run out.
+        Number of coupled pairs, taken from `PAIRS`, then drawn from the other genes.
     coupling_strength
         Log fold of a target per unit of mean log1p ligand.
     depth
@@ -110,16 +110,17 @@ def simulate(
     dispersion
         Of a typical gene: variance = mean + dispersion × mean².
     seed
-        Decides the layout and the counts: another seed is another slide.
+        Seed of the layout and the counts: another seed is another slide.
     biology_seed
-        Decides gene means, domain profiles and couplings: what patients have in common.
+        Seed of gene means, domain profiles and couplings, which slides have in common.
     patient, slide
-        Names, kept in ``obs``. Barcodes name array positions, as on Visium: slides share them.
+        Names, stored in ``obs``. Barcodes are those of array positions, as on Visium: slides have
+        the same barcodes.
 
     Returns
     -------
     Raw counts as float32 CSR in ``X``; ``obsm["spatial"]`` in pixels, 200 to a pitch of 100 µm;
-    ``obs``: array_row, array_col, slide, patient, domain (the largest share), depth (expected
+    ``obs``: array_row, array_col, slide, patient, domain (the largest fraction), depth (expected
     total counts); ``uns["simulation"]``: couplings (ligand, target, strength; 0 for controls),
     domain_profiles (domains × genes, rows sum to 1), seed, biology_seed.
 
@@ -157,7 +158,7 @@ def _default_genes() -> list[str]:
 
 
 def _check_numbers(**numbers: tuple[float, float, float]) -> None:
-    """Check arguments, each given as (value, least, most)."""
+    """Check arguments, each given as (value, minimum, maximum)."""
     for name, (value, least, most) in numbers.items():
         if not least <= value <= most:
             raise InputError(f"{name} is {value}; give a number from {least:g} to {most:g}")
@@ -167,7 +168,7 @@ def _check_genes(names: list[str], n_couplings: int) -> None:
     repeated = pd.Index(names).duplicated()
     if repeated.any():
         first = names[int(repeated.argmax())]
-        raise InputError(f"genes names {first!r} more than once; give each gene once")
+        raise InputError(f"genes has {first!r} more than once; give each gene once")
     needed = 4 * n_couplings + 1
     if len(names) < needed:
         raise InputError(
@@ -189,8 +190,8 @@ def _draw_biology(
     others = np.setdiff1d(np.arange(n_genes), pairs)
     base = np.empty(n_genes)
     base[others] = rng.lognormal(0.0, _BASE_SD, len(others))
-    # The genes of pairs mark no domain and follow no program: only the coupling links them.
-    base[pairs] = rng.uniform(*_PAIR_SHARE, pairs.shape)
+    # Genes of pairs are in no domain profile and no program: only the coupling links them.
+    base[pairs] = rng.uniform(*_PAIR_FRACTION, pairs.shape)
     base[others] *= max(0.5, 1 - base[pairs].sum()) / base[others].sum()
     profiles = base * np.exp(_draw_folds((n_domains, n_genes), others, _MARKERS, rng))
     profiles /= profiles.sum(axis=1, keepdims=True)
@@ -210,19 +211,19 @@ def _draw_folds(
     shape: tuple[int, int], candidates: Integers, members: tuple[float, float, float], rng: Rng
 ) -> Floats:
     """Draw log folds, rows × genes, of a few members per row and 0 for the other genes."""
-    share, mean, sd = members
+    fraction, mean, sd = members
     folds = np.zeros(shape)
     for row in folds:
-        chosen = rng.choice(candidates, max(1, round(share * len(candidates))), replace=False)
+        chosen = rng.choice(candidates, max(1, round(fraction * len(candidates))), replace=False)
         row[chosen] = rng.normal(mean, sd, len(chosen))
     return folds
 
 
 def _draw_pairs(names: list[str], n_pairs: int, rng: Rng) -> Integers:
-    """Choose pairs (ligand, target) as columns, known ones first, no gene in two of them."""
+    """Choose pairs (ligand, target), those of `PAIRS` first; no gene is in two pairs."""
     column = {name: number for number, name in enumerate(names)}
-    known = [(column[a], column[b]) for a, b in PAIRS if a in column and b in column]
-    pairs = rng.permutation(np.array(known, dtype=np.int64).reshape(-1, 2))[:n_pairs]
+    listed = [(column[a], column[b]) for a, b in PAIRS if a in column and b in column]
+    pairs = rng.permutation(np.array(listed, dtype=np.int64).reshape(-1, 2))[:n_pairs]
     free = np.setdiff1d(np.arange(len(names)), pairs)
     invented = rng.choice(free, (n_pairs - len(pairs), 2), replace=False)
     return rng.permutation(np.concatenate([pairs, invented]))
@@ -248,7 +249,7 @@ def _draw_tissue(n_spots: int, biology: _Biology, depth: float, rng: Rng) -> _Ti
 
 
 def _hexagons(n_spots: int, radius: float, rng: Rng) -> Integers:
-    """Choose the spots (array_row, array_col) under a roundish tissue, in array order."""
+    """Choose the spots (array_row, array_col) under a round tissue, in array order."""
     reach = int(1.5 * radius) + 3
     rows, cols = np.mgrid[-reach : reach + 1, -2 * reach : 2 * reach + 1]
     even = (rows + cols) % 2 == 0
@@ -270,7 +271,7 @@ def _pitches(grid: Integers) -> Floats:
 
 
 def _barcodes(grid: Integers) -> list[str]:
-    """Name every array position by 16 letters: an odd factor is one to one modulo 2**32."""
+    """Encode array positions as 16 letters; an odd factor is one to one modulo 2**32."""
     codes = ((grid[:, 0] << 16) + grid[:, 1]) * 2_654_435_761 + 0x9E37_79B9
     digits = (codes[:, None] >> np.arange(0, 32, 2)) & 3
     return ["".join(letters) + "-1" for letters in np.array(list("ACGT"))[digits]]
@@ -289,7 +290,7 @@ def _fields(places: Floats, n_fields: int, length: float, rng: Rng) -> Floats:
 
 
 def _lay_out_domains(places: Floats, n_domains: int, radius: float, rng: Rng) -> Floats:
-    """Cut the tissue into wavy layers and lay patches over them: spots × domains, shares."""
+    """Draw wavy layers and patches over them: spots × domains, fractions."""
     n_layers = (n_domains + 1) // 2
     angle = rng.uniform(0, 2 * np.pi)
     wobble = radius * _fields(places, 2, 0.6 * radius, rng)
@@ -297,7 +298,7 @@ def _lay_out_domains(places: Floats, n_domains: int, radius: float, rng: Rng) ->
     cuts = np.quantile(height, rng.dirichlet(np.full(n_layers, 12.0)).cumsum()[:-1])
     above = _soft(height[:, None] - cuts)
     edges = np.ones((len(places), 1))
-    shares = -np.diff(np.hstack([edges, above, 0 * edges]), axis=1)
+    fractions = -np.diff(np.hstack([edges, above, 0 * edges]), axis=1)
 
     size = 0.9 * radius / np.sqrt(n_domains)
     middles = np.empty((0, 2))
@@ -309,19 +310,19 @@ def _lay_out_domains(places: Floats, n_domains: int, radius: float, rng: Rng) ->
         middles = np.vstack([middles, middle])
         reach = size * rng.uniform(0.85, 1.15) + 0.05 * wobble[:, 1]
         patch = _soft(reach - np.hypot(*(places - middle).T))[:, None]
-        shares = np.hstack([shares * (1 - patch), patch])
-    return shares
+        fractions = np.hstack([fractions * (1 - patch), patch])
+    return fractions
 
 
 def _soft(distance: Floats) -> Floats:
-    """Turn a distance beyond a border, in pitches, into a share between 0 and 1."""
+    """Convert a distance from a border, in pitches, to a fraction between 0 and 1."""
     return 0.5 + 0.5 * np.tanh(distance / (2 * _BORDER))
 
 
 def _count(
     biology: _Biology, tissue: _Tissue, neighbors: Integers, rng: Rng
 ) -> tuple[sparse.csr_matrix, Floats]:
-    """Draw all counts, the ligands first; also give the expected total of every spot."""
+    """Draw all counts, ligands first; also return the expected total of every spot."""
     n_spots, n_genes = len(tissue.grid), biology.profiles.shape[1]
     ligand_rate = tissue.domains @ biology.profiles[:, biology.ligands]
     ligand_rate *= tissue.depth[:, None] * np.exp(tissue.ligands)
@@ -337,23 +338,23 @@ def _count(
     expected = ligand_rate.sum(axis=1, dtype=np.float64)
     step = max(1, _ENTRIES // n_genes)
     for start in range(0, n_spots, step):
-        part = slice(start, start + step)
-        rate = np.exp(tissue.programs[part] @ biology.loadings)
-        rate *= tissue.domains[part] @ biology.profiles
-        rate *= tissue.depth[part, None]
-        rate[:, biology.targets] *= response[part]
+        block = slice(start, start + step)
+        rate = np.exp(tissue.programs[block] @ biology.loadings)
+        rate *= tissue.domains[block] @ biology.profiles
+        rate *= tissue.depth[block, None]
+        rate[:, biology.targets] *= response[block]
         rate[:, biology.ligands] = 0.0
-        expected[part] += rate.sum(axis=1, dtype=np.float64)
-        blocks.append(_negative_binomial(rate, biology.dispersion, rng) + ligand_counts[part])
+        expected[block] += rate.sum(axis=1, dtype=np.float64)
+        blocks.append(_negative_binomial(rate, biology.dispersion, rng) + ligand_counts[block])
     return sparse.vstack(blocks, format="csr"), expected
 
 
 def _negative_binomial(rate: Singles, dispersion: Singles, rng: Rng) -> sparse.csr_matrix:
     """Draw spots × genes counts of mean `rate` and variance rate + dispersion × rate².
 
-    A negative binomial count is a Poisson number of bursts of logarithmic size, and there are
-    none exactly where the wait for the first, one exponential draw, is longer than the rate of
-    bursts. So all but that one draw is spent on the entries that are not zero.
+    A negative binomial count is a Poisson number of bursts of logarithmic size. It is zero if the
+    exponential waiting time to the first burst exceeds the rate of bursts, so that only one draw
+    is needed for zero entries.
     """
     mean = rate * dispersion
     bursts = np.log1p(mean) / dispersion

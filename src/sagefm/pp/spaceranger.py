@@ -1,4 +1,4 @@
-"""Space Ranger output folders of every generation, and the loose files of GEO."""
+"""Read Space Ranger output folders of all versions, and loose files from GEO."""
 
 import re
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ _MATRIX = re.compile(
 _POSITIONS = r"tissue_positions(?:_list)?\.(?:csv|tsv|txt|parquet)(?:\.gz)?"
 _BIN = re.compile(r"square_(\d+)um")
 _USUAL_BIN = 16
-"""Micrometers of the Visium HD bins that we read where a folder has several: nearest to a cell."""
+"""Micrometers of the Visium HD bins to read if a folder has several: closest to a cell."""
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """The matrix of one slide, the folder to look around in, and the file prefixes used there."""
+    """The matrix of one slide, the folder of its other files, and the file prefixes used there."""
 
     matrix: Path
     folder: Path
@@ -39,35 +39,37 @@ class _Sample:
     @property
     def name(self) -> str:
         folder = self.folder.resolve()
-        own = self.prefix.rstrip("_.-")
-        return own or (folder.parent.name if folder.name == "outs" else folder.name)
+        name = self.prefix.rstrip("_.-")
+        return name or (folder.parent.name if folder.name == "outs" else folder.name)
 
     @property
     def raw(self) -> bool:
-        """Whether the matrix has all spots of the array and not only those under tissue."""
+        """Whether the matrix has all spots of the array, not only those under tissue."""
         names = self.matrix.name, self.matrix.parent.name
         matches = [_MATRIX.fullmatch(name) for name in names]
         return any(match is not None and match["kind"] == "raw" for match in matches)
 
     def find(self, pattern: str) -> Path | None:
-        """Find a file that goes with the matrix, beside it or in its ``spatial`` folder."""
+        """Find a file that belongs to the matrix, next to it or in its ``spatial`` folder."""
         for place in (f"{self.prefix}spatial", "spatial", "."):
             folder = self.folder / place
             entries = sorted(folder.iterdir()) if folder.is_dir() else []
-            own = bool(self.prefix) and place.startswith(self.prefix)
+            prefixed = bool(self.prefix) and place.startswith(self.prefix)
             matches = [re.fullmatch(f"(?P<prefix>.*?){pattern}", entry.name) for entry in entries]
-            mine = [match for match in matches if match and (own or self._owns(match["prefix"]))]
+            mine = [
+                match for match in matches if match and (prefixed or self._owns(match["prefix"]))
+            ]
             if mine:
                 best = min(mine, key=lambda match: match["prefix"] != self.prefix)
                 return folder / best.string
         return None
 
     def _owns(self, prefix: str) -> bool:
-        """Whether a file with this prefix is of this sample: its longest known prefix decides."""
+        """Check whether a file belongs to this sample: the longest matching prefix decides."""
         if len(self.prefixes) < 2:
             return True
-        known = [other for other in self.prefixes if prefix.startswith(other)]
-        return max(known, key=len, default=None) == self.prefix
+        matching = [other for other in self.prefixes if prefix.startswith(other)]
+        return max(matching, key=len, default=None) == self.prefix
 
 
 def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
@@ -77,18 +79,18 @@ def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     ----------
     path
         The folder, the matrix, or ``folder/PREFIX``.
-    told
+    notes
         Notes for the user are appended to it.
 
     Returns
     -------
-    The slide (genes by symbol, each once; coordinates, images and scale factors where there are)
-    and the name of its matrix.
+    The slide (genes by symbol, without duplicates; coordinates, images and scale factors if
+    available) and the name of its matrix.
 
     Raises
     ------
     InputError
-        Something is missing, cannot be read or does not fit together.
+        A file is missing or cannot be read, or files do not fit together.
     """
     sample = _sample(_locate(path, notes))
     positions_file = sample.find(_POSITIONS)
@@ -101,10 +103,10 @@ def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     obs = positions.iloc[at].set_axis(barcodes[rows])
     keep = _under_tissue(obs, sample.raw, positions_file.name, notes)
     obs = obs[keep]
-    found = sum_duplicates(Counts(matrix[rows[keep]], var, sample.matrix.name))
-    notes += [found.note] if found.note else []
+    raw = sum_duplicates(Counts(matrix[rows[keep]], var, sample.matrix.name))
+    notes += [raw.note] if raw.note else []
     xy = obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
-    slide = AnnData(found.matrix, obs=obs.iloc[:, :-2].astype(int), var=found.var)
+    slide = AnnData(raw.matrix, obs=obs.iloc[:, :-2].astype(int), var=raw.var)
     slide.obsm[_keys.SPATIAL] = xy
     if library := _library(sample, notes):
         slide.uns[_keys.SPATIAL] = {sample.name: library}
@@ -125,26 +127,26 @@ def _locate(path: Path, notes: list[str]) -> Path:
                 return _choose(place, samples)
         raise InputError(_no_matrix(path))
     samples = _samples(path.parent)
-    wanted = path.name.rstrip("_.-")
-    named = {prefix: file for prefix, file in samples.items() if prefix.startswith(wanted)}
-    exact = {prefix: file for prefix, file in named.items() if prefix.rstrip("_.-") == wanted}
+    name = path.name.rstrip("_.-")
+    named = {prefix: file for prefix, file in samples.items() if prefix.startswith(name)}
+    exact = {prefix: file for prefix, file in named.items() if prefix.rstrip("_.-") == name}
     if named:
         return _choose(path.parent, exact or named)
-    there = f"; its folder holds {_listed(samples)}" if any(samples) else "; check the path"
-    raise InputError(f"does not exist{there}")
+    remedy = f"its folder has {_listed(samples)}" if any(samples) else "check the path"
+    raise InputError(f"does not exist; {remedy}")
 
 
 def _samples(folder: Path) -> dict[str, Path]:
     """Find the matrix of every sample (file prefix) in a folder: filtered before raw, h5 first."""
-    found: dict[str, list[tuple[bool, bool, Path]]] = {}
+    ranked: dict[str, list[tuple[bool, bool, Path]]] = {}
     for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
         match = _MATRIX.fullmatch(entry.name)
         matrix = _mtx_in(entry) if entry.is_dir() else entry
         if match and matrix:
             rank = match["kind"] == "raw", matrix.suffix != ".h5", matrix
-            found.setdefault(match["prefix"], []).append(rank)
-    by_name = sorted(found, key=lambda prefix: prefix.rstrip("_.-"))
-    return {prefix: min(found[prefix])[-1] for prefix in by_name}
+            ranked.setdefault(match["prefix"], []).append(rank)
+    by_name = sorted(ranked, key=lambda prefix: prefix.rstrip("_.-"))
+    return {prefix: min(ranked[prefix])[-1] for prefix in by_name}
 
 
 def _mtx_in(folder: Path) -> Path | None:
@@ -195,7 +197,7 @@ def _no_matrix(path: Path) -> str:
 
 def _is_slide(path: Path) -> bool:
     if path.name.startswith("."):
-        return False  # what a killed run left
+        return False  # a temporary file of a killed run
     if path.name.endswith((".h5ad", ".zarr")):
         return True
     places = path, path / "outs"
@@ -203,7 +205,7 @@ def _is_slide(path: Path) -> bool:
 
 
 def _sample(matrix: Path) -> _Sample:
-    """Describe where the files that belong to a matrix are."""
+    """Find the folder and prefix of the files that belong to a matrix."""
     folder, named = matrix.parent, matrix.name
     if not matrix.name.endswith(".h5") and _MATRIX.fullmatch(folder.name):
         folder, named = folder.parent, folder.name  # the mtx files have a folder of their own
@@ -214,7 +216,7 @@ def _sample(matrix: Path) -> _Sample:
 
 def _no_positions(sample: _Sample) -> str:
     packed = sample.find(r"spatial\.(?:tar\.gz|tgz|tar|zip)")
-    remedy = f"unpack {packed.name}" if packed else "put the spatial folder beside the matrix"
+    remedy = f"unpack {packed.name}" if packed else "put the spatial folder next to the matrix"
     return (
         f"no tissue_positions file (.csv or .parquet) for {sample.matrix.name}: "
         f"without it the spots have no coordinates; {remedy}"
@@ -272,28 +274,30 @@ def _match(
 
 
 def _under_tissue(obs: pd.DataFrame, raw: bool, file: str, notes: list[str]) -> NDArray[np.bool_]:
-    """Leave out spots beside the tissue of a raw matrix; of a filtered one keep all spots."""
+    """Leave out spots outside the tissue of a raw matrix; keep all spots of a filtered one."""
     inside = np.ones(len(obs), dtype=bool)
     if "in_tissue" in obs:
         inside = (obs["in_tissue"] == 1).to_numpy()
     elif raw:
-        notes.append(f"{file} does not say what is under tissue: all spots of the raw matrix kept")
+        notes.append(
+            f"{file} does not say which spots are under tissue: all spots of the raw matrix kept"
+        )
         return inside
     outside = int((~inside).sum())
     if raw and not inside.any():
         raise InputError("the raw matrix has no spot under tissue (in_tissue is 0 for all)")
     if raw:
         notes.append(
-            f"only the raw matrix is there: {numbered(outside, 'spot')} beside the tissue left out"
+            f"there is only the raw matrix: {numbered(outside, 'spot')} outside the tissue left out"
         )
         return inside
     if outside:
-        notes.append(f"{numbered(outside, 'spot')} beside the tissue (in_tissue 0) kept")
+        notes.append(f"{numbered(outside, 'spot')} outside the tissue (in_tissue 0) kept")
     return np.ones(len(obs), dtype=bool)
 
 
 def _library(sample: _Sample, notes: list[str]) -> dict[str, Any]:
-    """Read images and scale factors, as scanpy keeps them in ``uns["spatial"]``."""
+    """Read images and scale factors, as scanpy stores them in ``uns["spatial"]``."""
     images = {}
     for size in ("hires", "lowres"):
         file = sample.find(rf"tissue_{size}_image\.(?:png|jpe?g)(?:\.gz)?")

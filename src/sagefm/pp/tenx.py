@@ -1,7 +1,7 @@
-"""The single files of 10x: matrix, positions, image, scale factors.
+"""Read the files of 10x: matrix, positions, image, scale factors.
 
-What a file is follows from what is in it, never from its name alone: a headed file may be called
-``tissue_positions_list.csv`` and a headerless one ``tissue_positions.csv``.
+The format is found from the content of a file, not from its name alone: a file with a header may
+be called ``tissue_positions_list.csv``, and one without ``tissue_positions.csv``.
 """
 
 import gzip
@@ -33,16 +33,16 @@ _COLUMNS = {
     "pxl_row_in_fullres": ("pxl_row_in_fullres", "imagerow"),
     "pxl_col_in_fullres": ("pxl_col_in_fullres", "imagecol"),
 }
-"""The columns of a positions file in the order of headerless ones, and what headers call them."""
+"""Columns of a positions file, in the order of files without header, and their names."""
 
 
 def read_matrix(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
-    """Read spots × genes, the barcodes and a table of features whose index are their names."""
+    """Read spots × genes, the barcodes, and a table of features by name."""
     try:
         matrix, barcodes, var = (_read_h5 if path.suffix == ".h5" else _read_mtx)(path)
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # a damaged file can raise nearly anything
+    except Exception as error:  # a damaged file can raise anything
         raise InputError(unreadable(path.name, error)) from error
     if not barcodes.is_unique:
         repeated = barcodes[barcodes.duplicated()].unique()
@@ -65,7 +65,7 @@ def _read_h5(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
         group = file["matrix" if "matrix" in file else next(iter(file))]
         if "matrix" in file and "features" not in group:
             raise ValueError("it has no group features")
-        genes = group.get("features", group)  # the older kind has all in one group
+        genes = group.get("features", group)  # older files have one group
         symbols = "name" if "features" in group else "gene_names"
         ids = next(name for name in ("gene_id", "id", "genes") if name in genes)
         n_genes, n_spots = group["shape"][()]
@@ -102,7 +102,7 @@ def _read_mtx(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
     if matrix.shape != (len(barcodes), len(features)):
         raise InputError(
             f"{path.name} has {matrix.shape[1]:,} genes × {matrix.shape[0]:,} spots, but the files "
-            f"beside it list {len(features):,} and {len(barcodes):,}; they are not of one sample"
+            f"next to it list {len(features):,} and {len(barcodes):,}; they are not of one sample"
         )
     names = features[1] if 1 in features else features[0]
     var = pd.DataFrame({_keys.GENE_IDS: features[0].to_numpy()}, index=pd.Index(names))
@@ -112,29 +112,29 @@ def _read_mtx(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
 
 
 def _read_list(matrix: Path, names: tuple[str, ...]) -> pd.DataFrame:
-    """Read the table beside a matrix.mtx, preferably the one that is compressed like it."""
+    """Read the table next to a matrix.mtx, preferably compressed in the same way."""
     prefix, _, ending = matrix.name.partition("matrix.mtx")
     endings = dict.fromkeys([ending, "", ".gz"])
     files = [matrix.with_name(f"{prefix}{name}.tsv{end}") for name in names for end in endings]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise InputError(f"{files[0].name} is missing beside {matrix.name}; put it there")
+        raise InputError(f"{files[0].name} is missing next to {matrix.name}; put it there")
     # quoting=3 (none): names such as 5'-end must stay, and a gene may be called NA.
     return pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
 
 
 def read_positions(path: Path) -> pd.DataFrame:
-    """Read a positions file, headed or not, comma or tab, plain or compressed, or parquet.
+    """Read a positions file: CSV or TSV with or without header, also compressed, or parquet.
 
     Returns
     -------
-    A row per spot of the array, by barcode: ``in_tissue``, ``array_row``, ``array_col`` (where
-    there are), ``pxl_row_in_fullres``, ``pxl_col_in_fullres``.
+    A row per spot of the array, by barcode: ``in_tissue``, ``array_row``, ``array_col`` (if
+    available), ``pxl_row_in_fullres``, ``pxl_col_in_fullres``.
 
     Raises
     ------
     InputError
-        Columns are missing or unknown, values are no numbers, or a barcode stands twice.
+        Columns are missing or unknown, values are not numbers, or a barcode is duplicated.
     """
     try:
         table: pd.DataFrame = _read_table(path).set_index("barcode").apply(pd.to_numeric)
@@ -146,7 +146,7 @@ def read_positions(path: Path) -> pd.DataFrame:
     if len(wrong):
         raise InputError(
             f"{path.name} has no position, or two, for {numbered(len(wrong), 'barcode')} "
-            f"({few(wrong)}); mend those lines"
+            f"({few(wrong)}); correct those lines"
         )
     return table
 
@@ -176,13 +176,13 @@ def _is_number(text: str) -> bool:
 
 
 def _by_header(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Put the columns into the usual order by what the header calls them."""
-    known = {str(name).strip().lower(): name for name in reversed(table.columns.tolist())}
+    """Sort columns by the names in the header."""
+    columns = {str(name).strip().lower(): name for name in reversed(table.columns.tolist())}
     order = {}
     for column, aliases in _COLUMNS.items():
-        alias = next((alias for alias in aliases if alias in known), None)
+        alias = next((alias for alias in aliases if alias in columns), None)
         if alias is not None:
-            order[column] = table[known[alias]]
+            order[column] = table[columns[alias]]
         elif column == "barcode" or column.startswith("pxl"):
             raise InputError(
                 f"{path.name} has no column {column} (its first line: {few(table.columns, 8)}); "
@@ -221,4 +221,4 @@ def unreadable(name: str, error: Exception) -> str:
     """Describe in one line that a file cannot be read, why, and what to do."""
     why = (str(error) or type(error).__name__).splitlines()[0]
     what = f"{name} cannot be read ({why})".strip()
-    return f"{what}; it is damaged or not what its name says: copy it again"
+    return f"{what}; it is damaged or has another format: copy it again"

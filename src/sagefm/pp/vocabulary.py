@@ -1,4 +1,4 @@
-"""The ordered genes that a model knows, and how the genes of a slide map to them."""
+"""The ordered genes of a model, and how the genes of a slide map to them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from sagefm._files import replacing
 from sagefm._text import few
 from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names, looks_like_mouse
 
-MINIMUM_SHARE = 0.1
-"""Smallest fraction of a slide's counts that a vocabulary must carry: below it the slide's genes
-are something else (another species, probe ids), and predictions would be about zeros."""
+MINIMUM_FRACTION = 0.1
+"""Minimum fraction of the counts of a slide on genes of the vocabulary: below it, the genes are
+of another kind (another species, probe ids)."""
 MINIMUM_GENES = 100
-"""Smallest number of matched genes (a tenth of the vocabulary where that is less)."""
+"""Minimum number of matched genes (or a tenth of the vocabulary, if that is less)."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Vocabulary:
     Parameters
     ----------
     symbols
-        Gene symbols, in the order of the model's inputs and outputs, each once.
+        Gene symbols without duplicates, in the order of the inputs and outputs of the model.
     ensembl
-        Their Ensembl ids without version, empty where not known; where none are given, genes that
-        are named by their Ensembl id have it.
+        Their Ensembl ids without version, empty if not known. If none are given, the names that are
+        Ensembl ids are used.
 
     Raises
     ------
     InputError
-        A symbol is duplicated, there is none, or the two lists differ in length.
+        A symbol is duplicated, there are no symbols, or the two lists differ in length.
     """
 
     symbols: tuple[str, ...]
@@ -98,7 +98,7 @@ class Vocabulary:
             raise InputError(f"{path}: {error}") from error
 
     def with_known_ids(self, known: GeneNames | None = None) -> "Vocabulary":
-        """Fill in the Ensembl ids that are missing here and known elsewhere.
+        """Fill in missing Ensembl ids that are known.
 
         Parameters
         ----------
@@ -120,12 +120,12 @@ class Vocabulary:
             beside.write_text("".join(lines), encoding="utf-8")
 
     def positions(self, genes: Iterable[str]) -> NDArray[np.int64]:
-        """Find genes, by symbol or Ensembl id, in the vocabulary.
+        """Get the positions of genes (symbols or Ensembl ids).
 
         Raises
         ------
         InputError
-            A gene is not in the vocabulary; the message offers the nearest names.
+            A gene is not in the vocabulary; the message suggests similar names.
         """
         genes = [genes] if isinstance(genes, str) else list(genes)
         found = self.find(genes)
@@ -135,16 +135,16 @@ class Vocabulary:
         return np.array(found, dtype=np.int64)
 
     def find(self, genes: Iterable[str]) -> list[int | None]:
-        """Find genes as :meth:`positions` does, with None for those that are not there."""
+        """Get the positions of genes as :meth:`positions`, None for missing genes."""
         by_id = {e: i for i, e in enumerate(self.ensembl) if e}
         return [self.index.get(gene, by_id.get(bare_id(gene))) for gene in genes]
 
     def missing(self, gene: str) -> str:
-        """Write the message for a gene that is not in the vocabulary, with the nearest names."""
+        """Write an error message for a missing gene that suggests similar names."""
         from difflib import get_close_matches
 
-        near = get_close_matches(gene.upper(), self.symbols, n=3)
-        offer = f"; did you mean {' or '.join(near)}?" if near else ""
+        similar = get_close_matches(gene.upper(), self.symbols, n=3)
+        offer = f"; did you mean {' or '.join(similar)}?" if similar else ""
         return f"{gene}: not one of the model's genes{offer}"
 
     def align(
@@ -153,22 +153,22 @@ class Vocabulary:
         """Map the genes of a slide to the vocabulary.
 
         A gene is matched by symbol, else by Ensembl id (without version), else as a previous
-        symbol or alias that means one gene only. A vocabulary gene that one route has found is not
-        looked for by the next, so that an alias never adds to the gene that carries the name now.
+        symbol or alias that means one gene only. A gene of the vocabulary that one route has
+        found is not searched by the next, so that an alias is never added to a gene of that name.
 
         Parameters
         ----------
         names
             Names of the slide's genes: symbols or Ensembl ids.
         ids
-            Their Ensembl ids, where the slide has them (several of one gene joined by ``;``).
+            Their Ensembl ids, if the slide has them (several of one gene joined by ``;``).
         known
-            What is known about gene names; :func:`~sagefm.pp.gene_names.known_gene_names` if not
+            Tables of gene names; :func:`~sagefm.pp.gene_names.known_gene_names` if not
             given.
 
         Returns
         -------
-        The alignment. It may be poor: :meth:`Alignment.apply` is what refuses.
+        The alignment. :meth:`Alignment.apply` raises an error if too few genes match.
         """
         known = known_gene_names() if known is None else known
         columns = np.full(len(names), -1, dtype=np.int32)
@@ -188,7 +188,7 @@ class Vocabulary:
     def _routes(
         self, names: Sequence[str], ids: Sequence[str] | None, known: GeneNames
     ) -> dict[str, Callable[[int], int | None]]:
-        """Give the ways to find gene i of a slide in the vocabulary, the surest first."""
+        """Get functions that find gene i of a slide in the vocabulary, the most reliable first."""
         by_id = {e: i for i, e in enumerate(self.ensembl) if e}
         for ensembl, symbol in known.symbol_of_id.items():
             if symbol in self.index:
@@ -214,13 +214,13 @@ class Alignment:
     vocabulary: Vocabulary
     names: tuple[str, ...]
     columns: NDArray[np.int32]
-    """For each gene of the slide its position in the vocabulary, -1 where it is not in it."""
+    """Position of each gene of the slide in the vocabulary, -1 if it is not in it."""
     by_route: dict[str, int]
-    """How many vocabulary genes were found by symbol, by Ensembl id and by an earlier name."""
+    """Number of genes found by symbol, by Ensembl id and by a previous symbol or alias."""
 
     @property
     def n_matched(self) -> int:
-        """How many genes of the vocabulary the slide has."""
+        """Number of genes of the vocabulary that the slide has."""
         return sum(self.by_route.values())
 
     @property
@@ -230,26 +230,26 @@ class Alignment:
         measured[self.columns[self.columns >= 0]] = True
         return measured
 
-    def share_of_counts(self, counts: csr_matrix) -> float:
-        """Fraction of the slide's counts that lie on genes of the vocabulary."""
+    def fraction_of_counts(self, counts: csr_matrix) -> float:
+        """Compute the fraction of the counts of a slide on genes of the vocabulary."""
         total = float(counts.data.sum(dtype=np.float64))
         matched = (self.columns >= 0)[counts.indices]
         kept = float(counts.data.sum(dtype=np.float64, where=matched))
         return kept / total if total else 0.0
 
     def describe(self, counts: csr_matrix) -> str:
-        """One line: how many genes matched, by which route, and what they carry."""
+        """Summarize in one line how many genes matched, how, and with which fraction of counts."""
         size = len(self.vocabulary)
         routes = ", ".join(f"{n:,} by {route}" for route, n in self.by_route.items() if n)
         return (
             f"matched {self.n_matched:,} of {size:,} model genes"
             f"{f' ({routes})' if routes else ''}, which carry "
-            f"{self.share_of_counts(counts):.1%} of the counts; "
+            f"{self.fraction_of_counts(counts):.1%} of the counts; "
             f"{size - self.n_matched:,} model genes are not on the slide"
         )
 
     def apply(self, counts: csr_matrix) -> csr_matrix:
-        """Give the counts of a slide the columns of the vocabulary.
+        """Align the counts of a slide to the columns of the vocabulary.
 
         Parameters
         ----------
@@ -258,21 +258,21 @@ class Alignment:
 
         Returns
         -------
-        Spots × vocabulary. Genes that fell on one position are summed, missing genes are 0.
+        Spots × vocabulary. Genes at the same position are summed, missing genes are 0.
 
         Raises
         ------
         InputError
             Fewer than :data:`MINIMUM_GENES` genes matched, or they carry less than
-            :data:`MINIMUM_SHARE` of the counts.
+            :data:`MINIMUM_FRACTION` of the counts.
         """
         too_few = self.n_matched < min(MINIMUM_GENES, len(self.vocabulary) / 10)
-        if too_few or self.share_of_counts(counts) < MINIMUM_SHARE:
+        if too_few or self.fraction_of_counts(counts) < MINIMUM_FRACTION:
             raise InputError(f"{self.describe(counts)}: too little to go on; {self._remedy()}")
         return self.select(counts)
 
     def select(self, values: csr_matrix) -> csr_matrix:
-        """Do the same with any values, and however little matched."""
+        """Align any values as :meth:`apply`, however few genes matched."""
         matched = np.flatnonzero(self.columns >= 0)
         kept = values[:, matched]
         columns = self.columns[matched][kept.indices]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sagefm.nn import Masks, Network
 from sagefm.pp.aligned import AlignedSlide
-from sagefm.pretrain.plan import Patch, Plan, Tile, part_of_process
+from sagefm.pretrain.plan import BatchPlan, Patch, Tile, part_of_process
 from sagefm.pretrain.recipe import TrainTable
 from sagefm.pretrain.source import Source
 
@@ -58,7 +58,7 @@ class Batch(Protocol):
 class Task(ABC):
     """How the batches of a network are made."""
 
-    plan: ClassVar[type[Plan]]
+    plan: ClassVar[type[BatchPlan]]
     """How spots are divided into batches."""
 
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 from sagefm.nn import Context, Masks, Network, SparseRows, draw_masks
 from sagefm.nn.context.loss import tile_error
 from sagefm.pretrain.batches import Chosen, Task
-from sagefm.pretrain.plan import TilePlan
+from sagefm.pretrain.plan import TileBatchPlan
 from sagefm.pretrain.recipe import TrainTable
 
 MISSING = 0.1
@@ -84,7 +84,7 @@ class ContextTask(Task):
 
     mask_fraction: float
     missing_fraction: float = 0.0
-    plan = TilePlan
+    plan = TileBatchPlan
 
     @classmethod
     def of(cls, settings: TrainTable, *, learning: bool) -> Self:

@@ -19,7 +19,7 @@ from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.sections import Section
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.plan import Plan, Tile, tiles_of
+from sagefm.pretrain.plan import BatchPlan, Tile, tiles_of
 from sagefm.pretrain.recipe import DataTable, Recipe
 from sagefm.pretrain.source import Selected, Source
 from sagefm.pretrain.split import hold_out
@@ -40,7 +40,7 @@ class Split:
     training: Spots
     validation: Spots
 
-    def plan(self, spots: Spots, recipe: Recipe, *, mixed: bool = True) -> Plan:
+    def plan(self, spots: Spots, recipe: Recipe, *, mixed: bool = True) -> BatchPlan:
         """Plan the batches of an epoch over `spots`."""
         table, tiles = self.source.table, dict[Tile, NDArray[np.int64]]()
         kind, sizes = TASKS[recipe.network.name].plan, _sizes(table)

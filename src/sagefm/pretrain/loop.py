@@ -20,7 +20,7 @@ from sagefm.model import SageFM
 from sagefm.nn import Network
 from sagefm.pretrain.batches import Batch, Batches, Task
 from sagefm.pretrain.devices import is_half, keeping_memory, launched_fabric
-from sagefm.pretrain.plan import Plan
+from sagefm.pretrain.plan import BatchPlan
 from sagefm.pretrain.recipe import TrainTable
 from sagefm.pretrain.run import Run, State, moments_of, restore_moments
 from sagefm.pretrain.schedule import learning_rate, stalled
@@ -35,8 +35,8 @@ class Epochs:
     """The batches of all epochs."""
 
     source: Source
-    training: Plan
-    validation: Plan
+    training: BatchPlan
+    validation: BatchPlan
     task: type[Task]
     settings: TrainTable
     workers: int

@@ -32,7 +32,7 @@ class Patch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """The spots of an epoch, by tile, and how they are cut and mixed.
 
     Parameters
@@ -128,7 +128,7 @@ class Plan:
         return batches
 
 
-class TilePlan(Plan):
+class TileBatchPlan(BatchPlan):
     """A plan whose batches are spots of a single tile, with all of the tile as their context.
 
     The spots of a batch are drawn at random from the tile: about `batch_size` of them, so that

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sagefm.nn import Masks, Network, Published, SparseRows, draw_masks
 from sagefm.pretrain.batches import Chosen, Task
-from sagefm.pretrain.plan import Plan
+from sagefm.pretrain.plan import BatchPlan
 from sagefm.pretrain.recipe import TrainTable
 
 
@@ -57,7 +57,7 @@ class PublishedTask(Task):
     """Predict the masked genes of the centers of some patches."""
 
     mask_fraction: float
-    plan = Plan
+    plan = BatchPlan
 
     @classmethod
     def of(cls, settings: TrainTable, *, learning: bool) -> Self:

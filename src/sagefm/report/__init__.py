@@ -1,4 +1,4 @@
-"""One self-contained page about a slide, and what stands on it."""
+"""Judge a slide and a model on it, and write the result as one self-contained page."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "Quality", "Rule", "contents", "page", "quality", "remarks"]
 
-# What a slide holds is said without torch and matplotlib.
+# The contents of a slide are printed without loading torch and matplotlib.
 _HOMES = {
     "RULES": "rules",
     "Quality": "judge",

@@ -1,4 +1,4 @@
-"""A slide on one page of HTML that needs nothing but itself."""
+"""Render a self-contained HTML page about a slide."""
 
 import base64
 import io
@@ -25,17 +25,17 @@ from sagefm.report.words import contents, remarks
 
 _DPI = 120
 _MARKS = {"good": "●", "care": "▲", "bad": "✕", "unknown": "?"}
-"""A grade is a word and a mark; its color only repeats them."""
+"""Every grade has a mark, so that it can be read without colors."""
 _GRADES = {word: grade for grade, word in VERDICTS.items()}
 _MAPPED = {
     "counts": "counts",
     "genes": "detected genes",
-    "novelty": "novelty (distance from the training spots, as a fraction of these that lie nearer "
-    "to other patients)",
+    "novelty": "novelty (distance from the training spots, as the fraction of these that are "
+    "nearer to other patients)",
     "error": "error of the model on masked genes, and how far it is above that of the mean of the "
     "neighbors (orange: the model is better; purple: the neighbors are)",
 }
-"""What the maps show, by column of the spots."""
+"""Captions of the maps, by column of the spots."""
 
 
 def page(
@@ -51,17 +51,17 @@ def page(
     Parameters
     ----------
     slide
-        As :func:`sagefm.report.quality` left it.
+        The slide that was judged, with the result in ``obsm``.
     quality
-        What that returned.
+        Result of :func:`sagefm.report.quality`.
     name
         Name of the slide on the page.
     layer, slide_key
-        As for :func:`sagefm.report.quality`. Of several sections the maps show the first.
+        As for :func:`sagefm.report.quality`. The maps show the first section.
 
     Returns
     -------
-    Self-contained HTML; the pictures are part of it.
+    HTML that includes all pictures.
     """
     codes = section_codes(slide, slide_key)
     return _template().render(
@@ -96,24 +96,24 @@ def _template() -> Template:
 
 
 def _maps(slide: AnnData, quality: Quality, codes: NDArray[np.int64]) -> dict[str, str]:
-    """Draw the spots of the first section."""
+    """Draw maps of the first section."""
     n_sections = int(codes.max()) + 1
     first = _section(slide, codes == 0, image=n_sections == 1)
     which = f" The first of {n_sections} slides is drawn." if n_sections > 1 else ""
     filled = quality.spots.columns[quality.spots.notna().any()]
-    what = ", ".join(text for column, text in _MAPPED.items() if column in filled)
-    return _figure(draw_quality(first, show=False), f"Maps of the spots: {what}.{which}")
+    captions = ", ".join(text for column, text in _MAPPED.items() if column in filled)
+    return _figure(draw_quality(first, show=False), f"Maps of the spots: {captions}.{which}")
 
 
 def _section(slide: AnnData, spots: NDArray[np.bool_], *, image: bool) -> AnnData:
-    """Keep what is drawn of one section, without columns that name sections."""
+    """Select the data to draw of one section, without columns that name sections."""
     uns = {key: slide.uns[key] for key in (SPATIAL,) if image and key in slide.uns}
     obsm = {SPATIAL: coordinates(slide)[spots], QUALITY: slide.obsm[QUALITY].loc[spots]}
     return AnnData(obs=pd.DataFrame(index=slide.obs_names[spots]), obsm=obsm, uns=uns)
 
 
 def _genes(quality: Quality) -> dict[str, str]:
-    """Draw the model against the mean of the neighbors, gene by gene."""
+    """Compare the model with the mean of the neighbors, gene by gene."""
     with journal():
         _, axes = plt.subplots(1, 2, figsize=(7.6, 3.1), layout="constrained")
         for value, ax in zip(("r_within", "mse"), axes, strict=True):
@@ -126,7 +126,7 @@ def _genes(quality: Quality) -> dict[str, str]:
 
 
 def _figure(axes: Sequence[Axes], caption: str) -> dict[str, str]:
-    """Save the figure of some axes as PNG text, and close it."""
+    """Encode the figure of some axes as PNG text, and close it."""
     figure: Any = axes[0].figure
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
@@ -144,7 +144,7 @@ def _recovery(quality: Quality) -> str:
 
 
 def _rules(quality: Quality) -> dict[str, Any]:
-    """List the rules that were applied; without a model there is no verdict to count for."""
+    """List the rules that were applied; without a model there is no verdict."""
     judged = len(quality.verdicts) > 0
     rows = []
     for rule in RULES:
@@ -153,7 +153,7 @@ def _rules(quality: Quality) -> dict[str, Any]:
             rows.append((rule.what, *rule.bounds, *([uses] if judged else []), rule.why))
     caption = (
         f"The verdict on {EMBEDDING}, and that on {PREDICTION}, is the worst grade of the facts "
-        "that count for it. What is not known counts as care."
+        "that count for it. A fact that is not known counts as care."
     )
     header = ["fact", "good", "care", *(["counts for"] if judged else []), "why"]
     return {"caption": caption if judged else "", "header": header, "rows": rows}

@@ -1,4 +1,4 @@
-"""How far a model can be trusted on a slide: facts, grades, and a verdict with its reason."""
+"""Judge how far a model can be trusted on a slide: facts, grades, and a verdict with reasons."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import PROVENANCE, QUALITY
 from sagefm.pp.counts import find_counts
-from sagefm.report.recovery import DEPTH, GENE_MEAN, MODEL, NEIGHBOR_MEAN, Recovery, recover
+from sagefm.report.recovery import GENE_MEAN, LIBRARY_SIZE, MODEL, NEIGHBOR_MEAN, Recovery, recover
 from sagefm.report.rules import NOVEL, RULE, USES, Grade, verdict
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ _DISTANCES = ("novelty", "novel")
 
 @dataclass(frozen=True)
 class Quality:
-    """What is known about a slide, and about a model on it."""
+    """Facts about a slide and about a model on it, and the verdicts that follow from them."""
 
     facts: pd.DataFrame
-    """A row per fact: what, value, shown (the value, written), expected (where it is known of the
-    training), grade (good, care, bad, unknown), said (one sentence)."""
+    """A row per fact: what, value, shown (the value as text), expected (from the training data, if
+    known), grade (good, care, bad, unknown), said (one sentence)."""
     verdicts: pd.DataFrame
     """A row per use: verdict (trust, with care, do not) and reason. Empty without a model."""
     methods: pd.DataFrame
@@ -39,7 +39,7 @@ class Quality:
     spots), mse, r_within. Empty without a model."""
     spots: pd.DataFrame
     """A row per spot: counts, genes, and with a model novelty, error and error_neighbor_mean (mean
-    squared, over its masked genes). NaN where it is not known."""
+    squared, over its masked genes). NaN if not known."""
     made: dict[str, Any]
     """How: model, fingerprint, matched genes, mask_fraction, seed, version."""
 
@@ -55,19 +55,19 @@ def quality(
 ) -> Quality:
     """Judge how far to trust a model on a slide, and why.
 
-    Depth and genes of the slide; how much of what the model knows it has; how far it lies from what
-    the model was trained on; and how well the model predicts masked genes, compared with the simple
-    methods of :func:`sagefm.evaluate.recovery` that need no other slide. The rules are
-    :data:`sagefm.report.rules.RULES`.
+    The facts are the library sizes and genes of the slide, how many of the genes of the model it
+    has, its distance from the training spots, and how well the model predicts masked genes,
+    compared with the simple methods of :func:`sagefm.evaluate.recovery` that need no other slide.
+    The rules are :data:`sagefm.report.rules.RULES`.
 
     Parameters
     ----------
     slide
         Raw counts and ``obsm["spatial"]``.
     model
-        A model; without one only depth and genes are looked at, and there is no verdict.
+        A model; without one only library sizes and genes are graded, and there is no verdict.
     mask_fraction
-        Share of the measured genes to hide in each spot: 0.3 as in the paper.
+        Fraction of the measured genes to mask in each spot: 0.3 as in the paper.
     seed
         Seed of the masks.
     layer, slide_key
@@ -87,11 +87,11 @@ def quality(
     if not 0 < mask_fraction < 1:
         raise InputError(f"mask_fraction={mask_fraction}: give a fraction above 0 and below 1")
     matrix = find_counts(slide, layer).matrix
-    depth = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
+    counts = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
     n_genes = np.asarray((matrix > 0).getnnz(axis=1), dtype=np.float64)
-    spots = pd.DataFrame({"counts": depth, "genes": n_genes}, index=slide.obs_names)
+    spots = pd.DataFrame({"counts": counts, "genes": n_genes}, index=slide.obs_names)
     values = {
-        "spots": float(len(depth)), "counts": float(np.median(depth)),
+        "spots": float(len(counts)), "counts": float(np.median(counts)),
         "genes": float(np.median(n_genes)),
     }  # fmt: skip
     made: dict[str, Any] = {"mask_fraction": mask_fraction, "seed": seed, "sagefm": __version__}
@@ -114,13 +114,13 @@ def quality(
         made |= {
             "model": repr(model), "fingerprint": model.fingerprint, "matched": prepared.summary,
         }  # fmt: skip
-    found = _judged(values, best, model, spots, recovery, made)
-    _keep(slide, found)
-    return found
+    judged = _judged(values, best, model, spots, recovery, made)
+    _store(slide, judged)
+    return judged
 
 
 def _novelty(model: "SageFM", prepared: "AlignedSlide") -> Any:
-    """Get the novelty of each spot; NaN where the model does not know what it was trained on."""
+    """Compute the novelty of each spot; NaN if the model file has no sample of training spots."""
     if model.trained_on is None:
         return np.full(len(prepared.neighbors), np.nan)
     return model.trained_on.novelty(model.embed(prepared))
@@ -131,7 +131,7 @@ def _fraction_above(values: "pd.Series[float]", bound: float) -> float:
 
 
 def _compared(recovery: Recovery | None) -> tuple[dict[str, float], str]:
-    """Compare the model with the simple methods, and name the best of these."""
+    """Compare the model with the simple methods, and get the name of the best of these."""
     if recovery is None:
         names = ("error_gene_mean", "error_neighbor_mean", "error_best", "r_neighbor_mean",
                  "r_depth")  # fmt: skip
@@ -139,13 +139,13 @@ def _compared(recovery: Recovery | None) -> tuple[dict[str, float], str]:
     error, r = recovery.methods["error"], recovery.methods["r"]
     best = str(error.drop(MODEL).idxmin())
     others = {"gene_mean": GENE_MEAN, "neighbor_mean": NEIGHBOR_MEAN, "best": best}
-    found = {
+    compared = {
         f"error_{key}": float(error[MODEL] / max(float(error[name]), 1e-12))
         for key, name in others.items()
     }
-    for key, name in (("neighbor_mean", NEIGHBOR_MEAN), ("depth", DEPTH)):
-        found[f"r_{key}"] = float(r[MODEL] - r[name])
-    return found, best
+    for key, name in (("neighbor_mean", NEIGHBOR_MEAN), ("depth", LIBRARY_SIZE)):
+        compared[f"r_{key}"] = float(r[MODEL] - r[name])
+    return compared, best
 
 
 def _judged(
@@ -159,7 +159,7 @@ def _judged(
         rule = RULE[name]
         grade = rule.grade(value)
         if name in _DISTANCES and grade == "bad" and _of_one_group(model):
-            grade = "care"  # against the distances within one slide, every other one is far
+            grade = "care"  # compared with distances within one slide, all other slides are far
         said = rule.said[grade].format(best=best)
         graded[name] = grade, said
         shown = "not known" if np.isnan(value) else rule.form.format(value)
@@ -185,13 +185,13 @@ def _expected(model: "SageFM | None") -> dict[str, str]:
     expected: dict[str, str] = {}
     if model is None:
         return expected
-    if (known := model.trained_on) is not None:
-        own = (
+    if (reference := model.trained_on) is not None:
+        where = (
             "within its one slide"
-            if known.n_groups == 1
-            else f"between its own {known.n_groups} patients or slides"
+            if reference.n_groups == 1
+            else f"between its own {reference.n_groups} patients or slides"
         )
-        expected["novelty"], expected["novel"] = f"0.50 {own}", f"{1 - NOVEL:.0%} {own}"
+        expected["novelty"], expected["novel"] = f"0.50 {where}", f"{1 - NOVEL:.0%} {where}"
     loss = model.provenance.get("validation_loss")
     for name in ("gene_mean", "neighbor_mean"):
         other = model.provenance.get(f"{name}_loss")
@@ -200,11 +200,11 @@ def _expected(model: "SageFM | None") -> dict[str, str]:
     return expected
 
 
-def _keep(slide: "AnnData", found: Quality) -> None:
-    """Put the result where it is written with the slide."""
-    tables = {"facts": found.facts, "verdicts": found.verdicts, "methods": found.methods,
-              "genes": found.genes}  # fmt: skip
-    slide.obsm[QUALITY] = found.spots.copy()
+def _store(slide: "AnnData", judged: Quality) -> None:
+    """Store the result in the slide."""
+    tables = {"facts": judged.facts, "verdicts": judged.verdicts, "methods": judged.methods,
+              "genes": judged.genes}  # fmt: skip
+    slide.obsm[QUALITY] = judged.spots.copy()
     slide.uns.setdefault(PROVENANCE, {})["quality"] = {
-        **{name: table.copy() for name, table in tables.items() if len(table)}, **found.made,
+        **{name: table.copy() for name, table in tables.items() if len(table)}, **judged.made,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A slide with a part of each spot's genes hidden: what a model recovers, and what needs none."""
+"""Mask genes of a slide, and compare a model with simple methods on them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from sagefm import nn
 from sagefm.evaluate.baselines import predictors
+from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction
 from sagefm.evaluate.baselines.reference import Reference
-from sagefm.evaluate.baselines.shown import Guess, Shown, View
 from sagefm.evaluate.protocols.recovery_tables import DETECTED
 from sagefm.pp.counts import coordinates, section_codes
 from sagefm.pp.curve import along_curve
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 MODEL = "model"
 GENE_MEAN = predictors.GENE_MEAN
 NEIGHBOR_MEAN = predictors.NEIGHBOR_MEAN
-DEPTH = "slide profile × depth"
-_AT_ONCE = 1024
-"""Spots whose predictions stand in memory together."""
+LIBRARY_SIZE = predictors.SLIDE_PROFILE
+_BLOCK = 1024
+"""Spots whose predictions are in memory together."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """How well hidden genes are recovered."""
+    """How well masked genes are recovered."""
 
     methods: pd.DataFrame
     """A row per method, the best first: error (mean squared, log1p counts), r (median over genes
@@ -42,7 +42,7 @@ class Recovery:
     genes: pd.DataFrame
     """A row per gene and method: gene, method, detected, mse, r_within."""
     errors: dict[str, NDArray[np.float64]]
-    """For the model and the neighbor mean the error of each spot; NaN where nothing is scored."""
+    """The error of each spot, for the model and the neighbor mean; NaN if nothing is scored."""
 
 
 def recover(
@@ -55,35 +55,36 @@ def recover(
     layer: str | None,
     slide_key: str | None,
 ) -> Recovery | None:
-    """Hide a part of the measured genes of every spot, and let the model and baselines fill it in.
+    """Mask genes of every spot, and predict them by the model and by baselines.
 
     The baselines are those of :func:`sagefm.evaluate.recovery` that need no other slide, and the
-    gene's mean over this slide. What is scored are the genes that are detected in more than 10 %
-    of the spots of a slide; None where there is no such gene.
+    mean of the gene over this slide. Only genes that are detected in more than 10 % of the spots
+    of a section are scored; None if there is no such gene.
     """
     columns = np.arange(len(model.vocabulary))
     tallies: dict[str, GeneTally] = {}
     errors = {name: np.full(slide.n_obs, np.nan) for name in (MODEL, NEIGHBOR_MEAN)}
     detected = np.zeros(len(columns))
-    places, codes = coordinates(slide), section_codes(slide, slide_key)
+    xy, codes = coordinates(slide), section_codes(slide, slide_key)
     for code in np.unique(codes):
-        own = np.flatnonzero(codes == code)
-        rows = own[along_curve(places[own])]  # so that the spots of a block share neighbors
-        part = prepared.subset(rows)
-        view = View(slide, part.counts, part.log1p, part.neighbors, part.measured, None)
-        genes = np.flatnonzero(view.measured & (view.detected > DETECTED[0]))
+        rows = np.flatnonzero(codes == code)
+        rows = rows[along_curve(xy[rows])]  # so that the spots of a block share neighbors
+        aligned = prepared.subset(rows)
+        section = PanelSlide.of_aligned(slide, aligned)
+        genes = np.flatnonzero(section.measured & (section.detected > DETECTED[0]))
         if not len(genes):
             continue
         sums: dict[str, GeneSums] = {}
-        reading = model.encode(part)
-        for shown, hidden in _blocks(view, genes, mask_fraction, seed):
-            for name, guess in _guesses(model, reading, shown, seed):
-                sums.setdefault(name, GeneSums.zeros(len(genes))).add(hidden.score(*guess))
+        encoded = model.encode(aligned)
+        for masked, truth in _blocks(section, genes, mask_fraction, seed):
+            for name, prediction in _predictions(model, encoded, masked, seed):
+                sums.setdefault(name, GeneSums.zeros(len(genes))).add(truth.score(*prediction))
                 if name in errors:
-                    errors[name][rows[shown.spots]] = _per_spot(guess, hidden)
+                    squared = (truth.of(prediction.log1p) - truth.truth) ** 2
+                    errors[name][rows[masked.spots]] = truth.per_spot(squared)
         for name, total in sums.items():
             tallies.setdefault(name, GeneTally.begin(len(columns))).add(total, genes)
-        detected = np.maximum(detected, np.where(np.isin(columns, genes), view.detected, 0))
+        detected = np.maximum(detected, np.where(np.isin(columns, genes), section.detected, 0))
     if not tallies:
         return None
     often = detected > 0
@@ -96,37 +97,33 @@ def recover(
 
 
 def _blocks(
-    view: View, genes: NDArray[np.int64], fraction: float, seed: int
-) -> Iterator[tuple[Shown, MaskedTruth]]:
-    """Draw what every spot hides, over the measured genes, and give some spots after others."""
-    n_spots = len(view.neighbors)
-    chance = np.random.default_rng(seed)
-    drawn = nn.draw_masks(n_spots, int(view.measured.sum()), fraction, chance)
-    for start in range(0, n_spots, _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        shown = Shown(view, "center", np.arange(n_spots)[some], drawn.of(some), genes)
-        yield shown, MaskedTruth(shown.counts[:, genes], shown.hidden[:, genes], shown.depth)
+    slide: PanelSlide, genes: NDArray[np.int64], fraction: float, seed: int
+) -> Iterator[tuple[MaskedSpots, MaskedTruth]]:
+    """Draw masks over the measured genes, and yield the masked spots block by block."""
+    n_spots = len(slide.neighbors)
+    rng = np.random.default_rng(seed)
+    drawn = nn.draw_masks(n_spots, int(slide.measured.sum()), fraction, rng)
+    for start in range(0, n_spots, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        masked = MaskedSpots(slide, "center", np.arange(n_spots)[block], drawn.of(block), genes)
+        mask, library_size = masked.mask[:, genes], masked.library_size
+        yield masked, MaskedTruth(masked.counts[:, genes], mask, library_size)
 
 
-def _guesses(
-    model: "SageFM", reading: nn.EncodedSlide, shown: Shown, seed: int
-) -> Iterator[tuple[str, Guess]]:
-    hidden = nn.MaskedGenes(np.arange(len(model.vocabulary)), shown.hidden)
-    wanted = torch.from_numpy(shown.genes).to(model.device)
+def _predictions(
+    model: "SageFM", encoded: nn.EncodedSlide, masked: MaskedSpots, seed: int
+) -> Iterator[tuple[str, Prediction]]:
+    genes = nn.MaskedGenes(np.arange(len(model.vocabulary)), masked.mask)
+    scored = torch.from_numpy(masked.genes).to(model.device)
     with torch.inference_mode():
-        centers = reading.centers(shown.view.neighbors[shown.spots], hidden)
-        predicted = centers.predict(wanted).cpu().numpy()
-    yield MODEL, Guess(predicted)
-    mean = np.asarray(shown.view.log.mean(axis=0), dtype=np.float32).ravel()[shown.genes]
-    yield GENE_MEAN, Guess(np.broadcast_to(mean, (len(shown.spots), len(mean))))
+        centers = encoded.centers(masked.slide.neighbors[masked.spots], genes)
+        predicted = centers.predict(scored).cpu().numpy()
+    yield MODEL, Prediction(predicted)
+    mean = np.asarray(masked.slide.log.mean(axis=0), dtype=np.float32).ravel()[masked.genes]
+    yield GENE_MEAN, Prediction(np.broadcast_to(mean, (len(masked.spots), len(mean))))
     for baseline in predictors.baselines(Reference((), seed), seed):
-        if (guess := baseline(shown)) is not None:
-            yield baseline.name, guess
-
-
-def _per_spot(guess: Guess, hidden: MaskedTruth) -> NDArray[np.float64]:
-    """Mean squared error over the genes that a spot hides; NaN where it hides none."""
-    return hidden.per_spot((hidden.of(guess.log1p) - hidden.truth) ** 2)
+        if (prediction := baseline(masked)) is not None:
+            yield baseline.name, prediction
 
 
 def _summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -137,5 +134,5 @@ def _summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         }
         for name, table in tables.items()
     }
-    found = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-    return found.sort_values("error", kind="stable")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    return table.sort_values("error", kind="stable")

@@ -1,4 +1,4 @@
-"""When a slide is good enough for a model, and when not: every threshold, once, with its reason."""
+"""The rules for grading a slide and a model on it: every threshold with its reason."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,39 +12,39 @@ Grade = Literal["good", "care", "bad", "unknown"]
 
 EMBEDDING, PREDICTION = "embedding and domains", "imputation and perturbation"
 USES = (EMBEDDING, PREDICTION)
-"""What a slide is judged for."""
+"""The uses that a slide is judged for."""
 VERDICTS = {"good": "trust", "care": "with care", "bad": "do not"}
 NOVEL = 0.95
-"""Novelty above which a spot counts as unlike what was trained on."""
+"""Novelty above which a spot counts as unlike the training spots."""
 _BEYOND = {
     EMBEDDING: "Run sagefm evaluate to see whether it beats principal components.",
     PREDICTION: "Run sagefm impute to see how far each gene can be trusted.",
 }
-"""What a good verdict does not say."""
+"""What to run after a good verdict, to check what it does not cover."""
 _WORST = ("good", "care", "bad")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How one number about a slide is graded, and what the grade says.
+    """The rule by which one number about a slide is graded.
 
     Attributes
     ----------
     name, what
-        Key of the fact, and what it is called in tables.
+        Key of the fact, and its name in tables.
     good, care
         The bounds: at least `good` is good, at least `care` is care, the rest is bad (at most,
         where `less`).
     less
-        Whether less is better.
+        Whether smaller values are better.
     why
         Reason of the bounds.
     said
         A sentence for each grade.
     uses
-        Which verdicts it counts for.
+        The uses whose verdict depends on it.
     form
-        How the number is written.
+        Format of the number.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Rule:
 
     @property
     def bounds(self) -> tuple[str, str]:
-        """Write the two bounds for people; empty where there is no such bound."""
+        """Format the two bounds as text."""
         side = "at most" if self.less else "at least"
         good, care = (
             f"{side} {self.form.format(bound)}" if np.isfinite(bound) else "always"
@@ -78,7 +78,7 @@ class Rule:
 
 
 _NOTHING = "No gene is detected in more than 10 % of the spots: nothing to score."
-_SHARE, _RATIO, _R = "{:.0%}", "{:.2f} ×", "{:+.2f}"
+_PERCENT, _RATIO, _R = "{:.0%}", "{:.2f} ×", "{:+.2f}"
 
 RULES = (
     Rule(
@@ -86,17 +86,17 @@ RULES = (
         "the standard error of a correlation is 0.07 over 200 spots and 0.14 over 50",
         {
             "good": "Enough spots for correlations within the slide.",
-            "care": "Few spots: correlations within the slide are rough.",
-            "bad": "Too few spots: correlations within the slide say nothing.",
+            "care": "Few spots: correlations within the slide are imprecise.",
+            "bad": "Too few spots: correlations within the slide are meaningless.",
         },
     ),
     Rule(
         "counts", "counts per spot (median)", 1000, LOW_DEPTH,
         f"Visium slides have thousands; below {LOW_DEPTH} a spot is mostly counting noise",
         {
-            "good": "Deep enough.",
-            "care": "Shallow: much of what a spot shows is counting noise.",
-            "bad": "Very shallow: most of what a spot shows is counting noise.",
+            "good": "Enough counts per spot.",
+            "care": "Few counts per spot: much of the variation is counting noise.",
+            "bad": "Very few counts per spot: most of the variation is counting noise.",
         },
     ),
     Rule(
@@ -110,31 +110,31 @@ RULES = (
     ),
     Rule(
         "model_genes", "genes of the model that the slide has", 0.8, 0.25,
-        "at a quarter most of the input is missing; the published network takes it as zero",
+        "below a quarter most of the input is missing, which the published network treats as zero",
         {
             "good": "The slide has most of the model's genes.",
             "care": "Many of the model's genes were not measured.",
             "bad": "Most of the model's genes were not measured.",
         },
-        form=_SHARE,
+        form=_PERCENT,
     ),
     Rule(
-        "model_counts", "counts that the model sees", 0.7, 0.4,
-        "counts on genes that the model does not know are lost to it",
+        "model_counts", "counts that the model uses", 0.7, 0.4,
+        "the model cannot use counts of genes that are not in its vocabulary",
         {
-            "good": "The model sees most of the counts.",
-            "care": "A good part of the counts lies on genes that the model does not know.",
-            "bad": "Most of the counts lie on genes that the model does not know.",
+            "good": "The model uses most of the counts.",
+            "care": "Many counts are of genes that are not in the vocabulary of the model.",
+            "bad": "Most counts are of genes that are not in the vocabulary of the model.",
         },
-        form=_SHARE,
+        form=_PERCENT,
     ),
     Rule(
         "novelty", "novelty (median)", 0.9, NOVEL,
-        "0.5 is as far as training patients lie from each other; a patient that was only "
-        "validated on had up to 0.66. Near does not prove known",
+        "0.5 is as far as training patients are from each other; a patient of the validation "
+        "set had up to 0.66. A small distance does not prove that predictions are right",
         {
-            "good": "No farther from the training spots than their patients from each other.",
-            "care": "Most spots are farther from the training spots than these from each other.",
+            "good": "Not farther from the training spots than their patients are from each other.",
+            "care": "Most spots are farther from them than training patients are from each other.",
             "bad": "Most spots are unlike anything that the model was trained on.",
             "unknown": "The model file does not say what the model was trained on.",
         },
@@ -142,30 +142,30 @@ RULES = (
     ),
     Rule(
         "novel", f"spots of novelty above {NOVEL}", 0.3, 0.5,
-        "5 % of the training spots; a patient that was only validated on had up to 28 %",
+        "5 % of the training spots; a patient of the validation set had up to 28 %",
         {
-            "good": "Few spots are unlike what the model was trained on.",
-            "care": "Some regions are unlike anything that the model was trained on: see the map.",
+            "good": "Few spots are unlike the training spots.",
+            "care": "Some regions of the slide are unlike all training spots: see the map.",
             "bad": "Most spots are unlike anything that the model was trained on.",
             "unknown": "The model file does not say what the model was trained on.",
         },
-        less=True, form=_SHARE,
+        less=True, form=_PERCENT,
     ),
     Rule(
-        "error_gene_mean", "error on masked genes, against the gene mean", 1.0, 2.0,
-        "the gene's mean over this slide knows nothing of the spot",
+        "error_gene_mean", "error on masked genes, relative to the gene mean", 1.0, 2.0,
+        "the mean of the gene over this slide is the same for all spots",
         {
             "good": "The model predicts masked genes better than one number per gene.",
-            "care": "The model predicts masked genes worse than one number per gene: it is off in "
-            "the level of this slide.",
-            "bad": "The model predicts masked genes far worse than one number per gene: it does "
-            "not know this kind of slide.",
+            "care": "The model predicts masked genes worse than one number per gene: it does not "
+            "predict the level of expression on this slide.",
+            "bad": "The model predicts masked genes far worse than one number per gene: this kind "
+            "of slide was not in its training data.",
             "unknown": _NOTHING,
         },
         less=True, form=_RATIO,
     ),
     Rule(
-        "error_neighbor_mean", "error on masked genes, against the neighbor mean", 1.0, 1.02,
+        "error_neighbor_mean", "error on masked genes, relative to the neighbor mean", 1.0, 1.02,
         "the mean of the neighbors needs no model; within 2 % the two are the same",
         {
             "good": "The model predicts masked genes better than the mean of the neighbors.",
@@ -177,8 +177,8 @@ RULES = (
         less=True, uses=(PREDICTION,), form=_RATIO,
     ),
     Rule(
-        "error_best", "error on masked genes, against the best simple method", 1.0, np.inf,
-        "a method that needs no training and is better is the one to use",
+        "error_best", "error on masked genes, relative to the best simple method", 1.0, np.inf,
+        "if a method without training is better, use that method",
         {
             "good": "No simple method predicts masked genes better.",
             "care": "A simple method predicts masked genes better: {best}.",
@@ -187,8 +187,9 @@ RULES = (
         less=True, uses=(PREDICTION,), form=_RATIO,
     ),
     Rule(
-        "r_neighbor_mean", "correlation on masked genes, above the neighbor mean", 0.0, -0.05,
-        "the pattern over spots; compared with an r of 0.2 to 0.6, 0.05 is little",
+        "r_neighbor_mean", "correlation on masked genes, minus that of the neighbor mean", 0.0,
+        -0.05,
+        "the pattern over spots; 0.05 is little compared with a usual r of 0.2 to 0.6",
         {
             "good": "The model follows the pattern of masked genes better than the neighbors do.",
             "care": "The mean of the neighbors follows the pattern of masked genes a bit better.",
@@ -198,13 +199,13 @@ RULES = (
         uses=(PREDICTION,), form=_R,
     ),
     Rule(
-        "r_depth", "correlation on masked genes, above depth alone", 0.0, -0.05,
-        "the slide's mean profile, scaled to the visible counts of a spot, knows no biology of it",
+        "r_depth", "correlation on masked genes, minus that of library size", 0.0, -0.05,
+        "the mean profile of the slide, scaled to the counts of a spot, has no biology of the spot",
         {
-            "good": "The model follows the pattern of masked genes better than depth alone.",
-            "care": "Depth alone follows the pattern of masked genes a bit better.",
-            "bad": "Depth alone (the slide's mean profile, scaled to the counts of the spot) "
-            "follows the pattern of masked genes better.",
+            "good": "The model follows the pattern of masked genes better than library size does.",
+            "care": "Library size alone follows the pattern of masked genes a bit better.",
+            "bad": "Library size alone (the mean profile of the slide, scaled to the counts of the "
+            "spot) follows the pattern of masked genes better.",
             "unknown": _NOTHING,
         },
         uses=(PREDICTION,), form=_R,
@@ -214,7 +215,7 @@ RULE = {rule.name: rule for rule in RULES}
 
 
 def verdict(use: str, graded: Mapping[str, tuple[Grade, str]]) -> tuple[str, str]:
-    """Judge a slide for a use: by the worst of its grades, an unknown one counted as care.
+    """Judge a slide for a use by the worst of its grades; an unknown grade counts as care.
 
     Parameters
     ----------
@@ -225,12 +226,14 @@ def verdict(use: str, graded: Mapping[str, tuple[Grade, str]]) -> tuple[str, str
 
     Returns
     -------
-    trust, with care, or do not; and the sentences that say why.
+    trust, with care, or do not; and the reasons, as sentences.
     """
-    own = {name: found for name, found in graded.items() if use in RULE[name].uses}
-    levels = {name: "care" if grade == "unknown" else grade for name, (grade, _) in own.items()}
+    relevant = {name: pair for name, pair in graded.items() if use in RULE[name].uses}
+    levels = {
+        name: "care" if grade == "unknown" else grade for name, (grade, _) in relevant.items()
+    }
     worst = max(levels.values(), key=_WORST.index)
     if worst == "good":
-        return VERDICTS[worst], f"All that is checked is good. {_BEYOND[use]}"
-    why: Sequence[str] = [said for name, (_, said) in own.items() if levels[name] == worst]
+        return VERDICTS[worst], f"All checks are good. {_BEYOND[use]}"
+    why: Sequence[str] = [said for name, (_, said) in relevant.items() if levels[name] == worst]
     return VERDICTS[worst], " ".join(dict.fromkeys(why))

@@ -1,4 +1,4 @@
-"""What a slide holds and what is wrong with it, as text."""
+"""Describe the contents of a slide and the findings about it as text."""
 
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,8 @@ def contents(
     slide: "AnnData", *, layer: str | None = None, slide_key: str | None = None
 ) -> dict[str, str]:
     """Format the summary of :func:`sagefm.pp.summarize`: name → text."""
-    found = summarize(slide, layer=layer, slide_key=slide_key)
-    return {name.replace("_", " "): _formatted(value) for name, value in found.items()}
+    summary = summarize(slide, layer=layer, slide_key=slide_key)
+    return {name.replace("_", " "): _formatted(value) for name, value in summary.items()}
 
 
 def remarks(
@@ -24,11 +24,11 @@ def remarks(
     slide_key: str | None = None,
     n_neighbors: int = 15,
 ) -> list[tuple[str, str]]:
-    """List the notes of reading and the findings of :func:`sagefm.pp.check`: level, message."""
+    """List notes of :func:`sagefm.read` and findings of :func:`sagefm.pp.check`, with level."""
     findings = check(slide, layer=layer, slide_key=slide_key, n_neighbors=n_neighbors)
     messages = [finding.message for finding in findings]
     read = slide.uns.get(PROVENANCE, {}).get("read", {})
-    notes = [("told", str(line)) for line in read.get("told", ()) if line not in messages]
+    notes = [("note", str(line)) for line in read.get("told", ()) if line not in messages]
     return notes + [(finding.level, finding.message) for finding in findings]
 
 

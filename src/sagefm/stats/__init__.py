@@ -1,1 +1,1 @@
-"""Statistics on arrays: below everything that counts, plots or predicts. No AnnData."""
+"""Statistics on arrays, without AnnData."""

@@ -1,4 +1,4 @@
-"""How well masked genes are predicted: sums per gene that add up over spots and slides."""
+"""Score predictions of masked genes by sums that add up over spots and slides."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,14 +12,14 @@ from sagefm._types import Floats, Positions
 from sagefm.stats.poisson import rate_of
 
 LEAST_RATE = 1e-3
-"""Counts: lower rates count as this, for the deviance of one count at rate zero is infinite."""
+"""Counts; lower rates are raised to this, because the deviance at rate zero is infinite."""
 _CONSTANT = 1e-10
-"""A variance below this fraction of the mean square is rounding error of a constant."""
+"""A variance below this fraction of the mean square is rounding error."""
 
 
 @dataclass(frozen=True)
 class GeneSums:
-    """Sums over masked entries per gene: the one way in which sagefm correlates genes.
+    """Sums over masked entries per gene, from which all scores of genes are computed.
 
     t is the truth, p the prediction and d the library size of the spot without its masked genes,
     all as log1p counts.
@@ -36,16 +36,16 @@ class GeneSums:
     tp: Floats
     pd: Floats
     deviance: Floats
-    """Of counts; 0 where only log1p counts were compared."""
+    """Of counts; 0 if only log1p counts were compared."""
 
     @classmethod
     def zeros(cls, n_genes: int) -> Self:
-        """Start without an entry."""
+        """Create sums without entries."""
         return cls(*(np.zeros(n_genes) for _ in cls.__dataclass_fields__))
 
     @classmethod
     def of(cls, truth: ArrayLike, predicted: ArrayLike, log_library: Floats) -> Self:
-        """Sum up spots × genes of which every entry is masked, log1p counts.
+        """Sum over spots × genes that are all masked, log1p counts.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class GeneSums:
         return cls(n, t.sum(axis=0), tt, d, dd, td, p.sum(axis=0), pp, tp, pd, np.zeros_like(n))
 
     def add(self, other: "GeneSums", columns: Positions | slice = slice(None)) -> None:
-        """Add sums of some of the genes, which stand at `columns`, in place."""
+        """Add the sums of some genes, which are at `columns`, in place."""
         for name in self.__dataclass_fields__:
             getattr(self, name)[columns] += getattr(other, name)
 
@@ -75,7 +75,7 @@ class GeneSums:
 
     @property
     def constant(self) -> NDArray[np.bool_]:
-        """Genes whose truth does not vary: they have no correlation."""
+        """Genes whose truth does not vary, so that they have no correlation."""
         return np.asarray(_variance(self.n, self.t, self.tt) == 0)
 
     @property
@@ -84,20 +84,20 @@ class GeneSums:
         return np.asarray(_variance(self.n, self.p, self.pp) == 0)
 
     def pearson(self) -> Floats:
-        """Correlation of truth and prediction per gene, NaN where the truth is constant.
+        """Correlate truth and prediction per gene; NaN if the truth is constant.
 
-        A prediction that does not vary explains nothing of a gene that does: 0.
+        If only the prediction is constant, the correlation is 0.
         """
         return _correlation(self.n, self.t, self.p, self.tt, self.pp, self.tp)
 
     def library_pearson(self) -> Floats:
-        """Correlation of truth and library size; NaN and 0 as for :meth:`pearson`."""
+        """Correlate truth and library size; NaN and 0 as for :meth:`pearson`."""
         return _correlation(self.n, self.t, self.d, self.tt, self.dd, self.td)
 
     def depth_removed(self) -> Floats:
-        """Correlation of the residuals of truth and prediction on library size.
+        """Compute the partial correlation of truth and prediction given library size.
 
-        That is the partial correlation; NaN and 0 as for :meth:`pearson`.
+        NaN and 0 as for :meth:`pearson`.
         """
         truth = self.library_pearson()
         guess = _correlation(self.n, self.p, self.d, self.pp, self.dd, self.pd)
@@ -111,7 +111,7 @@ class GeneSums:
 
 
 class MaskedTruth:
-    """Counts of the masked genes of some spots, with which predictions are compared.
+    """Counts of masked genes, with which predictions are compared.
 
     Parameters
     ----------
@@ -139,18 +139,19 @@ class MaskedTruth:
     def of(self, values: NDArray[Any]) -> Floats:
         """Get the masked entries of spots × genes values, row after row."""
         values = np.asarray(values)
-        # From one long row it comes three times as fast, where there is one without a copy.
-        found = values.ravel().take(self._flat) if values.flags.c_contiguous else None
-        return np.asarray(values[self._mask] if found is None else found, dtype=np.float64)
+        # take() is three times as fast as a mask, if no copy is needed.
+        contiguous = values.flags.c_contiguous
+        entries = values.ravel().take(self._flat) if contiguous else values[self._mask]
+        return np.asarray(entries, dtype=np.float64)
 
     def per_spot(self, values: Floats) -> Floats:
-        """Average values of masked entries over each spot; NaN for a spot without any."""
+        """Average masked entries over each spot; NaN for a spot without masked entries."""
         n = np.bincount(self._spots, minlength=len(self._mask))
         sums = np.bincount(self._spots, values, minlength=len(self._mask))
         return np.asarray(np.divide(sums, n, out=np.full(len(n), np.nan), where=n > 0))
 
     def _per_gene(self, values: Floats | None) -> Floats:
-        """Add up masked entries of each gene; count them if no values are given."""
+        """Sum masked entries of each gene; count them if no values are given."""
         sums = np.bincount(self._genes, values, minlength=self._mask.shape[1])
         return np.asarray(sums, dtype=np.float64)
 
@@ -194,24 +195,24 @@ class MaskedTruth:
 
 @dataclass
 class GeneTally:
-    """What is kept of each gene while slides go by: memory does not grow with the slides' spots."""
+    """Sums of each gene over slides; memory does not depend on the number of spots."""
 
     pooled: GeneSums
     errors: list[NDArray[np.float32]]
     """Per slide, sum of squared errors of each gene (log1p counts)."""
     within: Floats
-    """Sum over slides of the correlation within the slide; genes that are constant there add 0."""
+    """Sum over slides of the correlation within the slide; a constant gene adds 0."""
     depth_removed: Floats
     n_within: Floats
-    """In how many slides a gene varies."""
+    """Number of slides in which a gene varies."""
 
     @classmethod
     def begin(cls, n_genes: int) -> Self:
-        """Start with no slide."""
+        """Create a tally without slides."""
         return cls(GeneSums.zeros(n_genes), [], *(np.zeros(n_genes) for _ in range(3)))
 
     def add(self, sums: GeneSums, columns: NDArray[np.int64]) -> None:
-        """Add a slide whose genes stand at `columns`."""
+        """Add a slide, whose genes are at `columns`."""
         self.pooled.add(sums, columns)
         errors = np.zeros(len(self.within), dtype=np.float32)
         errors[columns] = sums.squared_error
@@ -221,7 +222,7 @@ class GeneTally:
         self.n_within[columns] += ~sums.constant
 
     def table(self, genes: list[str]) -> pd.DataFrame:
-        """Make a row per gene.
+        """Tabulate the scores, a row per gene.
 
         Returns
         -------
@@ -259,7 +260,7 @@ class GeneTally:
 
 
 def pearson_p(r: ArrayLike, n: ArrayLike) -> Floats:
-    """Two-sided p of correlations of `n` independent pairs of normal numbers; NaN below three."""
+    """Compute the two-sided p of correlations of `n` independent pairs; NaN for fewer than 3."""
     r, n = np.broadcast_arrays(np.asarray(r, dtype=np.float64), np.asarray(n, dtype=np.float64))
     p = np.full(r.shape, np.nan)
     known = ~np.isnan(r) & (n > 2)
@@ -275,7 +276,7 @@ def _divided(total: Floats, n: Floats) -> Floats:
 
 
 def _variance(n: Floats, s: Floats, ss: Floats) -> Floats:
-    """Sum of squared deviations, exactly 0 where only rounding is left."""
+    """Compute the sum of squared deviations, exactly 0 if it is only rounding error."""
     with np.errstate(invalid="ignore", divide="ignore"):
         varied = ss - s**2 / n
     varied[~(varied > _CONSTANT * ss)] = 0.0
@@ -283,7 +284,7 @@ def _variance(n: Floats, s: Floats, ss: Floats) -> Floats:
 
 
 def _correlation(n: Floats, a: Floats, b: Floats, aa: Floats, bb: Floats, ab: Floats) -> Floats:
-    """Pearson correlation from sums; NaN where a does not vary, 0 where only b does not."""
+    """Compute Pearson correlations from sums; NaN if a is constant, 0 if only b is."""
     scale = np.sqrt(_variance(n, a, aa)) * np.sqrt(_variance(n, b, bb))
     with np.errstate(invalid="ignore", divide="ignore"):
         r = (ab - a * b / n) / scale

@@ -19,7 +19,7 @@ from sagefm.stats.probe import balanced, fit_probes
 from sagefm.stats.resampling import N_BOOTSTRAPS, interval
 
 MIN_PATIENTS = 3
-"""Of a class: with fewer, the probe would learn it from one patient."""
+"""Minimum number of patients of a class: two remain to train on."""
 N_COMPONENTS = 10
 N_PERMUTATIONS = 200
 PSEUDOBULK = "pseudobulk PCA"
@@ -122,7 +122,7 @@ def pseudobulk(sums: "Sequence[pd.Series[float]]", training: Sequence[Bools]) ->
 
     table = pd.concat(sums, axis=1, join="inner")
     if table.empty:
-        raise InputError("slides: have no gene in common; name the genes alike")
+        raise InputError("slides: have no gene in common; use the same gene names")
     counts = table.to_numpy().T
     cpm = np.log1p(1e6 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     features = []

@@ -1,9 +1,9 @@
-"""The log1p of a Poisson count: its mean, its variance, and the rate that a mean belongs to.
+"""Mean and variance of log1p of a Poisson count, and the rate of a given mean.
 
-A prediction is a mean of log1p counts, and the mean of a logarithm is not the logarithm of the
-mean: log1p of a rate is too high, by up to 0.1 around one count. So rates become predictions by the
-mean of log1p(Poisson(rate)), and predictions become rates by its inverse. Its variance is what no
-predictor can remove, were the rates known: the counting-noise floor.
+Predictions are means of log1p counts, which are lower than log1p of the rate, by up to 0.1 near one
+count. Rates are converted to predictions by the mean of log1p(Poisson(rate)), and predictions to
+rates by its inverse. The variance is the error that remains even if the rates are known: the
+counting-noise floor.
 """
 
 from functools import lru_cache
@@ -14,35 +14,35 @@ from numpy.typing import ArrayLike
 from sagefm._types import Singles
 
 NODES = 256
-"""Of the tables, per unit of log1p."""
+"""Nodes of the tables per unit of log1p."""
 _HIGHEST = 14.0
-"""Log1p of the highest count in the tables: 1.2 million."""
+"""Highest log1p count in the tables: 1.2 million counts."""
 _SUMMED_BELOW = 1000.0
-"""Rates up to here are summed over the counts; beyond, four terms of the series are enough."""
+"""Up to this rate, sum over counts; beyond, four terms of the series are enough."""
 
 
 def log1p_mean(rate: ArrayLike) -> Singles:
-    """Mean of log1p(Poisson(rate)), to 1e-5."""
+    """Compute the mean of log1p(Poisson(rate)), to 1e-5."""
     return _look_up(np.log1p(np.asarray(rate, dtype=np.float32)), _tables()[0])
 
 
 def log1p_variance(rate: ArrayLike) -> Singles:
-    """Variance of log1p(Poisson(rate)), to 1e-5."""
+    """Compute the variance of log1p(Poisson(rate)), to 1e-5."""
     return _look_up(np.log1p(np.asarray(rate, dtype=np.float32)), _tables()[1])
 
 
 def rate_of(mean: ArrayLike) -> Singles:
-    """Rate of the Poisson counts whose mean log1p is `mean`; 0 for what is not above 0."""
+    """Compute the rate of Poisson counts whose mean log1p is `mean`; 0 if that is not above 0."""
     return _look_up(np.asarray(mean, dtype=np.float32), _tables()[2])
 
 
 def mean_table() -> Singles:
-    """Give the table behind :func:`log1p_mean`: by log1p of the rate, evenly spaced from 0."""
+    """Get the table of :func:`log1p_mean`, by log1p of the rate, evenly spaced from 0."""
     return _tables()[0]
 
 
 def _look_up(at: Singles, table: Singles) -> Singles:
-    """Interpolate a table whose nodes are evenly spaced: five times the pace of np.interp."""
+    """Interpolate a table with evenly spaced nodes, five times as fast as np.interp."""
     place = np.clip(at * np.float32(NODES), 0, np.float32(len(table) - 1.001))
     node = place.astype(np.int32)
     place -= node
@@ -52,7 +52,7 @@ def _look_up(at: Singles, table: Singles) -> Singles:
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[Singles, Singles, Singles]:
-    """Mean and variance by log1p of the rate, and rate by mean."""
+    """Compute tables of mean and variance by log1p of the rate, and of rate by mean."""
     from scipy.special import gammaln, xlogy
 
     logs = np.arange(0.0, _HIGHEST, 1 / NODES)
@@ -68,10 +68,10 @@ def _tables() -> tuple[Singles, Singles, Singles]:
         - (rates * scaled**2 / 2) ** 2
     )
     counts = np.arange(int(_SUMMED_BELOW + 12 * np.sqrt(_SUMMED_BELOW)))
-    for part in np.array_split(np.flatnonzero(rates <= _SUMMED_BELOW), 8):
-        rate = rates[part, None]
-        share = np.exp(xlogy(counts, rate) - rate - gammaln(counts + 1))
-        means[part] = share @ np.log1p(counts)
-        variances[part] = share @ np.log1p(counts) ** 2 - means[part] ** 2
+    for rows in np.array_split(np.flatnonzero(rates <= _SUMMED_BELOW), 8):
+        rate = rates[rows, None]
+        probability = np.exp(xlogy(counts, rate) - rate - gammaln(counts + 1))
+        means[rows] = probability @ np.log1p(counts)
+        variances[rows] = probability @ np.log1p(counts) ** 2 - means[rows] ** 2
     backward = np.expm1(np.interp(logs, means, logs))
     return means.astype(np.float32), variances.astype(np.float32), backward.astype(np.float32)

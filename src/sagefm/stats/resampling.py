@@ -1,4 +1,4 @@
-"""Honest statistics: a slide or a patient is one observation, however many spots it has."""
+"""Bootstrap and tests over slides or patients: each is one observation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,12 @@ from scipy import stats
 
 N_BOOTSTRAPS = 2000
 LEAST_UNITS = 3
-"""Fewer patients than this are no sample of patients: then slides are resampled, or nothing."""
+"""Minimum number of patients to resample; with fewer, slides are resampled."""
 LEVEL = 0.95
 
 
 def units_of(patients: "pd.Series[str]") -> tuple["pd.Series[str]", str]:
-    """Choose what is resampled: patients if there are three at least, else slides.
+    """Choose what is resampled: patients if there are at least three, else slides.
 
     Parameters
     ----------
@@ -33,14 +33,14 @@ def units_of(patients: "pd.Series[str]") -> tuple["pd.Series[str]", str]:
 def resampled(n_units: int, seed: int, n_draws: int = N_BOOTSTRAPS) -> NDArray[np.float64]:
     """Draw bootstrap weights: draws × units, how often each unit is drawn, divided by their number.
 
-    The same seed gives the same draws, so that everything that is compared is resampled together.
+    The same seed gives the same draws, so that methods are compared on the same resamples.
     """
     drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), n_draws)
     return drawn / n_units
 
 
 def interval(draws: ArrayLike, axis: int = 0) -> NDArray[np.float64]:
-    """Percentile interval (95 %) of bootstrap draws: low and high, NaN where all draws are NaN."""
+    """Compute the 95 % percentile interval of bootstrap draws; NaN if all draws are NaN."""
     draws = np.asarray(draws, dtype=np.float64)
     tail = 50 * (1 - LEVEL)
     if np.isnan(draws).all():
@@ -51,7 +51,7 @@ def interval(draws: ArrayLike, axis: int = 0) -> NDArray[np.float64]:
 def over_units(
     scores: pd.DataFrame, metrics: Sequence[str], patients: "pd.Series[str]", *, by: str = "method"
 ) -> tuple[pd.DataFrame, str]:
-    """Average scores within each unit: seeds and sections of a patient are no observations.
+    """Average scores within each unit, over seeds and sections of a patient.
 
     Parameters
     ----------
@@ -88,16 +88,16 @@ def summarize(
     scores, metrics, patients
         As for :func:`over_units`.
     by
-        Column that tells the rows of the result apart.
+        Column with a row of the result per value.
     seed
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
-    A row per value of `by`, in the order of `scores`: it, ``n_slides``, ``n_patients``, and for
-    each metric its mean over units, ``…_low`` and ``…_high`` (95 %; missing for fewer than three
-    units). ``unit`` says what was resampled: patients, or slides where there are fewer than three
-    patients.
+    A row per value of `by`, in the order of `scores`: the value, ``n_slides``, ``n_patients``, and
+    for each metric its mean over units, ``…_low`` and ``…_high`` (95 %; missing for fewer than
+    three units). ``unit`` says what was resampled: patients, or slides if there are fewer than
+    three patients.
     """
     per_unit, unit = over_units(scores, metrics, patients, by=by)
     rows = []
@@ -108,16 +108,16 @@ def summarize(
             "unit": unit,
         }  # fmt: skip
         for metric in metrics:
-            known = values[metric].dropna().to_numpy()
-            low, high = mean_interval(known, seed)
-            mean = float(known.mean()) if len(known) else np.nan
+            finite = values[metric].dropna().to_numpy()
+            low, high = mean_interval(finite, seed)
+            mean = float(finite.mean()) if len(finite) else np.nan
             row |= {metric: mean, f"{metric}_low": low, f"{metric}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def mean_interval(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Bootstrap interval of the mean of independent values; NaN for fewer than three."""
+    """Compute the bootstrap interval of the mean; NaN for fewer than three values."""
     if len(values) < LEAST_UNITS:
         return np.full(2, np.nan)
     return interval(resampled(len(values), seed) @ values)
@@ -168,16 +168,16 @@ def compare(
                 "unit": unit,
             }
         )
-    found = pd.DataFrame(rows)
-    if len(found):
-        found.insert(list(found).index("p") + 1, "q", benjamini_hochberg(found["p"]))
-    return found
+    table = pd.DataFrame(rows)
+    if len(table):
+        table.insert(list(table).index("p") + 1, "q", benjamini_hochberg(table["p"]))
+    return table
 
 
 def sign_flip_p(difference: ArrayLike, seed: int = 0) -> float:
-    """Two-sided p of paired differences being centered at zero, by flipping their signs.
+    """Test paired differences by flipping their signs (two-sided permutation test).
 
-    Exact where 2**n sign patterns are at most 9,999, else from as many random ones.
+    Exact if there are at most 9,999 sign patterns (2**n), else by as many random ones.
 
     Returns
     -------
@@ -198,12 +198,12 @@ def sign_flip_p(difference: ArrayLike, seed: int = 0) -> float:
 
 
 def benjamini_hochberg(p: ArrayLike) -> NDArray[np.float64]:
-    """Adjust p values for the false discovery rate; missing ones stay missing and do not count."""
+    """Adjust p values for the false discovery rate; missing values are ignored."""
     p = np.asarray(p, dtype=np.float64)
     q = np.full(p.shape, np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        q[known] = stats.false_discovery_control(p[known])
+    finite = ~np.isnan(p)
+    if finite.any():
+        q[finite] = stats.false_discovery_control(p[finite])
     return q
 
 
@@ -218,7 +218,7 @@ def verdicts(
     by: str = "method",
     seed: int = 0,
 ) -> "pd.Series[str]":
-    """Say of every model whether it beats the best baseline.
+    """Judge whether each model beats the best baseline.
 
     Parameters
     ----------
@@ -231,8 +231,8 @@ def verdicts(
 
     Returns
     -------
-    For each row of `summary` a few words, empty but for models: wins or loses where the 95 %
-    interval of the paired difference leaves out zero, undecided otherwise.
+    A text for each row of `summary`, empty for all but models: wins or loses if the 95 % interval
+    of the paired difference excludes zero, else undecided.
     """
     of_baselines = summary[summary[by].map(kinds) == "baseline"].set_index(by)[metric].dropna()
     if of_baselines.empty:

@@ -200,7 +200,7 @@ def test_a_method_that_fails_is_left_out(slides):
 
 
 def test_errors_are_one_clear_line(slides):
-    with pytest.raises(InputError, match=r"obs\['region'\]: no such column; there is"):
+    with pytest.raises(InputError, match=r"obs\['region'\]: no such column; obs has"):
         annotation(Cohort(slides), [random()], "region")
     one = {name: slides[name] for name in ("p1_0", "p1_1")}
     with pytest.raises(InputError, match="no two patients share 2 labels") as caught:

@@ -120,7 +120,7 @@ def test_the_same_wherever_it_is_done(where, request, tmp_path, model, notes):
     done = embed_many(slides, "m.safetensors", progress=lines.append, **how)
 
     # What reading told is told, though another process read.
-    assert any(note.startswith("c.h5ad: X now holds the counts") for note in notes)
+    assert any(note.startswith("c.h5ad: X now has the counts") for note in notes)
     assert_embedded(tmp_path, model)
     assert str(done) == "3 embedded, 0 already there, 1 failed"
     assert set(done.finished) == {tmp_path / f"{name}.h5ad" for name in "abc"}
@@ -138,7 +138,7 @@ def test_processes_and_one_that_dies(tmp_path, model, capfd):
     with dask.config.set({"distributed.worker.preload": [SPOILED]}):
         done = embed_many(slides, "m.safetensors", workers=2)
     died, odd, deep = (done.failed[tmp_path / f"{name}.h5ad"] for name in ("deadly", "odd", "deep"))
-    assert died.startswith("deadly.h5ad: the process that worked on it died")
+    assert died.startswith("deadly.h5ad: its process died")
     assert "fewer workers" in died
     assert odd == "odd.h5ad: RuntimeError: OddError: odd"
     assert deep.startswith("deep.h5ad: RecursionError: maximum recursion depth")
@@ -292,7 +292,7 @@ def test_in_place(tmp_path, folder):
     for _ in range(2):
         done = embed_many(slides, "m.safetensors", workers=1)
         assert list(done.finished) == [tmp_path / "a.h5ad"]
-        assert "c.h5ad: is not written over" in done.failed[tmp_path / "c.h5ad"]
+        assert "c.h5ad: is not overwritten" in done.failed[tmp_path / "c.h5ad"]
         assert (tmp_path / "c.h5ad").read_bytes() == before
     assert "X_sagefm" in ad.read_h5ad(tmp_path / "a.h5ad").obsm
 
@@ -333,7 +333,7 @@ def cluster_pids(cluster):
     [
         ({"workers": 0}, "workers is 0; give 1 or more"),
         ({"workers": 2, "scheduler": "tcp://127.0.0.1:9"}, "leave them out with a scheduler"),
-        ({"device": "nonsense"}, "is not on this machine"),
+        ({"device": "nonsense"}, "is not available on this machine"),
         ({"scheduler": "127.0.0.1"}, "no dask scheduler answers"),
         ({"scheduler": "tcp://127.0.0.1:9"}, "tcp://127.0.0.1:9: no dask scheduler answers"),
     ],

@@ -353,7 +353,7 @@ def test_a_duplicated_slide_is_refused(slides, net):
     twice["copy"].obs["patient"] = "somebody"
     with pytest.raises(InputError, match="copy: is the same slide as s4"):
         subtype(twice, net, "grade")
-    with pytest.raises(InputError, match="there is none"):
+    with pytest.raises(InputError, match="is empty"):
         subtype({}, net, "grade")
 
 

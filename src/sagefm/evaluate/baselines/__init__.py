@@ -1,1 +1,1 @@
-"""What a model has to beat: methods without a trained network."""
+"""Methods without a trained network, with which models are compared."""

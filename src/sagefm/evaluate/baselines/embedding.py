@@ -1,4 +1,4 @@
-"""What every embedding looks like to a protocol, trained or training-free."""
+"""The interface of the embeddings that are compared."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ Kind = Literal["baseline", "model", "control"]
 
 @dataclass(frozen=True)
 class Embedding:
-    """A way to turn spots into numbers.
+    """A method that embeds spots.
 
     Attributes
     ----------
     name
-        What tables call it.
+        Its name in tables.
     kind
-        ``"baseline"`` needs no pretrained network, ``"model"`` is what is evaluated, ``"control"``
-        cannot know anything.
+        ``"model"`` for what is evaluated, ``"baseline"`` for a method without a pretrained network,
+        ``"control"`` for one without any information.
     of
-        Takes slides and, for each, whether anything may be learned from it; gives spots × width for
-        each slide, all in one space.
+        Takes slides and, for each, whether it may be fitted to it; returns spots × width for each
+        slide, all in one space.
     note
-        What a reader must know about it.
+        A remark for the reader of the tables.
     transductive
-        Whether it learns from every slide that it embeds, whatever it is told.
+        Whether it is fitted to every slide that it embeds, in any case.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The field: baselines, embeddings in the slides, models, and controls that cannot know."""
+"""The embeddings that are compared: baselines, those in the slides, models and controls."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,17 +32,17 @@ def competitors(
     mofa: bool = True,
     seed: int = 0,
 ) -> list[Embedding]:
-    """List all that is compared: baselines first, then what is evaluated, then controls.
+    """List the embeddings to compare: baselines first, then what is evaluated, then controls.
 
     Parameters
     ----------
     models
         Name → model.
     obsm
-        Keys of embeddings that lie in the slides, from any method.
+        Keys of embeddings in the slides, from any method.
     mofa
-        Whether MOFA takes part (about 10 ms per spot). It is left out, and that is told, where
-        mofapy2 is not installed.
+        Whether to include MOFA (about 10 ms per spot). Without mofapy2 it is left out, with a
+        warning.
     seed
         Of the solvers, the random weights and the random numbers.
 
@@ -57,25 +57,25 @@ def competitors(
     InputError
         Two of them have the same name.
     """
-    field = [Embedding("raw HVG", "baseline", _raw)]
+    embeddings = [Embedding("raw HVG", "baseline", _raw)]
     for name, smooth in (("PCA", 1), ("PCA of 7-spot means", 7), ("PCA of 19-spot means", 19)):
-        field.append(Embedding(name, "baseline", partial(joint_pca, smooth=smooth, seed=seed)))
+        embeddings.append(Embedding(name, "baseline", partial(joint_pca, smooth=smooth, seed=seed)))
     if mofa and find_spec("mofapy2") is None:
         logger.warning("MOFA is left out: mofapy2 is missing; pip install sagefm[evaluate]")
     elif mofa:
-        note = "learns from every slide that it is given: it has no projection for new data"
-        field.append(Embedding("MOFA", "baseline", partial(_mofa, seed=seed), note, True))
-    field += [Embedding(f"obsm {key}", "model", partial(_held, key=key)) for key in obsm]
-    field += [
+        note = "is fitted to every slide that it embeds: it has no projection for new data"
+        embeddings.append(Embedding("MOFA", "baseline", partial(_mofa, seed=seed), note, True))
+    embeddings += [Embedding(f"obsm {key}", "model", partial(_in_slides, key=key)) for key in obsm]
+    embeddings += [
         Embedding(name, "model", partial(_embedded, model=model)) for name, model in models.items()
     ]
     if models:
-        field.append(_untrained(*next(iter(models.items())), seed))
-    field.append(Embedding("random numbers", "control", partial(_random, seed=seed)))
-    twice = [name for name, n in Counter(one.name for one in field).items() if n > 1]
+        embeddings.append(_untrained(*next(iter(models.items())), seed))
+    embeddings.append(Embedding("random numbers", "control", partial(_random, seed=seed)))
+    twice = [name for name, n in Counter(one.name for one in embeddings).items() if n > 1]
     if twice:
-        raise InputError(f"models: {few(twice)} would stand in the tables twice; rename the model")
-    return field
+        raise InputError(f"models: two methods would have the name {few(twice)}; rename the model")
+    return embeddings
 
 
 def _raw(slides: "Sequence[AnnData]", learn_from: Sequence[bool]) -> list[NDArray[np.float32]]:
@@ -85,37 +85,37 @@ def _raw(slides: "Sequence[AnnData]", learn_from: Sequence[bool]) -> list[NDArra
 def _mofa(
     slides: "Sequence[AnnData]", learn_from: Sequence[bool], *, seed: int
 ) -> list[NDArray[np.float32]]:
-    """Learn from all slides whatever `learn_from` says, as one group of spots."""
+    """Fit to all slides, whatever `learn_from` says, as one group of spots."""
     parts = [part.toarray() for part in variable_genes(slides, [True] * len(slides), _MOFA_GENES)]
     factors = mofa_factors(np.concatenate(parts), seed=seed)
     return np.split(factors, np.cumsum([len(part) for part in parts])[:-1])
 
 
-def _held(
+def _in_slides(
     slides: "Sequence[AnnData]", learn_from: Sequence[bool], *, key: str
 ) -> list[NDArray[np.float32]]:
-    found = []
+    embeddings = []
     for slide in slides:
         if key not in slide.obsm:
             raise InputError(
-                f"obsm[{key!r}]: is not in a slide, which has {few(slide.obsm, 20) or 'nothing'}; "
-                "add it to every slide, or do not ask for it"
+                f"obsm[{key!r}]: is missing in a slide, which has "
+                f"{few(slide.obsm, 20) or 'nothing'}; add it to every slide, or leave it out"
             )
-        held = slide.obsm[key]
-        held = held.toarray() if hasattr(held, "toarray") else held  # a sparse matrix
-        values = np.asarray(held, dtype=np.float32)
+        stored = slide.obsm[key]
+        dense = stored.toarray() if hasattr(stored, "toarray") else stored
+        values = np.asarray(dense, dtype=np.float32)
         if values.ndim != 2 or not np.isfinite(values).all():
             raise InputError(
                 f"obsm[{key!r}]: is not a table of finite numbers, spots × width; embed again"
             )
-        found.append(values)
-    widths = sorted({values.shape[1] for values in found})
+        embeddings.append(values)
+    widths = sorted({values.shape[1] for values in embeddings})
     if len(widths) > 1:
         raise InputError(
             f"obsm[{key!r}]: is {few(widths)} wide in different slides; "
             "embed all slides with the same model"
         )
-    return found
+    return embeddings
 
 
 def _embedded(

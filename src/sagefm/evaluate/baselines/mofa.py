@@ -1,4 +1,4 @@
-"""MOFA factors, quietly."""
+"""MOFA factors of a matrix, without the output of mofapy2."""
 
 import contextlib
 import io
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _OFF = 1e-6
-"""A factor of smaller spread is switched off: those that are not have a spread near 1."""
+"""A factor with a smaller standard deviation is switched off; others are near 1."""
 
 
 def mofa_factors(
     expression: NDArray[Any], *, n_factors: int = 20, seed: int = 0
 ) -> NDArray[np.float32]:
-    """Factors of one matrix by MOFA (mofapy2): one view, one group, fast convergence.
+    """Compute factors of one matrix by MOFA (mofapy2): one view, one group, fast convergence.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def mofa_factors(
 
     Returns
     -------
-    Spots × factors. Factors that MOFA switched off are left out, but for one.
+    Spots × factors. Factors that MOFA switched off are left out; at least one is returned.
 
     Raises
     ------
@@ -37,15 +37,15 @@ def mofa_factors(
     """
     from threadpoolctl import threadpool_limits
 
-    # Its matrices are so small that on a busy machine threads cost ten times what they save.
-    chatter = contextlib.redirect_stdout(io.StringIO())
-    with chatter, warnings.catch_warnings(), threadpool_limits(1):
+    # Matrices are small: on a busy machine, threads cost ten times what they save.
+    silent = contextlib.redirect_stdout(io.StringIO())
+    with silent, warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
         from mofapy2.run.entry_point import entry_point
 
         entry = entry_point()
         entry.set_data_matrix([[expression]])
-        # A spike and slab prior switches off all factors of a shallow slide.
+        # A spike and slab prior switches off all factors of a slide with few counts.
         entry.set_model_options(factors=n_factors, spikeslab_weights=False)
         entry.set_train_options(
             iter=1000, convergence_mode="fast", seed=seed, quiet=True, verbose=False

@@ -1,4 +1,4 @@
-"""Principal components of the expression: of one slide, or of several in one space."""
+"""Compute principal components of the expression of slides, for several in one space."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,20 +26,20 @@ def pca(
     layer: str | None = None,
     slide_key: str | None = None,
 ) -> NDArray[np.float32]:
-    """Principal components of the expression, plain or averaged over neighbors.
+    """Compute principal components of the expression, plain or averaged over neighbors.
 
-    Counts are scaled to the median depth, log1p, and reduced to the most variable genes (scanpy's
-    defaults, in that order). Smoothing averages what is left over the nearest spots: training-free,
-    and in the literature of 2025-26 hard to beat on tissue domains.
+    Counts are scaled to the median library size, log1p, and reduced to the most variable genes
+    (scanpy's defaults, in that order). Smoothing averages these over the nearest spots: it needs no
+    training, and is a strong baseline for tissue domains.
 
     Parameters
     ----------
     slide
         Raw counts and ``obsm["spatial"]``.
     n_components
-        How many components.
+        Number of components.
     n_genes
-        How many of the most variable genes.
+        Number of variable genes.
     smooth
         Spots to average over, the center included: 1 is plain PCA; on a hexagonal grid 7 reaches
         one hop and 19 two.
@@ -74,7 +74,7 @@ def joint_pca(
     layer: str | None = None,
     slide_key: str | None = None,
 ) -> list[NDArray[np.float32]]:
-    """Do what :func:`pca` does for several slides: learned on some of them, applied to all.
+    """Compute components as :func:`pca` does, fitted to some slides and applied to all.
 
     Parameters
     ----------
@@ -100,12 +100,12 @@ def joint_pca(
             near = nearest(coordinates(slide), smooth, section_codes(slide, slide_key))
             expression[i] = csr_matrix(average(near) @ expression[i])
     learned = vstack(
-        [part for part, known in zip(expression, learn_from, strict=True) if known], format="csr"
+        [matrix for matrix, used in zip(expression, learn_from, strict=True) if used], format="csr"
     )
     n_components = min(n_components, min(learned.shape) - 1)
     fitted = PCA(n_components, svd_solver="arpack", random_state=seed)
     fitted.fit(learned.astype(np.float64))  # in float32 the solver is off by 1e-3
-    return [np.asarray(fitted.transform(part), dtype=np.float32) for part in expression]
+    return [np.asarray(fitted.transform(matrix), dtype=np.float32) for matrix in expression]
 
 
 def variable_genes(
@@ -115,24 +115,24 @@ def variable_genes(
     *,
     layer: str | None = None,
 ) -> list[csr_matrix]:
-    """Normalize slides alike and keep their most variable genes.
+    """Normalize slides together and keep their most variable genes.
 
     Parameters
     ----------
     slides
         Raw counts.
     learn_from
-        For each slide, whether the common depth (the median of their spots that have counts) and
-        the choice of genes may depend on it.
+        For each slide, whether the common library size (the median over spots with counts) and the
+        choice of genes may depend on it.
     n_genes
-        How many of the most variable genes (scanpy's ``flavor="seurat"``, all spots together).
+        Number of variable genes (scanpy's ``flavor="seurat"``, all spots together).
     layer
         As in :func:`sagefm.tl.embed`.
 
     Returns
     -------
-    For each slide spots × genes, log1p, float32. The genes are measured in all slides and found in
-    a spot to learn from; a spot without counts is zero.
+    For each slide spots × genes, log1p, float32. The genes are measured in all slides and detected
+    in a spot of those with `learn_from`; a spot without counts is zero.
 
     Raises
     ------
@@ -140,40 +140,40 @@ def variable_genes(
         No raw counts, no slide to learn from, or slides without a gene in common.
     """
     if not any(learn_from):
-        raise InputError("learn_from: leaves no slide to learn from; allow one at least")
+        raise InputError("learn_from: is False for all slides; set it for one at least")
     matrices = _common_genes(slides, layer)
-    learning = [matrix for matrix, known in zip(matrices, learn_from, strict=True) if known]
-    seen = np.flatnonzero(sum(matrix.getnnz(axis=0) for matrix in learning))
-    if not len(seen):
+    learning = [matrix for matrix, used in zip(matrices, learn_from, strict=True) if used]
+    detected = np.flatnonzero(sum(matrix.getnnz(axis=0) for matrix in learning))
+    if not len(detected):
         raise InputError(
             "slides: no gene that is measured in all of them has counts; "
-            "name the genes alike, or leave out the slide that differs"
+            "use the same gene names, or leave out the slide that differs"
         )
-    depths = np.concatenate([matrix.sum(axis=1).A1 for matrix in learning])
-    depth = float(np.median(depths[depths > 0]))
-    expression = [_log_normalized(matrix[:, seen], depth) for matrix in matrices]
-    if len(seen) <= n_genes:
+    sizes = np.concatenate([matrix.sum(axis=1).A1 for matrix in learning])
+    size = float(np.median(sizes[sizes > 0]))
+    expression = [_log_normalized(matrix[:, detected], size) for matrix in matrices]
+    if len(detected) <= n_genes:
         return expression
     import anndata as ad
 
     scanpy = require("scanpy", "evaluate", "the choice of variable genes")
-    learned = [part for part, known in zip(expression, learn_from, strict=True) if known]
+    learned = [matrix for matrix, used in zip(expression, learn_from, strict=True) if used]
     work = ad.AnnData(vstack(learned, format="csr"))
     variable = scanpy.pp.highly_variable_genes(work, n_top_genes=n_genes, inplace=False)
     chosen = np.flatnonzero(variable["highly_variable"])
-    return [part[:, chosen] for part in expression]
+    return [matrix[:, chosen] for matrix in expression]
 
 
 def _common_genes(slides: "Sequence[AnnData]", layer: str | None) -> list[csr_matrix]:
     """Get the counts of the genes that all slides have, in the order of the first slide."""
-    found = [sum_duplicates(counts(slide, layer)) for slide in slides]
-    common = found[0].var.index
-    for other in found[1:]:
+    raw = [sum_duplicates(counts(slide, layer)) for slide in slides]
+    common = raw[0].var.index
+    for other in raw[1:]:
         common = common[common.isin(other.var.index)]
-    return [one.matrix[:, one.var.index.get_indexer(common)] for one in found]
+    return [one.matrix[:, one.var.index.get_indexer(common)] for one in raw]
 
 
-def _log_normalized(matrix: csr_matrix, depth: float) -> csr_matrix:
-    own = matrix.sum(axis=1).A1
-    scale = np.divide(depth, own, out=np.zeros_like(own), where=own > 0)
+def _log_normalized(matrix: csr_matrix, library_size: float) -> csr_matrix:
+    sizes = matrix.sum(axis=1).A1
+    scale = np.divide(library_size, sizes, out=np.zeros_like(sizes), where=sizes > 0)
     return csr_matrix((diags_array(scale) @ matrix).log1p(), dtype=np.float32)

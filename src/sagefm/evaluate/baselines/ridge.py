@@ -1,4 +1,4 @@
-"""Ridge regression of hidden genes on principal components of what is visible."""
+"""Ridge regression of masked genes on principal components of the other genes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from scipy import sparse
 from scipy.sparse import csr_matrix
 
 from sagefm._types import Singles
+from sagefm.evaluate.baselines.masked import MaskedSpots, zeroed
 from sagefm.evaluate.baselines.reference import Reference, SlideSummary
-from sagefm.evaluate.baselines.shown import Shown, zeroed
 from sagefm.nn.masking import Masks
 
 PENALTIES = (1e0, 1e1, 1e2, 1e3, 1e4)
 _EVERY = 4
-"""Of four blocks of genes one decides on the penalty."""
+"""The penalty is chosen on one of four blocks of genes."""
 
 
 @dataclass(frozen=True)
@@ -29,47 +29,47 @@ class Ridge:
     """Features and a constant × panel."""
     neighbors: bool
 
-    def predict(self, shown: Shown) -> Singles:
-        """Predict the genes that are asked for: spots × genes, log1p counts, never below 0."""
-        features = shown.visible @ self.loadings
+    def predict(self, masked: MaskedSpots) -> Singles:
+        """Predict `masked.genes`: spots × genes, log1p counts, never below 0."""
+        features = masked.visible @ self.loadings
         if self.neighbors:
-            features = np.hstack([features, shown.around(shown.view.log) @ self.loadings])
-        guess = _with_constant(features) @ self.coefficients[:, shown.genes]
-        return np.asarray(np.maximum(guess, 0.0), dtype=np.float32)
+            features = np.hstack([features, masked.neighbor_mean(masked.slide.log) @ self.loadings])
+        prediction = _with_constant(features) @ self.coefficients[:, masked.genes]
+        return np.asarray(np.maximum(prediction, 0.0), dtype=np.float32)
 
 
-def fit(reference: Reference, shown: Shown, *, neighbors: bool, seed: int) -> Ridge:
-    """Learn from other patients' spots what a slide's hidden genes are, given its visible ones.
+def fit(reference: Reference, masked: MaskedSpots, *, neighbors: bool, seed: int) -> Ridge:
+    """Fit a regression of the masked genes on the other genes, on spots of other patients.
 
-    The reference hides genes in the same way as `shown` (the same modules, the same missing
-    genes), and shows no more genes than the slide has. The penalty is the best on the slides of one
-    half of the patients after learning from the other half.
+    Genes of the reference are masked in the same way as in `masked` (the same modules, the same
+    missing genes), and only genes that the slide has are used. The penalty is the best on the
+    slides of one half of the patients after fitting to the other half.
 
     Parameters
     ----------
     reference
         Slides of other patients.
-    shown
-        What is hidden, and where.
+    masked
+        Which genes are masked, and where.
     neighbors
-        Whether the components of the 14 neighbors' mean are features besides those of the center.
+        Whether the components of the mean of the 14 neighbors are features too.
     seed
         Of the masks.
     """
-    pieces = reference.like(shown.view.measured)
-    center = sparse.vstack([piece.center for piece in pieces], format="csr")
-    loadings = reference.loadings * shown.view.measured[:, None]
-    drawn = np.random.default_rng(seed).integers(len(shown.spots), size=center.shape[0])
-    masks = shown.masks._replace(hides=shown.masks.hides[drawn])
-    hidden = np.zeros(center.shape, dtype=bool)
-    hidden[:, shown.view.measured] = masks.dense().numpy()
-    features = [zeroed(center, hidden) @ loadings]
+    summaries = reference.like(masked.slide.measured)
+    center = sparse.vstack([summary.center for summary in summaries], format="csr")
+    loadings = reference.loadings * masked.slide.measured[:, None]
+    drawn = np.random.default_rng(seed).integers(len(masked.spots), size=center.shape[0])
+    masks = masked.masks._replace(hides=masked.masks.hides[drawn])
+    mask = np.zeros(center.shape, dtype=bool)
+    mask[:, masked.slide.measured] = masks.dense().numpy()
+    features = [zeroed(center, mask) @ loadings]
     if neighbors:
-        around = sparse.vstack([piece.around for piece in pieces], format="csr")
-        features.append((around if shown.where == "center" else zeroed(around, hidden)) @ loadings)
+        means = sparse.vstack([summary.neighbor_mean for summary in summaries], format="csr")
+        features.append((means if masked.where == "center" else zeroed(means, mask)) @ loadings)
     x = _with_constant(np.hstack(features))
-    blocks = list(_blocks(center, masks, np.flatnonzero(shown.view.measured)))
-    first = _first_half(pieces)
+    blocks = list(_blocks(center, masks, np.flatnonzero(masked.slide.measured)))
+    first = _first_half(summaries)
     errors = np.zeros(len(PENALTIES))
     for rows, _, truth in blocks[::_EVERY]:
         learn, test = first[rows], ~first[rows]
@@ -77,7 +77,7 @@ def fit(reference: Reference, shown: Shown, *, neighbors: bool, seed: int) -> Ri
         for i, solved in enumerate(_solve(x[rows[learn]], truth[learn], PENALTIES)):
             errors[i] += ((x[rows[test]] @ solved - dense) ** 2).sum(dtype=np.float64)
     best = [PENALTIES[int(errors.argmin())]]
-    coefficients = np.zeros((x.shape[1], len(shown.view.measured)), dtype=np.float32)
+    coefficients = np.zeros((x.shape[1], len(masked.slide.measured)), dtype=np.float32)
     for rows, columns, truth in blocks:
         coefficients[:, columns] = next(_solve(x[rows], truth, best))
     return Ridge(loadings, coefficients, neighbors)
@@ -86,9 +86,9 @@ def fit(reference: Reference, shown: Shown, *, neighbors: bool, seed: int) -> Ri
 def _blocks(
     center: csr_matrix, masks: Masks, measured: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], csr_matrix]]:
-    """Give for each block of genes the rows that hide it, its columns, and the truth there."""
+    """Yield for each block of genes the rows that mask it, its columns, and the truth there."""
     by_column = center.tocsc()
-    order, ends, hides = (part.numpy() for part in masks)
+    order, ends, hides = (array.numpy() for array in masks)
     for block, (start, stop) in enumerate(pairwise(ends)):
         rows = np.flatnonzero(hides[:, block])
         if len(rows):
@@ -106,14 +106,14 @@ def _solve(x: Singles, y: csr_matrix, penalties: Sequence[float]) -> Iterator[Si
         yield np.linalg.inv(gram + np.diag(penalty * free)).astype(np.float32) @ cross
 
 
-def _first_half(pieces: Sequence[SlideSummary]) -> NDArray[np.bool_]:
+def _first_half(summaries: Sequence[SlideSummary]) -> NDArray[np.bool_]:
     """Split the sampled spots by patient, by slide of a single patient, else in the middle."""
-    patients = sorted({piece.patient for piece in pieces})
-    sizes = [piece.center.shape[0] for piece in pieces]
+    patients = sorted({summary.patient for summary in summaries})
+    sizes = [summary.center.shape[0] for summary in summaries]
     if len(patients) > 1:
-        flags = [patients.index(piece.patient) % 2 == 0 for piece in pieces]
-    elif len(pieces) > 1:
-        flags = [i % 2 == 0 for i in range(len(pieces))]
+        flags = [patients.index(summary.patient) % 2 == 0 for summary in summaries]
+    elif len(summaries) > 1:
+        flags = [i % 2 == 0 for i in range(len(summaries))]
     else:
         return np.arange(sizes[0]) < sizes[0] // 2
     return np.repeat(flags, sizes)

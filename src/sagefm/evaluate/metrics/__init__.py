@@ -1,1 +1,1 @@
-"""Numbers that say how good a result is."""
+"""Metrics of classes, clusters and the mixing of slides."""

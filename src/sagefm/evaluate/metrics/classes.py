@@ -1,4 +1,4 @@
-"""How well classes are predicted: per spot, per class, and how far the probabilities hold."""
+"""Score predicted classes: accuracy, recall and F1 per class, calibration of probabilities."""
 
 import warnings
 
@@ -10,7 +10,7 @@ N_BINS = 15
 
 
 def accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Get the share of right predictions; NaN for nothing."""
+    """Compute the fraction of right predictions; NaN for none."""
     truth = np.asarray(truth)
     return float((truth == np.asarray(predicted)).mean()) if len(truth) else float("nan")
 
@@ -25,8 +25,8 @@ def per_class(truth: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
 
     Returns
     -------
-    Indexed by class (sorted): ``recall``, ``f1`` (both 0 for a class that is never found) and ``n``
-    (observations).
+    Indexed by class (sorted): ``recall``, ``f1`` (both 0 for a class that is never predicted) and
+    ``n`` (observations).
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -34,7 +34,7 @@ def per_class(truth: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
     if not len(classes):
         return pd.DataFrame({"recall": [], "f1": [], "n": []})
     with warnings.catch_warnings():
-        # Many classes among few observations look like a regression to sklearn.
+        # With many classes among few observations, sklearn warns that this may be a regression.
         warnings.filterwarnings("ignore", message="The number of unique classes")
         _, recall, f1, n = precision_recall_fscore_support(
             np.asarray(truth), np.asarray(predicted), labels=classes, zero_division=0.0
@@ -43,12 +43,12 @@ def per_class(truth: ArrayLike, predicted: ArrayLike) -> pd.DataFrame:
 
 
 def balanced_accuracy(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Average the recall over the classes of the truth; NaN for nothing."""
+    """Average the recall over the classes of the truth; NaN for none."""
     return float(per_class(truth, predicted)["recall"].mean())
 
 
 def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Average F1 over the classes of the truth; NaN for nothing.
+    """Average F1 over the classes of the truth; NaN for none.
 
     scikit-learn's default also averages over classes that are predicted and never occur.
     """
@@ -56,20 +56,20 @@ def macro_f1(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def calibration_error(right: ArrayLike, confidence: ArrayLike, n_bins: int = N_BINS) -> float:
-    """Get the expected calibration error: how far confidence is from the share of right answers.
+    """Compute the expected calibration error: confidence compared with the fraction of hits.
 
     Parameters
     ----------
     right
         Whether each prediction is right.
     confidence
-        The probability that was given to it, 0 to 1.
+        The probability of the predicted class, 0 to 1.
     n_bins
         Bins of equal width; their gaps are averaged, weighted by the predictions in them.
 
     Returns
     -------
-    0 (calibrated) to 1; NaN for nothing, or if a confidence is missing.
+    0 (calibrated) to 1; NaN for none, or if a confidence is missing.
     """
     right = np.asarray(right, dtype=np.float64)
     confidence = np.asarray(confidence, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""How good clusters look without any labels."""
+"""Score clusters without labels."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def separation(space: NDArray[Any], labels: ArrayLike) -> dict[str, float]:
-    """Measure how compact clusters are and how far apart.
+    """Measure how compact and how well separated clusters are.
 
-    Compare methods on one space that belongs to none of them.
+    Compare methods in one space that is none of their own.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def separation(space: NDArray[Any], labels: ArrayLike) -> dict[str, float]:
     Returns
     -------
     ``silhouette`` (-1 to 1) and ``calinski_harabasz``, where more is better, and
-    ``davies_bouldin``, where less is. All are NaN where there is one cluster, or each spot is one.
+    ``davies_bouldin``, where less is. All are NaN if there is only one cluster, or one per spot.
     """
     from sklearn import metrics
 
@@ -39,20 +39,21 @@ def separation(space: NDArray[Any], labels: ArrayLike) -> dict[str, float]:
 
 
 def spatial_coherence(labels: ArrayLike, neighbors: NDArray[np.int64]) -> float:
-    """Share of the nearest spots that have the label of the spot, averaged over spots.
+    """Compute the fraction of neighbors that have the label of the spot, averaged over spots.
 
     Parameters
     ----------
     labels
         One per spot.
     neighbors
-        Spots × k row numbers, the spot itself first, as :func:`sagefm.pp.nearest` gives them. With
-        k = 7 the six nearest spots count.
+        Spots × k row numbers, the spot itself first, as :func:`sagefm.pp.nearest` returns
+        them.
 
     Returns
     -------
-    0 to 1; NaN where there are no neighbors.
+    0 to 1; NaN without neighbors.
     """
     labels = np.asarray(labels)
-    around = labels[neighbors[:, 1:]]
-    return float((around == labels[:, None]).mean()) if around.size else float("nan")
+    of_neighbors = labels[neighbors[:, 1:]]
+    same = of_neighbors == labels[:, None]
+    return float(same.mean()) if same.size else float("nan")

@@ -1,4 +1,4 @@
-"""Do slides mix, and does the biology survive? The indices of scib-metrics, deterministic."""
+"""Measure how well slides mix and labels separate, by the metrics of scib-metrics."""
 
 import logging
 import warnings
@@ -16,14 +16,14 @@ def batch_mixing(
 ) -> dict[str, float]:
     """Measure batch mixing and the separation of labels on 20 principal components.
 
-    Neighbors are exact: the spot itself and its nearest, 90 at most.
+    Neighbors are exact: the spot itself and its nearest, at most 90.
 
     Parameters
     ----------
     embedding
         Spots × width, of several slides in one space.
     labels, batches
-        Label and slide of each spot. Two labels at least stand in two slides.
+        Label and slide of each spot. At least two labels must be in two slides.
     seed
         Of the reduction to principal components.
 
@@ -47,15 +47,15 @@ def batch_mixing(
     distances, rows = near.kneighbors(space)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.getLogger("jax").setLevel(logging.ERROR)  # it looks for a GPU, and says so
+        logging.getLogger("jax").setLevel(logging.ERROR)  # it warns if there is no GPU
         import scib_metrics
         from scib_metrics.nearest_neighbors import NeighborsResults
 
         neighbors = NeighborsResults(indices=rows, distances=distances)
-        found = {
+        scores = {
             "silhouette_label": scib_metrics.silhouette_label(space, labels),
             "clisi": scib_metrics.clisi_knn(neighbors, labels),
             "silhouette_batch": scib_metrics.silhouette_batch(space, labels, batches),
             "ilisi": scib_metrics.ilisi_knn(neighbors, batches),
         }
-    return {name: float(np.clip(value, 0, 1)) for name, value in found.items()}
+    return {name: float(np.clip(value, 0, 1)) for name, value in scores.items()}

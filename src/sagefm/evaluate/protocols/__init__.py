@@ -1,1 +1,1 @@
-"""How results are measured: the same readout for every method."""
+"""Protocols: one readout for every method."""

@@ -1,4 +1,4 @@
-"""Domains against labels: one readout for every method, spread over seeds."""
+"""Compare domains with labels, by one readout for every embedding and over several seeds."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 READ_COMPONENTS = 20
-"""Principal components of an embedding that its readouts see."""
+"""Principal components of an embedding that are clustered."""
 
 
 def domain_recovery(
@@ -58,11 +58,11 @@ def domain_recovery(
         No such column, fewer than two labels, or an embedding without one row per spot.
     """
     if label_key not in slide.obs:
-        raise InputError(f"obs[{label_key!r}]: no such column; there is {', '.join(slide.obs)}")
+        raise InputError(f"obs[{label_key!r}]: no such column; obs has {', '.join(slide.obs)}")
     truth = slide.obs[label_key]
     n_domains = truth.nunique()
     if n_domains < 2:
-        raise InputError(f"obs[{label_key!r}]: has {n_domains} labels; two are needed at least")
+        raise InputError(f"obs[{label_key!r}]: has {n_domains} labels; at least two are needed")
     for name, embedding in embeddings.items():
         if np.ndim(embedding) != 2 or len(embedding) != slide.n_obs:
             raise InputError(
@@ -71,7 +71,7 @@ def domain_recovery(
             )
     rows = []
     for name, method, seed in product(embeddings, methods, seeds):
-        found = find_domains(
+        clusters = cluster(
             name, embeddings[name], n_domains, method=method, seed=seed, n_components=n_components
         )
         rows.append(
@@ -79,14 +79,14 @@ def domain_recovery(
                 "embedding": name,
                 "method": method,
                 "seed": seed,
-                **agreement(truth, found),
+                **agreement(truth, clusters),
                 "n_spots": int(truth.notna().sum()),
             }
         )
     return pd.DataFrame(rows)
 
 
-def find_domains(
+def cluster(
     name: str,
     values: NDArray[Any],
     n_domains: int,
@@ -95,12 +95,12 @@ def find_domains(
     seed: int,
     n_components: int = READ_COMPONENTS,
 ) -> NDArray[np.str_]:
-    """Cluster an embedding: the one readout of all that is compared.
+    """Cluster an embedding into domains: the readout of every method.
 
     Parameters
     ----------
     name
-        What an error calls the embedding.
+        Name of the embedding in error messages.
     values
         Spots × width.
     n_domains, method, seed, n_components
@@ -121,26 +121,27 @@ def find_domains(
 
     spots = pd.DataFrame(index=pd.RangeIndex(len(values)).astype(str))
     work = ad.AnnData(obs=spots, obsm={name: np.asarray(values)})
-    # The matrices are so small that on a busy machine threads cost ten times what they save.
+    # Matrices are small: on a busy machine, threads cost ten times what they save.
     with threadpool_limits(1):
         domains(
             work, n_domains, method=method, use_rep=name, n_components=n_components, seed=seed,
-            key_added="found",
+            key_added="domain",
         )  # fmt: skip
-    return np.asarray(work.obs["found"], dtype=str)
+    return np.asarray(work.obs["domain"], dtype=str)
 
 
-def agreement(truth: "pd.Series[Any]", found: NDArray[np.str_]) -> dict[str, float]:
-    """Compare domains with labels, on the spots that have one.
+def agreement(truth: "pd.Series[Any]", domains: NDArray[np.str_]) -> dict[str, float]:
+    """Compare domains with labels, on the spots that have a label.
 
     Returns
     -------
-    ``ari`` (adjusted Rand index, 0 for chance) and ``nmi`` (normalized mutual information).
+    ``ari`` (adjusted Rand index, on average 0 for random domains) and ``nmi`` (normalized mutual
+    information).
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     labeled = truth.notna().to_numpy()
-    pair = truth[labeled].astype(str), found[labeled]
+    pair = truth[labeled].astype(str), domains[labeled]
     return {
         "ari": float(adjusted_rand_score(*pair)),
         "nmi": float(normalized_mutual_info_score(*pair)),

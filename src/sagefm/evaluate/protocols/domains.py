@@ -16,7 +16,7 @@ from sagefm.evaluate.baselines.pca import pca
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.metrics.clusters import separation, spatial_coherence
 from sagefm.evaluate.metrics.mixing import batch_mixing
-from sagefm.evaluate.protocols.domain_recovery import READ_COMPONENTS, agreement, find_domains
+from sagefm.evaluate.protocols.domain_recovery import READ_COMPONENTS, agreement, cluster
 from sagefm.evaluate.result import Result
 from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     Row = dict[str, object]
     Progress = Callable[[str], None]
 
-_USUAL_DOMAINS = 7
-_AROUND = 7
-"""A spot and the six around it."""
+_DEFAULT_DOMAINS = 7
+_N_NEAREST = 7
+"""A spot and its six nearest: the first ring of a hexagonal grid."""
 _PERMUTED, _PERMUTED_OF = "permuted labels", "PCA"
 _AGREEMENT = ["ari", "nmi"]
 _SEPARATION = ["silhouette", "calinski_harabasz", "davies_bouldin", "coherence", "largest"]
@@ -48,34 +48,34 @@ def domains(
     seed: int = 0,
     progress: "Progress" = lambda line: None,
 ) -> Result:
-    """Find tissue domains with every embedding, by one readout, and judge them.
+    """Find tissue domains with every embedding, by one readout, and score them.
 
     Parameters
     ----------
     cohort
-        Slides. One stands in memory, and the slides of a group while their mixing is measured.
+        Slides. One at a time is in memory; while mixing is measured, the slides of a group.
     embeddings
-        What is compared. One that cannot embed a slide is left out there, and a note says so.
+        The embeddings to compare. One that cannot embed a slide is left out there, with a note.
     label_key
-        ``obs`` column with labels. A slide with fewer than two, or without the column, is judged
-        without them; all are where the key is None.
+        ``obs`` column with labels. A slide with fewer than two, or without the column, is scored
+        without labels; so are all slides if None.
     seeds
         One clustering each.
     n_domains
-        How many domains to find on a slide without labels; 7 if not given.
+        Number of domains to find on a slide without labels; 7 if not given.
     seed
         Of principal components, permutations and the resampling of patients.
     progress
-        Is called with a line before each embedding of a slide.
+        Called with a line before each embedding of a slide.
 
     Returns
     -------
     Summary: agreement with labels (ari, nmi, their spread over seeds, whether a model beats the
-    best baseline); silhouette, Calinski-Harabasz, Davies-Bouldin, spatial coherence and the share
-    of the largest domain; for slides that share two labels or more, mixing of slides against
-    separation of labels, each 0 to 1, more is better. Details: ``domains`` (a row per slide, method
-    and seed), ``domains_spots`` (a row per spot, a column per method with the domains of the first
-    seed), ``domains_mixing`` (a row per group and method).
+    best baseline); silhouette, Calinski-Harabasz, Davies-Bouldin, spatial coherence and the
+    fraction of spots in the largest domain; for slides that have two or more labels in common,
+    mixing of slides and separation of labels, each 0 to 1, more is better. Details:
+    ``domains`` (a row per slide, method and seed), ``domains_spots`` (a row per spot, a column per
+    method with the domains of the first seed), ``domains_mixing`` (a row per group and method).
     """
     rows: list[Row] = []
     spots, failures, names_of_labels = [], [], {}
@@ -83,14 +83,14 @@ def domains(
         truth = _labels(slide, label_key)
         labels = set(truth.dropna())
         names_of_labels[name] = labels
-        wanted = len(labels) if len(labels) > 1 else n_domains or _USUAL_DOMAINS
-        scored, found, failed = _judge(
-            name, slide, truth, embeddings, wanted, seeds, seed, progress
+        n_clusters = len(labels) if len(labels) > 1 else n_domains or _DEFAULT_DOMAINS
+        scored, spot_domains, failed = _score(
+            name, slide, truth, embeddings, n_clusters, seeds, seed, progress
         )
         rows += scored
-        spots.append(found)
+        spots.append(spot_domains)
         failures += failed
-    notes = _notes(embeddings, label_key, names_of_labels, seeds, n_domains or _USUAL_DOMAINS)
+    notes = _notes(embeddings, label_key, names_of_labels, seeds, n_domains or _DEFAULT_DOMAINS)
     if not rows:
         return Result("domains", {}, {}, notes + failures)
     scores = pd.DataFrame(rows)
@@ -114,7 +114,7 @@ def _labels(slide: "AnnData", key: str | None) -> "pd.Series[str]":
     return labels_of(slide, key)
 
 
-def _judge(
+def _score(
     name: str,
     slide: "AnnData",
     truth: "pd.Series[str]",
@@ -124,10 +124,10 @@ def _judge(
     seed: int,
     progress: "Progress",
 ) -> tuple[list["Row"], pd.DataFrame, list[str]]:
-    """Score all embeddings on one slide; also give its spots with their domains, and failures."""
+    """Score all embeddings on one slide; also return its spots with domains, and failures."""
     xy = coordinates(slide)
     common = pca(slide, n_components=READ_COMPONENTS, seed=seed)
-    near = nearest(xy, min(_AROUND, len(xy)))
+    near = nearest(xy, min(_N_NEAREST, len(xy)))
     labeled = truth.nunique() > 1
     spots = pd.DataFrame(
         {"slide": name, "spot": slide.obs_names, "x": xy[:, 0], "y": xy[:, 1]}
@@ -138,13 +138,13 @@ def _judge(
         progress(f"{name}: {embedding.name}")
         try:
             values = embedding.of([slide], [True])[0]
-            found = [find_domains(embedding.name, values, n_domains, seed=one) for one in seeds]
+            clusterings = [cluster(embedding.name, values, n_domains, seed=one) for one in seeds]
         except InputError as error:
             failures.append(f"{embedding.name} is left out on {name}: {error}")
             continue
-        spots[embedding.name] = found[0]
+        spots[embedding.name] = clusterings[0]
         sizes = {"n_domains": n_domains, "n_labeled": int(truth.notna().sum()), "n_spots": len(xy)}
-        for one, domains in zip(seeds, found, strict=True):
+        for one, domains in zip(seeds, clusterings, strict=True):
             row: Row = {
                 "slide": name,
                 "method": embedding.name,
@@ -165,8 +165,8 @@ def _judge(
 def _permuted(truth: "pd.Series[str]", seed: Sequence[int]) -> "pd.Series[str]":
     """Shuffle the labels among the spots that have one."""
     shuffled = truth.copy()
-    known = truth.notna()
-    shuffled[known] = np.random.default_rng(seed).permutation(truth[known].to_numpy())
+    labeled = truth.notna()
+    shuffled[labeled] = np.random.default_rng(seed).permutation(truth[labeled].to_numpy())
     return shuffled
 
 
@@ -201,7 +201,7 @@ def _mixing(
     seed: int,
     progress: "Progress",
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Measure mixing in every group of slides that share labels; also tell what was left out."""
+    """Measure mixing in every group of slides that share labels; also return notes."""
     groups = _groups(names_of_labels)
     if label_key is None or not groups:
         return pd.DataFrame(), []
@@ -214,26 +214,26 @@ def _mixing(
     for names in groups:
         slides = [cohort[name] for name in names]
         truth = [labels_of(slide, label_key) for slide in slides]
-        known = [part.notna().to_numpy() for part in truth]
-        labels = np.concatenate([part[here] for part, here in zip(truth, known, strict=True)])
-        batches = np.repeat(names, [here.sum() for here in known])
-        about = {"group": few(names), "slides": ", ".join(names)}
+        labeled = [of_slide.notna().to_numpy() for of_slide in truth]
+        labels = np.concatenate([t[kept] for t, kept in zip(truth, labeled, strict=True)])
+        batches = np.repeat(names, [kept.sum() for kept in labeled])
+        group = {"group": few(names), "slides": ", ".join(names)}
         for embedding in embeddings:
-            progress(f"{about['group']} together: {embedding.name}")
+            progress(f"{group['group']} together: {embedding.name}")
             try:
-                parts = embedding.of(slides, [True] * len(slides))
+                embedded = embedding.of(slides, [True] * len(slides))
             except InputError as error:
                 notes.append(f"{embedding.name} is left out of the mixing of {few(names)}: {error}")
                 continue
-            space = np.concatenate([part[here] for part, here in zip(parts, known, strict=True)])
-            row: Row = {**about, "method": embedding.name, "kind": embedding.kind}
+            space = np.concatenate([z[kept] for z, kept in zip(embedded, labeled, strict=True)])
+            row: Row = {**group, "method": embedding.name, "kind": embedding.kind}
             row |= batch_mixing(space, labels, batches, seed=seed)
             rows.append(row | {"n_slides": len(slides), "n_spots": len(space)})
     return pd.DataFrame(rows), notes
 
 
 def _groups(names_of_labels: Mapping[str, set[str]]) -> list[list[str]]:
-    """Join slides that share two labels, directly or through others."""
+    """Group slides that share at least two labels, directly or through other slides."""
     names = list(names_of_labels)
     linked = np.zeros((len(names), len(names)), dtype=bool)
     for i, j in combinations(range(len(names)), 2):
@@ -254,15 +254,15 @@ def _notes(
         f"Readout of every method: its {READ_COMPONENTS} leading principal components, clustered "
         "by a Gaussian mixture with one covariance for all domains (best of 5 starts) into as many "
         f"domains as the slide has labels ({n_domains} where it has fewer than two), seeds "
-        f"{', '.join(map(str, seeds))}. Leiden is not used: it cannot be told how many.",
-        "Without labels: largest is the share of spots in the largest domain. Where it is near 1, "
-        "silhouette, Davies-Bouldin and coherence look good for outliers beside one domain.",
+        f"{', '.join(map(str, seeds))}. Leiden is not used: its number of clusters is not fixed.",
+        "Without labels: largest is the fraction of spots in the largest domain. If it is near 1, "
+        "silhouette, Davies-Bouldin and coherence look good for one domain and a few outliers.",
     ]
     bare = [name for name, labels in names_of_labels.items() if len(labels) < 2]
     if label_key is not None and bare:
         notes.append(f"Fewer than two labels in obs[{label_key!r}]: {few(bare, 20)}.")
     if len(bare) < len(names_of_labels) and any(e.name == _PERMUTED_OF for e in embeddings):
         notes.append(
-            f"{_PERMUTED}: domains of {_PERMUTED_OF} against labels shuffled on the slide."
+            f"{_PERMUTED}: domains of {_PERMUTED_OF} compared with labels shuffled on the slide."
         )
     return notes + [f"{one.name}: {one.note}." for one in embeddings if one.note]

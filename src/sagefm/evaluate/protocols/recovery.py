@@ -1,4 +1,4 @@
-"""Recovery of hidden genes, and imputation of missing ones: models beside all baselines."""
+"""Compare models with baselines on masked genes, and on genes that are missing from a slide."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
+from sagefm._types import Where
 from sagefm.evaluate.baselines import predictors
+from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction, Predictor
 from sagefm.evaluate.baselines.predictors import Baseline
 from sagefm.evaluate.baselines.reference import Reference, SlideSummary, sample_size
-from sagefm.evaluate.baselines.shown import Guess, Predictor, Shown, View, Where
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols import masks
 from sagefm.evaluate.protocols.recovery_tables import Tallies
@@ -23,30 +24,34 @@ from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.genes import GeneSums, MaskedTruth
 from sagefm.stats.poisson import log1p_variance
 
-_AT_ONCE = 4096
-"""Spots whose predictions stand in memory together."""
+_BLOCK = 4096
+"""Spots whose predictions are in memory together."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One way to hide genes."""
+class MaskingTask:
+    """One way to mask genes."""
 
     name: str
     where: Where
     modules: bool
     yardstick: str
-    """The baseline that genes are compared with, and whose answers are permuted as a control."""
+    """The baseline to compare with, whose predictions are also permuted as a control."""
 
 
 TASKS = {
     "recovery": (
-        Task("random genes of the center", "center", False, predictors.NEIGHBOR_MEAN),
-        Task("co-expression modules of the center", "center", True, predictors.NEIGHBOR_MEAN),
+        MaskingTask("random genes of the center", "center", False, predictors.NEIGHBOR_MEAN),
+        MaskingTask(
+            "co-expression modules of the center", "center", True, predictors.NEIGHBOR_MEAN
+        ),
     ),
     "imputation": (
-        Task("random genes missing from the slide", "slide", False, predictors.REFERENCE_PROFILE),
-        Task("modules missing from the slide", "slide", True, predictors.REFERENCE_PROFILE),
-        Task(
+        MaskingTask(
+            "random genes missing from the slide", "slide", False, predictors.REFERENCE_PROFILE
+        ),
+        MaskingTask("modules missing from the slide", "slide", True, predictors.REFERENCE_PROFILE),
+        MaskingTask(
             "random genes missing from center and neighbors", "neighborhood", False,
             predictors.REFERENCE_PROFILE,
         ),
@@ -63,11 +68,11 @@ def recovery(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Result:
-    """Hide genes, let models and baselines predict them, and score them gene by gene.
+    """Mask genes, predict them by models and baselines, and score the predictions by gene.
 
-    Slides are read one at a time. 30 % of the measured genes of each spot are hidden; all
-    predictors see the same visible genes, as far as they know them, and are scored on the hidden
-    genes that every model knows.
+    Slides are read one at a time. 30 % of the measured genes of each spot are masked. All
+    predictors are given the same other genes (a model those of its vocabulary), and are scored on
+    the masked genes that are in the vocabularies of all models.
 
     Parameters
     ----------
@@ -76,10 +81,10 @@ def recovery(
     models
         Name → model.
     reference
-        Slides that baselines may learn from, never those of the patient they are scored on; the
-        others of `cohort` if not given.
+        Slides that baselines are fitted to, never those of the patient they are scored on; the
+        other slides of `cohort` if not given.
     protocol
-        ``"recovery"``: hidden in the center, as in pretraining; random genes, then whole
+        ``"recovery"``: masked in the center, as in pretraining; random genes, then whole
         co-expression modules. ``"imputation"``: missing from the whole slide (random genes and
         modules), or from the center and all its neighbors as in the paper.
     seed
@@ -95,31 +100,27 @@ def recovery(
     Raises
     ------
     InputError
-        The models have no gene in common, or a slide hardly any with them.
+        The models have no gene in common, or a slide has too few of their genes.
     """
     panel, scored = _panel(models, cohort)
-    pieces = _pieces(cohort if reference is None else reference, panel, seed, progress)
+    summaries = _summarize(cohort if reference is None else reference, panel, seed, progress)
     tallies = Tallies(
         protocol, TASKS[protocol], [panel[i] for i in np.flatnonzero(scored).tolist()], seed
     )
     for i, name in enumerate(cohort):
         progress(f"{protocol}: {name} ({i + 1} of {len(cohort)})")
-        slide, patient = cohort[name], cohort.patient(name)
-        try:
-            view = View.of(slide, panel)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
-        known = Reference.without(patient, pieces, seed)
-        methods = [*predictors.baselines(known, seed), *predictors.models(models, panel, seed)]
-        if view.best is not None:
+        slide = _on_panel(cohort, name, panel)
+        others = Reference.without(cohort.patient(name), summaries, seed)
+        methods = [*predictors.baselines(others, seed), *predictors.models(models, panel, seed)]
+        if slide.best is not None:
             methods.append(Baseline("best possible", predictors.best_possible, "control"))
         for task in TASKS[protocol]:
-            _score(tallies, task, name, view, methods, scored, seed + i)
-    return tallies.result(cohort.table["patient"], _notes(cohort, reference, pieces))
+            _score(tallies, task, name, slide, methods, scored, seed + i)
+    return tallies.result(cohort.table["patient"], _notes(cohort, reference, summaries))
 
 
 def _panel(models: Mapping[str, SageFM], cohort: Cohort) -> tuple[Vocabulary, NDArray[np.bool_]]:
-    """Join the vocabularies of all models; and say which genes every one of them has."""
+    """Join the vocabularies of all models, and get which genes are in all of them."""
     if not models:
         tally = DetectionTally()
         for slide in cohort.values():
@@ -137,91 +138,100 @@ def _panel(models: Mapping[str, SageFM], cohort: Cohort) -> tuple[Vocabulary, ND
     return panel, shared
 
 
-def _pieces(
+def _summarize(
     slides: Cohort, panel: Vocabulary, seed: int, progress: Callable[[str], None]
 ) -> dict[str, SlideSummary]:
-    """Read what baselines learn from, once."""
-    size, found = sample_size(len(slides)), {}
+    """Summarize the slides that baselines are fitted to."""
+    size, summaries = sample_size(len(slides)), {}
     for i, name in enumerate(slides):
         progress(f"reference: {name} ({i + 1} of {len(slides)})")
-        try:
-            view = View.of(slides[name], panel)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
-        found[name] = SlideSummary.of(view, slides.patient(name), size, seed + i)
-    return found
+        slide = _on_panel(slides, name, panel)
+        summaries[name] = SlideSummary.of(slide, slides.patient(name), size, seed + i)
+    return summaries
+
+
+def _on_panel(slides: Cohort, name: str, panel: Vocabulary) -> PanelSlide:
+    """Read and align a slide; an error names the slide."""
+    try:
+        return PanelSlide.of(slides[name], panel)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _score(
     tallies: Tallies,
-    task: Task,
+    task: MaskingTask,
     name: str,
-    view: View,
+    slide: PanelSlide,
     methods: list[Predictor],
     scored: NDArray[np.bool_],
     seed: int,
 ) -> None:
-    """Score every method on a slide, some thousand spots at a time."""
-    genes = np.flatnonzero(scored & view.measured)
+    """Score every method on a slide, a block of spots at a time."""
+    genes = np.flatnonzero(scored & slide.measured)
     if task.where == "slide":
-        genes = genes[_draw(task, view, seed).dense()[0].numpy()[_within(view, genes)]]
-    drawn = _draw(task, view, seed)
+        genes = genes[_draw(task, slide, seed).dense()[0].numpy()[_within(slide, genes)]]
+    drawn = _draw(task, slide, seed)
     sums: dict[str, GeneSums] = {}
-    for start in range(0, len(view.neighbors), _AT_ONCE):
-        spots = np.arange(len(view.neighbors))[start : start + _AT_ONCE]
-        shown = Shown(view, task.where, spots, drawn.of(slice(start, start + _AT_ONCE)), genes)
-        hidden = MaskedTruth(shown.counts[:, genes], shown.hidden[:, genes], shown.depth)
-        for method, kind, guess in _answers(methods, shown, task, seed):
-            sums.setdefault(method, GeneSums.zeros(len(genes))).add(hidden.score(*guess))
-            tallies.calibrate(task.name, method, kind, hidden, guess)
-            if method == predictors.NEIGHBOR_PROFILE and guess.rate is not None:
-                tallies.noise(task.name, name, hidden.n, hidden.mean(log1p_variance(guess.rate)))
+    for start in range(0, len(slide.neighbors), _BLOCK):
+        spots = np.arange(len(slide.neighbors))[start : start + _BLOCK]
+        masked = MaskedSpots(
+            slide, task.where, spots, drawn.of(slice(start, start + _BLOCK)), genes
+        )
+        truth = MaskedTruth(masked.counts[:, genes], masked.mask[:, genes], masked.library_size)
+        for method, kind, prediction in _predictions(methods, masked, task, seed):
+            sums.setdefault(method, GeneSums.zeros(len(genes))).add(truth.score(*prediction))
+            tallies.calibrate(task.name, method, kind, truth, prediction)
+            if method == predictors.NEIGHBOR_PROFILE and prediction.rate is not None:
+                tallies.noise(task.name, name, truth.n, truth.mean(log1p_variance(prediction.rate)))
     at = np.searchsorted(np.flatnonzero(scored), genes)
-    tallies.add(task.name, name, sums, at, view.detected[genes])
+    tallies.add(task.name, name, sums, at, slide.detected[genes])
 
 
-def _answers(
-    methods: list[Predictor], shown: Shown, task: Task, seed: int
-) -> Iterator[tuple[str, str, Guess]]:
-    """Ask every method in turn; those that cannot answer are left out."""
+def _predictions(
+    methods: list[Predictor], masked: MaskedSpots, task: MaskingTask, seed: int
+) -> Iterator[tuple[str, str, Prediction]]:
+    """Predict by every method in turn, except those that do not apply to these masks."""
     for method in methods:
-        guess = method(shown)
-        if guess is None:
+        prediction = method(masked)
+        if prediction is None:
             continue
-        yield method.name, method.kind, guess
+        yield method.name, method.kind, prediction
         if method.name == task.yardstick:
-            yield f"{method.name}, spots permuted", "control", predictors.permuted(guess, seed)
+            yield f"{method.name}, spots permuted", "control", predictors.permuted(prediction, seed)
 
 
-def _draw(task: Task, view: View, seed: int) -> Masks:
-    """Draw what every spot hides, over the measured genes."""
-    chance = np.random.default_rng([seed, task.modules])
-    n_spots = len(view.neighbors)
+def _draw(task: MaskingTask, slide: PanelSlide, seed: int) -> Masks:
+    """Draw masks of every spot over the measured genes."""
+    rng = np.random.default_rng([seed, task.modules])
+    n_spots = len(slide.neighbors)
     if task.modules:
-        modules = masks.coexpression_modules(view.counts[:, np.flatnonzero(view.measured)], seed)
-        drawn = masks.module_masks(n_spots, modules, chance)
+        modules = masks.coexpression_modules(slide.counts[:, np.flatnonzero(slide.measured)], seed)
+        drawn = masks.module_masks(n_spots, modules, rng)
     else:
-        drawn = masks.random_masks(n_spots, int(view.measured.sum()), chance)
-    return masks.whole_slide(drawn) if task.where == "slide" else drawn
+        drawn = masks.random_masks(n_spots, int(slide.measured.sum()), rng)
+    return masks.same_in_all_spots(drawn) if task.where == "slide" else drawn
 
 
-def _within(view: View, genes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Say where genes of the panel stand among the measured ones."""
-    return np.searchsorted(np.flatnonzero(view.measured), genes)
+def _within(slide: PanelSlide, genes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Get the positions of genes of the panel among the measured genes."""
+    return np.searchsorted(np.flatnonzero(slide.measured), genes)
 
 
 def _notes(
-    cohort: Cohort, reference: Cohort | None, pieces: Mapping[str, SlideSummary]
+    cohort: Cohort, reference: Cohort | None, summaries: Mapping[str, SlideSummary]
 ) -> list[str]:
     patients = pd.unique(cohort.table["patient"])
-    n_learned = {len(Reference.without(p, pieces, 0).pieces) for p in patients}
-    what = "the other patients' slides among these" if reference is None else "the reference slides"
+    n_learned = {len(Reference.without(p, summaries, 0).summaries) for p in patients}
+    source = (
+        "the other patients' slides among these" if reference is None else "the reference slides"
+    )
     notes = [
-        "30 % of the measured genes are hidden; errors are of log1p counts, deviances of counts "
+        "30 % of the measured genes are masked; errors are of log1p counts, deviances of counts "
         "(2 times the log-likelihood ratio of a Poisson count, per entry).",
-        f"Baselines that learn, learned from {what} ({min(n_learned)} to {max(n_learned)} slides), "
-        "never from the patient they are scored on.",
+        f"Baselines are fitted to {source} ({min(n_learned)} to {max(n_learned)} slides), "
+        "never to those of the patient they are scored on.",
     ]
     if 0 in n_learned:
-        notes.append("Some patients have nobody to learn from: there, such baselines are left out.")
+        notes.append("Fitted baselines are left out for patients without slides of other patients.")
     return notes

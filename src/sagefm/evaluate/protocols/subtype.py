@@ -69,7 +69,7 @@ def subtype(
         Column of ``cohort.table``, or else of ``obs``, where it is the same for all spots. Slides
         without a value are left out.
     seed
-        Of permutations and bootstrap.
+        Seed of permutations and bootstrap.
     n_permutations
         Permutations of the labels over patients.
     progress
@@ -120,7 +120,7 @@ def subtype(
 
 
 def require_subtypes(cohort: Cohort, key: str | None) -> None:
-    """Check that subtypes can be learned from these slides, before other protocols start.
+    """Check that subtypes can be predicted from these slides, before other protocols start.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _subtypes(cohort: Cohort, key: str) -> dict[str, str]:
             else:
                 lacking = lacking or name
         if lacking and not any(labels.values()):
-            labels_of(cohort[lacking], key)  # raises the error that lists the columns
+            labels_of(cohort[lacking], key)  # raises an error that lists the columns
     return {name: label for name, label in labels.items() if label is not None}
 
 
@@ -181,7 +181,7 @@ def _features(
     n_folds = len(samples.truth)
     if embedding is None:
         return pseudobulk([_sums(cohort[name]) for name in samples.names], samples.training)
-    if embedding.kind == "model":  # trained already: embeds a slide at a time, learns from none
+    if embedding.kind == "model":  # already trained: one slide at a time is enough
         alone = (probes.embedded(embedding, [cohort[name]], [False])[0] for name in samples.names)
         return [_means(alone)] * n_folds
     if not slides:

@@ -33,7 +33,7 @@ def embed(
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
-        ``obs`` column that tells the sections apart, if the object holds several.
+        ``obs`` column with the section of each spot, if the object holds several.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def embed(
     Raises
     ------
     InputError
-        No raw counts, no coordinates, too few spots, or hardly any gene in common.
+        No raw counts, no coordinates, too few spots, or too few genes in common.
     """
     aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
     slide.obsm[key_added] = model.embed(aligned)

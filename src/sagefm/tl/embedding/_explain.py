@@ -59,7 +59,7 @@ def explain(
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
-        ``obs`` column that tells the sections apart, if the object holds several.
+        ``obs`` column with the section of each spot, if the object holds several.
 
     Returns
     -------
@@ -94,14 +94,14 @@ def explain(
 
 def _rows(slide: "AnnData", names: str | Sequence[str], argument: str) -> Positions:
     """Find spots by name."""
-    wanted = [names] if isinstance(names, str) else list(names)
-    if not wanted:
+    requested = [names] if isinstance(names, str) else list(names)
+    if not requested:
         raise InputError(f"{argument}: is empty; name spots of the slide")
     index = pd.Index(slide.obs_names.astype(str))
     if not index.is_unique:
         raise InputError("names of spots are not unique; run slide.obs_names_make_unique() first")
-    rows = np.asarray(index.get_indexer(wanted), dtype=np.int64)
-    absent = [name for name, row in zip(wanted, rows, strict=True) if row < 0]
+    rows = np.asarray(index.get_indexer(requested), dtype=np.int64)
+    absent = [name for name, row in zip(requested, rows, strict=True) if row < 0]
     if absent:
         raise InputError(
             f"{argument}: {numbered(len(absent), 'name')} not in the slide ({few(absent)}); its "

@@ -39,7 +39,7 @@ class EmbeddingJob:
     source: Path
     """Absolute path of the slide or its corpus."""
     stamp: str
-    """What the result depends on besides the model; written into it."""
+    """Everything but the model that the result depends on; written into it."""
     layer: str | None = None
     slide_key: str | None = None
     member: str | None = None

@@ -62,7 +62,7 @@ def embed_many(
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
-        ``obs`` column that tells apart the sections of one file.
+        ``obs`` column with the section of each spot, if a file holds several.
     device
         As in :meth:`sagefm.SageFM.load`. All workers share it.
     workers

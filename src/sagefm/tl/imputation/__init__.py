@@ -1,4 +1,4 @@
-"""Predict genes that a slide lacks, and say how well."""
+"""Impute genes, and estimate how well each is predicted."""
 
 from sagefm.tl.imputation._impute import impute
 

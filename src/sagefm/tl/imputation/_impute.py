@@ -1,4 +1,4 @@
-"""Estimate genes that a slide lacks, or measured genes again, and say how far to trust each."""
+"""Impute genes that are not measured, denoise others, and estimate how reliable each is."""
 
 import json
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ _MASKED_IN = ("center", "neighborhood", "slide")
 _GROUPS = 10
 """Number of groups of measured genes; those of a group are masked together."""
 _TOGETHER = 2048
-"""Genes that the slide lacks and that are predicted together."""
+"""Genes that are not measured and that are predicted together."""
 _SAMPLE = 4096
 """Spots in which measured genes are masked to estimate how well unmeasured ones are predicted."""
 _LEAST_SPOTS = 50
-"""On fewer spots a correlation says too little."""
+"""Minimum number of spots for a correlation."""
 
 
 def impute(
@@ -50,7 +50,7 @@ def impute(
     slide_key: str | None = None,
     key_added: str = IMPUTED,
 ) -> pd.DataFrame:
-    """Predict genes from the other genes, and check on this slide how well that works.
+    """Predict genes from the other genes, and check on this slide how well each is predicted.
 
     A gene that the slide lacks is predicted from all genes that it has. A measured gene is
     predicted while it is masked (denoising): its own count never reaches its prediction. Measured
@@ -88,7 +88,7 @@ def impute(
     -------
     A row per gene, over the spots that were imputed:
 
-    - `measured`: whether the slide has the gene; `slide_gene`: what it is called there; `detected`:
+    - `measured`: whether the slide has the gene; `slide_gene`: its name there; `detected`:
       fraction of the spots with a count; `n`: spots in which it was masked and compared.
     - `r_model`, `mse_model`: correlation within the slide (the mean over several) and mean squared
       error of prediction and truth, in log1p counts, while masked. `r_neighbor_mean`,
@@ -121,7 +121,7 @@ def impute(
     neighborhood; dividing by the library size of the spot adds the noise of that.
 
     For 4,090 to 5,000 genes ``write_h5ad`` fails ("object header message is too large") unless
-    ``h5py.get_config().track_order`` is True; ``sagefm impute`` sees to it.
+    ``h5py.get_config().track_order`` is True, as ``sagefm impute`` sets it.
     """
     _require_choices(scale, mask, least_r, least_beyond_depth)
     chosen = None if genes is None else _named(genes, model.vocabulary)
@@ -129,10 +129,10 @@ def impute(
     aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
     chosen = chosen or _lacking(model.vocabulary, aligned.measured)
     positions = np.array(list(chosen.values()), dtype=np.int64)
-    measured, chance = aligned.measured[positions], np.random.default_rng(seed)
+    measured, rng = aligned.measured[positions], np.random.default_rng(seed)
     recovery = GeneRecovery(aligned.sections[spots], len(positions))
     values = np.full((slide.n_obs, len(positions)), np.nan, dtype=np.float32)
-    groups = _groups(positions, measured, chance)
+    groups = _groups(positions, measured, rng)
     for block in masked_blocks(model, aligned, spots, positions, groups, mask):
         recovery.add(block)
         values[np.ix_(spots[block.spots], block.genes)] = (
@@ -142,7 +142,7 @@ def impute(
     assert aligned.alignment is not None  # it was aligned from a slide
     table.insert(1, "slide_gene", _slide_genes(aligned.alignment, positions))
     if not measured.all():
-        _expect(table, recovery, _sampled(model, aligned, spots, chance))
+        _expect(table, recovery, _sampled(model, aligned, spots, rng))
     table["reliable"] = _reliable(table, least_r, least_beyond_depth) & (len(spots) >= _LEAST_SPOTS)
     table.index = pd.Index(list(chosen), name="gene")
     slide.obsm[key_added] = pd.DataFrame(values, slide.obs_names, list(chosen))
@@ -166,7 +166,7 @@ def impute(
 def _require_choices(scale: str, mask: str, least_r: float, least_beyond_depth: float) -> None:
     for name, value, kinds in (("scale", scale, get_args(Scale)), ("mask", mask, _MASKED_IN)):
         if value not in kinds:
-            raise InputError(f"{name}={value!r}: choose of {', '.join(kinds)}")
+            raise InputError(f"{name}={value!r}: choose one of {', '.join(kinds)}")
     for name, least in (("least_r", least_r), ("least_beyond_depth", least_beyond_depth)):
         if not -1 <= least <= 1:
             raise InputError(f"{name}={least}: give a correlation, from -1 to 1")
@@ -176,11 +176,11 @@ def _named(genes: Sequence[str], vocabulary: "Vocabulary") -> dict[str, int]:
     """Find the genes that were named: name → position."""
     names = [genes] if isinstance(genes, str) else list(genes)
     if not names:
-        raise InputError("genes: names none; leave it out for all genes that the slide lacks")
+        raise InputError("genes: is empty; leave it out for all genes that the slide lacks")
     chosen: dict[str, int] = {}
     for name, position in zip(names, vocabulary.positions(names).tolist(), strict=True):
         if position in chosen.values():
-            raise InputError(f"{name}: is named twice; name every gene once")
+            raise InputError(f"{name}: is given twice; give every gene once")
         chosen[name] = position
     return chosen
 
@@ -188,22 +188,20 @@ def _named(genes: Sequence[str], vocabulary: "Vocabulary") -> dict[str, int]:
 def _lacking(vocabulary: "Vocabulary", measured: NDArray[np.bool_]) -> dict[str, int]:
     """Find the genes that a slide lacks: name → position."""
     if measured.all():
-        raise InputError(
-            "genes: the slide has all genes of the model; name those to estimate again"
-        )
+        raise InputError("genes: the slide has all genes of the model; name those to predict again")
     return {vocabulary[i]: i for i in np.flatnonzero(~measured).tolist()}
 
 
 def _groups(
-    positions: Positions, measured: NDArray[np.bool_], chance: np.random.Generator
+    positions: Positions, measured: NDArray[np.bool_], rng: np.random.Generator
 ) -> list[Positions]:
-    """Group genes that go together: the measured in ten groups, the others in as few as can be."""
+    """Group measured genes in ten groups, and the others in as few as possible."""
     lacking = np.flatnonzero(~measured)
     groups = [lacking[i : i + _TOGETHER] for i in range(0, len(lacking), _TOGETHER)]
     if measured.any():
         # In the order of the vocabulary, so that the order of the names does not matter.
         order = np.flatnonzero(measured)[np.argsort(positions[measured])]
-        groups += np.array_split(chance.permutation(order), min(_GROUPS, len(order)))
+        groups += np.array_split(rng.permutation(order), min(_GROUPS, len(order)))
     return groups
 
 
@@ -223,14 +221,14 @@ def _observed(recovery: GeneRecovery, measured: NDArray[np.bool_], n_spots: int)
 
 
 def _sampled(
-    model: "SageFM", aligned: "AlignedSlide", spots: Positions, chance: np.random.Generator
+    model: "SageFM", aligned: "AlignedSlide", spots: Positions, rng: np.random.Generator
 ) -> GeneRecovery:
     """Mask every measured gene as if the slide lacked it, a tenth of the genes at a time."""
     measured = np.flatnonzero(aligned.measured)
     if len(spots) > _SAMPLE:
-        spots = spots[np.sort(chance.choice(len(spots), _SAMPLE, replace=False))]
+        spots = spots[np.sort(rng.choice(len(spots), _SAMPLE, replace=False))]
     recovery = GeneRecovery(aligned.sections[spots], len(measured))
-    groups = _groups(measured, np.ones(len(measured), dtype=bool), chance)
+    groups = _groups(measured, np.ones(len(measured), dtype=bool), rng)
     for block in masked_blocks(model, aligned, spots, measured, groups, "slide"):
         recovery.add(block)
     return recovery

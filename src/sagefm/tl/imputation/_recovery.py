@@ -1,4 +1,4 @@
-"""How well genes are recovered where they are masked, and what to expect of unmeasured genes."""
+"""Score predictions of masked genes, and estimate those of genes that are not measured."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _BLOCK = 4096
 """Spots whose predictions are in memory together."""
 _SIMILAR = 50
-"""Measured genes whose recovery stands for that of a gene that was not measured."""
+"""Number of measured genes from which the recovery of another gene is estimated."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def masked_blocks(
     groups: Sequence[Positions],
     where: Where,
 ) -> Iterator[MaskedBlock]:
-    """Mask and predict one group of genes after the other, beside what is measured.
+    """Mask and predict one group of genes after the other, with the measured values.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def masked_blocks(
 
 
 class GeneRecovery:
-    """How well masked genes are recovered, gene by gene: correlations are means over sections.
+    """Scores of masked genes; correlations are means over sections.
 
     Parameters
     ----------
@@ -129,9 +129,9 @@ class GeneRecovery:
         return np.asarray(~np.all(constant, axis=0))
 
     def scores(self) -> dict[str, Floats]:
-        """Correlations and errors, by the column of the table of confidence.
+        """Compute correlations and errors, by column of the table of confidence.
 
-        NaN where the truth varies on no section. A prediction that does not vary has 0.
+        NaN if the truth is constant in all sections; 0 for a constant prediction.
         """
         model, neighbor_mean = self._tally(self._model), self._tally(self._neighbor_mean)
         library = np.sum([np.nan_to_num(s.library_pearson()) for s in self._model.values()], axis=0)

@@ -1,4 +1,4 @@
-"""What is counted in each spot, what was expected there, and how far the two are apart."""
+"""Compute expected counts of each spot, and the residuals of the measured counts."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 NEIGHBORHOOD = 15
-"""Spots in a neighborhood, the center included, where no model says how many."""
+"""Spots in a neighborhood, the center included, if there is no model."""
 _GROUPS = 10
 """Number of groups of genes; those of a group are masked together."""
 _DETECTED = 10
 """Genes that are detected in fewer spots are left out."""
 _FLOOR = 0.05
-"""Fraction of a gene's mean on the slide that is added to its prediction: none is zero."""
+"""Fraction of the mean of a gene that is added to its prediction, so that it is never zero."""
 _LEAST_RATE = 1e-3
 _CLIP = 6.0
-"""Residuals are clipped here: a single count where none was expected must not dominate."""
+"""Maximum absolute residual, so that a single unexpected count does not dominate."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """The counts of the genes that matter, and the neighborhoods."""
+    """Counts of the genes that are used, and neighborhoods."""
 
     matrix: csr_matrix
     """Spots × genes, counts."""
@@ -57,11 +57,11 @@ def count(
     """Get the counts: of the genes of the model, or of all genes where there is no model."""
     if model is None:
         sections = section_codes(slide, slide_key)
-        found = sum_duplicates(find_counts(slide, layer))
-        names = found.var.index.to_numpy(dtype=str)
+        raw = sum_duplicates(find_counts(slide, layer))
+        names = raw.var.index.to_numpy(dtype=str)
         neighbors = nearest(coordinates(slide), NEIGHBORHOOD, sections)
         summary = f"{len(names):,} genes of the slide"
-        return Counted(found.matrix, names, neighbors, sections, None, None, np.arange(0), summary)
+        return Counted(raw.matrix, names, neighbors, sections, None, None, np.arange(0), summary)
     aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
     positions = np.flatnonzero(aligned.measured)
     names = np.array([model.vocabulary[i] for i in positions.tolist()], dtype=str)
@@ -73,37 +73,37 @@ def count(
 
 @dataclass(frozen=True)
 class Expected:
-    """The counts of some spots and the rates that were expected."""
+    """Counts of some spots and their expected rates."""
 
     counts: Singles
     """Spots × genes."""
     rates: Singles
-    """Spots × genes; each spot and each gene sums (nearly) to what was counted."""
+    """Spots × genes; sums over spots and over genes are (nearly) those of the counts."""
     dispersion: Singles
-    """Per gene: the variance around a rate is rate + dispersion × rate²."""
+    """Per gene: the variance of a count is rate + dispersion × rate²."""
 
     @property
-    def depth(self) -> Floats:
+    def library_size(self) -> Floats:
         """Counts of each spot."""
         return np.asarray(self.counts.sum(axis=1, dtype=np.float64))
 
     def residuals(self) -> Singles:
-        """Pearson residuals of negative binomial counts: spots × genes, from -6 to 6."""
+        """Compute Pearson residuals of negative binomial counts: spots × genes, from -6 to 6."""
         return self._residuals(self.counts)
 
-    def of_noise(self, chance: np.random.Generator) -> Singles:
-        """Residuals of counts that are drawn from the rates: what noise alone gives."""
+    def of_noise(self, rng: np.random.Generator) -> Singles:
+        """Compute residuals of counts that are drawn from the rates, as a null distribution."""
         burst = np.maximum(self.dispersion, 1e-3)
-        rates = chance.standard_gamma(1 / burst, self.rates.shape, dtype=np.float32)
+        rates = rng.standard_gamma(1 / burst, self.rates.shape, dtype=np.float32)
         rates *= burst * self.rates
-        return self._residuals(chance.poisson(rates).astype(np.float32))
+        return self._residuals(rng.poisson(rates).astype(np.float32))
 
     def _residuals(self, counts: Singles) -> Singles:
         spread = np.sqrt(np.maximum(self.rates, _LEAST_RATE) + self.dispersion * self.rates**2)
         return np.asarray(np.clip((counts - self.rates) / spread, -_CLIP, _CLIP), dtype=np.float32)
 
 
-def expect(counted: Counted, spots: Positions, chance: np.random.Generator) -> Expected:
+def expect(counted: Counted, spots: Positions, rng: np.random.Generator) -> Expected:
     """Compute the expected counts of the spots of one section.
 
     With a model, each gene is predicted while it is masked in the center, a tenth of the genes at
@@ -114,29 +114,29 @@ def expect(counted: Counted, spots: Positions, chance: np.random.Generator) -> E
     Raises
     ------
     InputError
-        Hardly a gene is found in ten spots.
+        Too few genes are detected in ten spots.
     """
     matrix = counted.matrix[spots]
     kept = np.flatnonzero(matrix.getnnz(axis=0) >= _DETECTED)
     if len(kept) < _DETECTED:
         raise InputError(
-            f"only {len(kept)} genes are found in {_DETECTED} spots or more; "
-            "is the slide, or the model's vocabulary, a small panel?"
+            f"only {len(kept)} genes are detected in {_DETECTED} spots or more; "
+            "use a slide, and a model, with more genes"
         )
     counts = matrix[:, kept].toarray().astype(np.float32, copy=False)
     mean = counts.mean(axis=0)
     rates = np.broadcast_to(mean, counts.shape).copy()
     if counted.model is not None and counted.aligned is not None:
         genes = counted.positions[kept]
-        groups = np.array_split(chance.permutation(len(genes)), _GROUPS)
+        groups = np.array_split(rng.permutation(len(genes)), _GROUPS)
         for block in counted.model.predict_masked(
             counted.aligned, [genes[group] for group in groups], spots=spots
         ):
             rates[block.spots, groups[block.group]] = np.expm1(np.maximum(block.log1p, 0))
         rates += _FLOOR * mean
-    depth, total = counts.sum(axis=1), counts.sum(axis=0)
+    library_size, total = counts.sum(axis=1), counts.sum(axis=0)
     rates *= total / rates.sum(axis=0)
-    rates *= (depth / rates.sum(axis=1))[:, None]
+    rates *= (library_size / rates.sum(axis=1))[:, None]
     rates *= total / rates.sum(axis=0)
     excess = np.square(counts - rates).sum(axis=0) - total
     dispersion = np.maximum(excess / np.square(rates).sum(axis=0), 0.01)

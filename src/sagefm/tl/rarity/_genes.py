@@ -1,4 +1,4 @@
-"""Which genes some spots have more of than other spots, and than those around them."""
+"""Find genes that are enriched in some spots, compared with other spots and with neighbors."""
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,9 @@ from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.rarity._counts import Counted
 
 _SHOWN = 50
-"""Genes of each population that are kept."""
-_FOUND = 2.5
-"""Spots, rounding aside, that must have a gene: one with a single count is no pattern."""
+"""Maximum number of genes of each population."""
+_LEAST_SPOTS = 2.5
+"""Minimum number of spots with a gene (three, allowing for rounding)."""
 _PSEUDO = 0.1
 """Counts per 10,000 that are added before the logarithm of a ratio."""
 _BLOCK = 1024
@@ -29,17 +29,17 @@ def enrichment(counted: Counted, groups: "pd.Series[str]", labels: list[str]) ->
     counted
         The counts.
     groups
-        For each spot its label, or something else.
+        Label of each spot; other values are not compared.
     labels
         The labels to compare.
 
     Returns
     -------
-    The 50 genes of each label with the smallest p, of those that are higher than in the others and
-    found in three spots of the label.
+    The 50 genes of each label with the smallest p, of those with higher counts than in the other
+    spots and detected in at least three spots of the label.
     """
-    depth = np.asarray(counted.matrix.sum(axis=1), dtype=np.float64).ravel()
-    scale = np.divide(1e4, depth, out=np.zeros_like(depth), where=depth > 0)
+    size = np.asarray(counted.matrix.sum(axis=1), dtype=np.float64).ravel()
+    scale = np.divide(1e4, size, out=np.zeros_like(size), where=size > 0)
     scaled = csr_matrix(diags_array(scale) @ counted.matrix)
     tested = _against_others(scaled, counted.genes, groups, labels)
     tables = []
@@ -47,8 +47,8 @@ def enrichment(counted: Counted, groups: "pd.Series[str]", labels: list[str]) ->
         chosen = (groups == label).to_numpy()
         table = tested[label].join(_against_neighbors(scaled, counted, chosen))
         table.insert(0, "population", label)
-        found = table["share"] * chosen.sum() >= _FOUND
-        higher = table[found & (table["log2_fold"] > 0)]
+        detected = table["share"] * chosen.sum() >= _LEAST_SPOTS
+        higher = table[detected & (table["log2_fold"] > 0)]
         tables.append(higher.sort_values("p", kind="stable").head(_SHOWN))
     joined: pd.DataFrame = pd.concat(tables)
     return joined.rename_axis("gene").reset_index()
@@ -57,7 +57,7 @@ def enrichment(counted: Counted, groups: "pd.Series[str]", labels: list[str]) ->
 def _against_others(
     scaled: csr_matrix, genes: NDArray[np.str_], groups: "pd.Series[str]", labels: list[str]
 ) -> dict[str, pd.DataFrame]:
-    """Test the rank sum of log1p counts per 10,000 of each label against the others."""
+    """Compare log1p counts per 10,000 of each label with the other spots, by rank sums."""
     chosen_by_label = {label: (groups == label).to_numpy() for label in labels}
     p = dict(zip(labels, _rank_sum_p(scaled.log1p(), list(chosen_by_label.values())), strict=True))
     tables = {}
@@ -96,17 +96,17 @@ def _rank_sum_p(values: csr_matrix, chosen: list[Bools]) -> list[Floats]:
 def _against_neighbors(
     scaled: csr_matrix, counted: Counted, chosen: NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """Test the signed ranks of the difference of each spot and the mean of its neighbors."""
+    """Compare each spot with the mean of its neighbors, by signed ranks."""
     rows = np.flatnonzero(chosen)
-    around = average(counted.neighbors[rows], center=False, n_spots=len(chosen))
-    mine, theirs = scaled[rows], around @ scaled
-    away = np.asarray((mine.log1p() - around @ scaled.log1p()).toarray(), dtype=np.float64)
-    varies = (away != 0).any(axis=0)
-    p = np.ones(away.shape[1])
-    p[varies] = wilcoxon(away[:, varies], axis=0, method="approx").pvalue
+    operator = average(counted.neighbors[rows], center=False, n_spots=len(chosen))
+    own, of_neighbors = scaled[rows], operator @ scaled
+    difference = np.asarray((own.log1p() - operator @ scaled.log1p()).toarray(), dtype=np.float64)
+    varies = (difference != 0).any(axis=0)
+    p = np.ones(difference.shape[1])
+    p[varies] = wilcoxon(difference[:, varies], axis=0, method="approx").pvalue
     return pd.DataFrame(
         {
-            "log2_fold_neighbors": _log2_fold(_mean(mine), _mean(csr_matrix(theirs))),
+            "log2_fold_neighbors": _log2_fold(_mean(own), _mean(csr_matrix(of_neighbors))),
             "p_neighbors": p,
             "q_neighbors": benjamini_hochberg(p),
         },

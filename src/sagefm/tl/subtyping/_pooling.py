@@ -106,7 +106,7 @@ def _pool(
 
 
 def mean(z: Tensor) -> Tensor:
-    """Weigh all spots alike: the features of the slide are the mean embedding."""
+    """Weigh all spots equally: the features of the slide are the mean embedding."""
     return z / len(z)
 
 

@@ -48,7 +48,7 @@ class SlideSource:
 
     def __post_init__(self) -> None:
         if isinstance(self.slides, Mapping) and not self.slides:
-            raise InputError("slides: there is none; give some of patients with a subtype")
+            raise InputError("slides: is empty; give slides of patients with a subtype")
 
     def __iter__(self) -> "Iterator[tuple[str, Section, AnnData]]":
         """Yield the name of each slide, its place in the object that holds it, and the slide."""
@@ -62,8 +62,8 @@ class SlideSource:
             name = section.name
             if slides is not self.slides:  # one object, which has no name
                 name = name.removeprefix("_") or "slide"
-            whole = len(section.rows) == section.slide.n_obs
-            slide = section.slide if whole else section.slide[np.sort(section.rows)].copy()
+            is_object = len(section.rows) == section.slide.n_obs
+            slide = section.slide if is_object else section.slide[np.sort(section.rows)].copy()
             yield name, section, slide
 
     def align(self, model: "SageFM", name: str, slide: "AnnData") -> "AlignedSlide":
@@ -122,7 +122,7 @@ def embed_slides(
     if all(one.subtype is None for one in embedded):
         where = f"obs[{key!r}]" if isinstance(key, str) else "subtypes"
         if len(lacking) == len(embedded):
-            raise InputError(f"{where}: no slide has such a column; there is {lacking[0]}")
+            raise InputError(f"{where}: no slide has such a column; obs has {lacking[0]}")
         raise InputError(
             f"{where}: no slide has a value there; fill in the subtypes that are known"
         )
@@ -172,7 +172,7 @@ def _summarize(
 
 
 def _digest(aligned: "AlignedSlide") -> str:
-    """Compute a checksum of what a network is given."""
+    """Compute a checksum of the input of a network."""
     digest = hashlib.sha256()
     for array in (aligned.counts.data, aligned.counts.indices, aligned.neighbors):
         digest.update(np.ascontiguousarray(array).data)

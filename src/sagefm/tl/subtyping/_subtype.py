@@ -48,7 +48,7 @@ class Subtypes:
 
     patients: pd.DataFrame
     """A row per patient: n_slides, truth (missing where unknown), predicted, probability_<class>,
-    log_odds and its part intercept (of the predicted class against the mean of the others),
+    log_odds and its intercept (of the predicted class against the mean of the others),
     held_out (whether the patient was left out of the fit that predicts it)."""
     score: "pd.Series[float]"
     """n_patients, auroc with auroc_low and auroc_high, accuracy, balanced_accuracy, p,
@@ -147,7 +147,8 @@ def subtype(
       pooling in the fit to all patients, averaged over patients with a subtype); `spread`, the
       standard deviation between these patients of its mean log1p counts; `weight`, slope × spread;
       `measured`, the fraction of their slides that measured the gene: below 1, a gene that was not
-      measured cannot be told from one that is not expressed. Sorted by class and size of weight.
+      measured cannot be distinguished from one that is not expressed. Sorted by class and size of
+      weight.
 
     Sets ``obs["sagefm_subtype_evidence"]`` and ``uns["sagefm"]["subtype"]`` of each object.
 

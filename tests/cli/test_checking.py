@@ -131,7 +131,10 @@ def test_a_bad_slide_is_one_line_and_no_page(run, slide, spoil, said):
         (["s.h5ad", "--page", "s.h5ad/q.html"], "s.h5ad/q.html: cannot be written"),
         (["x.h5ad", "--page", "q.html"], "x.h5ad: does not exist"),
         (["s.h5ad", "-m", "x.safetensors", "--page", "q.html"], "x.safetensors: no such file"),
-        (["s.h5ad", "-m", "m.safetensors", "--device", "nonsense"], "is not on this machine"),
+        (
+            ["s.h5ad", "-m", "m.safetensors", "--device", "nonsense"],
+            "is not available on this machine",
+        ),
     ],
 )
 def test_bad_words_are_one_line_and_no_page(run, words, said):

@@ -72,8 +72,8 @@ def test_several_slides_in_one_file(run, slide, model):
         (["-o", "o.csv"], "o.csv: give it a name that ends with .h5ad"),
         (["-o", "o.h5ad", "--table", "t.txt"], "t.txt: give it a name that ends with .csv"),
         (["-o", "o.h5ad", "--genes", "NOT3A"], "s.h5ad: NOT3A: not one of the model's genes"),
-        (["-o", "o.h5ad", "--genes", ","], "names no gene"),
-        (["-o", "o.h5ad", "--genes", "NOT1A,NOT1A"], "s.h5ad: NOT1A: is named twice"),
+        (["-o", "o.h5ad", "--genes", ","], "has no gene"),
+        (["-o", "o.h5ad", "--genes", "NOT1A,NOT1A"], "s.h5ad: NOT1A: is given twice"),
         (["-o", "o.h5ad", "--region", "domain"], "write it KEY=VALUE"),
         (["-o", "o.h5ad", "--region", "domain=brain"], "no spot has that value"),
         (["-o", "o.h5ad", "--mask", "nowhere"], "--mask"),
@@ -97,7 +97,7 @@ def test_a_slide_that_would_lose_something_is_not_written_over(run, slide):
     processed.write_h5ad("s.h5ad")
     status, _, err = run("s.h5ad", "-m", "m.safetensors", "-o", "s.h5ad")
     assert status == 2
-    assert "s.h5ad: is not written over" in err
+    assert "s.h5ad: is not overwritten" in err
     assert "counts" in ad.read_h5ad("s.h5ad").layers
 
 

@@ -69,7 +69,7 @@ def test_the_table_and_organs(run, files, tmp_path):
     assert Corpus.open("c").table["patient"].to_dict() == {"b": "y"}
     status, _, err = run(*both, "-o", "c", "--organ", "Kidney")
     assert status == 2
-    assert one_line(err) == "error: --organ: no slide is of 'Kidney'; there is Lung, Skin"
+    assert one_line(err) == "error: --organ: no slide is of 'Kidney'; the organs are Lung, Skin"
     status, _, err = run("corpus", "build", "a.h5ad", "-o", "c", "--organ", "Skin")
     assert "give a --table with a column organ" in one_line(err)
 

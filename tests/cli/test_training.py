@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.pretrain.commands import Command, line_of
 
 from sagefm import SageFM
 from sagefm._files import locked
 from sagefm.nn import checkpoint
 from sagefm.pp.simulate import simulate
-from tests.pretrain.commands import Command, line_of
 
 TINY = {
     "network.widths": "[16,8,8,8,12]",
@@ -259,8 +259,8 @@ def test_a_second_run_into_the_folder_is_refused_and_the_first_goes_on(run, plac
         lambda: state.exists() and checkpoint.read(state)[1]["progress"]["step"] == 5
     )
     for flags, words in (
-        (["--resume"], f"m.run: process {first.process.pid} is at work in it"),
-        (["--overwrite"], f"m.run: process {first.process.pid} is at work in it"),
+        (["--resume"], f"m.run: process {first.process.pid} is working in it"),
+        (["--overwrite"], f"m.run: process {first.process.pid} is working in it"),
         ([], "m.run: holds a run that has not finished"),
     ):
         require_refused(run, place, [*COMMAND, *flags], words)
@@ -275,7 +275,7 @@ def test_a_second_run_into_the_folder_is_refused_and_the_first_goes_on(run, plac
 def test_a_second_run_that_starts_at_the_same_moment_is_refused(run, place):
     """Before the first has saved anything."""
     with locked("m.run"):
-        require_refused(run, place, COMMAND, f"m.run: process {os.getpid()} is at work in it")
+        require_refused(run, place, COMMAND, f"m.run: process {os.getpid()} is working in it")
 
 
 FULL = """

@@ -114,7 +114,7 @@ def likeness(residuals):
 def test_likeness_is_that_of_a_plain_loop(monkeypatch):
     residuals = np.random.default_rng(0).normal(size=(90, 70)).astype(np.float32)
     monkeypatch.setattr(_rare_score, "_BLOCK", 32)
-    shared, widespread, alike = _rare_score._likeness(residuals)
+    shared, widespread, alike = _rare_score._compare(residuals)
     wanted = likeness(residuals.astype(np.float64))
     np.testing.assert_allclose(shared, wanted[0], atol=1e-4)
     np.testing.assert_allclose(widespread, wanted[1], atol=1e-4)
@@ -147,7 +147,7 @@ def test_what_is_expected_has_the_depth_of_spots_and_genes(whole, untrained):
         counted = count(whole, model, None, None)
         seen = expect(counted, np.arange(whole.n_obs), np.random.default_rng(0))
         np.testing.assert_allclose(seen.rates.sum(axis=0), seen.counts.sum(axis=0), rtol=1e-3)
-        np.testing.assert_allclose(seen.rates.sum(axis=1), seen.depth, rtol=0.05)
+        np.testing.assert_allclose(seen.rates.sum(axis=1), seen.library_size, rtol=0.05)
         assert (seen.counts > 0).sum(axis=0).min() >= 10
 
 
@@ -283,7 +283,7 @@ def test_mistakes_are_named(planted, slide, model):
             sagefm.tl.rare(planted.copy(), share=share)
     with pytest.raises(InputError, match="99 spots with counts on a slide are too few"):
         sagefm.tl.rare(planted[:99].copy())
-    with pytest.raises(InputError, match="only 4 genes are found in 10 spots or more"):
+    with pytest.raises(InputError, match="only 4 genes are detected in 10 spots or more"):
         common = np.argsort(-np.asarray(planted.X.sum(axis=0)).ravel())[:4]
         sagefm.tl.rare(planted[:, common].copy())
     logs = planted.copy()

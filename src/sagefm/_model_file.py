@@ -1,0 +1,130 @@
+"""Read and write model files."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from sagefm import __version__
+from sagefm._errors import InputError
+from sagefm.nn import NETWORKS, Network, Published, checkpoint
+from sagefm.pp.gene_lists import read_genes
+from sagefm.pp.vocabulary import Vocabulary
+from sagefm.stats.reference import ReferenceSpots
+
+_TRAINED_ON = "trained_on."
+"""Prefix of the arrays in a model file that hold a sample of the training spots."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Architecture of a network."""
+
+    network: str = "published"
+    """Name in :data:`sagefm.nn.NETWORKS`."""
+    widths: tuple[int, ...] = Published.PUBLISHED_WIDTHS
+    """Widths of its layers."""
+    n_neighbors: int = 15
+    """Spots in a neighborhood, the center included."""
+
+
+class StoredModel(NamedTuple):
+    """The contents of a model file; see :class:`sagefm.SageFM`."""
+
+    network: Network
+    vocabulary: Vocabulary
+    config: Config
+    provenance: dict[str, Any]
+    trained_on: ReferenceSpots | None = None
+
+
+def read(path: Path) -> StoredModel:
+    """Read a model file.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, not a model of sagefm, or of a newer version.
+    """
+    weights, header = checkpoint.read(path)
+    sample = {
+        name.removeprefix(_TRAINED_ON): weights.pop(name)
+        for name in list(weights)
+        if name.startswith(_TRAINED_ON)
+    }
+    try:
+        vocabulary = Vocabulary(tuple(header["symbols"]), tuple(header["ensembl"]))
+        config = Config(**header["config"] | {"widths": tuple(header["config"]["widths"])})
+        provenance = dict(header["provenance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its header is damaged ({error}); copy it again") from error
+    if config.network not in NETWORKS:
+        raise InputError(
+            f"{path}: holds a network {config.network!r} that this version does not know "
+            f"({', '.join(NETWORKS)}); upgrade sagefm"
+        )
+    network = checkpoint.fill(path, weights, config.network, len(vocabulary), config.widths)
+    width = network.embedding_width(config.widths)
+    trained_on = _trained_on(path, sample, width) if sample else None
+    return StoredModel(network, vocabulary, config, provenance, trained_on)
+
+
+def read_published(path: str | Path, genes: str | Path) -> StoredModel:
+    """Read the checkpoint of the paper and its gene list; see :meth:`SageFM.from_published`."""
+    weights, facts = checkpoint.read_published(path)
+    vocabulary = read_genes(genes)
+    widths = (
+        weights["first"].shape[-1],
+        *(weights[f"encoder.{layer}.weight"].shape[0] for layer in range(4)),
+    )
+    config = Config(widths=widths)
+    network = checkpoint.fill(path, weights, config.network, len(vocabulary), widths)
+    provenance = {
+        "weights": "published checkpoint",
+        "source": Path(path).name,
+        "genes": Path(genes).name,
+        "checkpoint": facts,
+        "sagefm": __version__,
+    }
+    return StoredModel(network, vocabulary, config, provenance)
+
+
+def write(path: str | Path, model: StoredModel, *, half: bool) -> None:
+    """Write a model file; see :meth:`SageFM.save`."""
+    header = {
+        "config": asdict(model.config),
+        "symbols": model.vocabulary.symbols,
+        "ensembl": model.vocabulary.ensembl,
+        "provenance": model.provenance,
+    }
+    weights = model.network.state_dict()
+    if half:
+        weights = {name: _halved(path, name, values) for name, values in weights.items()}
+    if model.trained_on is not None:
+        weights |= {
+            _TRAINED_ON + name: torch.from_numpy(values)
+            for name, values in model.trained_on.arrays().items()
+        }
+    checkpoint.write(path, weights, header)
+
+
+def _halved(path: str | Path, name: str, values: torch.Tensor) -> torch.Tensor:
+    """Round weights to half precision; raise an error if one is too large."""
+    rounded = values.half()
+    if (torch.isinf(rounded) & torch.isfinite(values)).any():
+        raise InputError(
+            f"{path}: {name} has weights beyond {torch.finfo(torch.half).max:,.0f}, too large for "
+            "half precision; save it without"
+        )
+    return rounded
+
+
+def _trained_on(path: str | Path, arrays: dict[str, torch.Tensor], width: int) -> ReferenceSpots:
+    """Get the sample of the spots that a model was trained on."""
+    try:
+        return ReferenceSpots.from_arrays({n: a.numpy() for n, a in arrays.items()}, width)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: its sample of training spots is damaged ({error}); copy it again"
+        ) from error
