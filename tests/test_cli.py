@@ -87,7 +87,7 @@ def test_an_unexpected_error_is_one_line_too(run, files, monkeypatch):
     monkeypatch.setattr("sagefm.tl.embedding._many.embed", fail)
     status, _, err = run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "out.h5ad")
     assert status == 1
-    assert one_line(err) == "error: RuntimeError: the reason (--debug shows where)"
+    assert one_line(err) == "error: RuntimeError: the reason (add --debug for the traceback)"
     assert not (files / "out.h5ad").exists()
 
 
@@ -140,7 +140,7 @@ def test_embed_several_slides_into_a_folder_and_go_on_after_a_bad_one(run, files
     assert status == 2
     failed, error = err.splitlines()
     assert failed.startswith("failed: broken.h5ad: ")
-    assert error.startswith("error: 1 of 3 slides failed and are not in out; put right")
+    assert error.startswith("error: 1 of 3 slides failed and are not in out; fix")
     lines = out.splitlines()
     assert lines[0].startswith("out/a.h5ad: 200 spots × 20; matched 476 of 478")
     assert lines[1] == failed  # as it happens, and among the others at the end
@@ -319,7 +319,7 @@ def test_pretrain_never_writes_over_its_table_of_patients(run, files):
     command = ["pretrain", "a.h5ad", "b.h5ad", "-o", "who.safetensors", "--patients", "who.csv"]
     status, _, err = run(*command, "--recipe", "small", *TINY, "--overwrite")
     assert status == 2
-    assert "who.csv: is there already" in one_line(err)
+    assert "who.csv: exists already" in one_line(err)
     assert (files / "who.csv").read_text().startswith("slide,patient")
 
 

@@ -80,7 +80,7 @@ def test_chosen_genes_in_a_region(run, folder, held):
     [
         (["-o", "x.txt"], "x.txt: give it a name that ends with .csv or .graphml"),
         (["-o", "x.csv", "--genes", "NOT9A"], "s.h5ad: NOT9A: not one of the model's genes"),
-        (["-o", "x.csv", "--genes", ","], "names no gene"),
+        (["-o", "x.csv", "--genes", ","], "has no gene"),
         (["-o", "x.csv", "--region", "domain"], "write it KEY=VALUE"),
         (["-o", "x.csv", "--region", "organ=brain"], "obs has no column 'organ'"),
         (["-o", "x.csv", "--region", "domain=brain"], "no spot has that value"),

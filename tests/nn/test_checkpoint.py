@@ -176,7 +176,7 @@ def test_a_truncated_gene_array_is_refused(tmp_path):
     path = tmp_path / "genes.npy"
     np.save(path, np.array(GENES, dtype=object))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="not a whole array"):
+    with pytest.raises(InputError, match="not a complete array"):
         read_genes(path)
 
 

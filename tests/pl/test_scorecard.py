@@ -240,7 +240,7 @@ def test_without_labels_domains_are_matched_to_those_of_the_first_method():
     assert faces(later)[2:6] == first[2:6]  # numbers that are floats, some are missing
     with pytest.raises(sagefm.InputError, match="nothing to draw"):
         sagefm.pl.domain_maps(table[["slide", "x", "y", "label"]])
-    with pytest.raises(sagefm.InputError, match="several sections"):
+    with pytest.raises(sagefm.InputError, match="several slides"):
         sagefm.pl.domain_maps(pd.concat([spots(), spots(slide="s1")]))
     with pytest.raises(sagefm.InputError, match="theirs: not in the table"):
         sagefm.pl.domain_maps(table, ["theirs"])

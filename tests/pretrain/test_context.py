@@ -21,7 +21,7 @@ from sagefm.pretrain.context import MISSING, ContextTask
 from sagefm.pretrain.corpus import Corpus, build
 from sagefm.pretrain.data import of_corpus, of_memory
 from sagefm.pretrain.memory import Memory
-from sagefm.pretrain.plan import CONTEXT_TILE, TilePlan, tiles_of
+from sagefm.pretrain.plan import CONTEXT_TILE, TileBatchPlan, tiles_of
 from sagefm.pretrain.reference_losses import reference_losses
 from sagefm.pretrain.source import Selected
 
@@ -34,8 +34,8 @@ CONFIG = Config("context", (16, 24, 24, 12))
 def a_plan(sizes, batch_size=128, **more):
     tiles = {}
     for i, size in enumerate(sizes):
-        tiles |= tiles_of(f"s{i}", np.arange(size), size, TilePlan.most)
-    return TilePlan(tiles, batch_size, 16, more.pop("weights", {}), **more)
+        tiles |= tiles_of(f"s{i}", np.arange(size), size, TileBatchPlan.most)
+    return TileBatchPlan(tiles, batch_size, 16, more.pop("weights", {}), **more)
 
 
 def seen(batches):

@@ -89,9 +89,15 @@ class SparseRows(NamedTuple):
         return flat.scatter_(0, where, self.values).view(n_rows, n_genes)
 
     def transposed(self, n_genes: int) -> "SparseRows":
-        """Give the matrix genes × rows, on the CPU."""
-        columns = self._scipy(n_genes).tocsc()
-        return SparseRows(*map(torch.from_numpy, (columns.indptr, columns.indices, columns.data)))
+        """Transpose to genes × rows."""
+        if self.values.device.type == "cpu":
+            columns = self._scipy(n_genes).tocsc()
+            parts = (columns.indptr, columns.indices, columns.data)
+            return SparseRows(*map(torch.from_numpy, parts))
+        order = self.genes.argsort(stable=True)
+        ends = F.pad(torch.bincount(self.genes, minlength=n_genes).cumsum(0), (1, 0))
+        rows = self.rows()[order].to(self.genes.dtype)
+        return SparseRows(ends.to(self.ends.dtype), rows, self.values[order])
 
     def _scipy(self, n_genes: int) -> "csr_matrix":
         from scipy.sparse import csr_matrix

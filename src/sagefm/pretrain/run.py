@@ -200,9 +200,9 @@ def restore_moments(
     """Set the moments of an optimizer."""
     for name, parameter in network.named_parameters():
         for moment in _MOMENTS if moments else ():
-            tensor = moments[f"{moment}.{name}"]
-            device = "cpu" if moment == "step" else parameter.device  # as torch keeps them
-            optimizer.state[parameter][moment] = tensor.clone().to(device)
+            # A fused optimizer has its steps on the device too.
+            tensor = moments[f"{moment}.{name}"].clone().to(parameter.device)
+            optimizer.state[parameter][moment] = tensor
 
 
 def is_first_process() -> bool:

@@ -252,7 +252,7 @@ def labeled(slide, **columns):
         ),
         ({"x": np.nan}, {"key": "x"}, r"obs\['x'\]: no spot has a label; label some"),
         ({"x": "unknown", "y": None}, {"key": "y"}, "no spot has a label"),
-        ({}, {"key": "nothing"}, r"^obs\['nothing'\]: no such column; there is"),
+        ({}, {"key": "nothing"}, r"^obs\['nothing'\]: no such column; obs has"),
         ({"x": ["unknown"] * 75 + ["a"] * 75}, {"key": "x"}, "has a class 'unknown'; rename it"),
         ({}, {"method": "forest"}, "method='forest': choose one of linear, mlp"),
         ({}, {"features": "pixels"}, "features='pixels': choose one of expression, embedding"),

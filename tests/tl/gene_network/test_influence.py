@@ -159,7 +159,7 @@ def test_progress_is_told(slide, model, genes):
         ({"where": "around"}, "choose one of neighbors, center"),
         ({"top": 0}, "top=0"),
         ({"n_spots": 0}, "n_spots=0"),
-        ({"region": np.zeros(200, dtype=bool)}, "region: holds no spot"),
+        ({"region": np.zeros(200, dtype=bool)}, "region: has no spot"),
         ({"region": np.ones(3, dtype=bool)}, "region"),
         ({"region": "domain=nowhere"}, "no spot has that value"),
     ],
