@@ -16,7 +16,7 @@ METHODS = ["sagefm", "PCA", "PCA of 15-spot means"]
 
 @pytest.mark.slow
 def test_the_whole_story(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "_SPOTS", 500)
+    monkeypatch.setattr(demo, "_SPOTS", 800)
     monkeypatch.setattr(demo, "_IMPUTED", 40)
     lines = []
     demo.run(tmp_path / "demo", progress=lines.append)
@@ -43,13 +43,13 @@ def test_the_whole_story(tmp_path, monkeypatch):
     np.testing.assert_allclose(model.embed(slide), slide.obsm["X_sagefm"], atol=1e-4)
     assert slide.obs["sagefm_domain"].nunique() == slide.obs["domain"].nunique() == 5
     assert len(tables["imputed"]) == slide.obsm["sagefm_imputed"].shape[1] == 40
-    assert f"hidden {tables['imputed']['r_model'].median():.2f};" in report
+    assert f"masked counts {tables['imputed']['r_model'].median():.2f};" in report
 
     pairs = tables["perturbed"]
     truth = slide.uns["simulation"]["couplings"].merge(pairs, on=["ligand", "target"])
     assert len(truth) == len(pairs) >= 10  # most of the known pairs are in the vocabulary
     assert set(truth["strength"]) == {0.0, 1.0}
-    assert slide.obsm["sagefm_response"].shape == (500, 1)
+    assert slide.obsm["sagefm_response"].shape == (800, 1)
 
     for name in pictures:
         picture = plt.imread(tmp_path / "demo" / name)[..., :3]

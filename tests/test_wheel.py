@@ -31,9 +31,10 @@ for words in ("embed slide.h5ad -o e.h5ad", "domains e.h5ad -n 3 -o d.h5ad", "ch
     except SystemExit as end:
         assert not end.code, words
 """
+# Not pydantic, which typer brings.
 EXTRAS = (
     "dask", "distributed", "igraph", "lightning", "lightning_fabric", "liana", "mofapy2", "pyarrow",
-    "pydantic", "pytorch_lightning", "scanpy", "scib_metrics", "tensorboard",
+    "pytorch_lightning", "scanpy", "scib_metrics", "tensorboard",
 )  # fmt: skip
 BLOCKED = f"""
 import sys

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sagefm.pp.aligned import AlignedSlide
     from sagefm.pp.vocabulary import Alignment, Vocabulary
 
-Scale = Literal["log1p", "counts_per_10k"]
+Units = Literal["log1p", "counts_per_10k"]
 
 _MASKED_IN = ("center", "neighborhood", "slide")
 _GROUPS = 10
@@ -41,7 +41,7 @@ def impute(
     genes: Sequence[str] | None = None,
     *,
     region: NDArray[np.bool_] | str | None = None,
-    scale: Scale = "log1p",
+    scale: Units = "log1p",
     mask: Where = "center",
     least_r: float = 0.2,
     least_beyond_depth: float = 0.1,
@@ -164,7 +164,7 @@ def impute(
 
 
 def _require_choices(scale: str, mask: str, least_r: float, least_beyond_depth: float) -> None:
-    for name, value, kinds in (("scale", scale, get_args(Scale)), ("mask", mask, _MASKED_IN)):
+    for name, value, kinds in (("scale", scale, get_args(Units)), ("mask", mask, _MASKED_IN)):
         if value not in kinds:
             raise InputError(f"{name}={value!r}: choose one of {', '.join(kinds)}")
     for name, least in (("least_r", least_r), ("least_beyond_depth", least_beyond_depth)):
