@@ -310,7 +310,7 @@ def test_the_parts_of_genes_add_up_to_the_distance_from_the_baseline():
         read_once = reading(made, expression)
         center, around = read_once.explain(neighbors[3], neighbors[40:], 1)
         rows = torch.from_numpy(neighbors[40:].ravel())
-        baseline = made.embed(read_once.spots.residuals[rows].mean(dim=0))
+        baseline = made.embed(read_once.residuals[rows].mean(dim=0))
         distance = (read_once.embed(neighbors[[3]])[0] - baseline).norm()
     assert center.shape == around.shape == (N_GENES,)
     assert np.abs(center).max() > 0.01
@@ -326,8 +326,7 @@ def test_raising_a_gene_everywhere_moves_embeddings_as_said():
         ends = []
         for way in (step, -step):
             moved = reading(made, expression)
-            residuals = read_once.spots.residuals + way * made.first[4]
-            moved.spots = read_once.spots._replace(residuals=residuals)
+            moved.residuals = read_once.residuals + way * made.first[4]
             ends.append((given * moved.embed(neighbors)).sum(dim=(1, 2)))
     torch.testing.assert_close(by_gene, (ends[0] - ends[1]) / (2 * step), atol=0.02, rtol=0.02)
 

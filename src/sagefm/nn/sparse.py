@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _COLUMNS = 64
+_ROWS = 8192
 
 
 def sum_over(matrix: "csr_matrix", rows: "NDArray[np.int64]") -> "csr_matrix":
@@ -37,6 +38,25 @@ def columns_of(matrix: "csr_matrix", genes: "NDArray[np.int64]") -> "csr_matrix"
     if len(genes) == n_genes and (genes == np.arange(n_genes)).all():
         return matrix
     return matrix[:, genes]
+
+
+def project_log1p(counts: "csr_matrix", weights: Tensor) -> Tensor:
+    """Multiply log1p counts by weights, some rows at a time: no copy of the whole matrix is made.
+
+    Parameters
+    ----------
+    counts
+        Rows × genes, float32.
+    weights
+        Genes × width.
+    """
+    projected = weights.new_empty(counts.shape[0], weights.shape[1])
+    for start in range(0, counts.shape[0], _ROWS):
+        rows = counts[start : start + _ROWS]
+        np.log1p(rows.data, out=rows.data)
+        block = SparseRows.from_scipy(rows, weights.device).times(weights)
+        projected[start : start + _ROWS] = block
+    return projected
 
 
 class SparseRows(NamedTuple):

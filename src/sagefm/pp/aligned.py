@@ -16,6 +16,8 @@ from sagefm.pp.vocabulary import Alignment, Vocabulary
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_ROWS = 8192
+
 
 @dataclass(frozen=True, eq=False)
 class AlignedSlide:
@@ -162,5 +164,7 @@ class AlignedSlide:
 
 
 def row_sums(counts: csr_matrix) -> NDArray[np.float64]:
-    """Sum each row of a sparse matrix."""
-    return np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    """Sum each row of a sparse matrix in double precision, some rows at a time."""
+    blocks = [counts[start : start + _ROWS] for start in range(0, counts.shape[0], _ROWS)]
+    sums = [np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for block in blocks]
+    return np.concatenate(sums) if sums else np.zeros(0)

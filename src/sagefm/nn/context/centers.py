@@ -240,7 +240,7 @@ def _visible(
     """Subtract what is masked from the center, or from the whole neighborhood."""
     background = slide.background
     genes = torch.from_numpy(masked.genes).to(slide.device)
-    counts, log1p = (columns_of(m, masked.genes) for m in (slide.counts, slide.log1p))
+    counts, log1p = (columns_of(m, masked.genes) for m in (slide.counts, slide.slide.log1p))
     mask = torch.ones(len(rings[0]), 1, device=slide.device)
     if masked.mask is not None:
         mask = torch.from_numpy(masked.mask).to(slide.device).float()

@@ -18,11 +18,13 @@ from sagefm.nn.base import EncodedSlide, MaskedGenes, Parts
 from sagefm.nn.context.background import Background
 from sagefm.nn.context.centers import ContextCenters
 from sagefm.nn.context.network import Context, Spots
-from sagefm.nn.sparse import SparseRows, sum_over
+from sagefm.nn.sparse import project_log1p, sum_over
 
 if TYPE_CHECKING:
     from sagefm.pp.aligned import AlignedSlide
 
+_BLOCK = 8192
+"""Spots whose counts are converted together."""
 _SHORTEST = 1e-12
 """Lower bound of lengths."""
 
@@ -38,7 +40,7 @@ class ContextSlide(EncodedSlide):
 
     def __init__(self, network: Context, slide: "AlignedSlide") -> None:
         self.network, self.device = network, network.device
-        self.counts, self.log1p = slide.counts, slide.log1p
+        self.slide, self.counts = slide, slide.counts
         self.measured = torch.from_numpy(slide.measured).to(self.device)
         self.library_size = self._tensor(self.counts.sum(axis=1))
         self.total = self._tensor(self.counts.sum(axis=0))
@@ -50,7 +52,7 @@ class ContextSlide(EncodedSlide):
     @cached_property
     def projected(self) -> Tensor:
         """Spots × width: log1p counts times the first-layer weights."""
-        return self.network.project(SparseRows.from_scipy(self.log1p, self.device))
+        return project_log1p(self.counts, self.network.first)
 
     @cached_property
     def background(self) -> Background:
@@ -63,15 +65,19 @@ class ContextSlide(EncodedSlide):
         return self.background.expected @ self.network.first
 
     @cached_property
+    def residuals(self) -> Tensor:
+        """Spots × width."""
+        return self.projected - self.background.weights(self.library_size) @ self.expected
+
+    @cached_property
     def spots(self) -> Spots:
         """The spots, as the formula of the network needs them."""
-        background, landmarks = self.background, self._landmarks()
-        residuals = self.projected - background.weights(self.library_size) @ self.expected
+        landmarks, residuals = self._landmarks(), self.residuals
         place = torch.full_like(self.library_size, len(landmarks), dtype=torch.long)
         place[landmarks] = torch.arange(len(landmarks), device=self.device)
         keys = self.network.keys(residuals)
         return Spots(
-            background, self.library_size, residuals, keys, landmarks, place, self.measured
+            self.background, self.library_size, residuals, keys, landmarks, place, self.measured
         )
 
     def _landmarks(self) -> Tensor:
@@ -84,9 +90,9 @@ class ContextSlide(EncodedSlide):
         n_spots, most = len(self.library_size), self.network.MOST
         if n_spots <= most:
             return torch.arange(n_spots, device=self.device)
-        counts = self.counts.astype(np.float64)
-        tie_breaker = counts @ np.arange(counts.shape[1])
-        order = np.lexsort((tie_breaker, np.asarray(counts.sum(axis=1)).ravel()))
+        numbers = np.stack([np.arange(self.counts.shape[1]), np.ones(self.counts.shape[1])], axis=1)
+        blocks = [self.counts[start : start + _BLOCK] for start in range(0, n_spots, _BLOCK)]
+        order = np.lexsort(np.concatenate([block @ numbers for block in blocks]).T)
         chosen = order[np.linspace(0, n_spots - 1, most).round().astype(np.int64)]
         return torch.from_numpy(np.sort(chosen)).to(self.device)
 
@@ -101,14 +107,14 @@ class ContextSlide(EncodedSlide):
 
     @cached_property
     def _embedded(self) -> Tensor:
-        return self.network.embed(self.spots.residuals)
+        return self.network.embed(self.residuals)
 
     def explain(self, neighbors: Positions, baseline: Positions, steps: int) -> Parts:
         """Attribute the difference of one embedding from that of a baseline to genes.
 
         The baseline is a spot of the mean residual. Exact in one step: see :func:`_secants`.
         """
-        residuals, network = self.spots.residuals, self.network
+        residuals, network = self.residuals, self.network
         rows = torch.from_numpy(neighbors.ravel()).to(self.device)
         before = residuals[torch.from_numpy(baseline).to(self.device)].mean(dim=(0, 1))
         after = residuals[rows]
@@ -126,20 +132,20 @@ class ContextSlide(EncodedSlide):
         """Subtract the background from log1p counts of a few spots: spots × genes."""
         sizes = self.library_size[torch.from_numpy(rows).to(self.device)]
         expected = self.background.weights(sizes) @ self.background.expected
-        residuals: Singles = self.log1p[rows].toarray() - expected.cpu().numpy()
+        residuals: Singles = self.slide.log1p[rows].toarray() - expected.cpu().numpy()
         return residuals
 
     def _mean_residuals(self, neighbors: Positions) -> Singles:
         """Average the residuals of genes over all spots of some neighborhoods."""
         sizes = self.library_size[torch.from_numpy(neighbors.ravel()).to(self.device)]
         expected = self.background.weights(sizes).mean(dim=0) @ self.background.expected
-        total = self._tensor(sum_over(self.log1p, neighbors).sum(axis=0))
+        total = self._tensor(sum_over(self.slide.log1p, neighbors).sum(axis=0))
         mean: Singles = (total / neighbors.size - expected).cpu().numpy()
         return mean
 
     def pull_back(self, neighbors: Positions, gradients: Tensor) -> Tensor:
         """Turn derivatives by the embeddings into derivatives by all projected spots at once."""
-        residuals, total = self.spots.residuals, []
+        residuals, total = self.residuals, []
         with torch.inference_mode(False), torch.enable_grad():
             rows = torch.from_numpy(neighbors).to(self.device)
             residuals = residuals.detach().clone().requires_grad_()

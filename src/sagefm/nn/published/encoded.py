@@ -15,7 +15,7 @@ from sagefm._types import Positions, Where
 from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, Parts
 from sagefm.nn.published.gradient import mean_gradient, path_gradient
 from sagefm.nn.published.network import Published
-from sagefm.nn.sparse import SparseRows, columns_of, sum_over
+from sagefm.nn.sparse import SparseRows, columns_of, project_log1p, sum_over
 
 if TYPE_CHECKING:
     from sagefm.pp.aligned import AlignedSlide
@@ -98,15 +98,15 @@ class PublishedSlide(EncodedSlide):
     Parameters
     ----------
     slide
-        Its log1p counts.
+        Its counts and log1p counts.
     """
 
     def __init__(self, network: Published, slide: "AlignedSlide") -> None:
-        self._network, self._log1p = network, slide.log1p
+        self._network, self._slide = network, slide
 
     @cached_property
     def _projected(self) -> Tensor:
-        return self._network.project(SparseRows.from_scipy(self._log1p, self._network.device))
+        return project_log1p(self._slide.counts, self._network.first)
 
     def centers(self, neighbors: Positions, masked: MaskedGenes | None = None) -> PublishedCenters:
         """Pool some neighborhoods, without the masked genes."""
@@ -118,12 +118,12 @@ class PublishedSlide(EncodedSlide):
     def _masked_log1p(self, neighbors: Positions, masked: MaskedGenes) -> SparseRows | None:
         """Sum the masked log1p counts over the center, or the neighborhood."""
         members = neighbors if masked.neighbors else neighbors[:, :1]
-        sums = sum_over(columns_of(self._log1p, masked.genes), members)
+        sums = sum_over(columns_of(self._slide.log1p, masked.genes), members)
         if masked.mask is not None:
             rows = np.repeat(np.arange(len(members)), np.diff(sums.indptr))
             sums.data *= masked.mask[rows, sums.indices]
         genes = masked.genes.astype(sums.indptr.dtype)[sums.indices]
-        shape = (len(members), self._log1p.shape[1])
+        shape = (len(members), self._slide.log1p.shape[1])
         log1p = csr_matrix((sums.data, genes, sums.indptr), shape=shape)
         log1p.eliminate_zeros()
         return SparseRows.from_scipy(log1p, self._network.device) if log1p.nnz else None
@@ -146,8 +146,8 @@ class PublishedSlide(EncodedSlide):
     def _inputs(self, neighbors: Positions) -> Parts:
         """Average what the centers, and their neighbors, add to the pooled log1p counts."""
         n_centers, size = neighbors.shape
-        whole = sum_over(self._log1p, neighbors).sum(axis=0) / (n_centers * size)
-        own = self._log1p[neighbors[:, 0]].sum(axis=0) / (n_centers * size)
+        whole = sum_over(self._slide.log1p, neighbors).sum(axis=0) / (n_centers * size)
+        own = self._slide.log1p[neighbors[:, 0]].sum(axis=0) / (n_centers * size)
         center, total = (np.asarray(part, dtype=np.float32).ravel() for part in (own, whole))
         return center, total - center
 
