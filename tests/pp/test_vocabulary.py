@@ -107,7 +107,7 @@ def test_alignment_keeps_every_count_of_matched_genes(seed):
 
 def test_the_report_says_what_matched():
     alignment = Vocabulary(("TP53", "EGFR", "KRT8")).align(["TP53", "ERBB", "FOO"], known=KNOWN)
-    assert alignment.describe(counts([1, 2, 1])) == (
+    assert alignment.describe(alignment.fraction_of_counts(counts([1, 2, 1]))) == (
         "matched 2 of 3 model genes (1 by symbol, 1 by previous symbol or alias), which carry "
         "75.0% of the counts; 1 model genes are not on the slide"
     )

@@ -237,14 +237,14 @@ class Alignment:
         kept = float(counts.data.sum(dtype=np.float64, where=matched))
         return kept / total if total else 0.0
 
-    def describe(self, counts: csr_matrix) -> str:
+    def describe(self, fraction: float) -> str:
         """Summarize in one line how many genes matched, how, and with which fraction of counts."""
         size = len(self.vocabulary)
         routes = ", ".join(f"{n:,} by {route}" for route, n in self.by_route.items() if n)
         return (
             f"matched {self.n_matched:,} of {size:,} model genes"
             f"{f' ({routes})' if routes else ''}, which carry "
-            f"{self.fraction_of_counts(counts):.1%} of the counts; "
+            f"{fraction:.1%} of the counts; "
             f"{size - self.n_matched:,} model genes are not on the slide"
         )
 
@@ -267,8 +267,9 @@ class Alignment:
             :data:`MINIMUM_FRACTION` of the counts.
         """
         too_few = self.n_matched < min(MINIMUM_GENES, len(self.vocabulary) / 10)
-        if too_few or self.fraction_of_counts(counts) < MINIMUM_FRACTION:
-            raise InputError(f"{self.describe(counts)}: too little to go on; {self._remedy()}")
+        fraction = self.fraction_of_counts(counts)
+        if too_few or fraction < MINIMUM_FRACTION:
+            raise InputError(f"{self.describe(fraction)}: too little to go on; {self._remedy()}")
         return self.select(counts)
 
     def select(self, values: csr_matrix) -> csr_matrix:

@@ -1,0 +1,65 @@
+"""An aligned slide: counts and log1p counts in step, neighborhoods, measured genes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix, random_array
+
+from sagefm.pp.aligned import AlignedSlide
+
+
+def unsorted(n_spots, n_genes, seed):
+    """Counts whose indices are in another order in every row, and the same, dense."""
+    rng = np.random.default_rng(seed)
+    dense = csr_matrix(random_array((n_spots, n_genes), density=0.3, rng=rng), dtype=np.float32)
+    dense.data = rng.integers(1, 50, dense.nnz).astype(np.float32)
+    order = rng.permutation(n_genes).astype(dense.indices.dtype)
+    parts = (dense.data, order[dense.indices], dense.indptr)
+    return csr_matrix(parts, shape=dense.shape), csr_matrix(parts, shape=dense.shape).toarray()
+
+
+@given(n_spots=st.integers(1, 2100), n_genes=st.integers(1, 40), seed=st.integers(0, 9))
+@settings(max_examples=25, deadline=None)
+def test_counts_and_log1p_counts_stay_in_step(n_spots, n_genes, seed):
+    """Scipy sorts indices in place in some operations, and the two share theirs."""
+    counts, dense = unsorted(n_spots, n_genes, seed)
+    neighbors = np.arange(n_spots)[:, None]
+    slide = AlignedSlide.of_counts(counts, neighbors, np.ones(n_genes, dtype=bool))
+    log1p = slide.log1p
+    log1p.max(axis=0)  # needs sorted indices
+    np.testing.assert_array_equal(slide.counts.toarray(), dense)
+    np.testing.assert_array_equal(log1p.toarray(), np.log1p(dense))
+    np.testing.assert_allclose(slide.library_size, dense.sum(axis=1), rtol=1e-6)
+
+
+def test_without_genes_they_were_not_measured():
+    counts, dense = unsorted(30, 8, 0)
+    slide = AlignedSlide.of_counts(counts, np.arange(30)[:, None], np.ones(8, dtype=bool))
+    rest = slide.without(np.array([1, 5]))
+    dense[:, [1, 5]] = 0
+    np.testing.assert_array_equal(rest.counts.toarray(), dense)
+    assert rest.measured.tolist() == [True, False, True, True, True, False, True, True]
+    assert slide.measured.all()
+
+
+def test_some_centers_keep_their_neighbors_at_hand(slide, model):
+    whole = model.prepare(slide)
+    some = whole.at(np.array([3, 17]))
+    assert some.neighbors.tolist() == whole.neighbors[[3, 17]].tolist()
+    np.testing.assert_allclose(model.embed(some), model.embed(whole)[[3, 17]], atol=1e-6)
+
+
+def test_the_order_of_genes_changes_no_bit(slide, model):
+    order = np.random.default_rng(0).permutation(slide.n_vars)
+    np.testing.assert_array_equal(model.embed(slide[:, order].copy()), model.embed(slide))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_section_has_its_own_spots(number):
+    counts, dense = unsorted(20, 6, 1)
+    slide = AlignedSlide.of_counts(counts, np.arange(20)[:, None], np.ones(6, dtype=bool))
+    slide.sections[12:] = 1
+    section = slide.section(number)
+    np.testing.assert_array_equal(section.counts.toarray(), dense[slide.sections == number])
+    assert len(section.library_size) == (12, 8)[number]
