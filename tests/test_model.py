@@ -183,3 +183,26 @@ def test_what_is_damaged_is_one_line(learned, tmp_path, name, values, said):
     with pytest.raises(InputError, match=rf"m\.safetensors: .*{said}.*copy it again") as caught:
         SageFM.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_masked_genes_are_predicted_block_by_block(model, slide):
+    aligned = model.prepare(slide)
+    mask = np.random.default_rng(0).random((slide.n_obs, len(model.vocabulary))) < 0.3
+    genes, spots = np.array([4, 1, 9]), np.arange(150, 7, -3)
+    expected = model.predict(slide, hidden=mask)[np.ix_(spots, genes)]
+    for given in (mask[spots], sp.csr_matrix(mask[spots]), lambda block: mask[spots][block]):
+        blocks = list(
+            model.predict_masked(aligned, [genes], mask=given, spots=spots, block_size=20)
+        )
+        assert [block.group for block in blocks] == [0, 0, 0]
+        np.testing.assert_allclose(
+            np.concatenate([block.log1p for block in blocks]), expected, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "options", [{"where": "neighbors"}, {"where": "slide", "mask": np.ones((1, 1), dtype=bool)}]
+)
+def test_masks_that_cannot_be_are_refused(model, slide, options):
+    with pytest.raises(InputError, match="where="):
+        list(model.predict_masked(slide, [np.array([1])], **options))

@@ -310,6 +310,10 @@ class SageFM:
         InputError
             As :meth:`prepare`.
         """
+        if where not in (None, "center", "neighborhood", "slide"):
+            raise InputError(f"where={where!r}: choose center, neighborhood or slide")
+        if where == "slide" and mask is not None:
+            raise InputError("mask: does not go with where='slide', which masks whole groups")
         aligned = self._aligned(slide)
         neighbors = aligned.neighbors if spots is None else aligned.neighbors[spots]
         vocabulary = np.arange(len(self.vocabulary))

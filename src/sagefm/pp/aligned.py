@@ -39,8 +39,6 @@ class AlignedSlide:
         For each spot its counts over all genes of the slide, in the vocabulary or not.
     alignment
         How the genes of the slide map to the vocabulary; None for counts that were aligned before.
-    summary
-        A summary in one line.
     """
 
     counts: csr_matrix

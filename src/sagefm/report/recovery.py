@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from sagefm import nn
+from sagefm._types import Positions
 from sagefm.evaluate.baselines import predictors
 from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction
 from sagefm.evaluate.baselines.reference import Reference
 from sagefm.evaluate.protocols.recovery_tables import DETECTED
+from sagefm.nn import draw_masks
 from sagefm.pp.counts import coordinates, section_codes
 from sagefm.pp.curve import along_curve
 from sagefm.stats.genes import GeneSums, GeneTally, MaskedTruth
@@ -75,9 +75,10 @@ def recover(
         if not len(genes):
             continue
         sums: dict[str, GeneSums] = {}
-        encoded = model.encode(aligned)
-        for masked, truth in _blocks(section, genes, mask_fraction, seed):
-            for name, prediction in _predictions(model, encoded, masked, seed):
+        for masked, predicted in _blocks(model, aligned, section, genes, mask_fraction, seed):
+            mask, library_size = masked.mask[:, genes], masked.library_size
+            truth = MaskedTruth(masked.counts[:, genes], mask, library_size)
+            for name, prediction in [(MODEL, predicted), *_baselines(masked, seed)]:
                 sums.setdefault(name, GeneSums.zeros(len(genes))).add(truth.score(*prediction))
                 if name in errors:
                     squared = (truth.of(prediction.log1p) - truth.truth) ** 2
@@ -97,28 +98,28 @@ def recover(
 
 
 def _blocks(
-    slide: PanelSlide, genes: NDArray[np.int64], fraction: float, seed: int
-) -> Iterator[tuple[MaskedSpots, MaskedTruth]]:
-    """Draw masks over the measured genes, and yield the masked spots block by block."""
+    model: "SageFM",
+    aligned: "AlignedSlide",
+    slide: PanelSlide,
+    genes: Positions,
+    fraction: float,
+    seed: int,
+) -> Iterator[tuple[MaskedSpots, Prediction]]:
+    """Draw masks over the measured genes, and predict the masked spots block by block."""
     n_spots = len(slide.neighbors)
     rng = np.random.default_rng(seed)
-    drawn = nn.draw_masks(n_spots, int(slide.measured.sum()), fraction, rng)
-    for start in range(0, n_spots, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        masked = MaskedSpots(slide, "center", np.arange(n_spots)[block], drawn.of(block), genes)
-        mask, library_size = masked.mask[:, genes], masked.library_size
-        yield masked, MaskedTruth(masked.counts[:, genes], mask, library_size)
+    drawn = draw_masks(n_spots, int(slide.measured.sum()), fraction, rng)
+
+    def masked_spots(block: slice) -> MaskedSpots:
+        return MaskedSpots(slide, "center", np.arange(n_spots)[block], drawn.of(block), genes)
+
+    for predicted in model.predict_masked(
+        aligned, [genes], mask=lambda block: masked_spots(block).mask, block_size=_BLOCK
+    ):
+        yield masked_spots(predicted.spots), Prediction(predicted.log1p)
 
 
-def _predictions(
-    model: "SageFM", encoded: nn.EncodedSlide, masked: MaskedSpots, seed: int
-) -> Iterator[tuple[str, Prediction]]:
-    genes = nn.MaskedGenes(np.arange(len(model.vocabulary)), masked.mask)
-    scored = torch.from_numpy(masked.genes).to(model.device)
-    with torch.inference_mode():
-        centers = encoded.centers(masked.slide.neighbors[masked.spots], genes)
-        predicted = centers.predict(scored).cpu().numpy()
-    yield MODEL, Prediction(predicted)
+def _baselines(masked: MaskedSpots, seed: int) -> Iterator[tuple[str, Prediction]]:
     mean = np.asarray(masked.slide.log.mean(axis=0), dtype=np.float32).ravel()[masked.genes]
     yield GENE_MEAN, Prediction(np.broadcast_to(mean, (len(masked.spots), len(mean))))
     for baseline in predictors.baselines(Reference((), seed), seed):

@@ -4,15 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from sagefm._types import Where
 from sagefm.evaluate.baselines import ridge
 from sagefm.evaluate.baselines.embedding import Kind
 from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction, Predictor
 from sagefm.evaluate.baselines.reference import Reference, shrunk
 from sagefm.model import SageFM
-from sagefm.nn import MaskedGenes
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.poisson import log1p_mean, rate_of
@@ -73,22 +72,23 @@ class ModelPredictor:
     kind: Kind = "model"
     _last: tuple[PanelSlide, AlignedSlide] | None = field(default=None, repr=False)
 
-    @torch.inference_mode()
     def __call__(self, masked: MaskedSpots) -> Prediction:
         """Predict `masked.genes`."""
         if self._last is None or self._last[0] is not masked.slide:
             self._last = masked.slide, self.model.prepare(masked.slide.source)
         prepared, model = self._last[1], self.model
         at = np.array([self.panel.index[symbol] for symbol in model.vocabulary])
-        mask = masked.mask[:, at]
-        if masked.where == "slide":  # all spots lack the same genes
-            prepared, genes = prepared.without(np.flatnonzero(mask[0])), None
-        else:
-            every = np.arange(len(model.vocabulary))
-            genes = MaskedGenes(every, mask, masked.where == "neighborhood")
-        centers = model.encode(prepared).centers(prepared.neighbors[masked.spots], genes)
-        predicted = centers.predict(model.positions([self.panel[i] for i in masked.genes]))
-        return Prediction(predicted.cpu().numpy())
+        where: Where | None = masked.where
+        mask: NDArray[np.bool_] | None = masked.mask[:, at]
+        if where == "slide":  # all spots lack the same genes
+            prepared = prepared.without(np.flatnonzero(masked.mask[0, at]))
+            mask = where = None
+        genes = model.vocabulary.positions([self.panel[i] for i in masked.genes])
+        [predicted] = model.predict_masked(
+            prepared, [genes], mask=mask, where=where, spots=masked.spots,
+            block_size=len(masked.spots),
+        )  # fmt: skip
+        return Prediction(predicted.log1p)
 
 
 def models(named: Mapping[str, SageFM], panel: Vocabulary, seed: int) -> list[Predictor]:
