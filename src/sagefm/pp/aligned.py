@@ -24,6 +24,8 @@ _ROWS = 1024
 class AlignedSlide:
     """A slide aligned to a vocabulary, with its neighborhoods.
 
+    Spots without counts are kept; :func:`sagefm.pp.check` warns about them.
+
     Attributes
     ----------
     counts

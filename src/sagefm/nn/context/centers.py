@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sagefm._types import Positions, Where
 from sagefm.nn.base import Centers, MaskedGenes
-from sagefm.nn.context.network import NEAR, Attention, Visible, split_rings
+from sagefm.nn.context.network import Attention, Context, Visible, split_rings
 from sagefm.nn.sparse import columns_of, sum_over
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ CENTERS = 512
 _JACOBIANS = 64
 """Centers whose Jacobians are in memory together."""
 Profiles = tuple[Tensor, Tensor, Tensor]
-OPERATORS = ("center", "near", "far", "similar")
+OPERATORS = Context.OPERATORS[:-1]
 """Those that average over spots of the neighborhood, in the order of weights and changes."""
 
 
@@ -76,10 +76,9 @@ class ContextCenters(Centers):
         """Operators (center, near, far, similar) × centers × neighborhood."""
         n_centers, size = self._neighbors.shape
         weights = np.zeros((len(OPERATORS), n_centers, size))
-        weights[0, :, 0] = 1
-        weights[1, :, 1 : 1 + NEAR] = 1 / NEAR
-        weights[2, :, 1 + NEAR :] = 1 / (size - 1 - NEAR)
-        weights[3, :, 1:] = self._attention.to_neighbors.cpu().numpy()
+        for of_ring, [ring] in zip(weights, split_rings(torch.arange(size)[None]), strict=False):
+            of_ring[:, ring.numpy()] = 1 / len(ring)
+        weights[-1, :, 1:] = self._attention.to_neighbors.cpu().numpy()
         return weights
 
     def unchanged(self, targets: Tensor) -> Tensor:
