@@ -86,7 +86,7 @@ def test_no_baseline_sees_what_is_hidden(slides, network, where):
     dense[np.ix_(lines, genes)] += 5
     changed.X = type(changed.X)(dense)
     shown = [
-        MaskedSpots(v, where, spot, drawn._replace(hides=drawn.hides[7:8]), genes)
+        MaskedSpots(v, where, spot, drawn._replace(masked=drawn.masked[7:8]), genes)
         for v in (view, PanelSlide.of(changed, panel))
     ]
     asked = 0

@@ -128,7 +128,7 @@ def test_genes_that_a_slide_lacks_are_predicted_as_in_training():
     made, (expression, neighbors) = network(), tissue()
     rng = np.random.default_rng(1)
     masks = draw_masks(N_SPOTS, N_GENES, 0.3, rng)
-    masks = masks._replace(hides=torch.zeros_like(masks.hides))
+    masks = masks._replace(masked=torch.zeros_like(masks.masked))
     missing = torch.arange(len(masks.ends) - 1) < 4
     gone = missing[masks.block_of()].numpy()
     error = tile_error(

@@ -29,7 +29,7 @@ def a_task(n_centers=9, n_genes=70, width=12, fraction=0.3, seed=0):
 @given(st.integers(1, 12), st.integers(1, 80), st.floats(0.01, 0.99), SEEDS)
 def test_both_ways_give_the_same_loss_and_gradients(n_centers, n_genes, fraction, seed):
     learned, truth, masks = a_task(n_centers, n_genes, 7, fraction, seed)
-    share = 1 / masks.n_hidden()
+    share = 1 / masks.n_masked()
     ours = masked_error(*learned, truth, masks, share)
     mine = torch.autograd.grad(ours, learned)
     theirs = dense_masked_error(*learned, truth, masks, share)
@@ -56,7 +56,7 @@ def test_only_hidden_entries_count_each_with_its_share(error_of):
         assert float(error_of(*learned, truth, masks, share).detach()) == pytest.approx(
             share * expected, rel=1e-5
         )
-    changed = torch.where(masks.hidden(), truth, 99.0)  # what is shown does not matter
+    changed = torch.where(masks.in_order(), truth, 99.0)  # what is shown does not matter
     a, b = error_of(*learned, truth, masks, 1.0), error_of(*learned, changed, masks, 1.0)
     assert torch.equal(a, b)
 
@@ -94,7 +94,7 @@ def test_without_gradients_the_loss_is_the_same_and_none_are_computed():
 
 def test_bfloat16_is_near():
     learned, truth, masks = a_task(n_centers=32, n_genes=200, width=32)
-    share = 1 / masks.n_hidden()
+    share = 1 / masks.n_masked()
     exact = masked_error(*learned, truth, masks, share)
     with torch.autocast("cpu", torch.bfloat16):
         rough = masked_error(learned[0].bfloat16(), *learned[1:], truth, masks, share)

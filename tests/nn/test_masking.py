@@ -29,17 +29,17 @@ def test_every_center_hides_as_many_blocks_and_the_blocks_are_all_genes(
     sizes = np.diff(ends)
     assert sizes.min() >= 1
     assert sizes.max() - sizes.min() <= 1
-    assert masks.hides.shape == (n_centers, len(sizes))
-    assert len(set(masks.hides.sum(dim=1).tolist())) <= 1
-    assert (masks.hides.sum(dim=1) >= 1).all()
+    assert masks.masked.shape == (n_centers, len(sizes))
+    assert len(set(masks.masked.sum(dim=1).tolist())) <= 1
+    assert (masks.masked.sum(dim=1) >= 1).all()
 
 
 @steady
 @given(st.integers(200, 500), st.floats(0.025, 0.99), SEEDS)
 def test_the_share_is_met_to_within_1_in_40(n_genes, fraction, seed):
     masks = drawn(4, n_genes, fraction, seed)
-    n_blocks = masks.hides.shape[1]
-    assert abs(masks.hides[0].sum().item() / n_blocks - fraction) <= 1 / 40 + 1e-9
+    n_blocks = masks.masked.shape[1]
+    assert abs(masks.masked[0].sum().item() / n_blocks - fraction) <= 1 / 40 + 1e-9
     shares = masks.dense().float().mean(dim=1)
     assert (shares - fraction).abs().max() <= 1 / 40 + n_blocks / 2 / n_genes
 
@@ -54,11 +54,11 @@ def test_the_published_share_is_exact(n_genes):
 @given(st.integers(1, 20), st.integers(1, 300), FRACTIONS, SEEDS)
 def test_all_ways_to_spell_masks_agree(n_centers, n_genes, fraction, seed):
     masks = drawn(n_centers, n_genes, fraction, seed)
-    hidden, dense = masks.hidden(), masks.dense()
+    hidden, dense = masks.in_order(), masks.dense()
     assert dense.dtype == torch.bool
     assert dense.shape == (n_centers, n_genes)
     assert torch.equal(dense[:, masks.order], hidden)
-    assert int(dense.sum()) == masks.n_hidden()
+    assert int(dense.sum()) == masks.n_masked()
     half = slice(n_centers // 2, n_centers)
     assert torch.equal(masks.of(half).dense(), dense[half])
 

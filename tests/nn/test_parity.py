@@ -73,7 +73,7 @@ def test_training_form_is_the_same_network(slide, model):
     whole = AlignedSlide.of_counts(prepared.counts, prepared.neighbors, prepared.measured)
     spots = [np.arange(40, 100), np.array([7, 3, 199])]
     drawn = draw_masks(63, len(model.vocabulary), 0.3, np.random.default_rng(0))
-    batch = gather([(whole, part) for part in spots], drawn, drawn.n_hidden())
+    batch = gather([(whole, part) for part in spots], drawn, drawn.n_masked())
     with torch.inference_mode():
         embedding = model.network.embed(model.network.mix(batch.rows, batch.operators))
         predicted = model.network.decode(embedding).numpy()

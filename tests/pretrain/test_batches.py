@@ -124,7 +124,7 @@ def test_every_batch_is_that_of_the_plan(source, plan):
         ]
         np.testing.assert_array_equal(batch.truth, np.concatenate(rows)[:, batch.masks.order])
         assert batch.number == number
-        assert batch.n_masked == batch.masks.n_hidden() == int(batch.masks.dense().sum())
+        assert batch.n_masked == batch.masks.n_masked() == int(batch.masks.dense().sum())
     assert number == len(plan) - 1 == len(batches(source, plan)) - 1
 
 
@@ -145,7 +145,7 @@ def test_the_shares_of_several_processes_make_up_the_batch(source, plan, world):
     shares = [list(batches(source, plan, rank=r, world=world)) for r in range(world)]
     for whole, *parts in zip(batches(source, plan), *shares, strict=True):
         assert {part.n_masked for part in parts} == {whole.n_masked}
-        assert [part.masks.n_hidden() for part in parts] == [part.n_own for part in parts]
+        assert [part.masks.n_masked() for part in parts] == [part.n_own for part in parts]
         assert sum(part.n_own for part in parts) == whole.n_own == whole.n_masked
         assert torch.equal(torch.cat([part.masks.dense() for part in parts]), whole.masks.dense())
         assert torch.equal(torch.cat([part.truth for part in parts]), whole.truth)

@@ -175,7 +175,7 @@ def test_the_loss_is_the_mean_of_what_is_hidden_and_a_tenth_of_what_is_missing(s
 def test_unmeasured_genes_are_never_scored(slides, source, network):
     batch = a_batch(source)
     assert batch.measured.tolist() == [10 <= i < 40 for i in range(N_GENES)]
-    assert (batch.scored() == (batch.masks.hidden() & batch.measured[batch.masks.order])).all()
+    assert (batch.scored() == (batch.masks.in_order() & batch.measured[batch.masks.order])).all()
     network.zero_grad()
     batch.error(network, 1.0).backward()
     for weights in (network.decoder, network.missing):  # nothing is asked of the others

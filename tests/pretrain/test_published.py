@@ -38,7 +38,7 @@ def batch_of(source, patches=PATCHES, fraction=0.3, seed=9):
     n_centers = sum(len(spots) for _, spots in parts)
     chance = np.random.default_rng(seed)
     masks = draw_masks(n_centers, len(source.vocabulary), fraction, chance)
-    return gather(parts, masks, masks.n_hidden())
+    return gather(parts, masks, masks.n_masked())
 
 
 def oracle_of(network, slides, model, batch, patches=PATCHES):
@@ -144,7 +144,7 @@ def test_a_batch_knows_the_loss_of_its_share(model, slides):
 
 def test_only_hidden_entries_count(model, slides):
     batch = batch_of(source_of(slides, model.vocabulary))
-    shown = ~batch.masks.hidden()
+    shown = ~batch.masks.in_order()
     other = batch._replace(truth=torch.where(shown, batch.truth + 5, batch.truth))
     with torch.no_grad():
         errors = [each.error(model.network, 1.0) for each in (batch, other)]

@@ -71,7 +71,7 @@ class SparseRows(NamedTuple):
 
     @classmethod
     def from_scipy(cls, matrix: "csr_matrix", device: torch.device | str = "cpu") -> Self:
-        """Take over a float32 scipy matrix of rows × genes, on the CPU without a copy."""
+        """Convert a float32 scipy matrix of rows × genes, on the CPU without a copy."""
         parts = (matrix.indptr, matrix.indices, matrix.data)
         return cls(*(torch.from_numpy(part).to(device) for part in parts))
 
@@ -95,12 +95,12 @@ class SparseRows(NamedTuple):
         return SparseRows(ends, self.genes[kept], self.values[kept])
 
     def rows(self) -> Tensor:
-        """Give the row of each value."""
+        """Get the row of each value."""
         lengths = torch.diff(self.ends).long()
         return torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
 
     def dense(self, n_genes: int) -> Tensor:
-        """Spell out the zeros: rows × genes."""
+        """Convert to a dense matrix: rows × genes."""
         if self.values.device.type == "cpu":  # scipy is four times as fast as torch at this
             return torch.from_numpy(self._scipy(n_genes).toarray())
         n_rows = len(self.ends) - 1

@@ -62,7 +62,7 @@ class ContextBatch(NamedTuple):
 
     def scored(self) -> Tensor:
         """Score the masked entries that are measured."""
-        return self.masks.hidden() & self.measured[self.masks.order]
+        return self.masks.in_order() & self.measured[self.masks.order]
 
     def means(self) -> Tensor:
         """Average over the neighborhoods, without masks."""
@@ -101,7 +101,7 @@ class ContextTask(Task):
         neighbors = places.reshape(tile.neighbors.shape)[spots]
         masks = draw_masks(n_spots, len(tile.measured), self.mask_fraction, chance)
         missing = torch.from_numpy(self._missing(len(masks.ends) - 1, chance))
-        masks = masks._replace(hides=masks.hides & ~missing)  # missing genes are not masked
+        masks = masks._replace(masked=masks.masked & ~missing)  # missing genes are not masked
         sizes = np.add.reduceat(tile.measured[masks.order.numpy()], masks.ends[:-1].numpy())
         measured_of_block = torch.from_numpy(sizes.astype(np.int64))
         own = masks.of(part)
@@ -112,9 +112,9 @@ class ContextTask(Task):
             measured=torch.from_numpy(tile.measured),
             masks=own,
             missing=missing,
-            n_masked=int((masks.hides * measured_of_block).sum()),
+            n_masked=int((masks.masked * measured_of_block).sum()),
             n_missing=n_spots * int(measured_of_block[missing].sum()),
-            n_own=int((own.hides * measured_of_block).sum()),
+            n_own=int((own.masked * measured_of_block).sum()),
             number=number,
         )
 

@@ -129,7 +129,7 @@ class Training:
             progress.batch, progress.step = batch.number + 1, progress.step + 1
 
             now = time.monotonic()
-            n_spots += len(batch.masks.hides) * self.world
+            n_spots += len(batch.masks.masked) * self.world
             speed = n_spots / max(now - self.begun, 1e-9)
             bar.update(row, advance=1, speed=speed)
             if progress.step % _LOG_STEPS == 0:

@@ -39,7 +39,7 @@ class PublishedBatch(NamedTuple):
 
     def scored(self) -> Tensor:
         """Score all masked entries, as published, also of genes that a slide lacks."""
-        return self.masks.hidden()
+        return self.masks.in_order()
 
     def means(self) -> Tensor:
         """Average over the neighborhoods, without masks."""
@@ -70,7 +70,7 @@ class PublishedTask(Task):
         """Make a batch."""
         n_genes = tiles[0][0].counts.shape[1]
         masks = draw_masks(n_spots, n_genes, self.mask_fraction, chance)
-        return gather(tiles, masks.of(part), masks.n_hidden(), number)
+        return gather(tiles, masks.of(part), masks.n_masked(), number)
 
 
 def gather(tiles: Chosen, masks: Masks, n_masked: int, number: int = 0) -> PublishedBatch:
@@ -89,8 +89,8 @@ def gather(tiles: Chosen, masks: Masks, n_masked: int, number: int = 0) -> Publi
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     block_of = np.repeat(np.arange(len(ends) - 1), np.diff(ends))[place]
-    hides = masks.hides.numpy()
-    truth = np.zeros((len(hides), len(order)), dtype=np.float32)
+    block_mask = masks.masked.numpy()
+    truth = np.zeros((len(block_mask), len(order)), dtype=np.float32)
     rows, operators, at = [], [], 0
     for tile, spots in tiles:
         neighbors = tile.neighbors[spots]
@@ -99,7 +99,7 @@ def gather(tiles: Chosen, masks: Masks, n_masked: int, number: int = 0) -> Publi
         centers = tile.log1p[neighbors[:, 0]]
         owner = np.repeat(np.arange(n_centers), np.diff(centers.indptr))
         truth[at + owner, place[centers.indices]] = centers.data
-        masked = hides[at + owner, block_of[centers.indices]]
+        masked = block_mask[at + owner, block_of[centers.indices]]
         around = tile.log1p[members]
         rows.append((np.diff(around.indptr), around.indices, around.data))
         n_each = np.bincount(owner[masked], minlength=n_centers)
@@ -121,6 +121,6 @@ def gather(tiles: Chosen, masks: Masks, n_masked: int, number: int = 0) -> Publi
         torch.from_numpy(truth),
         masks,
         n_masked,
-        masks.n_hidden(),
+        masks.n_masked(),
         number,
     )

@@ -60,7 +60,7 @@ def fit(reference: Reference, masked: MaskedSpots, *, neighbors: bool, seed: int
     center = sparse.vstack([summary.center for summary in summaries], format="csr")
     loadings = reference.loadings * masked.slide.measured[:, None]
     drawn = np.random.default_rng(seed).integers(len(masked.spots), size=center.shape[0])
-    masks = masked.masks._replace(hides=masked.masks.hides[drawn])
+    masks = masked.masks._replace(masked=masked.masks.masked[drawn])
     mask = np.zeros(center.shape, dtype=bool)
     mask[:, masked.slide.measured] = masks.dense().numpy()
     features = [zeroed(center, mask) @ loadings]
@@ -88,9 +88,9 @@ def _blocks(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], csr_matrix]]:
     """Yield for each block of genes the rows that mask it, its columns, and the truth there."""
     by_column = center.tocsc()
-    order, ends, hides = (array.numpy() for array in masks)
+    order, ends, block_mask = (array.numpy() for array in masks)
     for block, (start, stop) in enumerate(pairwise(ends)):
-        rows = np.flatnonzero(hides[:, block])
+        rows = np.flatnonzero(block_mask[:, block])
         if len(rows):
             columns = measured[order[start:stop]]
             yield rows, columns, by_column[:, columns].tocsr()[rows]

@@ -40,7 +40,7 @@ def module_masks(n_spots: int, modules: NDArray[np.int64], rng: np.random.Genera
 
 def same_in_all_spots(masks: Masks) -> Masks:
     """Mask the genes of the first spot in every spot, as if the slide had not measured them."""
-    return masks._replace(hides=masks.hides[:1].expand(len(masks.hides), -1))
+    return masks._replace(masked=masks.masked[:1].expand(len(masks.masked), -1))
 
 
 def coexpression_modules(counts: csr_matrix, seed: int) -> NDArray[np.int64]:

@@ -112,11 +112,11 @@ def _visible(network: Context, tile: _Tile, neighbors: Tensor, masks: Masks) -> 
     """Subtract what is masked from the centers."""
     whole = network.visible(tile.spots, neighbors)
     centers, of_block = neighbors[:, 0], tile.sums.sum(dim=0)
-    visible = (~masks.hides).float()
+    visible = (~masks.masked).float()
     library_size = (tile.sums[centers] * visible).sum(dim=1)
     fraction = ((visible @ of_block) / of_block.sum().clamp(min=1)).clamp(min=1e-6)
     rows = tile.visible.take(centers)
-    masked = rows.keep(masks.hides[rows.rows(), masks.block_of()[rows.genes.long()]])
+    masked = rows.keep(masks.masked[rows.rows(), masks.block_of()[rows.genes.long()]])
     at = tile.spots.background.weights(library_size / fraction)
     # A block without counts is as good as missing: its background is 0.
     visible = visible * (of_block > 0)
@@ -146,8 +146,8 @@ def _predictions(
     scale = network.scale(
         attention.library_size,
         attention.level,
-        ((to_spots @ tile.sums) * masks.hides).sum(dim=1) / similar_size,
-        (others_of_block * masks.hides).sum(dim=1) / others_size,
+        ((to_spots @ tile.sums) * masks.masked).sum(dim=1) / similar_size,
+        (others_of_block * masks.masked).sum(dim=1) / others_size,
     )
     z = network.z(attention.pooled)
     decoders = torch.split(_permuted(network.decoder, masks.order), sizes)
@@ -160,7 +160,7 @@ def _predictions(
             correction = z @ decoders_missing[number].T
             yield network.predict(expected, correction), block[centers], scored, True
             continue
-        rows = masks.hides[:, number].nonzero().squeeze(1)
+        rows = masks.masked[:, number].nonzero().squeeze(1)
         truth = block.index_select(0, centers[rows])
         others = block.sum(dim=0) - truth
         similar = to_spots.index_select(0, rows) @ block / similar_size[rows, None]

@@ -7,7 +7,7 @@ With pooled input P, slopes Λ of the leaky ReLUs and readout D, spot i has
 and P is linear in the log1p counts, so that the mean over spots of this row, one per predicted
 gene, is all that the influence of every gene on it needs: genes × width instead of genes × genes.
 
-For few targets each row is pulled back through the layers. For many, what stands between the
+For few targets each row is pulled back through the layers. For many, what lies between the
 readout and the input does not depend on the target: it is made once per spot, for the units of the
 last hidden layer, and shared by all targets.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from sagefm.nn.published.network import NEGATIVE_SLOPE, Published
 
 _SPOTS = 1024
-"""Spots whose layers and gates stand in memory together."""
+"""Spots whose layers and gates are in memory together."""
 _ENTRIES = 2**24
 """Numbers (64 MB) that a block of derivatives holds."""
 
@@ -44,7 +44,7 @@ def mean_gradient(
     targets
         Positions of the predicted genes.
     progress
-        Is told how many spots are done.
+        Called with the number of spots that are done.
 
     Returns
     -------
@@ -90,8 +90,8 @@ def path_gradient(network: Published, start: Tensor, end: Tensor, steps: int) ->
     -------
     First width; zeros where the two embeddings are the same.
     """
-    share = torch.linspace(0, 1, steps + 1, device=start.device).unsqueeze(1)
-    *layers, embedding = _layers(network, start + share * (end - start))
+    fraction = torch.linspace(0, 1, steps + 1, device=start.device).unsqueeze(1)
+    *layers, embedding = _layers(network, start + fraction * (end - start))
     *hidden, last = _weights(network)
     direction = F.normalize(embedding[-1] - embedding[0], dim=0) @ last
     slopes = [_mean_slopes(layer[:-1], layer[1:]) for layer in layers]
@@ -104,7 +104,7 @@ def _weights(network: Published) -> list[Tensor]:
 
 
 def _layers(network: Published, pooled: Tensor) -> list[Tensor]:
-    """Give what enters each leaky ReLU, then the embedding: each spots × width."""
+    """Compute the input of each leaky ReLU, then the embedding: each spots × width."""
     values = [pooled + network.first_bias]
     for layer in network.encoder:
         values.append(layer(F.leaky_relu(values[-1], NEGATIVE_SLOPE)))
@@ -120,7 +120,7 @@ def _mean_slopes(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _pull_back(rows: Tensor, weights: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
-    """Take derivatives (spots × rows × width) from behind the last of some layers to the input.
+    """Pull derivatives (spots × rows × width) back from the output of some layers to their input.
 
     `slopes` are those of the leaky ReLU before each layer, spots × width.
     """
@@ -145,7 +145,7 @@ def _add_by_target(
 def _add_by_unit(
     total: Tensor, weights: Sequence[Tensor], readout: Tensor, slopes: Sequence[Tensor], on: Tensor
 ) -> Iterator[int]:
-    """Do the same by the derivatives of the last hidden layer's units, which all targets share.
+    """Do the same by the derivatives of the last hidden layer's units, which all targets fraction.
 
     A target is above zero in most spots or below it in most. What most do costs one product for
     all spots: the sum over spots of the units' derivatives. Only where a spot differs is the

@@ -11,7 +11,12 @@ from sagefm.nn.masking import Masks
 
 
 def masked_error(
-    embedding: Tensor, weight: Tensor, bias: Tensor, truth: Tensor, masks: Masks, share: float
+    embedding: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    truth: Tensor,
+    masks: Masks,
+    error_weight: float,
 ) -> Tensor:
     """Add up the squared errors of ``relu(embedding @ weight.T + bias)`` over the masked entries.
 
@@ -26,24 +31,31 @@ def masked_error(
         Of the decoder: genes × width, genes.
     truth
         Centers × genes in the order of the masks, log1p counts.
-    share
+    error_weight
         Weight of each squared error: 1 / the number of masked entries makes the mean.
     """
     if embedding.device.type == "cpu":
         learning = torch.is_grad_enabled()  # always off inside of the function
         error: Tensor = _BlockError.apply(  # type: ignore[no-untyped-call]
-            embedding, weight, bias, truth, masks, share, learning
+            embedding, weight, bias, truth, masks, error_weight, learning
         )
         return error
-    return dense_masked_error(embedding, weight, bias, truth, masks, share)
+    return dense_masked_error(embedding, weight, bias, truth, masks, error_weight)
 
 
 def dense_masked_error(
-    embedding: Tensor, weight: Tensor, bias: Tensor, truth: Tensor, masks: Masks, share: float
+    embedding: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    truth: Tensor,
+    masks: Masks,
+    error_weight: float,
 ) -> Tensor:
     """Compute the same by one dense product."""
     predicted = F.relu(F.linear(embedding, weight, bias)).index_select(1, masks.order)
-    return share * torch.where(masks.hidden(), predicted.float() - truth, 0.0).square().sum()
+    return (
+        error_weight * torch.where(masks.in_order(), predicted.float() - truth, 0.0).square().sum()
+    )
 
 
 class _BlockError(torch.autograd.Function):
@@ -57,7 +69,7 @@ class _BlockError(torch.autograd.Function):
         bias: Tensor,
         truth: Tensor,
         masks: Masks,
-        share: float,
+        error_weight: float,
         learning: bool,
     ) -> Tensor:
         # In order, so that a block is one piece. `index_select` copies rows three times as fast as
@@ -66,13 +78,13 @@ class _BlockError(torch.autograd.Function):
         toward = torch.zeros_like(embedding, dtype=torch.float32)
         total = toward.new_zeros(())
         for number, (start, stop) in enumerate(pairwise(masks.ends.tolist())):
-            centers = masks.hides[:, number].nonzero().squeeze(1)
+            centers = masks.masked[:, number].nonzero().squeeze(1)
             z, block = embedding.index_select(0, centers), slice(start, stop)
             predicted = F.relu(torch.addmm(biases[block], z, weights[block].T))
             error = predicted - truth[:, block].index_select(0, centers)
             total += torch.linalg.vector_norm(error).square()
             if learning:
-                error = torch.where(predicted > 0, error, 0.0).mul_(2 * share)
+                error = torch.where(predicted > 0, error, 0.0).mul_(2 * error_weight)
                 toward.index_add_(0, centers, (error @ weights[block]).float())
                 weights[block] = error.T @ z  # no longer needed: the gradient takes its place
                 biases[block] = error.sum(dim=0)
@@ -81,7 +93,7 @@ class _BlockError(torch.autograd.Function):
                 toward,
                 *(part.index_select(0, masks.order.argsort()) for part in (weights, biases)),
             )
-        return total * share
+        return total * error_weight
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:

@@ -6,7 +6,7 @@ mean of all nodes, so that after the first one all 15 nodes carry the same vecto
 convolutions are an ordinary multilayer perceptron. What is left, for a whole slide at once, is
 
     H = X W               log1p counts (sparse) × first-layer weights, once per slide
-    P = A H               mean over the neighborhood, minus what a mask hides of the center
+    P = A H               mean over the neighborhood, minus what is masked in the center
     z = MLP(P)            the embedding
     x̂ = decode(z)[genes]  only some genes
 
@@ -73,7 +73,7 @@ class Published(Network):
 
     @torch.no_grad()
     def start_from(self, gene_mean: Tensor) -> None:
-        """Let an untrained network predict the mean log1p count of each gene.
+        """Start an untrained network from the mean log1p count of each gene.
 
         Drawn at random, about half of the genes begin below the last ReLU in every spot, where no
         gradient reaches them.
@@ -162,7 +162,7 @@ class Published(Network):
         parts = torch.split(self.project(rows), sizes)
         return torch.cat([a @ h for a, h in zip(operators, parts, strict=True)])
 
-    def error(self, embedding: Tensor, truth: Tensor, masks: Masks, share: float) -> Tensor:
+    def error(self, embedding: Tensor, truth: Tensor, masks: Masks, error_weight: float) -> Tensor:
         """Sum the squared errors of masked entries; see :func:`masked_error`."""
         decoder = self.decoder
-        return masked_error(embedding, decoder.weight, decoder.bias, truth, masks, share)
+        return masked_error(embedding, decoder.weight, decoder.bias, truth, masks, error_weight)
