@@ -308,7 +308,7 @@ class SageFM:
         Raises
         ------
         InputError
-            As :meth:`prepare`.
+            As :meth:`prepare`; or `where` is none of these, or does not go with `mask`.
         """
         if where not in (None, "center", "neighborhood", "slide"):
             raise InputError(f"where={where!r}: choose center, neighborhood or slide")
