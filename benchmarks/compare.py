@@ -1,8 +1,11 @@
-"""Compare the numbers of two checkouts of the package on real slides.
+"""Compare the numbers of two checkouts or installations of the package on real slides.
 
-    python benchmarks/compare_commits.py OLD_CHECKOUT NEW_CHECKOUT [--slides her2st_B1 crc_16]
+    python benchmarks/compare.py OLD_CHECKOUT NEW_CHECKOUT [--slides her2st_B1 crc_16]
+    python benchmarks/compare.py CHECKOUT ENVIRONMENT/bin/python --tolerance 1e-5
 
-Each checkout runs in a process of its own, with the default model and with random weights of the
+A side is a checkout, which runs with the Python of this script, or the Python of an environment in
+which the package is installed (other versions of Python and of the libraries). Each runs in a
+process of its own, in an empty folder, with the default model and with random weights of the
 published architecture. Coordinates are jittered by a thousandth of the pitch, so that no two
 neighbors are equally near, and genes are in the order of the vocabulary, so that float32 sums have
 the same order. The exit status is 1 if a number differs by more than the tolerance, relative to the
@@ -30,7 +33,6 @@ PAIRS = (
     ("APOE", "TREM2"), ("SPP1", "CD44"), ("FN1", "ITGB1"),
 )  # fmt: skip
 WIDTHS = (64, 32, 16, 32, 64)
-TOLERANCE = 1e-6
 
 
 def prepared(slide, vocabulary):
@@ -107,11 +109,19 @@ def save_random(path):
     sagefm.SageFM.new(vocabulary, Config("published", WIDTHS), seed=0).save(path)
 
 
-def start(checkout, *arguments):
-    """Run this script with the package of a checkout."""
-    environment = {"SAGEFM_GENES": str(SHARED / "genes"), **os.environ}  # the same on both sides
-    environment["PYTHONPATH"] = str(Path(checkout).resolve() / "src")
-    subprocess.run([sys.executable, __file__, *map(str, arguments)], check=True, env=environment)
+def start(side, *arguments):
+    """Run this script with the package of a checkout or of an environment."""
+    python, environment = sys.executable, dict(os.environ)
+    if side.is_dir():
+        environment["PYTHONPATH"] = str(side.resolve() / "src")
+        # Old checkouts have no tables of gene names of their own.
+        environment.setdefault("SAGEFM_GENES", str(SHARED / "genes"))
+    else:
+        python = str(side.absolute())
+        environment.pop("PYTHONPATH", None)
+    words = [python, "-W", "ignore", Path(__file__).resolve(), *arguments]
+    with tempfile.TemporaryDirectory() as empty:
+        subprocess.run(list(map(str, words)), check=True, env=environment, cwd=empty)
 
 
 def difference(old, new):
@@ -127,7 +137,7 @@ def difference(old, new):
     return float(largest), max(1.0, float(np.abs(old[known]).max(initial=0.0)))
 
 
-def compare(old, new):
+def compare(old, new, tolerance):
     """Print the largest differences of each slide and model; return whether all are tolerated."""
     failed = False
     for path in sorted(old.glob("*.npz")):
@@ -144,8 +154,8 @@ def compare(old, new):
             else:
                 group = what if what == "perturb z" else what.split()[0]
                 largest, scale = difference(before[what], after[what])
-                tolerance = TOLERANCE * scale * (1000 if group == "perturb z" else 1)
-                failed |= largest > tolerance
+                tolerated = tolerance * scale * (1000 if group == "perturb z" else 1)
+                failed |= largest > tolerated
                 rows[group] = max(rows.get(group, 0.0), largest)
         cells = [f"{k} {v if isinstance(v, str) else f'{v:.1e}'}" for k, v in rows.items()]
         print(f"| {slide} | {model} | {'; '.join(cells)} |", flush=True)
@@ -159,8 +169,9 @@ def main():
         models, folder, out = map(Path, sys.argv[2:5])
         return run_side(models, folder, out, sys.argv[5:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("old", type=Path)
-    parser.add_argument("new", type=Path)
+    parser.add_argument("old", type=Path, help="checkout, or Python of an environment")
+    parser.add_argument("new", type=Path, help="checkout, or Python of an environment")
+    parser.add_argument("--tolerance", type=float, default=1e-6)
     parser.add_argument("--slides", nargs="+", default=SLIDES, metavar="NAME")
     options = parser.parse_args()
     from _common import require_data
@@ -170,10 +181,10 @@ def main():
         models = Path(scratch) / "published.safetensors"
         start(options.old, "--save", models)
         sides = Path(scratch) / "old", Path(scratch) / "new"
-        for checkout, out in zip((options.old, options.new), sides, strict=True):
+        for side, out in zip((options.old, options.new), sides, strict=True):
             out.mkdir()
-            start(checkout, "--side", models, SHARED / "slides", out, *options.slides)
-        sys.exit(0 if compare(*sides) else 1)
+            start(side, "--side", models, SHARED / "slides", out, *options.slides)
+        sys.exit(0 if compare(*sides, options.tolerance) else 1)
 
 
 if __name__ == "__main__":

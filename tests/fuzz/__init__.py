@@ -1,0 +1,1 @@
+"""Damaged and unusual input, at random: nothing may die, hang, fail raw, or answer wrongly."""
