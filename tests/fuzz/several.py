@@ -12,10 +12,10 @@ from .oracle import Plain, differs, embedding
 from .trials import Trial
 
 COLUMNS = (
-    "orig.ident", "dataset", "fov", "region", "image", "capture_area", "donor", "block",
-    "replicate", "Sample", "specimen", "puck", "array", "GSM", "source_file",
-    "sangerID", "tissue_id", "slice", "position", "run", "Sample Name", "hiseq", "q7", "patient_id", "chip",
-)  # fmt: skip
+    *("orig.ident", "dataset", "fov", "region", "image", "capture_area", "donor", "block"),
+    *("replicate", "Sample", "specimen", "puck", "array", "GSM", "source_file", "sangerID"),
+    *("tissue_id", "slice", "position", "run", "Sample Name", "hiseq", "q7", "patient_id", "chip"),
+)
 
 
 def merged(rng: Rng, kit: Kit, folder: Path) -> Trial:
