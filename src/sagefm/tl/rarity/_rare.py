@@ -134,7 +134,7 @@ def rare(
     genes = _genes(counted, chosen, numbers)
     slide.obs[key_added] = scored["score"].to_numpy()
     kinds = [*map(str, range(1, numbers.max() + 1)), ISOLATED]
-    slide.obs[RARE_POPULATION] = pd.Categorical(np.where(chosen, names, ""), categories=kinds)
+    slide.obs[RARE_POPULATION] = pd.Categorical(np.where(chosen, names, None), categories=kinds)
     slide.uns.setdefault(PROVENANCE, {})["rare"] = {
         "key": key_added,
         "spots": spots.copy(),
