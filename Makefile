@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 CONSTRAINTS := constraints.txt
 PIP = $(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: demo test test-all tests bench clean
+.PHONY: demo test test-all tests fuzz bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/sagefm demo -o demo
@@ -34,6 +34,11 @@ test-all:
 	      CONSTRAINTS=$$([ $$bounds = newest ] || echo constraints-lowest.txt) || exit; \
 	  done; \
 	done
+
+# Ten thousand damaged and odd inputs, 200 kills and 200 full disks: about an hour on two cores.
+fuzz: $(VENV)/ready
+	$(BIN)/python -W ignore -m tests.fuzz --number 10000
+	$(BIN)/python -W ignore -m tests.fuzz.interrupt --kills 200 --disks 200
 
 bench: $(VENV)/ready
 	for each in benchmarks/bench_*.py; do $(BIN)/python $$each || exit; done
