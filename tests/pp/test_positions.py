@@ -7,7 +7,7 @@ from tests.pp.folders import (
 )
 
 from sagefm import InputError
-from sagefm.pp.tenx import read_positions
+from sagefm.pp.positions import read_positions
 
 
 @pytest.mark.parametrize("headed", [True, False])
