@@ -4,14 +4,17 @@ A Visium v1 barcode has the same place on every slide, and the name of a Visium 
 """
 
 import gzip
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 
+from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few
 
@@ -74,6 +77,30 @@ def places(barcodes: pd.Index) -> Places:
         raise InputError("several spots have the same barcode; read each slide's own output")
     table = table.astype({"array_row": np.int64, "array_col": np.int64})
     return Places(table, found.pitch_um, found.chip)
+
+
+def fill_from_barcodes(slide: AnnData, notes: list[str]) -> None:
+    """Give a slide without coordinates the places of its barcodes; leave it as it is if unknown."""
+    attributes = slide.uns.get("spatialdata_attrs")
+    try:
+        found = places(slide.obs_names)
+    except InputError:
+        if not isinstance(attributes, Mapping):
+            return
+        raise InputError(
+            "no coordinates: those of a SpatialData are in its shapes "
+            f"({few(np.ravel(attributes.get('region', '')))}); put their centers "
+            "(spatialdata.get_centroids) into obsm['spatial'] of the table, and write it again"
+        ) from None
+    if len(found.table) < slide.n_obs:
+        return
+    slide.obsm[_keys.SPATIAL] = found.table[["x", "y"]].to_numpy(dtype=np.float64)
+    for column in ("array_row", "array_col"):
+        slide.obs[column] = found.table[column].to_numpy()
+    slide.uns[_keys.PITCH] = found.pitch_um
+    notes.append(found.note)
+    if slide.uns.pop(_keys.SPATIAL, None):
+        notes.append("left out: uns['spatial'], because its images have other coordinates")
 
 
 def _bins(bins: pd.DataFrame) -> Places:
