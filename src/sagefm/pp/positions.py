@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from sagefm._errors import InputError
 from sagefm._extras import require
@@ -20,7 +21,7 @@ from sagefm.pp.tenx import content, unreadable
 COORDINATES = ("pxl_col_in_fullres", "pxl_row_in_fullres")
 """The columns with x and y."""
 _COLUMNS = {
-    "barcode": ("barcode", "barcodes", "", "unnamed_0"),
+    "barcode": ("barcode", "barcodes", "", "unnamed_0", "index"),
     "in_tissue": ("in_tissue", "tissue"),
     "array_row": ("array_row", "row"),
     "array_col": ("array_col", "col"),
@@ -49,7 +50,10 @@ def read_positions(path: Path) -> pd.DataFrame:
         Columns are missing or unknown, values are not numbers, or a barcode is duplicated.
     """
     try:
-        table = _numbers(_read_table(path).drop_duplicates().set_index("barcode"), path.name)
+        stored = _read_table(path)
+        if stored["barcode"].duplicated().any():
+            stored = stored.drop_duplicates()
+        table = _numbers(stored.set_index("barcode"), path.name)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged file can raise nearly anything
@@ -82,8 +86,10 @@ def _read_table(path: Path) -> pd.DataFrame:
     separator = max("\t;,", key=lines[0].count)
     if separator not in lines[0]:
         separator, lines = " ", [" ".join(line.split()) for line in lines]
-    first = [field.strip() for field in next(csv.reader(lines[:1], delimiter=separator))]
+    first = [field.strip() for field in next(csv.reader(lines[:1], delimiter=separator, skipinitialspace=True))]
     headed = sum(_NUMBER.fullmatch(field) is not None for field in first) < 3
+    if not lines[headed:]:
+        raise InputError(f"{path.name} has no spots (only the line {first[0][:40]}…); copy it again")
     table = pd.read_csv(
         StringIO("\n".join(lines[headed:])),
         sep=separator,
@@ -93,6 +99,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         skipinitialspace=True,
         index_col=False,
     )
+    table = table.apply(lambda column: column.str.strip())
     if headed:
         # R leaves out the name of the column of row names.
         names = [""] * (table.shape[1] == len(first) + 1) + first
@@ -127,16 +134,16 @@ def _by_header(table: pd.DataFrame, names: list[str], path: Path) -> pd.DataFram
 
 
 def _unknown(path: Path, first: list[str], column: str = "barcode") -> str:
+    shown = few((name[:30] for name in first), 8)
     return (
-        f"{path.name} has no column {column} (its first line: {few(first, 8)}); "
+        f"{path.name} has no column {column} (its first line: {shown}); "
         "give it the header of Space Ranger, or all six columns and no header"
     )
 
 
 def _numbers(table: pd.DataFrame, file: str) -> pd.DataFrame:
     """Convert all columns to numbers."""
-    table.index = table.index.map(lambda name: str(name).strip())
-    if "in_tissue" in table:
+    if "in_tissue" in table and not is_numeric_dtype(table["in_tissue"]):
         flags = table["in_tissue"].map(lambda value: str(value).strip().lower())
         table["in_tissue"] = flags.replace(_FLAGS)
     numbers = table.apply(pd.to_numeric, errors="coerce")
@@ -144,7 +151,7 @@ def _numbers(table: pd.DataFrame, file: str) -> pd.DataFrame:
     if bad.any():
         row, column = np.argwhere(bad)[0]
         value = str(table.iat[row, column])
-        remedy = "write decimals with a point" if "," in value else "correct that line"
+        remedy = "write numbers with a decimal point and no commas" if "," in value else "correct that line"
         raise InputError(
             f"{file} has {value[:40]!r} as {table.columns[column]} of {table.index[row]}, which is "
             f"no number; {remedy}"

@@ -92,10 +92,12 @@ def _rings(geometry: dict[str, Any]) -> list[Ring]:
         for place, ring in enumerate(polygon):
             if not ring:
                 continue
-            vertices = np.asarray([vertex[:2] for vertex in ring], dtype=np.float64)
-            if vertices.shape != (len(ring), 2) or not (np.abs(vertices) < _LARGEST).all():
-                raise ValueError("a polygon has vertices that are not x and y in pixels")
-            rings.append((vertices, -1 if place else 1))
+            vertices = np.asarray(ring, dtype=np.float64)
+            if vertices.ndim != 2 or vertices.shape[1] not in (2, 3):
+                raise ValueError("a polygon has vertices that are not x and y")
+            if not (np.abs(vertices) < _LARGEST).all():
+                raise ValueError("a polygon has vertices that are not in pixels")
+            rings.append((vertices[:, :2], -1 if place else 1))
     return rings
 
 

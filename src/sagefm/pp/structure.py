@@ -91,22 +91,20 @@ def require_own_data(file: "h5py.File") -> None:
     """
     import h5py
 
+    links: list[tuple[str, Any]] = []
+    file.visititems_links(lambda name, link: links.append((name, link)))
     most = _SMALL + _MOST_COMPRESSED * file.id.get_filesize()
-
-    def visit(name: str, link: Any) -> None:
+    for name, link in links:
         if isinstance(link, h5py.ExternalLink):
             raise InputError(f"its {name} lies in another file ({link.filename}); copy it into one")
-        if not isinstance(link, h5py.HardLink):
-            return  # the target of a soft link is visited by its own name
-        item = file[name]
+        # The target of a soft link has a name of its own.
+        item = file[name] if isinstance(link, h5py.HardLink) else None
         if not isinstance(item, h5py.Dataset):
-            return
+            continue
         if item.external or item.is_virtual:
             raise InputError(f"its {name} lies in another file; copy it into one")
-        if item.nbytes is not None and item.nbytes > most:
-            raise InputError(_damaged(f"its {name} claims {item.nbytes:,} bytes"))
-
-    file.visititems_links(visit)
+        if item.nbytes > most:
+            raise InputError(f"it is damaged ({name} claims {item.nbytes:,} bytes); copy it again")
 
 
 def _damaged(what: str) -> str:

@@ -60,21 +60,25 @@ def _read_h5(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.Dat
             raise InputError(
                 f"holds several genomes ({few(file)}); keep the genes of one in a file"
             )
-        group = file["matrix" if "matrix" in file else next(iter(file), "matrix")]
-        if "matrix" in file and "features" not in group:
+        group = file.get("matrix" if "matrix" in file else next(iter(file), "matrix"))
+        if not isinstance(group, h5py.Group):
+            raise ValueError("it has no group matrix")
+        if "matrix" in file and not isinstance(group.get("features"), h5py.Group):
             raise ValueError("it has no group features")
         var = _features(group)
-        barcodes = pd.Index(_column(group["barcodes"]))
-        n_genes, n_spots = (int(number) for number in group["shape"][()])
+        barcodes = pd.Index(_column(_dataset(group, "barcodes")))
+        n_genes, n_spots = (int(number) for number in _dataset(group, "shape")[()])
         if (n_genes, n_spots) != (len(var), len(barcodes)):
             raise InputError(
                 f"its shape is {n_genes:,} genes × {n_spots:,} spots, but it lists "
                 f"{len(var):,} and {len(barcodes):,}; it is damaged: copy it again"
             )
-        data, indices, indptr = (group[name][()] for name in ("data", "indices", "indptr"))
+        data, indices, indptr = (
+            np.asarray(_dataset(group, name)[()]) for name in ("data", "indices", "indptr")
+        )
         # A gene × spot matrix by columns is the spot × gene matrix by rows.
         matrix = csr_of(data, indices, indptr, (n_spots, n_genes))
-        inside = group["filtered_barcodes"][()] if "filtered_barcodes" in group else None
+        inside = _dataset(group, "filtered_barcodes")[()] if "filtered_barcodes" in group else None
     if "filtered_probes" not in var or "gene_name" not in var:
         return matrix, barcodes, var
     return _genes_of_probes(matrix, barcodes, var, inside, notes)
@@ -86,17 +90,31 @@ def _features(group: "h5py.Group") -> pd.DataFrame:
 
     genes = group.get("features", group)  # older files have one group
     symbols = "name" if "features" in group else "gene_names"
-    ids = next(name for name in ("gene_id", "id", "genes") if name in genes)
+    ids = next((name for name in ("gene_id", "id", "genes") if name in genes), "id")
     columns = {_keys.GENE_IDS: ids}
     if "features" in group:
         columns |= {"probe_ids": "id"} if ids == "gene_id" else {}
         columns |= {"feature_types": "feature_type"}
         rest = {*genes} - {symbols, *columns.values(), "_all_tag_keys"}
         columns |= {name: name for name in sorted(rest) if isinstance(genes[name], h5py.Dataset)}
-    return pd.DataFrame(
-        {key: _column(genes[name]) for key, name in columns.items()},
-        index=pd.Index(_column(genes[symbols])),
-    )
+    table = {key: _column(_dataset(genes, name)) for key, name in columns.items()}
+    return _named(pd.DataFrame(table), pd.Series(_column(_dataset(genes, symbols))))
+
+
+def _named(var: pd.DataFrame, symbols: "pd.Series[str]") -> pd.DataFrame:
+    """Name features by symbol, and by id where there is no symbol."""
+    if len(symbols) != len(var):
+        raise ValueError(f"it has {len(symbols):,} names of {len(var):,} features")
+    return var.set_axis(pd.Index(symbols.where(symbols != "", var[_keys.GENE_IDS])), axis=0)
+
+
+def _dataset(group: "h5py.Group", name: str) -> "h5py.Dataset":
+    import h5py
+
+    item = group.get(name)
+    if not isinstance(item, h5py.Dataset):
+        raise ValueError(f"it has no {name}")
+    return item
 
 
 def _genes_of_probes(
@@ -121,7 +139,7 @@ def _genes_of_probes(
 def _column(values: "h5py.Dataset") -> NDArray[Any]:
     """Read a column: text as strings, a flag as it is, and numbers as text."""
     if values.dtype.kind in "SO":
-        return np.asarray(values.asstr()[()], dtype=object)
+        return np.asarray(values.asstr("utf-8")[()], dtype=object)
     flags = values.dtype.kind == "b"
     return np.asarray(values[()] if flags else values[()].astype(str).astype(object))
 
@@ -143,7 +161,7 @@ def _read_mtx(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.Da
         notes.append(f"{path.name} has a row per spot; it is read so")
     matrix = csr_matrix(stored if turned else stored.T, dtype=np.float32)
     names = features[1] if 1 in features else features[0]
-    var = pd.DataFrame({_keys.GENE_IDS: features[0].to_numpy()}, index=pd.Index(names))
+    var = _named(pd.DataFrame({_keys.GENE_IDS: features[0]}), names)
     if 2 in features:
         var["feature_types"] = features[2].to_numpy()
     return matrix, barcodes, var.rename_axis(None)
