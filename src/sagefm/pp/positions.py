@@ -86,10 +86,15 @@ def _read_table(path: Path) -> pd.DataFrame:
     separator = max("\t;,", key=lines[0].count)
     if separator not in lines[0]:
         separator, lines = " ", [" ".join(line.split()) for line in lines]
-    first = [field.strip() for field in next(csv.reader(lines[:1], delimiter=separator, skipinitialspace=True))]
+    first = [
+        field.strip()
+        for field in next(csv.reader(lines[:1], delimiter=separator, skipinitialspace=True))
+    ]
     headed = sum(_NUMBER.fullmatch(field) is not None for field in first) < 3
     if not lines[headed:]:
-        raise InputError(f"{path.name} has no spots (only the line {first[0][:40]}…); copy it again")
+        raise InputError(
+            f"{path.name} has no spots (only the line {first[0][:40]}…); copy it again"
+        )
     table = pd.read_csv(
         StringIO("\n".join(lines[headed:])),
         sep=separator,
@@ -151,7 +156,11 @@ def _numbers(table: pd.DataFrame, file: str) -> pd.DataFrame:
     if bad.any():
         row, column = np.argwhere(bad)[0]
         value = str(table.iat[row, column])
-        remedy = "write numbers with a decimal point and no commas" if "," in value else "correct that line"
+        remedy = (
+            "write numbers with a decimal point and no commas"
+            if "," in value
+            else "correct that line"
+        )
         raise InputError(
             f"{file} has {value[:40]!r} as {table.columns[column]} of {table.index[row]}, which is "
             f"no number; {remedy}"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import h5py
 
 _LARGEST_FACTOR = 1e12
-_SHORTEST = 500
-"""Entries of a matrix.mtx per byte of the file: two bytes, and packed a thousandfold."""
 
 
 def read_matrix(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
@@ -103,6 +102,7 @@ def _features(group: "h5py.Group") -> pd.DataFrame:
 
 def _named(var: pd.DataFrame, symbols: "pd.Series[str]") -> pd.DataFrame:
     """Name features by symbol, and by id where there is no symbol."""
+    symbols = symbols.fillna("")
     if len(symbols) != len(var):
         raise ValueError(f"it has {len(symbols):,} names of {len(var):,} features")
     return var.set_axis(pd.Index(symbols.where(symbols != "", var[_keys.GENE_IDS])), axis=0)
@@ -147,7 +147,10 @@ def _column(values: "h5py.Dataset") -> NDArray[Any]:
 def _read_mtx(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
     features = _read_list(path, ("features", "genes"))
     barcodes = pd.Index(_read_list(path, ("barcodes",))[0]).rename(None)
-    n_genes, n_spots = _mtx_shape(path)
+    text = content(path)
+    if b"\0" in text:
+        raise ValueError("it is no text")  # SciPy would read past its end
+    n_genes, n_spots = _mtx_shape(text)
     listed = len(features), len(barcodes)
     turned = (n_spots, n_genes) == listed and n_genes != n_spots
     if (n_genes, n_spots) != listed and not turned:
@@ -155,7 +158,7 @@ def _read_mtx(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.Da
             f"it has {n_genes:,} genes × {n_spots:,} spots, but the files next to it list "
             f"{listed[0]:,} and {listed[1]:,}; they are not of one sample"
         )
-    stored = mmread(path)
+    stored = mmread(BytesIO(text))
     require_counts(stored.data if issparse(stored) else stored.ravel())
     if turned:
         notes.append(f"{path.name} has a row per spot; it is read so")
@@ -167,15 +170,15 @@ def _read_mtx(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.Da
     return matrix, barcodes, var.rename_axis(None)
 
 
-def _mtx_shape(path: Path) -> tuple[int, int]:
+def _mtx_shape(text: bytes) -> tuple[int, int]:
     """Read the shape of a matrix.mtx from its header, which must be that of a matrix of counts."""
-    n_rows, n_columns, entries, form, field, symmetry = mminfo(path)
+    n_rows, n_columns, entries, form, field, symmetry = mminfo(BytesIO(text))
     if field not in ("integer", "real", "double", "unsigned-integer") or symmetry != "general":
         raise InputError(
             f"it is a {symmetry} matrix of type {field}; give the general one with the counts"
         )
     entries = n_rows * n_columns if form == "array" else entries
-    if min(n_rows, n_columns, entries) < 0 or entries > _SHORTEST * path.stat().st_size:
+    if entries > len(text):
         raise InputError(f"it is too short for {entries:,} entries; it is damaged: copy it again")
     return n_rows, n_columns
 
@@ -189,15 +192,18 @@ def _read_list(matrix: Path, names: tuple[str, ...]) -> pd.DataFrame:
     if file is None:
         raise InputError(f"{files[0].name} is missing next to {matrix.name}; put it there")
     # quoting=3 (none): names such as 5'-end must stay, and a gene may be called NA.
-    return pd.read_csv(
-        file,
-        sep="\t",
-        header=None,
-        dtype=str,
-        keep_default_na=False,
-        quoting=3,
-        encoding="utf-8-sig",
-    )
+    try:
+        return pd.read_csv(
+            BytesIO(content(file)),
+            sep="\t",
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            quoting=3,
+            encoding="utf-8-sig",
+        )
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(unreadable(file.name, error)) from error
 
 
 def read_factors(file: Path, notes: list[str]) -> dict[str, Any]:
@@ -232,11 +238,18 @@ def read_image(file: Path, notes: list[str]) -> NDArray[Any] | None:
 def content(file: Path) -> bytes:
     """Read a file, unpacked if it is compressed."""
     data = file.read_bytes()
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except zlib.error as error:
+        raise ValueError(f"it is packed, and damaged: {error}") from error
 
 
 def unreadable(name: str, error: Exception) -> str:
     """Describe in one line that a file cannot be read, why, and what to do."""
     why = (str(error) or type(error).__name__).splitlines()[0]
     what = f"{name} cannot be read ({why})".strip()
+    if isinstance(error, PermissionError):
+        return f"{what}; check its permissions"
     return f"{what}; it is damaged or has another format: copy it again"
