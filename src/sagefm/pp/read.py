@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import anndata
 import numpy as np
@@ -170,6 +171,9 @@ def _read_zarr_zip(path: Path) -> AnnData:
     from zarr.storage import ZipStore
 
     def reader(path: Path) -> AnnData:
+        with ZipFile(path) as packed:
+            if not any(name.startswith("obs/") for name in packed.namelist()):
+                raise ValueError("no AnnData is at its root: unpack it, and name the folder")
         with ZipStore(path, mode="r") as store:
             return anndata.read_zarr(store)
 
@@ -183,8 +187,10 @@ def _table_of(path: Path) -> Path:
         return path
     if modalities := _folders(path / "mod"):
         names = few((entry.name for entry in modalities), 20)
-        remedy = f"name the one with the genes, such as {modalities[0]}"
-        raise InputError(f"is a MuData with the modalities {names}; {remedy}")
+        genes = min(modalities, key=lambda entry: "rna" not in entry.name.lower())
+        raise InputError(
+            f"is a MuData with the modalities {names}; name the one with the genes, such as {genes}"
+        )
     tables = _folders(path / "tables") or _folders(path / "table")  # SpatialData before 0.1
     if len(tables) > 1:
         names = few((table.name for table in tables), 20)
