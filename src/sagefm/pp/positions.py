@@ -29,6 +29,7 @@ _COLUMNS = {
     "pxl_col_in_fullres": ("pxl_col_in_fullres", "imagecol"),
 }
 """Columns of a positions file, in the order of files without header, and their names."""
+_AROUND = ' \t"'
 _FLAGS = {"true": "1", "false": "0", "t": "1", "f": "0"}
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
@@ -86,25 +87,21 @@ def _read_table(path: Path) -> pd.DataFrame:
     separator = max("\t;,", key=lines[0].count)
     if separator not in lines[0]:
         separator, lines = " ", [" ".join(line.split()) for line in lines]
-    first = [
-        field.strip()
-        for field in next(csv.reader(lines[:1], delimiter=separator, skipinitialspace=True))
-    ]
+    first = [field.strip(_AROUND) for field in lines[0].split(separator)]
     headed = sum(_NUMBER.fullmatch(field) is not None for field in first) < 3
     if not lines[headed:]:
         raise InputError(
-            f"{path.name} has no spots (only the line {first[0][:40]}…); copy it again"
+            f"{path.name} has no spots (only the line {lines[0][:40]!r}); copy it again"
         )
-    table = pd.read_csv(
+    table: pd.DataFrame = pd.read_csv(
         StringIO("\n".join(lines[headed:])),
         sep=separator,
         header=None,
         dtype=str,
         keep_default_na=False,
-        skipinitialspace=True,
-        index_col=False,
+        quoting=csv.QUOTE_NONE,
     )
-    table = table.apply(lambda column: column.str.strip())
+    table = table.apply(lambda column: column.str.strip(_AROUND))
     if headed:
         # R leaves out the name of the column of row names.
         names = [""] * (table.shape[1] == len(first) + 1) + first
@@ -151,7 +148,7 @@ def _numbers(table: pd.DataFrame, file: str) -> pd.DataFrame:
     if "in_tissue" in table and not is_numeric_dtype(table["in_tissue"]):
         flags = table["in_tissue"].map(lambda value: str(value).strip().lower())
         table["in_tissue"] = flags.replace(_FLAGS)
-    numbers = table.apply(pd.to_numeric, errors="coerce")
+    numbers: pd.DataFrame = table.apply(pd.to_numeric, errors="coerce")
     bad = (numbers.isna() & ~table.isin(["", "nan", "NaN", "NA"]) & table.notna()).to_numpy()
     if bad.any():
         row, column = np.argwhere(bad)[0]

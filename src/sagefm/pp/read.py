@@ -68,9 +68,11 @@ def read(
     Parameters
     ----------
     path
-        A Space Ranger ``outs`` folder (or the folder that has it), a Visium HD folder or one of its
-        ``square_*um``, a matrix file inside one; a folder of loose GEO files, where there are
-        several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` or a ``.zarr.zip``.
+        A Space Ranger ``outs`` folder (or the folder that has it), a Visium HD folder, one of its
+        ``square_*um`` or its ``segmented_outputs``, a matrix file inside one; a folder of loose GEO
+        files, where there are several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` (also
+        of SpatialData) or a ``.zarr.zip``. A Visium v1 or HD matrix without its ``spatial`` folder
+        has its places by its barcodes, in micrometers.
     layer
         Where the raw counts are: ``"X"``, ``"raw"`` or a key of ``layers``. The default is the
         first of ``X``, ``layers["counts"]`` and ``raw`` that has counts.
@@ -202,7 +204,9 @@ def _table_of(path: Path) -> Path:
 
 def _require_files(folder: Path) -> None:
     """Raise an error for a pipe, a device or a broken link in a folder: reading may never end."""
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as scanned:
+        entries = list(scanned)
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             _require_files(Path(entry.path))
         elif not (entry.is_file() or entry.is_dir()):

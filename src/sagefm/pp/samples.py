@@ -96,8 +96,9 @@ def find_sample(path: Path, notes: list[str]) -> Sample:
 
 
 def entries(folder: Path) -> Sequence[Path]:
-    """List a folder; nothing if it is none."""
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    """List a folder without its hidden files; nothing if it is none."""
+    listed = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [entry for entry in listed if not entry.name.startswith(".")]
 
 
 def _locate(path: Path, notes: list[str]) -> Path:

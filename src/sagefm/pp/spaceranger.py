@@ -61,7 +61,7 @@ def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     positions = _positions(sample, barcodes, notes)
     rows, at = _match(barcodes, positions.table.index, positions.file, notes)
     obs = positions.table.iloc[at].set_axis(barcodes[rows])
-    keep = _under_tissue(obs, sample.raw, positions.file, notes)
+    keep = _under_tissue(obs, sample.raw and not sample.cells, positions.file, notes)
     obs = obs[keep]
     raw = sum_duplicates(Counts(matrix[rows[keep]], var, sample.matrix.name))
     notes += [raw.note] if raw.note else []
