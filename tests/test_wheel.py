@@ -90,7 +90,8 @@ def test_the_wheel_does_the_main_job_in_an_empty_folder(installed, tmp_path):
 def test_the_wheel_holds_what_is_not_code(installed):
     package = installed / "sagefm"
     for name in (
-        "py.typed", "weights/default.safetensors", "pp/genes_for_simulation.txt", "pp/visium_v1_barcodes.txt.gz",
+        "py.typed", "weights/default.safetensors", "pp/genes_for_simulation.txt",
+        "pp/visium_v1_barcodes.txt.gz",
         "pretrain/recipes/context.toml", "report/templates/page.html.jinja",
     ):  # fmt: skip
         assert (package / name).is_file(), name

@@ -53,10 +53,13 @@ def csr_of(
             )
         )
     require_counts(data)
-    matrix = csr_matrix(
-        (data.astype(np.float32), indices.astype(np.int64), indptr.astype(np.int64)), shape=shape
-    )
-    return matrix
+    parts = data.astype(np.float32, copy=False), _native(indices), _native(indptr)
+    return csr_matrix(parts, shape=shape)
+
+
+def _native(indices: NDArray[Any]) -> NDArray[Any]:
+    """Convert indices to a type that SciPy knows, without a copy where they have one."""
+    return indices if indices.dtype in (np.int32, np.int64) else indices.astype(np.int64)
 
 
 def require_counts(values: NDArray[Any]) -> None:
