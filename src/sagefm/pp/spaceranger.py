@@ -21,6 +21,7 @@ from sagefm.pp.segmented import is_cell, read_cells
 from sagefm.pp.tenx import read_factors, read_image, read_matrix
 
 _POSITIONS = r"tissue_positions(?:_list)?\.(?:csv|tsv|txt|parquet)(?:\.gz)?"
+_PACKED = r"(?:spatial|tissue_positions(?:_list)?)\.(?:\w+\.)?(?:gz|tgz|tar|zip|bz2|xz)"
 _ON_ARRAY = ("in_tissue", "array_row", "array_col")
 _FAINT = 0.1
 """Fraction of the counts of a usual spot below which a spot may lie outside the tissue."""
@@ -88,19 +89,17 @@ def _positions(sample: Sample, barcodes: pd.Index, notes: list[str]) -> _Positio
     file = sample.find(_POSITIONS)
     if file is not None:
         return _Positions(read_positions(file), file.name)
-    packed = sample.find(
-        r"(?:spatial|tissue_positions(?:_list)?)\.(?:\w+\.)?(?:gz|tgz|tar|zip|bz2|xz)"
+    missing = (
+        f"no tissue_positions file (.csv or .parquet) for {sample.matrix.name}: "
+        "without it the spots have no coordinates"
     )
-    remedy = f"unpack {packed.name}" if packed else "put the spatial folder next to the matrix"
+    if packed := sample.find(_PACKED):
+        raise InputError(f"{missing}; unpack {packed.name}")
     try:
-        if packed:
-            raise InputError("its positions are there, but packed")
         found = places(barcodes)
     except InputError as error:
-        raise InputError(
-            f"no tissue_positions file (.csv or .parquet) for {sample.matrix.name}: without it the "
-            f"spots have no coordinates, and {error}; {remedy}"
-        ) from error
+        remedy = "put the spatial folder next to the matrix"
+        raise InputError(f"{missing}, and {error}; {remedy}") from error
     notes.append(found.note)
     table = found.table.rename(columns={"x": COORDINATES[0], "y": COORDINATES[1]})
     return _Positions(table, f"the list of {found.chip}", found)
