@@ -2,6 +2,8 @@
 
 SPATIAL = "spatial"
 """``obsm``: spots × 2, x = pixel column, y = pixel row; ``uns``: images and scale factors."""
+PITCH = "spot_pitch_um"
+"""``uns``: distance of neighboring spots in micrometers, where it is known."""
 COUNTS = "counts"
 """``layers``: raw counts, where ``X`` holds something else."""
 GENE_IDS = "gene_ids"

@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -141,6 +143,14 @@ def a_slide(n_spots: int = 30, names: Sequence[str] = SYMBOLS) -> AnnData:
     slide = AnnData(counts, obs=obs, var=pd.DataFrame(index=list(names)))
     slide.obsm["spatial"] = section.spatial
     return slide
+
+
+def write_zarr(folder: Path, slide: AnnData) -> Path:
+    settings = anndata.settings.override(zarr_write_format=3, auto_shard_zarr_v3=False)
+    with settings, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+        slide.write_zarr(folder)
+    return folder
 
 
 def told(slide: AnnData) -> str:

@@ -19,7 +19,7 @@ from tests.pp.folders import (
 
 import sagefm
 from sagefm import InputError, read
-from sagefm.pp.tenx import read_positions
+from sagefm.pp.positions import read_positions
 
 real = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the real fixtures of shared/data are not here"

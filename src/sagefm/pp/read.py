@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import anndata
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.sparse import csr_matrix
 from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few
+from sagefm.pp.barcodes import fill_from_barcodes
 from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
 from sagefm.pp.counts import (
     Counts,
@@ -40,6 +42,7 @@ _SYMBOL_COLUMNS = (
 )
 """Usual names of a column of gene symbols, in lower case."""
 _ZARR = (".zgroup", "zarr.json", ".zattrs", ".zmetadata")
+_ELEMENTS = ("images", "labels", "points", "shapes")
 _NOT_SLIDES = {
     (".rds", ".rdata", ".rda", ".robj", ".h5seurat"): (
         "is an R object; write it as .h5ad from R (anndataR or zellkonverter)"
@@ -65,9 +68,11 @@ def read(
     Parameters
     ----------
     path
-        A Space Ranger ``outs`` folder (or the folder that has it), a Visium HD folder or one of its
-        ``square_*um``, a matrix file inside one; a folder of loose GEO files, where there are
-        several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` or a ``.zarr.zip``.
+        A Space Ranger ``outs`` folder (or the folder that has it), a Visium HD folder, one of its
+        ``square_*um`` or its ``segmented_outputs``, a matrix file inside one; a folder of loose GEO
+        files, where there are several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` (also
+        of SpatialData) or a ``.zarr.zip``. A Visium v1 or HD matrix without its ``spatial`` folder
+        has its places by its barcodes, in micrometers.
     layer
         Where the raw counts are: ``"X"``, ``"raw"`` or a key of ``layers``. The default is the
         first of ``X``, ``layers["counts"]`` and ``raw`` that has counts.
@@ -123,11 +128,15 @@ def open_slide(path: str | os.PathLike[str]) -> AnnData:
         return _open(path, [])[0]
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
 
 
 def _open(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     """Read a slide without changes; also return the name of its matrix if that is a file."""
     name = path.name.lower()
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise InputError("is a pipe or a device; write its content to a file, and name that")
     if path.is_dir() and (name.endswith(".zarr") or any((path / file).exists() for file in _ZARR)):
         return _quietly(anndata.read_zarr, _table_of(path)), ""
     if name.endswith((".h5ad", ".zarr", ".zarr.zip")):
@@ -164,6 +173,9 @@ def _read_zarr_zip(path: Path) -> AnnData:
     from zarr.storage import ZipStore
 
     def reader(path: Path) -> AnnData:
+        with ZipFile(path) as packed:
+            if not any(name.startswith("obs/") for name in packed.namelist()):
+                raise ValueError("no AnnData is at its root: unpack it, and name the folder")
         with ZipStore(path, mode="r") as store:
             return anndata.read_zarr(store)
 
@@ -172,14 +184,37 @@ def _read_zarr_zip(path: Path) -> AnnData:
 
 def _table_of(path: Path) -> Path:
     """Find the AnnData in a zarr folder: the folder, or the table of a SpatialData folder."""
-    folder = path / "tables"
-    tables = (
-        [entry for entry in sorted(folder.iterdir()) if entry.is_dir()] if folder.is_dir() else []
-    )
+    _require_files(path)
+    if (path / "obs").is_dir():
+        return path
+    if modalities := _folders(path / "mod"):
+        names = few((entry.name for entry in modalities), 20)
+        genes = min(modalities, key=lambda entry: "rna" not in entry.name.lower())
+        raise InputError(
+            f"is a MuData with the modalities {names}; name the one with the genes, such as {genes}"
+        )
+    tables = _folders(path / "tables") or _folders(path / "table")  # SpatialData before 0.1
     if len(tables) > 1:
         names = few((table.name for table in tables), 20)
         raise InputError(f"holds {len(tables)} tables ({names}); name one, such as {tables[0]}")
+    if not tables and any(map(_folders, (path / element for element in _ELEMENTS))):
+        raise InputError("is a SpatialData without a table; add one with the counts of its spots")
     return tables[0] if tables else path
+
+
+def _require_files(folder: Path) -> None:
+    """Raise an error for a pipe, a device or a broken link in a folder: reading may never end."""
+    with os.scandir(folder) as scanned:
+        entries = list(scanned)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _require_files(Path(entry.path))
+        elif not (entry.is_file() or entry.is_dir()):
+            raise InputError(f"holds {entry.path}, which is no file; remove it or copy it again")
+
+
+def _folders(path: Path) -> list[Path]:
+    return [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
 
 
 def _name_spots(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
@@ -269,8 +304,10 @@ def _copied(found: Counts) -> csr_matrix:
 
 def _fill_coordinates(slide: AnnData, notes: list[str]) -> None:
     columns = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
-    if _keys.SPATIAL in slide.obsm or not all(column in slide.obs for column in columns):
+    if _keys.SPATIAL in slide.obsm:
         return
+    if not all(column in slide.obs for column in columns):
+        return fill_from_barcodes(slide, notes)
     slide.obsm[_keys.SPATIAL] = slide.obs[columns].to_numpy(dtype=np.float64)
     notes.append(f"coordinates are taken from obs: {few(columns)}")
 

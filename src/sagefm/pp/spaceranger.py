@@ -1,6 +1,5 @@
 """Read Space Ranger output folders of all versions, and loose files from GEO."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,62 +13,27 @@ from scipy.sparse import csr_matrix
 from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
+from sagefm.pp.barcodes import Places, places
 from sagefm.pp.counts import Counts, sum_duplicates
-from sagefm.pp.tenx import read_factors, read_image, read_matrix, read_positions
+from sagefm.pp.positions import COORDINATES, read_positions
+from sagefm.pp.samples import Sample, find_sample
+from sagefm.pp.segmented import is_cell, read_cells
+from sagefm.pp.tenx import read_factors, read_image, read_matrix
 
-_MATRIX = re.compile(
-    r"(?P<prefix>.*?)(?:(?P<kind>filtered|raw)_(?:feature|gene)_bc_matri(?:x|ces)(?:_h5)?(?:\.h5)?"
-    r"|matrix\.mtx(?:\.gz)?)"
-)
 _POSITIONS = r"tissue_positions(?:_list)?\.(?:csv|tsv|txt|parquet)(?:\.gz)?"
-_BIN = re.compile(r"square_(\d+)um")
-_USUAL_BIN = 16
-"""Micrometers of the Visium HD bins to read if a folder has several: closest to a cell."""
+_PACKED = r"(?:spatial|tissue_positions(?:_list)?)\.(?:\w+\.)?(?:gz|tgz|tar|zip|bz2|xz)"
+_ON_ARRAY = ("in_tissue", "array_row", "array_col")
+_FAINT = 0.1
+"""Fraction of the counts of a usual spot below which a spot may lie outside the tissue."""
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """The matrix of one slide, the folder of its other files, and the file prefixes used there."""
+class _Positions:
+    """Where spots are: a table by barcode, its file, and their places if that is all there is."""
 
-    matrix: Path
-    folder: Path
-    prefix: str
-    prefixes: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        folder = self.folder.resolve()
-        name = self.prefix.rstrip("_.-")
-        return name or (folder.parent.name if folder.name == "outs" else folder.name)
-
-    @property
-    def raw(self) -> bool:
-        """Whether the matrix has all spots of the array, not only those under tissue."""
-        names = self.matrix.name, self.matrix.parent.name
-        matches = [_MATRIX.fullmatch(name) for name in names]
-        return any(match is not None and match["kind"] == "raw" for match in matches)
-
-    def find(self, pattern: str) -> Path | None:
-        """Find a file that belongs to the matrix, next to it or in its ``spatial`` folder."""
-        for place in (f"{self.prefix}spatial", "spatial", "."):
-            folder = self.folder / place
-            entries = sorted(folder.iterdir()) if folder.is_dir() else []
-            prefixed = bool(self.prefix) and place.startswith(self.prefix)
-            matches = [re.fullmatch(f"(?P<prefix>.*?){pattern}", entry.name) for entry in entries]
-            mine = [
-                match for match in matches if match and (prefixed or self._owns(match["prefix"]))
-            ]
-            if mine:
-                best = min(mine, key=lambda match: match["prefix"] != self.prefix)
-                return folder / best.string
-        return None
-
-    def _owns(self, prefix: str) -> bool:
-        """Check whether a file belongs to this sample: the longest matching prefix decides."""
-        if len(self.prefixes) < 2:
-            return True
-        matching = [other for other in self.prefixes if prefix.startswith(other)]
-        return max(matching, key=len, default=None) == self.prefix
+    table: pd.DataFrame
+    file: str
+    places: Places | None = None
 
 
 def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
@@ -92,135 +56,77 @@ def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     InputError
         A file is missing or cannot be read, or files do not fit together.
     """
-    sample = _sample(_locate(path, notes))
-    positions_file = sample.find(_POSITIONS)
-    if positions_file is None:
-        raise InputError(_no_positions(sample))
-    matrix, barcodes, var = read_matrix(sample.matrix)
+    sample = find_sample(path, notes)
+    matrix, barcodes, var = read_matrix(sample.matrix, notes)
     matrix, var = _only_genes(matrix, var, notes)
-    positions = read_positions(positions_file)
-    rows, at = _match(barcodes, positions.index, positions_file.name, notes)
-    obs = positions.iloc[at].set_axis(barcodes[rows])
-    keep = _under_tissue(obs, sample.raw, positions_file.name, notes)
+    positions = _positions(sample, barcodes, notes)
+    rows, at = _match(barcodes, positions.table.index, positions.file, notes)
+    obs = positions.table.iloc[at].set_axis(barcodes[rows])
+    keep = _under_tissue(obs, sample.raw and not sample.cells, positions.file, notes)
     obs = obs[keep]
     raw = sum_duplicates(Counts(matrix[rows[keep]], var, sample.matrix.name))
     notes += [raw.note] if raw.note else []
-    xy = obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
-    slide = AnnData(raw.matrix, obs=obs.iloc[:, :-2].astype(int), var=raw.var)
-    slide.obsm[_keys.SPATIAL] = xy
-    if library := _library(sample, notes):
+    slide = AnnData(raw.matrix, obs=_whole(obs.drop(columns=[*COORDINATES])), var=raw.var)
+    slide.obsm[_keys.SPATIAL] = obs[[*COORDINATES]].to_numpy(dtype=np.float64)
+    if positions.places is not None:
+        slide.uns[_keys.PITCH] = positions.places.pitch_um
+        notes += _faint(raw.matrix) if sample.raw else []
+    elif library := _library(sample, notes):
         slide.uns[_keys.SPATIAL] = {sample.name: library}
     return slide, sample.matrix.name
 
 
-def _locate(path: Path, notes: list[str]) -> Path:
-    """Find the count matrix of a path."""
-    if path.is_file():
-        return path
-    if path.is_dir():
-        for place in (path / "binned_outputs", path / "outs" / "binned_outputs", path):
-            if bins := _bins(place):
-                chosen = _choose_bin(bins, notes)
-                return _choose(chosen, _samples(chosen))
-        for place in (path, path / "outs"):
-            if samples := _samples(place):
-                return _choose(place, samples)
-        raise InputError(_no_matrix(path))
-    samples = _samples(path.parent)
-    name = path.name.rstrip("_.-")
-    named = {prefix: file for prefix, file in samples.items() if prefix.startswith(name)}
-    exact = {prefix: file for prefix, file in named.items() if prefix.rstrip("_.-") == name}
-    if named:
-        return _choose(path.parent, exact or named)
-    remedy = f"its folder has {_listed(samples)}" if any(samples) else "check the path"
-    raise InputError(f"does not exist; {remedy}")
-
-
-def _samples(folder: Path) -> dict[str, Path]:
-    """Find the matrix of every sample (file prefix) in a folder: filtered before raw, h5 first."""
-    ranked: dict[str, list[tuple[bool, bool, Path]]] = {}
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
-        match = _MATRIX.fullmatch(entry.name)
-        matrix = _mtx_in(entry) if entry.is_dir() else entry
-        if match and matrix:
-            rank = match["kind"] == "raw", matrix.suffix != ".h5", matrix
-            ranked.setdefault(match["prefix"], []).append(rank)
-    by_name = sorted(ranked, key=lambda prefix: prefix.rstrip("_.-"))
-    return {prefix: min(ranked[prefix])[-1] for prefix in by_name}
-
-
-def _mtx_in(folder: Path) -> Path | None:
-    names = ("matrix.mtx.gz", "matrix.mtx")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _choose(folder: Path, samples: dict[str, Path]) -> Path:
-    if len(samples) > 1 and "" not in samples:
-        first = next(iter(samples)).rstrip("_.-")
-        raise InputError(
-            f"holds {len(samples)} samples ({_listed(samples)}); name one, such as {folder / first}"
-        )
-    return samples.get("") or next(iter(samples.values()))
-
-
-def _listed(samples: dict[str, Path]) -> str:
-    return few((prefix.rstrip("_.-") for prefix in samples), 20)
-
-
-def _bins(folder: Path) -> dict[int, Path]:
-    """Find the Visium HD bins in a folder: their size in micrometers and their folder."""
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    sizes = [(_BIN.fullmatch(entry.name), entry) for entry in entries]
-    return {int(match[1]): entry for match, entry in sizes if match and _samples(entry)}
-
-
-def _choose_bin(bins: dict[int, Path], notes: list[str]) -> Path:
-    size = _USUAL_BIN if _USUAL_BIN in bins else max(bins)
-    others = [f"{other} µm ({bins[other]})" for other in sorted(bins) if other != size]
-    if others:
-        notes.append(f"the bins of {size} µm are read; for others name their folder: {few(others)}")
-    return bins[size]
-
-
-def _no_matrix(path: Path) -> str:
-    if not any(path.iterdir()):
-        return "the folder is empty; name a Space Ranger outs folder, an .h5ad or a .zarr"
-    slides = [entry for entry in sorted(path.iterdir()) if _is_slide(entry)]
-    if slides:
-        listed = few((entry.name for entry in slides), 5)
-        return f"a folder of {numbered(len(slides), 'slide')} ({listed}); name one: {slides[0]}"
-    return (
-        "no count matrix in the folder (filtered_feature_bc_matrix.h5, or a folder of that name "
-        "with matrix.mtx); name the Space Ranger outs folder, or unpack the matrix into it"
-    )
-
-
-def _is_slide(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False  # a temporary file of a killed run
-    if path.name.endswith((".h5ad", ".zarr")):
-        return True
-    places = path, path / "outs"
-    return any(_samples(place) or _bins(place / "binned_outputs") for place in places)
-
-
-def _sample(matrix: Path) -> _Sample:
-    """Find the folder and prefix of the files that belong to a matrix."""
-    folder, named = matrix.parent, matrix.name
-    if not matrix.name.endswith(".h5") and _MATRIX.fullmatch(folder.name):
-        folder, named = folder.parent, folder.name  # the mtx files have a folder of their own
-    match = _MATRIX.fullmatch(named)
-    prefix = match["prefix"] if match else ""
-    return _Sample(matrix, folder, prefix, tuple({*_samples(folder), prefix}))
-
-
-def _no_positions(sample: _Sample) -> str:
-    packed = sample.find(r"spatial\.(?:tar\.gz|tgz|tar|zip)")
-    remedy = f"unpack {packed.name}" if packed else "put the spatial folder next to the matrix"
-    return (
+def _positions(sample: Sample, barcodes: pd.Index, notes: list[str]) -> _Positions:
+    """Find where the spots or cells of a matrix are."""
+    if sample.cells or (len(barcodes) and is_cell(str(barcodes[0]))):
+        file = sample.find(r"cell_segmentations\.(?:geo)?json(?:\.gz)?")
+        if file is None:
+            raise InputError(
+                f"no cell_segmentations.geojson for {sample.matrix.name}: without it the cells "
+                "have no coordinates; put it next to the matrix, or name the folder of the bins"
+            )
+        return _Positions(read_cells(file, notes), file.name)
+    file = sample.find(_POSITIONS)
+    if file is not None:
+        return _Positions(read_positions(file), file.name)
+    missing = (
         f"no tissue_positions file (.csv or .parquet) for {sample.matrix.name}: "
-        f"without it the spots have no coordinates; {remedy}"
+        "without it the spots have no coordinates"
     )
+    if packed := sample.find(_PACKED):
+        raise InputError(f"{missing}; unpack {packed.name}")
+    try:
+        found = places(barcodes)
+    except InputError as error:
+        remedy = "put the spatial folder next to the matrix"
+        raise InputError(f"{missing}, and {error}; {remedy}") from error
+    notes.append(found.note)
+    table = found.table.rename(columns={"x": COORDINATES[0], "y": COORDINATES[1]})
+    return _Positions(table, f"the list of {found.chip}", found)
+
+
+def _whole(obs: pd.DataFrame) -> pd.DataFrame:
+    """Convert places on the array to integers where they are."""
+    whole = [
+        column
+        for column in _ON_ARRAY
+        if column in obs
+        and (obs[column] == obs[column].round()).all()
+        and obs[column].abs().max() < 2**31
+    ]
+    return obs.astype(dict.fromkeys(whole, int))
+
+
+def _faint(matrix: csr_matrix) -> list[str]:
+    """Note the spots of a raw matrix that have so few counts that they may lie off the tissue."""
+    per_spot = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    faint = int((per_spot < _FAINT * np.quantile(per_spot, 0.75)).sum())
+    if not faint:
+        return []
+    return [
+        f"{numbered(faint, 'spot')} with less than a tenth of the counts of a usual spot: perhaps "
+        "outside the tissue; read the filtered matrix, or remove them"
+    ]
 
 
 def _only_genes(
@@ -296,7 +202,7 @@ def _under_tissue(obs: pd.DataFrame, raw: bool, file: str, notes: list[str]) -> 
     return np.ones(len(obs), dtype=bool)
 
 
-def _library(sample: _Sample, notes: list[str]) -> dict[str, Any]:
+def _library(sample: Sample, notes: list[str]) -> dict[str, Any]:
     """Read images and scale factors, as scanpy stores them in ``uns["spatial"]``."""
     images = {}
     for size in ("hires", "lowres"):
