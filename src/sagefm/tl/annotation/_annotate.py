@@ -250,7 +250,7 @@ def _warn(
             "every spot is unknown: no confidence keeps an error rate of %g here; "
             "allow more errors, or label more patients", error_rate,
         )  # fmt: skip
-    n_patients = len(annotator.facts["patients"])
+    n_patients = len(np.unique(annotator.held_out.groups))
     if annotator.held_out.unit == "patient" and error_rate < (chance := 1 / (n_patients + 1)):
         logger.warning(
             "an error rate of %g is kept by the held-out patients, and is no promise: with %d "
