@@ -150,10 +150,10 @@ def _measured(slide: "AnnData", table: pd.DataFrame, scale: str, layer: str | No
 
 def _correlation(row: "pd.Series[float]") -> str:
     """Describe in a few words how well a gene is predicted."""
-    if not row["measured"]:
-        return (
-            "r unknown" if np.isnan(row["r_expected"]) else f"expected r = {row['r_expected']:.2f}"
-        )
-    if np.isnan(row["r_model"]):
+    measured = bool(row["measured"])
+    r = row["r_model"] if measured else row["r_expected"]
+    if np.isnan(r):
         return "r unknown"
-    return f"r = {row['r_model']:.2f} (neighbors {row['r_neighbor_mean']:.2f})"
+    if not measured:
+        return f"expected r = {r:.2f}"
+    return f"r = {r:.2f} (neighbors {row['r_neighbor_mean']:.2f})"

@@ -104,7 +104,8 @@ class NoveltyReference:
         A patient that is like P training patients is the farthest about once in P + 1 times. False
         for one training patient: nothing says how far patients are from each other.
         """
-        return self._tail([section]) > self.patient_distances.max(initial=-np.inf) > 0
+        distances = self.patient_distances
+        return len(distances) > 0 and self._tail([section]) > float(distances.max())
 
     def _tail(self, sections: Sequence[SectionFeatures]) -> float:
         distances = [self.spots.distance(self._coordinates(section)) for section in sections]

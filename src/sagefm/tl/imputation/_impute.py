@@ -116,8 +116,8 @@ def impute(
 
     Notes
     -----
-    `q` is of one-sided t tests with the standard error of a jackknife over at most 20
-    areas of each section: neighboring spots are no independent observations. The larger p of both is adjusted by
+    `q` is of one-sided t tests with the standard error of a jackknife over at most 20 areas of each
+    section: neighboring spots are no independent observations. The larger p of both is adjusted by
     Benjamini-Hochberg over the genes of the call.
 
     A prediction is a mean of log1p counts: expm1 of it lies below the mean of counts. The
