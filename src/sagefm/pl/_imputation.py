@@ -59,7 +59,7 @@ def imputed(
     For each gene its Axes: measured (where it is) and imputed. Both have the unit of the
     imputation, each its own range (1st to 99th percentile); spots that were not imputed are gray in
     both. The title of the imputed gene has the observed correlation and that of the neighbor mean,
-    or the expected correlation.
+    or the expected correlation and its range.
 
     Raises
     ------
@@ -155,5 +155,5 @@ def _correlation(row: "pd.Series[float]") -> str:
     if np.isnan(r):
         return "r unknown"
     if not measured:
-        return f"expected r = {r:.2f}"
+        return f"expected r = {r:.2f} ({row['r_expected_low']:.2f} to {row['r_expected_high']:.2f})"
     return f"r = {r:.2f} (neighbors {row['r_neighbor_mean']:.2f})"

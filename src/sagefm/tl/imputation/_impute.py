@@ -35,6 +35,13 @@ _SAMPLE = 4096
 """Spots in which measured genes are masked to estimate how well unmeasured ones are predicted."""
 _LEAST_SPOTS = 50
 """Minimum number of spots to test a gene."""
+_EXPECTED = {
+    "r_expected": ("r_model", 50),
+    "r_expected_low": ("r_model", 10),
+    "r_expected_high": ("r_model", 90),
+    "r_beyond_depth_expected": ("r_beyond_depth", 50),
+}
+"""Columns about a gene that the slide lacks: which score of similar genes, and its percentile."""
 _LEVEL = 0.05
 """False discovery rate of the genes that beat their neighbors."""
 
@@ -98,7 +105,8 @@ def impute(
     - `r_expected`, `r_beyond_depth_expected`: for genes that the slide lacks there is no truth.
       The measured genes are masked everywhere on the slide, a tenth at a time (on 4,096 spots at
       most), and the median of the 50 that are predicted to be about as common is given; 0 if the
-      prediction does not vary.
+      prediction does not vary. `r_expected_low`, `r_expected_high`: the 10th and 90th percentile
+      of the 50 correlations, since single genes differ.
     - `q`, `beats_neighbors`: whether `r_model` is above `r_neighbor_mean` and `r_beyond_depth`
       above 0 by more than chance (`q` below 0.05). This does not say that the prediction is right:
       `r_model` says how right it is. False for a gene that the slide lacks and on fewer than 50
@@ -219,7 +227,7 @@ def _observed(recovery: GeneRecovery, measured: NDArray[np.bool_], n_spots: int)
     table = pd.DataFrame({name: np.where(measured, v, np.nan) for name, v in scores.items()})
     table.insert(0, "measured", measured)
     table.insert(2, "n", np.where(measured, n_spots, 0))
-    return table.assign(r_expected=np.nan, r_beyond_depth_expected=np.nan)
+    return table.assign(**dict.fromkeys(_EXPECTED, np.nan))
 
 
 def _sampled(
@@ -240,11 +248,8 @@ def _expect(table: pd.DataFrame, recovery: GeneRecovery, sampled: GeneRecovery) 
     """Fill in the expected recovery of the genes that the slide lacks."""
     lacking, scores = ~table["measured"].to_numpy(), sampled.scores()
     mean, varies = recovery.mean_prediction[lacking], recovery.varies[lacking]
-    for column, score in (
-        ("r_expected", "r_model"),
-        ("r_beyond_depth_expected", "r_beyond_depth"),
-    ):
-        expected = of_similar(mean, sampled.mean_prediction, scores[score])
+    for column, (score, percentile) in _EXPECTED.items():
+        expected = of_similar(mean, sampled.mean_prediction, scores[score], percentile)
         table.loc[lacking, column] = np.where(varies, expected, 0.0)
 
 
