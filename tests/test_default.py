@@ -112,9 +112,9 @@ def use(slide, model):
     known = slide[:, slide.var_names.isin(model.vocabulary.symbols)]
     found = np.asarray((known.X > 0).mean(axis=0)).ravel()
     genes = known.var_names[np.argsort(-found)[:40:4]].tolist()
-    trust = sagefm.tl.impute(slide, model, genes)
+    confidence = sagefm.tl.impute(slide, model, genes)
     pair = sagefm.tl.perturb(slide, model, [("CXCL12", "CXCR4")], n_matched=20, n_null_spots=64)
-    return trust, pair
+    return confidence, pair
 
 
 @pytest.mark.parametrize("tissue", ["real", "simulated"])
@@ -124,14 +124,14 @@ def test_it_works_on_slides_that_it_has_not_seen(default, request, tissue):
         slide = sagefm.read(shared / "slides" / "her2st_B2.h5ad")
     else:
         slide = request.getfixturevalue("slide").copy()
-    trust, pair = use(slide, default)
+    confidence, pair = use(slide, default)
     embedding = slide.obsm["X_sagefm"]
     assert embedding.shape == (slide.n_obs, default.width)
     assert np.isfinite(embedding).all()
     assert (embedding.std(axis=0) > 0).all()
     assert slide.obs["sagefm_domain"].nunique() == 4
     assert np.isfinite(slide.obsm["sagefm_imputed"].to_numpy()).all()
-    assert trust["mse_model"].median() < trust["mse_neighbor_mean"].median()
+    assert confidence["mse_model"].median() < confidence["mse_neighbor_mean"].median()
     assert np.isfinite(pair["effect"][0])
     assert 0 < pair["p"][0] <= 1
 

@@ -1,4 +1,4 @@
-"""How far to trust a model on a slide: the facts, the verdict, and the page."""
+"""What a slide shows of a model: the facts, the verdicts, and the page."""
 
 import base64
 import re
@@ -159,11 +159,11 @@ def test_several_slides_in_one_object_do_not_see_each_other(slide, learned):
         report.quality(both, learned)
 
 
-def test_a_model_that_does_not_know_its_training_is_no_reason_for_trust(slide, model):
+def test_a_model_that_does_not_know_its_training_is_never_supported(slide, model):
     found = report.quality(slide.copy(), model)
     assert found.facts.loc[["novelty", "novel"], "shown"].tolist() == ["not known"] * 2
     assert found.facts.loc["novel", "grade"] == "unknown"
-    assert found.verdicts["verdict"].ne("trust").all()
+    assert found.verdicts["verdict"].ne("supported").all()
 
 
 def test_a_model_of_one_slide_calls_no_other_unlike_all_it_knows(slide, model):
@@ -233,16 +233,27 @@ def test_better_values_have_no_worse_grades(rule, one, other):
 
 def test_the_verdict_is_the_worst_grade_that_counts():
     good = {rule.name: ("good", rule.said["good"]) for rule in report.RULES}
-    for use in rules.USES:
-        assert rules.verdict(use, good)[0] == "trust"
+    assert rules.verdict(rules.IMPUTATION, good)[0] == "supported"
     lost = good | {"error_neighbor_mean": ("bad", "The neighbors are better.")}
-    assert rules.verdict(rules.EMBEDDING, lost)[0] == "trust"
-    assert rules.verdict(rules.PREDICTION, lost) == ("do not", "The neighbors are better.")
     both = lost | {"counts": ("care", "Shallow.")}
-    assert rules.verdict(rules.EMBEDDING, both) == ("with care", "Shallow.")
-    assert rules.verdict(rules.PREDICTION, both) == ("do not", "The neighbors are better.")
+    for use in (rules.IMPUTATION, rules.PERTURBATION):
+        assert rules.verdict(use, lost) == ("do not", "The neighbors are better.")
+        assert rules.verdict(use, both) == ("do not", "The neighbors are better.")
     twice = good | dict.fromkeys(("novel", "novelty"), ("unknown", "Who knows."))
-    assert rules.verdict(rules.EMBEDDING, twice) == ("with care", "Who knows.")
+    assert rules.verdict(rules.IMPUTATION, twice) == ("with care", "Who knows.")
+    far = twice | {"novel": ("bad", "Unlike all.")}
+    for use in rules.USES:
+        assert rules.verdict(use, far) == ("do not", "Unlike all.")
+
+
+@pytest.mark.parametrize("use", [rules.EMBEDDING, rules.PERTURBATION])
+def test_masked_genes_are_no_evidence_for_domains_and_perturbation(use):
+    good = {rule.name: ("good", rule.said["good"]) for rule in report.RULES}
+    for grade in ("good", "care", "unknown"):
+        verdict, reason = rules.verdict(use, good | {"counts": (grade, "Of the counts.")})
+        assert verdict == "not shown"
+        assert reason.startswith("No number here shows")
+        assert reason.endswith("Of the counts.") == (grade != "good")
 
 
 def test_no_gene_in_common_is_refused(slide, learned):
@@ -351,7 +362,7 @@ def test_a_real_slide_of_few_genes(shared):
     z = model.embed(breast)
     model.trained_on = ReferenceSpots.learn([z], ["C"])
     found = report.quality(liver, model)
-    assert found.verdicts["verdict"].tolist() == ["do not", "do not"]
+    assert found.verdicts["verdict"].tolist() == ["do not"] * 3
     assert found.facts.loc["model_genes", "grade"] == "bad"
     assert found.facts["value"].notna().all()
     assert found.spots.notna().all(axis=None)

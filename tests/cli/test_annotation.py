@@ -55,7 +55,7 @@ def test_a_slide_is_labeled_by_others(annotate, model, tmp_path):
     assert sorted(os.listdir("pictures")) == ["annotation.png", "held_out.png"]
 
 
-def test_a_kept_annotator_is_asked_again(annotate):
+def test_a_kept_annotator_is_asked_again(annotate, model):
     status, _, err = annotate("p2.h5ad", *HOW, *KNOWN, "-o", "o.h5ad", "--save", "a.safetensors")
     assert status == 0, err
     words = ["--annotator", "a.safetensors", "--error-rate", 0.1, "-o", "again.h5ad"]
@@ -67,6 +67,11 @@ def test_a_kept_annotator_is_asked_again(annotate):
     there = two.obs["sagefm_label"].astype(str)[sure]
     assert (there == one.obs["sagefm_label"].astype(str)[sure]).all()
     assert f"unknown {(~sure).sum()}" in out
+    assert "note: an error rate of 0.1 is kept by the held-out patients, and is no promise" in err
+    (line,) = [line for line in out.splitlines() if line.startswith("tolerated error 0.1; ")]
+    table = sagefm.tl.Annotator.load("a.safetensors", model).held_out.realized(0.1)
+    for name, row in table.iterrows():
+        assert f"{name} {row['wrong']:.0%} of {row['n_labeled']:.0f} spots wrong" in line
 
 
 def test_labels_of_the_slide_itself_are_compared(annotate):
@@ -126,7 +131,7 @@ def test_bad_input_is_one_clear_line(annotate, words, said):
 @pytest.mark.slow
 def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert len(test_docs.blocks("annotation.md")) == 6
+    assert len(test_docs.blocks("annotation.md")) == 7
     test_docs.run("annotation.md", monkeypatch)
     assert "labeled.h5ad: " in capsys.readouterr().out
     for picture in ("annotation", "held_out"):

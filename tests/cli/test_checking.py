@@ -169,6 +169,6 @@ def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
     test_docs.run("quality.md", monkeypatch)
     told = capsys.readouterr().out
     assert "page             like.html" in told
-    assert "imputation and perturbation" in told
+    assert "embedding and domains: not shown" in told
     assert (tmp_path / "like.html").stat().st_size > 100_000
     assert (tmp_path / "maps.png").stat().st_size > 20_000

@@ -23,8 +23,12 @@ def test_all_genes_that_the_slide_lacks(run, slide, model):
     status, out, err = run("s.h5ad", "-m", "m.safetensors", "-o", "o.h5ad")
     assert status == 0, err
     wanted = sagefm.tl.impute(held := slide.copy(), model)
-    reliable = int(wanted["reliable"].sum())
-    assert out == f"o.h5ad: 2 genes imputed, {reliable} reliable\n"
+    r = wanted["r_expected"]
+    assert out.splitlines() == [
+        "o.h5ad: 2 genes imputed",
+        f"not measured, expected correlation: {r.median():.2f} (median), {r.min():.2f} to "
+        f"{r.max():.2f}",
+    ]
     written = ad.read_h5ad("o.h5ad")
     pd.testing.assert_frame_equal(
         written.obsm["sagefm_imputed"], held.obsm["sagefm_imputed"], atol=1e-6
@@ -44,8 +48,13 @@ def test_chosen_genes_in_a_region_with_table_and_picture(run, slide, model):
         held := slide.copy(), model, genes, region=region, scale="counts_per_10k",
         mask="neighborhood", seed=3,
     )  # fmt: skip
-    reliable = int(wanted["reliable"].sum())
-    assert out == f"s.h5ad: 7 genes imputed, {reliable} reliable\n"
+    r, n_ahead = wanted["r_model"], int(wanted["beats_neighbors"].sum())
+    assert out.splitlines() == [
+        "s.h5ad: 7 genes imputed",
+        f"measured, correlation while masked: {r.median():.2f} (median), {r.min():.2f} to "
+        f"{r.max():.2f}",
+        f"better than the mean of the neighbors, beyond chance: {n_ahead} of 7 measured genes",
+    ]
     written = ad.read_h5ad("s.h5ad").obsm["sagefm_imputed"]
     pd.testing.assert_frame_equal(written, held.obsm["sagefm_imputed"], rtol=1e-4)
     table = pd.read_csv("t.csv", index_col="gene")
@@ -59,7 +68,7 @@ def test_several_slides_in_one_file(run, slide, model):
     words = ["--genes", "NOT1A", "--slide-key", "lane", "--plot", "p"]
     status, out, err = run("b.h5ad", "-m", "m.safetensors", "-o", "o.h5ad", *words)
     assert status == 0, err
-    assert out.startswith("o.h5ad: 1 gene imputed, ")
+    assert out.startswith("o.h5ad: 1 gene imputed\n")
     assert os.listdir("p") == ["imputed.png"]
     values = ad.read_h5ad("o.h5ad").obsm["sagefm_imputed"]["NOT1A"].to_numpy()
     np.testing.assert_allclose(values[:200], model.predict(slide, genes=["NOT1A"])[:, 0], atol=1e-6)
@@ -106,7 +115,7 @@ def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert len(test_docs.blocks("imputation.md")) == 5
     test_docs.run("imputation.md", monkeypatch)
-    assert "imputed.h5ad: 60 genes imputed, " in capsys.readouterr().out
+    assert "imputed.h5ad: 60 genes imputed\n" in capsys.readouterr().out
     assert (tmp_path / "pictures" / "imputed.png").stat().st_size > 20_000
     assert (tmp_path / "denoised.png").stat().st_size > 10_000
     assert len(pd.read_csv("confidence.csv")) == 60

@@ -46,9 +46,8 @@ def test_measured_beside_imputed(filled, names):
         np.testing.assert_allclose(values(left), np.log1p(counts), rtol=1e-6)
         np.testing.assert_allclose(values(right), filled.obsm["sagefm_imputed"][name])
         assert left.get_title().strip() == f"{name}, measured"
-        said = f"{name}, imputed\nr = {table.loc[name, 'r_model']:.2f}"
-        assert right.get_title().startswith(said)
-        assert right.get_title().endswith(", not reliable") != table.loc[name, "reliable"]
+        r, around = table.loc[name, ["r_model", "r_neighbor_mean"]]
+        assert right.get_title() == f"{name}, imputed\nr = {r:.2f} (neighbors {around:.2f})"
         assert right.collections[-1].colorbar.ax.get_ylabel() == "log1p counts"
         low, high = np.percentile(values(left), [1, 99])
         assert left.collections[-1].get_clim() == pytest.approx((low, high))
@@ -57,7 +56,9 @@ def test_measured_beside_imputed(filled, names):
 def test_a_gene_that_was_not_measured_stands_alone(filled, names):
     (only,) = sagefm.pl.imputed(filled, "NOT1A")
     assert len(only) == 1
-    assert "expected r = " in only[0].get_title()
+    r = filled.uns["sagefm"]["imputed"]["confidence"].loc["NOT1A"]
+    said = f"{r['r_expected']:.2f} ({r['r_expected_low']:.2f} to {r['r_expected_high']:.2f})"
+    assert only[0].get_title() == f"NOT1A, imputed\nexpected r = {said}"
     one, two = sagefm.pl.imputed(filled, [names[0], "NOT1A"])
     assert (len(one), len(two)) == (2, 1)
     assert len(two[0].figure.axes) == 7  # 4 panels, 3 color bars
@@ -73,17 +74,16 @@ def test_six_genes_by_default(filled):
     assert len(rows) == 6
 
 
-def test_the_clearest_are_the_reliable_then_those_with_the_highest_correlation():
+def test_the_clearest_are_those_with_the_highest_correlation():
     table = pd.DataFrame(
         {
             "r_model": [0.5, 0.3, np.nan, np.nan, 0.6],
             "r_expected": [np.nan, np.nan, 0.4, np.nan, np.nan],
-            "reliable": [False, True, True, False, False],
         },
         index=list("ABCDE"),
     )
-    assert clearest(table) == ["C", "B", "E", "A", "D"]
-    assert clearest(table, 2) == ["C", "B"]
+    assert clearest(table) == ["E", "A", "C", "B", "D"]
+    assert clearest(table, 2) == ["E", "A"]
 
 
 def test_a_region_in_counts_per_10k(slide, model, names):
@@ -105,7 +105,7 @@ def test_a_gene_that_never_varies_is_drawn_too(slide, model, names):
     held.X = matrix.tocsr()
     sagefm.tl.impute(held, model, names[:1])
     ((_, right),) = sagefm.pl.imputed(held)
-    assert right.get_title().endswith("r unknown, not reliable")
+    assert right.get_title().endswith("r unknown")
     right.figure.canvas.draw()
 
 

@@ -46,7 +46,9 @@ def annotate(
     features: Annotated[Features, typer.Option(help="Features of a spot.")] = "expression",
     error_rate: Annotated[
         float | None,
-        typer.Option(help="Tolerated fraction of wrong labels (0.05); other spots are unknown."),
+        typer.Option(
+            help="Wrong labels that held-out patients may have (0.05); the rest is unknown."
+        ),
     ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also save the annotator (.safetensors).")
@@ -101,7 +103,7 @@ def annotate(
             fitted.score().to_csv(beside, float_format="%.6g")
     if plot is not None:
         _draw(target, fitted, slide_key, plot)
-    _print_summary(target, fitted, out)
+    _print_summary(target, fitted, error_rate, out)
 
 
 def _draw(slide: "AnnData", annotator: "Annotator", slide_key: str | None, folder: Path) -> None:
@@ -114,7 +116,9 @@ def _draw(slide: "AnnData", annotator: "Annotator", slide_key: str | None, folde
     sagefm.pl.annotator(annotator, save=folder / "held_out.png")
 
 
-def _print_summary(slide: "AnnData", annotator: "Annotator", out: Path) -> None:
+def _print_summary(
+    slide: "AnnData", annotator: "Annotator", error_rate: float | None, out: Path
+) -> None:
     """Print the number of spots of each label, the held-out scores, and the agreement."""
     from sagefm._keys import LABEL
     from sagefm._text import numbered
@@ -131,6 +135,8 @@ def _print_summary(slide: "AnnData", annotator: "Annotator", out: Path) -> None:
         f"balanced {mean['balanced_accuracy']:.2f} "
         f"(any constant prediction {1 / len(annotator.classes):.2f})"
     )
+    if error_rate is not None:
+        _print_realized(annotator, error_rate)
     key = annotator.settings.key
     if key in slide.obs:
         truth, labels = labels_of(slide, key), slide.obs[LABEL].astype(str)
@@ -142,3 +148,20 @@ def _print_summary(slide: "AnnData", annotator: "Annotator", out: Path) -> None:
             f"obs[{key!r}] agrees in {n_equal:,} of {int(both.sum()):,} spots that have both"
             f"{not_trained}"
         )
+
+
+def _print_realized(annotator: "Annotator", error_rate: float) -> None:
+    """Print what the tolerated error came to on each held-out group."""
+    from sagefm._text import numbered
+
+    rows = [
+        f"{name} {row['wrong']:.0%} of {numbered(int(row['n_labeled']), 'spot')} wrong"
+        if row["n_labeled"]
+        else f"{name} no spot labeled"
+        for name, row in annotator.held_out.realized(error_rate).iterrows()
+    ]
+    unit = annotator.held_out.unit
+    typer.echo(
+        f"tolerated error {error_rate:g}; at the confidence that the other {unit}s need: "
+        + (", ".join(rows) or f"not known, with one {unit}")
+    )

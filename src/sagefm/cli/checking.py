@@ -26,7 +26,7 @@ def check(
     slide: SlidePath,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Also judge how far to trust this model on the slide."),
+        typer.Option("--model", "-m", help="Also judge what the slide shows of this model."),
     ] = None,
     page: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Also write all results as one page.")
@@ -36,10 +36,10 @@ def check(
     slide_key: SlideKey = None,
     device: Device = None,
 ) -> None:
-    """Summarize and check a slide, and judge how far to trust a model on it.
+    """Summarize and check a slide, and judge what it shows of a model.
 
-    The verdict on a model (trust, with care, do not) is given for embedding and domains, and for
-    imputation and perturbation, with the facts behind it.
+    Imputation is supported by masked genes that the model predicts (or with care, or do not);
+    embedding, domains and perturbation are not shown, or do not. The facts are printed.
     """
     import sagefm
 

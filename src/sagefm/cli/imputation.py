@@ -24,6 +24,7 @@ from sagefm.cli._options import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 Mask = Literal["center", "neighborhood", "slide"]
@@ -49,7 +50,7 @@ def impute(
         Mask, typer.Option(help="Where a measured gene is masked while it is predicted.")
     ] = "center",
     table: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Also write how far to trust each gene.")
+        Path | None, typer.Option(metavar="CSV", help="Also write how well each gene is predicted.")
     ] = None,
     plot: Annotated[
         Path | None,
@@ -78,7 +79,7 @@ def impute(
     loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
     require_nothing_lost(loaded_slide, slide, out)
     try:
-        trust = sagefm.tl.impute(
+        confidence = sagefm.tl.impute(
             loaded_slide, loaded, chosen, region=region, mask=mask, seed=seed, slide_key=slide_key,
             scale="counts_per_10k" if counts_per_10k else "log1p",
         )  # fmt: skip
@@ -87,11 +88,28 @@ def impute(
     write_slide(loaded_slide, out)
     if table is not None:
         with replacing(table) as beside:
-            trust.to_csv(beside, float_format="%.6g")
+            confidence.to_csv(beside, float_format="%.6g")
     if plot is not None:
         _draw(loaded_slide, slide_key, plot)
-    n_reliable = int(trust["reliable"].sum())
-    typer.echo(f"{out}: {numbered(len(trust), 'gene')} imputed, {n_reliable:,} reliable")
+    typer.echo(f"{out}: {numbered(len(confidence), 'gene')} imputed")
+    _print_summary(confidence)
+
+
+def _print_summary(table: "pd.DataFrame") -> None:
+    """Print how well genes are predicted: the measured ones, and the others."""
+    measured = table["measured"]
+    for name, r in (
+        ("measured, correlation while masked", table.loc[measured, "r_model"].dropna()),
+        ("not measured, expected correlation", table.loc[~measured, "r_expected"].dropna()),
+    ):
+        if len(r):
+            typer.echo(f"{name}: {r.median():.2f} (median), {r.min():.2f} to {r.max():.2f}")
+    if measured.any():
+        n_ahead = int(table["beats_neighbors"].sum())
+        typer.echo(
+            f"better than the mean of the neighbors, beyond chance: {n_ahead:,} of "
+            f"{numbered(int(measured.sum()), 'measured gene')}"
+        )
 
 
 def _draw(slide: "AnnData", slide_key: str | None, folder: Path) -> None:

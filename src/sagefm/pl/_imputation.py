@@ -28,10 +28,9 @@ _UNITS = {"log1p": "log1p counts", "counts_per_10k": "counts per 10,000"}
 
 
 def clearest(table: pd.DataFrame, n: int = _MOST) -> list[str]:
-    """Choose genes to draw: the reliable first, then by observed or expected correlation."""
+    """Choose genes to draw, those with the highest observed or expected correlation."""
     r = table["r_model"].fillna(table["r_expected"]).fillna(-1.0)
-    order = table.assign(r=r).sort_values(["reliable", "r"], ascending=False, kind="stable")
-    return [str(gene) for gene in order.index[:n]]
+    return [str(gene) for gene in r.sort_values(ascending=False, kind="stable").index[:n]]
 
 
 def imputed(
@@ -59,7 +58,8 @@ def imputed(
     -------
     For each gene its Axes: measured (where it is) and imputed. Both have the unit of the
     imputation, each its own range (1st to 99th percentile); spots that were not imputed are gray in
-    both. The title of the imputed gene has the observed or expected correlation.
+    both. The title of the imputed gene has the observed correlation and that of the neighbor mean,
+    or the expected correlation and its range.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def imputed(
         for name, axes in zip(
             names, _grid(drawn, len(names), bool(len(truth.columns))), strict=True
         ):
-            panels = [(axes[-1], values[name], f"{name}, imputed\n{_trust(table.loc[name])}")]
+            panels = [(axes[-1], values[name], f"{name}, imputed\n{_correlation(table.loc[name])}")]
             if name in truth:
                 panels.insert(0, (axes[0], truth[name].where(imputed_spots), f"{name}, measured\n"))
             for panel, colored, title in panels:
@@ -148,9 +148,12 @@ def _measured(slide: "AnnData", table: pd.DataFrame, scale: str, layer: str | No
     return pd.DataFrame(measured, index=slide.obs_names)
 
 
-def _trust(row: "pd.Series[float]") -> str:
+def _correlation(row: "pd.Series[float]") -> str:
     """Describe in a few words how well a gene is predicted."""
     measured = bool(row["measured"])
     r = row["r_model"] if measured else row["r_expected"]
-    text = "r unknown" if np.isnan(r) else f"r = {r:.2f}" if measured else f"expected r = {r:.2f}"
-    return text if row["reliable"] else f"{text}, not reliable"
+    if np.isnan(r):
+        return "r unknown"
+    if not measured:
+        return f"expected r = {r:.2f} ({row['r_expected_low']:.2f} to {row['r_expected_high']:.2f})"
+    return f"r = {r:.2f} (neighbors {row['r_neighbor_mean']:.2f})"

@@ -1,4 +1,4 @@
-"""Plot on the tissue how far to trust a model: counts, novelty, and error on masked genes."""
+"""Plot on the tissue the counts, the novelty, and the error of a model on masked genes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple

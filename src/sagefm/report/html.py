@@ -20,7 +20,7 @@ from sagefm.pl import quality as draw_quality
 from sagefm.pp.counts import coordinates, section_codes
 from sagefm.report.judge import Quality
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN
-from sagefm.report.rules import EMBEDDING, PREDICTION, RULES, VERDICTS
+from sagefm.report.rules import RULES, USES, VERDICTS
 from sagefm.report.words import contents, remarks
 
 _DPI = 120
@@ -149,11 +149,12 @@ def _rules(quality: Quality) -> dict[str, Any]:
     rows = []
     for rule in RULES:
         if rule.name in quality.facts.index:
-            uses = "both" if len(rule.uses) > 1 else rule.uses[0]
+            uses = "all" if rule.uses == USES else ", ".join(rule.uses)
             rows.append((rule.what, *rule.bounds, *([uses] if judged else []), rule.why))
     caption = (
-        f"The verdict on {EMBEDDING}, and that on {PREDICTION}, is the worst grade of the facts "
-        "that count for it. A fact that is not known counts as care."
+        "The verdict on a use is the worst grade of the facts that count for it. A fact that is "
+        "not known counts as care. Only imputation can be supported: masked genes are no evidence "
+        "for another use, which is at best not shown."
     )
     header = ["fact", "good", "care", *(["counts for"] if judged else []), "why"]
     return {"caption": caption if judged else "", "header": header, "rows": rows}

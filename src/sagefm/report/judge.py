@@ -1,4 +1,4 @@
-"""Judge how far a model can be trusted on a slide: facts, grades, and a verdict with reasons."""
+"""Judge what a slide shows of a model: facts, grades, and verdicts with reasons."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,8 @@ class Quality:
     """A row per fact: what, value, shown (the value as text), expected (from the training data, if
     known), grade (good, care, bad, unknown), said (one sentence)."""
     verdicts: pd.DataFrame
-    """A row per use: verdict (trust, with care, do not) and reason. Empty without a model."""
+    """A row per use: verdict (supported, with care, not shown, do not) and reason. Empty without a
+    model."""
     methods: pd.DataFrame
     """A row per method that predicts masked genes, the best first: error (mean squared, log1p
     counts) and r (median over genes of the correlation within the slide). Empty without a model."""
@@ -53,12 +54,14 @@ def quality(
     layer: str | None = None,
     slide_key: str | None = None,
 ) -> Quality:
-    """Judge how far to trust a model on a slide, and why.
+    """Judge what a slide shows of a model: where it works, fails, or nothing is known.
 
     The facts are the library sizes and genes of the slide, how many of the genes of the model it
     has, its distance from the training spots, and how well the model predicts masked genes,
     compared with the simple methods of :func:`sagefm.evaluate.recovery` that need no other slide.
-    The rules are :data:`sagefm.report.rules.RULES`.
+    The rules are :data:`sagefm.report.rules.RULES`. Masked genes are evidence for imputation only.
+    For embedding, domains and perturbation the verdict is *not shown*, or *do not* where a fact
+    speaks against the model.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The rules for grading a slide and a model on it: every threshold with its reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,17 +10,25 @@ from sagefm.pp.check import LOW_DEPTH
 
 Grade = Literal["good", "care", "bad", "unknown"]
 
-EMBEDDING, PREDICTION = "embedding and domains", "imputation and perturbation"
-USES = (EMBEDDING, PREDICTION)
+IMPUTATION, EMBEDDING, PERTURBATION = "imputation", "embedding and domains", "perturbation"
+USES = (IMPUTATION, EMBEDDING, PERTURBATION)
 """The uses that a slide is judged for."""
-VERDICTS = {"good": "trust", "care": "with care", "bad": "do not"}
+VERDICTS: dict[Grade, str] = {
+    "good": "supported", "care": "with care", "bad": "do not", "unknown": "not shown"
+}  # fmt: skip
 NOVEL = 0.95
 """Novelty above which a spot counts as unlike the training spots."""
-_BEYOND = {
-    EMBEDDING: "Run sagefm evaluate to see whether it beats principal components.",
-    PREDICTION: "Run sagefm impute to see how far each gene can be trusted.",
+_SUPPORTED = (
+    "No simple method predicts masked genes of this slide better. Run sagefm impute for the "
+    "correlation of each gene."
+)
+_NOT_MEASURED = {
+    EMBEDDING: "No number here shows that the embedding is better than principal components: "
+    "compare both on labels (sagefm evaluate).",
+    PERTURBATION: "No number here shows that a predicted response is right: masked genes are "
+    "no experiment.",
 }
-"""What to run after a good verdict, to check what it does not cover."""
+"""Uses that predicted masked genes are no evidence for, and why."""
 _WORST = ("good", "care", "bad")
 
 
@@ -174,7 +182,7 @@ RULES = (
             "better here.",
             "unknown": _NOTHING,
         },
-        less=True, uses=(PREDICTION,), form=_RATIO,
+        less=True, uses=(IMPUTATION, PERTURBATION), form=_RATIO,
     ),
     Rule(
         "error_best", "error on masked genes, relative to the best simple method", 1.0, np.inf,
@@ -184,7 +192,7 @@ RULES = (
             "care": "A simple method predicts masked genes better: {best}.",
             "unknown": _NOTHING,
         },
-        less=True, uses=(PREDICTION,), form=_RATIO,
+        less=True, uses=(IMPUTATION, PERTURBATION), form=_RATIO,
     ),
     Rule(
         "r_neighbor_mean", "correlation on masked genes, minus that of the neighbor mean", 0.0,
@@ -196,7 +204,7 @@ RULES = (
             "bad": "The mean of the neighbors follows the pattern of masked genes better.",
             "unknown": _NOTHING,
         },
-        uses=(PREDICTION,), form=_R,
+        uses=(IMPUTATION, PERTURBATION), form=_R,
     ),
     Rule(
         "r_depth", "correlation on masked genes, minus that of library size", 0.0, -0.05,
@@ -208,7 +216,7 @@ RULES = (
             "spot) follows the pattern of masked genes better.",
             "unknown": _NOTHING,
         },
-        uses=(PREDICTION,), form=_R,
+        uses=(IMPUTATION, PERTURBATION), form=_R,
     ),
 )  # fmt: skip
 RULE = {rule.name: rule for rule in RULES}
@@ -216,6 +224,9 @@ RULE = {rule.name: rule for rule in RULES}
 
 def verdict(use: str, graded: Mapping[str, tuple[Grade, str]]) -> tuple[str, str]:
     """Judge a slide for a use by the worst of its grades; an unknown grade counts as care.
+
+    A slide and its masked genes can show that a model fails. That it works they show for
+    imputation only: other uses are at best not shown.
 
     Parameters
     ----------
@@ -226,14 +237,14 @@ def verdict(use: str, graded: Mapping[str, tuple[Grade, str]]) -> tuple[str, str
 
     Returns
     -------
-    trust, with care, or do not; and the reasons, as sentences.
+    supported, with care, not shown, or do not; and the reasons, as sentences.
     """
     relevant = {name: pair for name, pair in graded.items() if use in RULE[name].uses}
     levels = {
         name: "care" if grade == "unknown" else grade for name, (grade, _) in relevant.items()
     }
     worst = max(levels.values(), key=_WORST.index)
-    if worst == "good":
-        return VERDICTS[worst], f"All checks are good. {_BEYOND[use]}"
-    why: Sequence[str] = [said for name, (_, said) in relevant.items() if levels[name] == worst]
-    return VERDICTS[worst], " ".join(dict.fromkeys(why))
+    why = [said for name, (_, said) in relevant.items() if levels[name] == worst != "good"]
+    if worst != "bad" and use in _NOT_MEASURED:
+        return VERDICTS["unknown"], " ".join(dict.fromkeys([_NOT_MEASURED[use], *why]))
+    return VERDICTS[worst], " ".join(dict.fromkeys(why)) or _SUPPORTED

@@ -16,6 +16,8 @@ from sagefm.nn import checkpoint
 from sagefm.pp.simulate import simulate
 from sagefm.tl import Annotator, annotate, learn_annotator
 from sagefm.tl.annotation._calibration import HeldOutPredictions, fit_temperature
+from sagefm.tl.annotation._features import section_features
+from sagefm.tl.annotation._novelty import NoveltyReference
 
 KEY = "domain"
 
@@ -125,6 +127,10 @@ def test_a_file_with_options_of_before_is_read_and_smoothing_is_refused(learned,
     header["settings"] |= {"balanced": True, "smooth": False}
     checkpoint.write(tmp_path / "b.safetensors", tensors, header)
     assert Annotator.load(tmp_path / "b.safetensors", model).settings == learned.settings
+    older = {k: v for k, v in tensors.items() if k != "novelty.patient_distances"}
+    checkpoint.write(tmp_path / "b.safetensors", older, header)
+    with pytest.raises(InputError, match=r"b.safetensors: is of an older version, .* train the"):
+        Annotator.load(tmp_path / "b.safetensors", model)
     header["settings"]["smooth"] = True
     checkpoint.write(tmp_path / "b.safetensors", tensors, header)
     with pytest.raises(InputError, match=r"b.safetensors: uses smoothing, which was removed"):
@@ -144,7 +150,81 @@ def test_other_tissue_is_novel_and_unknown(model):
     novelty = [slide.obs["sagefm_label_novelty"].median() for slide in (same, other)]
     assert novelty[0] < 0.9 < 0.99 < novelty[1]
     unknown = [(slide.obs["sagefm_label"] == "unknown").mean() for slide in (same, other)]
-    assert unknown[0] < 0.5 < 0.99 < unknown[1]
+    assert unknown[0] < 0.5 < unknown[1] == 1
+    far = [slide.uns["sagefm"]["annotate"]["out_of_distribution"] for slide in (same, other)]
+    assert far == [False, True]
+
+
+def test_a_patient_that_is_unlike_the_labeled_ones_is_unknown_as_a_whole(learned, model, caplog):
+    """Confident labels of other tissue are wrong: no threshold of confidence keeps them out."""
+    other = simulate(150, n_domains=3, seed=3, biology_seed=9)
+    with caplog.at_level(logging.WARNING):
+        annotate(learned, other, model)
+    assert (other.obs["sagefm_label"] != "unknown").all()
+    assert "out of distribution: the slide is farther from the labeled patients" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        annotate(learned, other, model, error_rate=0.9)
+    assert (other.obs["sagefm_label"] == "unknown").all()
+    assert caplog.text.count("sagefm:") == 1
+    assert "all its spots are unknown" in caplog.text
+
+
+def test_a_patient_like_the_others_is_rarely_taken_for_another_tissue(model):
+    """Of P + 1 patients that are alike, each is the farthest with the same chance."""
+    everyone = [simulate(80, n_domains=3, seed=i, patient=f"q{i}") for i in range(16)]
+    sections = list(section_features(
+        {str(i): slide for i, slide in enumerate(everyone)}, model, "expression",
+        patient_key="patient", layer=None, slide_key=None,
+    ))  # fmt: skip
+    far = []
+    for i in range(0, 16, 4):
+        four = sections[i : i + 4]
+        for section in four:
+            reference = NoveltyReference.fit([s for s in four if s is not section], seed=0)
+            assert len(reference.patient_distances) == 3
+            far.append(reference.is_out_of_distribution(section))
+    assert np.mean(far) <= 0.3
+    assert not NoveltyReference.fit(sections[:1], seed=0).is_out_of_distribution(sections[1])
+
+
+@pytest.mark.parametrize(("rate", "promised"), [(0.2, False), (0.3, True)])
+def test_what_few_patients_cannot_promise_is_said(learned, slides, model, caplog, rate, promised):
+    with caplog.at_level(logging.WARNING):
+        annotate(learned, slides["p3"].copy(), model, error_rate=rate)
+    said = "with 3 labeled patients none below 25 % can be promised for a new one" in caplog.text
+    assert said != promised
+
+
+def test_the_realized_error_is_that_of_the_threshold_of_the_others(learned):
+    held, table = learned.held_out, learned.held_out.realized(0.05)
+    assert list(table.index) == ["p0", "p1", "p2"]
+    for name, row in table.iterrows():
+        own = held.groups == name
+        others = HeldOutPredictions(
+            held.unit, *(a[~own] for a in (held.groups, held.truth, held.predicted)),
+            held.confidence[~own],
+        )  # fmt: skip
+        labeled = own & (held.confidence >= others.threshold(0.05))
+        assert row["n_labeled"] == labeled.sum()
+        assert row["labeled"] == pytest.approx(labeled.sum() / own.sum())
+        wrong = (held.truth != held.predicted)[labeled]
+        assert row["wrong"] == pytest.approx(wrong.mean()) if labeled.any() else row.isna()["wrong"]
+    alone = held.groups == "p0"
+    one = HeldOutPredictions(
+        held.unit, *(a[alone] for a in (held.groups, held.truth, held.predicted)),
+        held.confidence[alone],
+    )  # fmt: skip
+    assert not len(one.realized(0.05))
+
+
+@pytest.mark.slow
+def test_a_real_patient_whose_confident_labels_are_wrong_gets_none(shared):
+    """Patient B has tissue that the others lack: half of the confident labels were wrong."""
+    known = {p: sagefm.read(shared / "slides" / f"her2st_{p}1.h5ad") for p in "CDEF"}
+    slide = sagefm.read(shared / "slides" / "her2st_B1.h5ad")
+    annotate(known, slide, sagefm.SageFM.load("default"), error_rate=0.1)
+    assert (slide.obs["sagefm_label"] == "unknown").all()
 
 
 def test_a_stricter_error_rate_leaves_more_unknown_and_fewer_errors(learned, slides, model):
@@ -160,15 +240,16 @@ def test_a_stricter_error_rate_leaves_more_unknown_and_fewer_errors(learned, sli
     assert errors[1] <= 0.1
 
 
-def test_where_no_confidence_is_enough_all_is_unknown_with_a_warning(slides, model, caplog):
+def test_where_no_confidence_is_enough_all_is_unknown_with_a_warning(model, caplog):
     """Patients contradict each other, so that the most confident predictions are wrong."""
     contradicting = [simulate(300, n_domains=3, seed=i, patient=f"p{i}") for i in range(4)]
     for i, slide in enumerate(contradicting):
         first = (slide.obs[KEY] == "D1").to_numpy()
         slide.obs["odd"] = np.where(first == (i % 2 == 0), "a", "b")
-    target = slides["p3"].copy()
+    target = simulate(150, n_domains=3, seed=4)
     with caplog.at_level(logging.WARNING):
-        annotate(contradicting, target, model, "odd", error_rate=0.01)
+        learned = annotate(contradicting, target, model, "odd", error_rate=0.01)
+    assert learned.held_out.threshold(0.01) == np.inf
     assert (target.obs["sagefm_label"] == "unknown").all()
     assert "every spot is unknown: no confidence keeps an error rate of 0.01" in caplog.text
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL, PROVENANCE
 from sagefm._text import few
+from sagefm._types import Bools
 from sagefm.pp.labels import labels_of
 from sagefm.tl.annotation._annotator import UNKNOWN, Annotator, Settings
 from sagefm.tl.annotation._classifier import Method
@@ -152,8 +154,10 @@ def annotate(
         ``obs`` column with the labels of the reference.
     error_rate
         Tolerated fraction of wrong labels, such as 0.05. Spots are ``"unknown"`` below the lowest
-        confidence at which every held-out patient keeps this rate, and where novelty is above 0.99.
-        If not given, every spot gets its likeliest class.
+        confidence at which every held-out patient keeps this rate, where novelty is above 0.99,
+        and on a slide that is farther from the labeled patients than they are from each other. This
+        is no promise about the new patient: see Notes. If not given, every spot gets its likeliest
+        class.
     key_added
         Key in ``obs`` for the labels.
     layer, slide_key
@@ -167,13 +171,22 @@ def annotate(
     (categorical, with ``"unknown"``), ``obs["sagefm_label_confidence"]`` (calibrated probability of
     the likeliest class), ``obs["sagefm_label_novelty"]`` (0 to 1: the fraction of training spots
     that are less unusual), ``obsm["sagefm_label_probabilities"]`` (DataFrame, spots × classes) and
-    ``uns["sagefm"]["annotate"]``.
+    ``uns["sagefm"]["annotate"]``, with ``"out_of_distribution"`` (whether the slide, or one of
+    several, is farther from the labeled patients than they are from each other).
 
     Raises
     ------
     InputError
         As :func:`learn_annotator`; `error_rate` is not between 0 and 1; the annotator belongs to
         another model.
+
+    Notes
+    -----
+    Even a patient that is like the P labeled ones can be the worst of all P + 1, with a chance of
+    1 / (P + 1): no error rate below that can be promised for it, and a note says so. What the
+    threshold of the other patients did to each labeled patient is in
+    ``annotator.held_out.realized(error_rate)``. The farthest of P + 1 alike patients is taken for
+    out of distribution, with the same chance.
     """
     if error_rate is not None and not 0 < error_rate < 1:
         raise InputError(f"error_rate={error_rate}: give a number between 0 and 1, such as 0.05")
@@ -187,19 +200,18 @@ def annotate(
     if annotator.fingerprint != model.fingerprint:
         raise InputError("annotator: belongs to another model; use the one it was trained with")
     p = np.empty((slide.n_obs, len(annotator.classes)))
-    novelty = np.empty(slide.n_obs)
+    novelty, is_far = np.empty(slide.n_obs), np.zeros(slide.n_obs, dtype=bool)
     for section in section_features(
         {"": slide}, model, annotator.settings.features, patient_key="", layer=layer,
         slide_key=slide_key,
     ):  # fmt: skip
         p[section.rows] = annotator.probabilities(section)
         novelty[section.rows] = annotator.novelty(section)
+        is_far[section.rows] = annotator.is_out_of_distribution(section)
     labels = annotator.labels(p, novelty, error_rate)
-    if error_rate is not None and (labels == UNKNOWN).all():
-        logger.warning(
-            "every spot is unknown: no confidence keeps an error rate of %g here; "
-            "allow more errors, or label more patients", error_rate,
-        )  # fmt: skip
+    if error_rate is not None:
+        labels[is_far] = UNKNOWN
+    _warn(annotator, labels, is_far, error_rate)
     slide.obs[key_added] = pd.Categorical(labels, categories=[*annotator.classes, UNKNOWN])
     slide.obs[f"{key_added}_confidence"] = p.max(axis=1).astype(np.float32)
     slide.obs[f"{key_added}_novelty"] = novelty.astype(np.float32)
@@ -211,12 +223,40 @@ def annotate(
         "error_rate": "none" if error_rate is None else error_rate,
         "temperature": annotator.temperature,
         "held_out": annotator.held_out.unit,
+        "out_of_distribution": bool(is_far.any()),
         "settings": json.dumps(annotator.settings.__dict__),
         "learned_from": json.dumps(annotator.facts),
         "fingerprint": annotator.fingerprint,
         "sagefm": __version__,
     }
     return annotator
+
+
+def _warn(
+    annotator: Annotator, labels: NDArray[np.object_], is_far: Bools, error_rate: float | None
+) -> None:
+    """Warn where labels are likely wrong, and of what an error rate does not promise."""
+    if is_far.any():
+        logger.warning(
+            "out of distribution: %s slide is farther from the labeled patients than they are from "
+            "each other; %s", "the" if is_far.all() else "a",
+            "expect more errors than on held-out patients" if error_rate is None
+            else "all its spots are unknown",
+        )  # fmt: skip
+    if error_rate is None or is_far.all():
+        return
+    if (labels == UNKNOWN).all():
+        logger.warning(
+            "every spot is unknown: no confidence keeps an error rate of %g here; "
+            "allow more errors, or label more patients", error_rate,
+        )  # fmt: skip
+    n_patients = len(np.unique(annotator.held_out.groups))
+    if annotator.held_out.unit == "patient" and error_rate < (chance := 1 / (n_patients + 1)):
+        logger.warning(
+            "an error rate of %g is kept by the held-out patients, and is no promise: with %d "
+            "labeled patients none below %.0f %% can be promised for a new one",
+            error_rate, n_patients, 100 * chance,
+        )  # fmt: skip
 
 
 def _named(slides: "Slides") -> "dict[str, AnnData]":

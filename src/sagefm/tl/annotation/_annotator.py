@@ -81,10 +81,14 @@ class Annotator:
         """Compute how much each spot differs from the training spots: 0 to 1."""
         return self.reference.novelty(section)
 
+    def is_out_of_distribution(self, section: SectionFeatures) -> bool:
+        """Check whether it is farther from the training patients than they are from each other."""
+        return self.reference.is_out_of_distribution(section)
+
     def labels(
         self, probabilities: Floats, novelty: Floats, error_rate: float | None
     ) -> NDArray[np.object_]:
-        """Get the likeliest class, or ``"unknown"`` where that would be wrong too often."""
+        """Get the likeliest class, or ``"unknown"`` where that was wrong too often."""
         likeliest = probabilities.argmax(axis=1)
         labels: NDArray[np.object_] = np.array(self.classes, dtype=object)[likeliest]
         if error_rate is not None:
@@ -165,6 +169,11 @@ class Annotator:
             "fine-tuning": "head.weight" in tensors,
             "smoothing": header.get("settings", {}).get("smooth", False),
         }
+        if _NOVELTY + "patient_distances" not in tensors:
+            raise InputError(
+                f"{path}: is of an older version, which did not compare patients; "
+                "train the annotator again"
+            )
         for name in (name for name, used in removed.items() if used):
             raise InputError(f"{path}: uses {name}, which was removed; train the annotator again")
         try:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
 
@@ -40,7 +41,8 @@ class HeldOutPredictions:
         """Find the lowest confidence at which every held-out group keeps the error rate.
 
         In every group, at most the fraction `error_rate` of the spots with at least this confidence
-        is wrong. Infinite if there is no such confidence.
+        is wrong. Infinite if there is no such confidence. It describes these groups: another one
+        can have more errors.
         """
         candidates = np.unique(self.confidence)
         tolerated = np.ones(len(candidates), dtype=bool)
@@ -53,6 +55,36 @@ class HeldOutPredictions:
             n_wrong = np.where(n_labeled > 0, n_wrong[np.maximum(n_labeled, 1) - 1], 0)
             tolerated &= n_wrong / np.maximum(n_labeled, 1) <= error_rate
         return float(candidates[np.argmax(tolerated)]) if tolerated.any() else float("inf")
+
+    def realized(self, error_rate: float) -> pd.DataFrame:
+        """Measure on each group what the threshold of the other groups does to it.
+
+        Returns
+        -------
+        A row per group: ``n_labeled``, spots that reach the threshold, ``labeled``, their fraction,
+        and ``wrong``, the fraction of these with a wrong label (NaN without any). Empty for one
+        group.
+        """
+        rows = {}
+        names = list(dict.fromkeys(self.groups.tolist()))
+        for name in names if len(names) > 1 else []:
+            group = self.groups == name
+            labeled = self.confidence[group] >= self._of(~group).threshold(error_rate)
+            wrong = (self.truth != self.predicted)[group][labeled]
+            rows[name] = {
+                "n_labeled": len(wrong), "labeled": float(labeled.mean()),
+                "wrong": float(wrong.mean()) if len(wrong) else float("nan"),
+            }  # fmt: skip
+        table = pd.DataFrame.from_dict(
+            rows, orient="index", columns=["n_labeled", "labeled", "wrong"]
+        )
+        return table.rename_axis(self.unit)
+
+    def _of(self, spots: Bools) -> "HeldOutPredictions":
+        return HeldOutPredictions(
+            self.unit, self.groups[spots], self.truth[spots], self.predicted[spots],
+            self.confidence[spots],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

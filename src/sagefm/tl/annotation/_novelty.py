@@ -1,7 +1,7 @@
 """How much a spot differs from the spots of the training slides."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -19,9 +19,14 @@ from sagefm.tl.annotation._features import (
 
 _N_COMPONENTS = 20
 _N_FOLDS = 10
+_N_PATIENT_FOLDS = 5
+"""Fewer, since each fits components again for each of the ten."""
 _MAX_SPOTS = 4096
 """Spots that components are fitted to."""
 _ZERO = 1e-6
+_TAIL = 0.9
+"""Quantile of the distances by which patients are compared: labels of a patient go wrong already
+where a part of its tissue is unusual."""
 _PREFIX = "familiar."
 """Of the arrays of the reference spots, in a file."""
 
@@ -46,6 +51,9 @@ class NoveltyReference:
         fitted to have less.
     spots
         Training spots, in these components and the log length of the residual.
+    patient_distances
+        For each training patient the 0.9 quantile of the distances of its spots from a reference
+        of the other patients. Empty for one patient.
     """
 
     columns: Positions
@@ -53,10 +61,21 @@ class NoveltyReference:
     reduction: WhitenedPCA
     median_residual: float
     spots: ReferenceSpots
+    patient_distances: Floats = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def fit(cls, sections: Sequence[SectionFeatures], seed: int) -> Self:
-        """Keep training spots, and how far those of each patient lie from the other patients."""
+        """Keep training spots, and how far each patient lies from the other patients."""
+        reference = cls._fit(sections, seed)
+        distances = []
+        for held_out in _folds([section.patient for section in sections], _N_PATIENT_FOLDS):
+            others = cls._fit([s for s in sections if s.patient not in held_out], seed)
+            for name in held_out:
+                distances.append(others._tail([s for s in sections if s.patient == name]))
+        return replace(reference, patient_distances=np.array(distances))
+
+    @classmethod
+    def _fit(cls, sections: Sequence[SectionFeatures], seed: int) -> Self:
         columns = variable_columns(sections)
         fill = column_means(sections, columns)
         values = [section.filled(columns, fill) for section in sections]
@@ -77,9 +96,25 @@ class NoveltyReference:
 
     def novelty(self, section: SectionFeatures) -> Floats:
         """Compute for each spot the fraction of training spots that are less unusual."""
+        return self.spots.novelty(self._coordinates(section))
+
+    def is_out_of_distribution(self, section: SectionFeatures) -> bool:
+        """Check whether it is farther from the training patients than they are from each other.
+
+        A patient that is like P training patients is the farthest about once in P + 1 times. False
+        for one training patient: nothing says how far patients are from each other.
+        """
+        distances = self.patient_distances
+        return len(distances) > 0 and self._tail([section]) > float(distances.max())
+
+    def _tail(self, sections: Sequence[SectionFeatures]) -> float:
+        distances = [self.spots.distance(self._coordinates(section)) for section in sections]
+        return float(np.quantile(np.concatenate(distances), _TAIL))
+
+    def _coordinates(self, section: SectionFeatures) -> Floats:
         values = section.filled(self.columns, self.fill)
         residual = np.maximum(_residual(self.reduction, values), self.median_residual)
-        return self.spots.novelty(np.column_stack([self.reduction(values), residual]))
+        return np.column_stack([self.reduction(values), residual])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Get named arrays, to be written."""
@@ -89,6 +124,7 @@ class NoveltyReference:
             "center": self.reduction.center,
             "axes": self.reduction.axes,
             "usual": np.array([self.median_residual]),
+            "patient_distances": self.patient_distances,
         }
         return arrays | {_PREFIX + name: array for name, array in self.spots.arrays().items()}
 
@@ -100,6 +136,7 @@ class NoveltyReference:
         return cls(
             arrays["columns"], arrays["fill"], WhitenedPCA(arrays["center"], arrays["axes"]),
             float(arrays["usual"][0]), ReferenceSpots.from_arrays(spots),
+            arrays["patient_distances"],
         )  # fmt: skip
 
 
@@ -117,13 +154,17 @@ def _residuals_across_patients(
 
     Components leave less of the very spots that they were fitted to.
     """
-    names = list(dict.fromkeys(patients))
-    if len(names) == 1:
-        return None
     residuals: dict[int, Floats] = {}
-    for held_out in [names[i::_N_FOLDS] for i in range(min(_N_FOLDS, len(names)))]:
+    for held_out in _folds(patients, _N_FOLDS):
         training = [z for z, name in zip(values, patients, strict=True) if name not in held_out]
         reduction = WhitenedPCA.fit(subsample(training, _MAX_SPOTS, seed), _N_COMPONENTS, seed)
         for i in [i for i, name in enumerate(patients) if name in held_out]:
             residuals[i] = _residual(reduction, values[i])
-    return [residuals[i] for i in range(len(values))]
+    return [residuals[i] for i in range(len(values))] if residuals else None
+
+
+def _folds(patients: Sequence[str], max_folds: int) -> list[list[str]]:
+    """Split patients into groups that are held out; none if there is one patient."""
+    names = list(dict.fromkeys(patients))
+    n_folds = min(max_folds, len(names)) if len(names) > 1 else 0
+    return [names[i::n_folds] for i in range(n_folds)]

@@ -1,4 +1,4 @@
-"""Impute genes that are not measured, denoise others, and estimate how reliable each is."""
+"""Impute genes that are not measured, denoise others, and measure how well each is predicted."""
 
 import json
 from collections.abc import Sequence
@@ -12,8 +12,10 @@ from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED, PROVENANCE
 from sagefm._types import Positions, Singles, Where
+from sagefm.pp.counts import coordinates
 from sagefm.pp.selection import selected_spots
-from sagefm.tl.imputation._recovery import GeneRecovery, masked_blocks, of_similar
+from sagefm.stats.resampling import benjamini_hochberg
+from sagefm.tl.imputation._recovery import GeneRecovery, areas_of, masked_blocks, of_similar
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -32,7 +34,16 @@ _TOGETHER = 2048
 _SAMPLE = 4096
 """Spots in which measured genes are masked to estimate how well unmeasured ones are predicted."""
 _LEAST_SPOTS = 50
-"""Minimum number of spots for a correlation."""
+"""Minimum number of spots to test a gene."""
+_EXPECTED = {
+    "r_expected": ("r_model", 50),
+    "r_expected_low": ("r_model", 10),
+    "r_expected_high": ("r_model", 90),
+    "r_beyond_depth_expected": ("r_beyond_depth", 50),
+}
+"""Columns about a gene that the slide lacks: which score of similar genes, and its percentile."""
+_LEVEL = 0.05
+"""False discovery rate of the genes that beat their neighbors."""
 
 
 def impute(
@@ -43,8 +54,6 @@ def impute(
     region: NDArray[np.bool_] | str | None = None,
     scale: Units = "log1p",
     mask: Where = "center",
-    least_r: float = 0.2,
-    least_beyond_depth: float = 0.1,
     seed: int = 0,
     layer: str | None = None,
     slide_key: str | None = None,
@@ -75,8 +84,6 @@ def impute(
     mask
         Whether a measured gene is masked in the ``"center"`` while it is predicted there, in the
         whole ``"neighborhood"``, or in the whole ``"slide"``, as if that lacked it.
-    least_r, least_beyond_depth
-        See `reliable` below.
     seed
         Of the groups, and of the spots that are sampled.
     layer, slide_key
@@ -98,12 +105,13 @@ def impute(
     - `r_expected`, `r_beyond_depth_expected`: for genes that the slide lacks there is no truth.
       The measured genes are masked everywhere on the slide, a tenth at a time (on 4,096 spots at
       most), and the median of the 50 that are predicted to be about as common is given; 0 if the
-      prediction does not vary.
-    - `reliable`: for a measured gene, `r_model` is at least `least_r` and not below
-      `r_neighbor_mean`, and `r_beyond_depth` is at least `least_beyond_depth`. For another,
-      `r_expected` and `r_beyond_depth_expected` are at least those. On fewer than 50 spots no gene
-      is reliable; nor is one whose truth does not vary, where correlations are NaN. The flag
-      is about the pattern over spots, not about the level, which can be off: see `mse_model`.
+      prediction does not vary. `r_expected_low`, `r_expected_high`: the 10th and 90th percentile
+      of the 50 correlations, since single genes differ.
+    - `q`, `beats_neighbors`: whether `r_model` is above `r_neighbor_mean` and `r_beyond_depth`
+      above 0 by more than chance (`q` below 0.05). This does not say that the prediction is right:
+      `r_model` says how right it is. False for a gene that the slide lacks and on fewer than 50
+      spots, where `q` is NaN. Correlations are about the pattern over spots, not about the level,
+      which can be off: see `mse_model`.
 
     Sets ``obsm["sagefm_imputed"]`` (DataFrame, spots × genes, float32, missing outside the region)
     and ``uns["sagefm"]["imputed"]``: this table as ``"confidence"``, and how it was made.
@@ -116,6 +124,10 @@ def impute(
 
     Notes
     -----
+    `q` is of one-sided t tests with the standard error of a jackknife over at most 20 areas of each
+    section: neighboring spots are no independent observations. The larger p of both is adjusted by
+    Benjamini-Hochberg over the genes of the call.
+
     A prediction is a mean of log1p counts: expm1 of it lies below the mean of counts. The
     network pools the neighborhood, so that a prediction follows the library sizes of the
     neighborhood; dividing by the library size of the spot adds the noise of that.
@@ -123,14 +135,15 @@ def impute(
     For 4,090 to 5,000 genes ``write_h5ad`` fails ("object header message is too large") unless
     ``h5py.get_config().track_order`` is True, as ``sagefm impute`` sets it.
     """
-    _require_choices(scale, mask, least_r, least_beyond_depth)
+    _require_choices(scale, mask)
     chosen = None if genes is None else _named(genes, model.vocabulary)
     spots = np.flatnonzero(selected_spots(slide, region))
     aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
     chosen = chosen or _lacking(model.vocabulary, aligned.measured)
     positions = np.array(list(chosen.values()), dtype=np.int64)
     measured, rng = aligned.measured[positions], np.random.default_rng(seed)
-    recovery = GeneRecovery(aligned.sections[spots], len(positions))
+    areas = areas_of(coordinates(slide)[spots], aligned.sections[spots])
+    recovery = GeneRecovery(aligned.sections[spots], len(positions), areas)
     values = np.full((slide.n_obs, len(positions)), np.nan, dtype=np.float32)
     groups = _groups(positions, measured, rng)
     for block in masked_blocks(model, aligned, spots, positions, groups, mask):
@@ -143,7 +156,9 @@ def impute(
     table.insert(1, "slide_gene", _slide_genes(aligned.alignment, positions))
     if not measured.all():
         _expect(table, recovery, _sampled(model, aligned, spots, rng))
-    table["reliable"] = _reliable(table, least_r, least_beyond_depth) & (len(spots) >= _LEAST_SPOTS)
+    tested = measured & (len(spots) >= _LEAST_SPOTS)
+    table["q"] = benjamini_hochberg(np.where(tested, recovery.p_beats_neighbors(), np.nan))
+    table["beats_neighbors"] = table["q"] < _LEVEL
     table.index = pd.Index(list(chosen), name="gene")
     slide.obsm[key_added] = pd.DataFrame(values, slide.obs_names, list(chosen))
     slide.uns.setdefault(PROVENANCE, {})["imputed"] = {
@@ -151,8 +166,6 @@ def impute(
         "confidence": table.copy(),
         "scale": scale,
         "mask": mask,
-        "least_r": least_r,
-        "least_beyond_depth": least_beyond_depth,
         "seed": seed,
         "model": repr(model),
         "fingerprint": model.fingerprint,
@@ -163,13 +176,10 @@ def impute(
     return table
 
 
-def _require_choices(scale: str, mask: str, least_r: float, least_beyond_depth: float) -> None:
+def _require_choices(scale: str, mask: str) -> None:
     for name, value, kinds in (("scale", scale, get_args(Units)), ("mask", mask, _MASKED_IN)):
         if value not in kinds:
             raise InputError(f"{name}={value!r}: choose one of {', '.join(kinds)}")
-    for name, least in (("least_r", least_r), ("least_beyond_depth", least_beyond_depth)):
-        if not -1 <= least <= 1:
-            raise InputError(f"{name}={least}: give a correlation, from -1 to 1")
 
 
 def _named(genes: Sequence[str], vocabulary: "Vocabulary") -> dict[str, int]:
@@ -217,7 +227,7 @@ def _observed(recovery: GeneRecovery, measured: NDArray[np.bool_], n_spots: int)
     table = pd.DataFrame({name: np.where(measured, v, np.nan) for name, v in scores.items()})
     table.insert(0, "measured", measured)
     table.insert(2, "n", np.where(measured, n_spots, 0))
-    return table.assign(r_expected=np.nan, r_beyond_depth_expected=np.nan)
+    return table.assign(**dict.fromkeys(_EXPECTED, np.nan))
 
 
 def _sampled(
@@ -238,25 +248,9 @@ def _expect(table: pd.DataFrame, recovery: GeneRecovery, sampled: GeneRecovery) 
     """Fill in the expected recovery of the genes that the slide lacks."""
     lacking, scores = ~table["measured"].to_numpy(), sampled.scores()
     mean, varies = recovery.mean_prediction[lacking], recovery.varies[lacking]
-    for column, score in (
-        ("r_expected", "r_model"),
-        ("r_beyond_depth_expected", "r_beyond_depth"),
-    ):
-        expected = of_similar(mean, sampled.mean_prediction, scores[score])
+    for column, (score, percentile) in _EXPECTED.items():
+        expected = of_similar(mean, sampled.mean_prediction, scores[score], percentile)
         table.loc[lacking, column] = np.where(varies, expected, 0.0)
-
-
-def _reliable(table: pd.DataFrame, least_r: float, least_beyond_depth: float) -> NDArray[np.bool_]:
-    """Apply the rule of :func:`impute`; a comparison with NaN is false."""
-    observed = (
-        (table["r_model"] >= least_r)
-        & (table["r_model"] >= table["r_neighbor_mean"])
-        & (table["r_beyond_depth"] >= least_beyond_depth)
-    )
-    expected = (table["r_expected"] >= least_r) & (
-        table["r_beyond_depth_expected"] >= least_beyond_depth
-    )
-    return np.asarray(observed | expected)
 
 
 def _slide_genes(alignment: "Alignment", positions: Positions) -> list[str]:

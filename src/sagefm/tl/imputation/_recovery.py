@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
+from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from sagefm._types import Bools, Codes, Floats, Positions, Singles, Where
+from sagefm.pp.curve import along_curve
 from sagefm.pp.neighborhood import average
 from sagefm.stats.genes import GeneSums, GeneTally
+from sagefm.stats.poisson import log1p_mean
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
@@ -19,6 +23,9 @@ _BLOCK = 4096
 """Spots whose predictions are in memory together."""
 _SIMILAR = 50
 """Number of measured genes from which the recovery of another gene is estimated."""
+_AREAS, _SPOTS_PER_AREA = 20, 6
+"""Areas of a section that are left out in turn for standard errors: at most so many, and fewer on a
+small section (with 3 spots in each, the tails of the test are too light)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class MaskedBlock:
     neighbor_mean: Singles
     library_size: Floats
     """(spots) counts of each center without those of the masked genes."""
+    from_library_size: Singles
+    """What the library size alone predicts: the mean profile of the section, scaled to it."""
 
 
 def masked_blocks(
@@ -66,9 +75,10 @@ def masked_blocks(
         if block.group != loaded:
             columns, loaded = counts[:, groups[block.group]].tocsr(), block.group
             log1p = columns.log1p()
+            visible = np.maximum(aligned.library_size - columns.sum(axis=1, dtype=float).A1, 0.0)
+            rates = _section_rates(columns, visible, aligned.sections)
         neighbors = aligned.neighbors[spots[block.spots]]
         centers = neighbors[:, 0]
-        masked = columns[centers].sum(axis=1, dtype=np.float64).A1
         operator = average(neighbors, center=False, n_spots=len(aligned.neighbors))
         yield MaskedBlock(
             spots=block.spots,
@@ -76,8 +86,32 @@ def masked_blocks(
             predicted=block.log1p,
             truth=log1p[centers].toarray(),
             neighbor_mean=(operator @ log1p).toarray(),
-            library_size=np.maximum(aligned.library_size[centers] - masked, 0.0),
+            library_size=visible[centers],
+            from_library_size=log1p_mean(
+                rates[aligned.sections[centers]] * visible[centers][:, None]
+            ),
         )
+
+
+def _section_rates(counts: csr_matrix, library_size: Floats, sections: Codes) -> Floats:
+    """Compute counts of each gene per count of library size: sections × genes."""
+    n_sections = int(sections.max()) + 1
+    members = csr_matrix(
+        (np.ones(len(sections)), (sections, np.arange(len(sections)))),
+        shape=(n_sections, len(sections)),
+    )
+    total = np.bincount(sections, library_size, n_sections)
+    return np.asarray((members @ counts).toarray() / np.maximum(total, 1.0)[:, None])
+
+
+def areas_of(points: Floats, sections: Codes) -> Codes:
+    """Split each section into at most 20 compact areas of equal size; give the area of a spot."""
+    areas = np.empty(len(sections), dtype=np.int64)
+    for number in np.unique(sections):
+        rows = np.flatnonzero(sections == number)
+        n_areas = min(max(len(rows) // _SPOTS_PER_AREA, 2), _AREAS)
+        areas[rows[along_curve(points[rows])]] = np.arange(len(rows)) * n_areas // len(rows)
+    return areas
 
 
 class GeneRecovery:
@@ -89,43 +123,52 @@ class GeneRecovery:
         For each spot the number of its section.
     n_genes
         How many genes.
+    areas
+        For each spot its area in the section, to be left out for :meth:`p_beats_neighbors`.
     """
 
-    def __init__(self, sections: Codes, n_genes: int) -> None:
-        self._sections, self._n_genes = sections, n_genes
-        self._numbers = np.unique(sections).tolist()
-        self._model = {number: GeneSums.zeros(n_genes) for number in self._numbers}
-        self._neighbor_mean = {number: GeneSums.zeros(n_genes) for number in self._numbers}
+    def __init__(self, sections: Codes, n_genes: int, areas: Codes | None = None) -> None:
+        areas = np.zeros_like(sections) if areas is None else areas
+        self._n_genes = n_genes
+        self._areas, self._area = np.unique(
+            np.column_stack([sections, areas]), axis=0, return_inverse=True
+        )
+        self._area = self._area.ravel()
+        self._model_sums = [GeneSums.zeros(n_genes) for _ in self._areas]
+        self._neighbor_sums = [GeneSums.zeros(n_genes) for _ in self._areas]
+        self._beyond_sums = [GeneSums.zeros(n_genes) for _ in self._areas]
         self._detected = np.zeros(n_genes)
 
     def add(self, block: MaskedBlock) -> None:
         """Add a block; every gene of every spot is added once."""
         self._detected[block.genes] += (block.truth > 0).sum(axis=0)
-        sections, library = self._sections[block.spots], np.log1p(block.library_size)
-        for number in np.unique(sections).tolist():
-            rows = slice(None) if len(self._numbers) == 1 else sections == number
+        areas, library = self._area[block.spots], np.log1p(block.library_size)
+        for number in np.unique(areas).tolist():
+            rows = slice(None) if len(self._areas) == 1 else areas == number
             truth, size = block.truth[rows], library[rows]
             for sums, predicted in (
-                (self._model, block.predicted),
-                (self._neighbor_mean, block.neighbor_mean),
+                (self._model_sums, block.predicted),
+                (self._neighbor_sums, block.neighbor_mean),
             ):
                 sums[number].add(GeneSums.of(truth, predicted[rows], size), block.genes)
+            if len(self._areas) > 1:
+                beyond = _sums_beyond(truth, block.predicted[rows], block.from_library_size[rows])
+                self._beyond_sums[number].add(beyond, block.genes)
 
     @property
     def detected(self) -> Floats:
         """Fraction of the spots with a count of each gene."""
-        return self._detected / len(self._sections)
+        return self._detected / len(self._area)
 
     @property
     def mean_prediction(self) -> Floats:
         """Mean prediction over all spots, log1p counts."""
-        sums = self._model.values()
-        return np.asarray(sum(s.p for s in sums) / len(self._sections))
+        return np.asarray(sum(sums.p for sums in self._model_sums) / len(self._area))
 
     @property
     def varies(self) -> Bools:
         """Whether the prediction of each gene varies within a section."""
-        constant = [sums.constant_prediction for sums in self._model.values()]
+        constant = [sums.constant_prediction for sums in self._of_sections(self._model_sums)]
         return np.asarray(~np.all(constant, axis=0))
 
     def scores(self) -> dict[str, Floats]:
@@ -133,8 +176,10 @@ class GeneRecovery:
 
         NaN if the truth is constant in all sections; 0 for a constant prediction.
         """
-        model, neighbor_mean = self._tally(self._model), self._tally(self._neighbor_mean)
-        library = np.sum([np.nan_to_num(s.library_pearson()) for s in self._model.values()], axis=0)
+        sections = self._of_sections(self._model_sums)
+        model = self._tally(sections)
+        neighbor_mean = self._tally(self._of_sections(self._neighbor_sums))
+        library = np.sum([np.nan_to_num(s.library_pearson()) for s in sections], axis=0)
         varies = model.n_within > 0
         return {
             "r_model": model.r_within,
@@ -147,14 +192,71 @@ class GeneRecovery:
             "mse_neighbor_mean": neighbor_mean.mse,
         }
 
-    def _tally(self, sums: dict[int, GeneSums]) -> GeneTally:
+    def p_beats_neighbors(self) -> Floats:
+        """Test whether the model beats the neighbor mean, and not only by the library size.
+
+        Returns
+        -------
+        For each gene the larger p of two one-sided t tests: the correlation of the model is above
+        that of the neighbor mean, and it is above 0 when what the library size predicts is removed
+        (of a count, not linear: a gene that follows the library size must not pass). The standard
+        errors are of a jackknife over areas. 1 where the truth is constant, or without one area.
+        """
+        gains, variances, freedom = [], [], 0
+        for number in np.unique(self._areas[:, 0]):
+            areas = np.flatnonzero(self._areas[:, 0] == number)
+            gain = self._gains(areas)
+            left_out = np.stack([self._gains(np.setdiff1d(areas, [area])) for area in areas])
+            varies = np.isfinite(gain[0])
+            gains.append(np.where(varies, gain, 0.0))
+            variance = left_out.var(axis=0) * (len(areas) - 1)
+            variances.append(np.where(varies, variance, 0.0))
+            freedom += len(areas) - 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            t = np.sum(gains, axis=0) / np.sqrt(np.sum(variances, axis=0))
+        return np.asarray(np.nan_to_num(stats.t.sf(t, freedom), nan=1.0).max(axis=0))
+
+    def _gains(self, areas: Positions) -> Floats:
+        """Compute, over some areas of a section, what the model adds to neighbors and library size.
+
+        Returns
+        -------
+        2 × genes; NaN where the truth is constant.
+        """
+        model, neighbors = (self._sum(s, areas) for s in (self._beyond_sums, self._neighbor_sums))
+        return np.stack([model.pearson() - neighbors.pearson(), model.depth_removed()])
+
+    def _sum(self, sums: Sequence[GeneSums], areas: Positions) -> GeneSums:
+        total = GeneSums.zeros(self._n_genes)
+        for area in areas.tolist():
+            total.add(sums[area])
+        return total
+
+    def _of_sections(self, sums: Sequence[GeneSums]) -> list[GeneSums]:
+        numbers = self._areas[:, 0]
+        return [self._sum(sums, np.flatnonzero(numbers == number)) for number in np.unique(numbers)]
+
+    def _tally(self, sections: Sequence[GeneSums]) -> GeneTally:
         tally = GeneTally.begin(self._n_genes)
-        for of_section in sums.values():
-            tally.add(of_section, np.arange(self._n_genes))
+        for sums in sections:
+            tally.add(sums, np.arange(self._n_genes))
         return tally
 
 
-def of_similar(mean: Floats, measured_mean: Floats, values: Floats) -> Floats:
+def _sums_beyond(truth: Singles, predicted: Singles, from_library_size: Singles) -> GeneSums:
+    """Sum over spots × genes, with a prediction for each gene in place of the library size."""
+    t, p, d = (values.astype(np.float64) for values in (truth, predicted, from_library_size))
+    tt, dd, td, pp, tp, pd = (
+        np.einsum("ij,ij->j", a, b) for a, b in ((t, t), (d, d), (t, d), (p, p), (t, p), (p, d))
+    )
+    sum_t, sum_d, sum_p = (values.sum(axis=0) for values in (t, d, p))
+    n = np.full(t.shape[1], float(len(t)))
+    return GeneSums(n, sum_t, tt, sum_d, dd, td, sum_p, pp, tp, pd, np.zeros_like(n))
+
+
+def of_similar(
+    mean: Floats, measured_mean: Floats, values: Floats, percentile: float = 50
+) -> Floats:
     """Estimate a value of genes from measured genes that are predicted to be as common.
 
     Parameters
@@ -165,10 +267,12 @@ def of_similar(mean: Floats, measured_mean: Floats, values: Floats) -> Floats:
         The same of each measured gene.
     values
         The value of each measured gene; those without one (NaN) do not count.
+    percentile
+        Of the values of similar genes: the median unless set.
 
     Returns
     -------
-    For each gene the median over the 50 nearest measured genes; NaN where there is none.
+    For each gene the percentile over the 50 nearest measured genes; NaN where there is none.
     """
     finite = np.isfinite(values)
     if not finite.any():
@@ -176,4 +280,4 @@ def of_similar(mean: Floats, measured_mean: Floats, values: Floats) -> Floats:
     n_similar = min(_SIMILAR, int(finite.sum()))
     tree = cKDTree(measured_mean[finite][:, None])
     _, nearest = tree.query(mean[:, None], np.arange(1, n_similar + 1))
-    return np.asarray(np.median(values[finite][nearest], axis=1), dtype=np.float64)
+    return np.asarray(np.percentile(values[finite][nearest], percentile, axis=1), dtype=np.float64)
