@@ -8,12 +8,13 @@ import typer
 from sagefm._errors import InputError
 from sagefm._extras import require
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_writable
+from sagefm._files import replacing, require_free, require_writable
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Region,
     Seed,
     SlideKey,
@@ -63,6 +64,7 @@ def influence(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find which gene raises or lowers which: a network of genes, .csv or .graphml.
 
@@ -74,6 +76,7 @@ def influence(
     require_writable(out)
     if plot is not None:
         require_writable(plot / "gene.png")
+    require_free(out, plot, overwrite=overwrite)
     chosen = listed(genes)
     loaded = sagefm.SageFM.load(model, device=device)
     found = sagefm.read(slide, layer=layer, slide_key=slide_key)

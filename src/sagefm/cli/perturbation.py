@@ -7,12 +7,13 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_writable
+from sagefm._files import replacing, require_free, require_writable
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Region,
     Seed,
     SlideKey,
@@ -67,6 +68,7 @@ def perturb(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Raise ligands in the neighbors, predict their targets, and test the effect: OUT.csv.
 
@@ -79,6 +81,7 @@ def perturb(
     require_writable(out)
     if plot is not None:
         require_writable(plot / "pairs.png")
+    require_free(out, plot, overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device)
     _require_one_question(ligand, targets, pairs, sets, plot)
     raised = listed(ligand) or []

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_writable
+from sagefm._files import replacing, require_free, require_writable
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Seed,
     SlideKey,
     SlidePaths,
@@ -55,6 +56,7 @@ def subtype(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Predict the subtype of patients from their slides: OUT.csv.
 
@@ -70,6 +72,7 @@ def subtype(
             require_writable(path)
     if plot is not None:
         require_writable(plot / "patients.png")
+    require_free(out, genes, plot, overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device)
     facts = facts_of(table) if table else None
     cohort = Cohort(
