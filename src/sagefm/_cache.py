@@ -58,12 +58,12 @@ class ResumableCache:
                 _clear(folder)
                 with replacing(place) as beside:
                     beside.write_text(stamp)
-            yield cache
-            _clear(folder)
-            for name in (_STAMP, LOCK):
-                (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # others have put something there
-                folder.rmdir()
+            try:
+                yield cache
+                _clear(folder)
+            finally:
+                if not any(folder.glob("*.npy")):
+                    _remove(folder)
 
     def get(self, name: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         """Load an array, or compute and save it."""
@@ -101,6 +101,14 @@ def _require_ours(folder: Path) -> None:
     others = {name for name in names if not (name == LOCK or name.startswith(f".{_STAMP}."))}
     if others and _STAMP not in names:
         raise InputError(f"{folder}: holds other things; name a folder that is not there yet")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder without arrays."""
+    for name in (_STAMP, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # others have put something there
+        folder.rmdir()
 
 
 def _clear(folder: Path) -> None:

@@ -81,7 +81,7 @@ def require_free(*paths: str | Path | None, overwrite: bool) -> None:
     Parameters
     ----------
     paths
-        Files or folders to write; None is skipped. A folder is free if it is empty.
+        Files or folders to write; None is skipped. What is empty is free.
     overwrite
         Whether files may be replaced, and folders may hold other things.
 
@@ -92,7 +92,7 @@ def require_free(*paths: str | Path | None, overwrite: bool) -> None:
     """
     for path in (Path(path) for path in paths if path is not None):
         with writing(path):
-            there = any(path.iterdir()) if path.is_dir() else path.exists()
+            there = any(path.iterdir()) if path.is_dir() else _has_content(path)
         if there and not overwrite:
             what = "holds files already" if path.is_dir() else "exists already"
             raise InputError(f"{path}: {what}; choose another place, or add --overwrite")
@@ -122,7 +122,7 @@ def require_own(
         `target` is not of this slide, or is `source` and `slide` holds less than it.
     """
     source, target = Path(source), Path(target)
-    if not target.exists():
+    if not _has_content(target):
         return
     read = slide.uns[PROVENANCE]["read"]
     if source.exists() and target.samefile(source):
@@ -137,11 +137,16 @@ def require_own(
         )
 
 
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Lock a folder against other processes; create it if it is missing.
 
-    The lock is released if the process is killed.
+    The lock is released if the process is killed. A folder that was created here is removed if
+    nothing has been put into it.
 
     Raises
     ------
@@ -151,9 +156,13 @@ def locked(folder: str | Path) -> Iterator[None]:
     path = Path(folder) / LOCK
     lock = FileLock(path, blocking=False)
     with writing(folder):
+        made = _missing(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
+            if not path.exists():  # the process that had it has just removed it
+                lock.release()
+                raise Timeout(str(path))
         except Timeout as error:
             raise InputError(
                 f"{folder}: process {_holder(path)} is working in it; wait for it, or choose "
@@ -166,7 +175,22 @@ def locked(folder: str | Path) -> Iterator[None]:
             path.write_text(f"{os.getpid()}\n")
         yield
     finally:
+        with suppress(OSError):  # Windows keeps a lock that is held
+            if made and [entry.name for entry in path.parent.iterdir()] == [LOCK]:
+                path.unlink()
+                _remove_empty(made)
         lock.release()
+
+
+def _missing(path: Path) -> list[Path]:
+    """List the folders of a path that are not there, the innermost first."""
+    return [parent for parent in path.parents if not parent.exists()]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # something is in it
+        for folder in folders:
+            folder.rmdir()
 
 
 def _holder(lock: Path) -> str:
@@ -200,6 +224,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     require_writable(path)
     target = Path(os.path.realpath(path))
     with writing(path):
+        made = _missing(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_strays(target)
         beside = target.with_name(
@@ -213,6 +238,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)
+            _remove_empty(made)
 
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]

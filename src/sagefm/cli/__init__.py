@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 
@@ -81,7 +81,8 @@ def _explain(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print
         return _CLOSED
     text, status = _described(error)
-    typer.echo(f"error: {' '.join(text.split())}", err=True)
+    with suppress(OSError):  # stderr is a file on a full disk
+        typer.echo(f"error: {' '.join(text.split())}", err=True)
     return status
 
 

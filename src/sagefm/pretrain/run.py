@@ -84,7 +84,11 @@ class Run:
         with locked(self.folder):
             for left in (*self.folder.glob(".*.safetensors"), *self.folder.glob(".*.csv")):
                 left.unlink()  # incomplete files of a run that was killed
-            yield
+            try:
+                yield
+            finally:
+                if not self.last.is_file():  # nothing to continue from
+                    self.clear()
 
     def clear(self) -> None:
         """Delete an earlier run."""
