@@ -47,6 +47,8 @@ app.command()(models.info)
 app.command()(models.demo)
 app.add_typer(corpus.app, name="corpus")
 
+_SIGNALS = 128
+"""Exit statuses above are of signals."""
 _INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer returns without a message."""
 _CLOSED = 141
@@ -66,10 +68,9 @@ def main() -> None:
         status = _explain(error)
     except SystemExit as error:  # of a signal
         status = error.code
-    if status == _INTERRUPTED:
-        typer.echo("interrupted", err=True)
-    elif isinstance(status, int) and status > _INTERRUPTED and status != _CLOSED:
-        typer.echo("terminated", err=True)
+    if isinstance(status, int) and status > _SIGNALS and status != _CLOSED:
+        with suppress(OSError):  # the terminal is closed
+            typer.echo("interrupted" if status == _INTERRUPTED else "terminated", err=True)
     sys.exit(status)
 
 
