@@ -21,7 +21,7 @@ def files(tmp_path, slide, model):
     embed_many({tmp_path / "ea.h5ad": tmp_path / "a.h5ad"}, tmp_path / "m.safetensors")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    for name in ("t.csv", "p.png", "o.html", "o.safetensors", "o.graphml"):
+    for name in ("full/imputed.png", "t.csv", "p.png", "o.html", "o.safetensors", "o.graphml"):
         (tmp_path / name).write_text("mine")
     return tmp_path
 

@@ -78,9 +78,10 @@ def annotate(
         if path is not None:
             require_suffix(path, [suffix])
             require_writable(path)
+    require_free(save, table, overwrite=overwrite)
     if plot is not None:
         require_writable(plot / "annotation.png")
-    require_free(save, table, plot, overwrite=overwrite)
+        require_free(plot / "annotation.png", plot / "held_out.png", overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device)
     target = sagefm.read(slide, layer=layer, slide_key=slide_key)
     require_own(target, slide, out, overwrite=overwrite)

@@ -73,9 +73,10 @@ def impute(
     if table is not None:
         require_suffix(table, [".csv"])
         require_writable(table)
+    require_free(table, overwrite=overwrite)
     if plot is not None:
         require_writable(plot / "imputed.png")
-    require_free(table, plot, overwrite=overwrite)
+        require_free(plot / "imputed.png", overwrite=overwrite)
     chosen = listed(genes)
     loaded = sagefm.SageFM.load(model, device=device)
     loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)

@@ -19,6 +19,7 @@ from sagefm.cli._options import (
     by_name,
     facts_of,
     require_suffix,
+    slide_names,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def subtype(
             require_writable(path)
     if plot is not None:
         require_writable(plot / "patients.png")
-    require_free(out, genes, plot, overwrite=overwrite)
+        pictures = ["patients", *slide_names(slides).values()]
+        require_free(*(plot / f"{name}.png" for name in pictures), overwrite=overwrite)
+    require_free(out, genes, overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device)
     facts = facts_of(table) if table else None
     cohort = Cohort(
