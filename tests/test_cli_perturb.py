@@ -252,7 +252,7 @@ def test_a_killed_run_goes_on_where_it_was(run, folder, genes, killed_at):
     assert new(folder) == ["out.csv", "whole.csv"]
     assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
     again = killed_at(1000)
-    assert run("s1.h5ad", *HOW, *words)[0] == 0  # nothing is left of it: all is asked
+    assert run("s1.h5ad", *HOW, *words, "--overwrite")[0] == 0  # nothing is left: all is asked
     assert len(again) == len(asked) + kept
 
 
@@ -269,7 +269,11 @@ def test_another_command_takes_nothing_of_a_killed_one(run, folder, genes, kille
 def test_a_killed_run_leaves_the_table_that_was_there(run, folder, genes, killed_at):
     (folder / "out.csv").write_text("old\n")
     killed_at(2)
-    assert run("s1.h5ad", *HOW, "--ligand", genes[0], "--targets", genes[1])[0] == 130
+    words = [*HOW, "--ligand", genes[0], "--targets", genes[1]]
+    status, _, err = run("s1.h5ad", *words)
+    assert status == 2
+    assert "out.csv: exists already; choose another place, or add --overwrite" in err
+    assert run("s1.h5ad", *words, "--overwrite")[0] == 130
     assert (folder / "out.csv").read_text() == "old\n"
 
 

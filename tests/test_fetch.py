@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +11,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from sagefm import InputError, SageFM
 from sagefm._fetch import local_copy
@@ -18,7 +20,12 @@ from sagefm._fetch import local_copy
 class Quiet(SimpleHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append(self.path)
-        super().do_GET()
+        if self.path == "/round.safetensors":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
+        else:
+            super().do_GET()
 
     def log_message(self, *_):
         pass
@@ -99,12 +106,61 @@ def test_the_command_takes_an_address(server, run, slide, model):
     )
 
 
+PAGE = b"<!DOCTYPE html><title>Log in</title>"
+OTHER = {"weight": np.zeros(3, dtype=np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (PAGE, "is a page and no model file"),
+        (b'{"error": "not found"}', "is a page and no model file"),
+        (b"", "is no model file"),
+        (save(OTHER), "is the weights of some other model"),
+        ("half", "is no model file"),
+    ],
+)
+def test_what_is_no_model_does_not_stay_in_the_cache(server, tmp_path, content, said):
+    whole = server.file.read_bytes()
+    server.file.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    with pytest.raises(InputError, match=f"{said}.*the copy was removed") as raised:
+        SageFM.load("hf://lab/models/m.safetensors")
+    assert "\n" not in str(raised.value)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    server.file.write_bytes(whole)
+    SageFM.load("hf://lab/models/m.safetensors")
+
+
+def test_what_a_killed_download_left_is_removed(server, tmp_path):
+    cache = tmp_path / "cache" / "sagefm"
+    cache.mkdir(parents=True)
+    for name in ("tmpold", "tmpnew"):
+        (cache / name).write_text("half")
+    os.utime(cache / "tmpold", (1, 1))
+    copy = local_copy("hf://lab/models/m.safetensors")
+    assert {path.name for path in cache.iterdir()} == {"tmpnew", copy.name}
+
+
+def test_an_address_that_leads_round_in_a_circle(server):
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        local_copy(f"{server.base}/round.safetensors")
+
+
+def test_a_scheme_in_capitals_is_the_same(server, model):
+    address = f"{server.base}/lab/models/resolve/main/m.safetensors".replace("http", "HTTP")
+    assert SageFM.load(address, device="cpu").fingerprint == model.fingerprint
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
         ("hf://lab/m.safetensors", "write hf://owner/repository/file"),
         ("hf://lab/models/m.safetensors#sha256=abc", "end the address with #sha256="),
         ("http://127.0.0.1:9/m.safetensors", "cannot be downloaded"),
+        ("http://", "cannot be downloaded"),
+        ("https://[bad/m.safetensors", "safetensors"),
+        ("file:///etc/passwd", "give a path, or an address with https://"),
+        ("s3://lab/m.safetensors", "give a path, or an address with https://"),
     ],
 )
 def test_bad_addresses_are_one_clear_line(monkeypatch, tmp_path, address, said):

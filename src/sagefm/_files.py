@@ -1,7 +1,11 @@
 """Write files so that a killed run leaves the complete old file or the complete new one."""
 
+import errno
+import hashlib
 import os
-import tempfile
+import secrets
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,13 +14,42 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from sagefm._errors import InputError
+from sagefm._hdf5 import recorded, write_h5ad
 from sagefm._keys import PROVENANCE
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+LOCK = ".lock"
+"""Name of the file in a folder by which a process locks it."""
 _WIDE = 4000
 """Number of columns of a table above which HDF5 must track their order to store them."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_STALE = 24 * 3600
+"""Seconds after which a temporary file that nobody has changed is removed, whoever made it."""
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Convert errors of the system to InputError.
+
+    Raises
+    ------
+    InputError
+        `path` cannot be written.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError) and "embedded null" not in str(error):
+            raise  # not about the name of a file
+        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        full = getattr(error, "errno", None) in _FULL
+        remedy = "free some space, or choose another place" if full else "choose another place"
+        name = str(path).replace("\0", "\\0")
+        raise InputError(f"{name}: cannot be written ({reason}); {remedy}") from error
 
 
 def require_writable(path: str | Path) -> None:
@@ -25,61 +58,139 @@ def require_writable(path: str | Path) -> None:
     Raises
     ------
     InputError
-        `path` is a folder, or lies in a folder that cannot be written to.
+        `path` is a folder or no file, has no valid name, or lies in a folder that cannot be
+        written to.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name the file to write, such as {path / 'out'}")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"{path}: cannot be written in {folder}; choose another place")
+    with writing(path):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name the file to write, such as {path / 'out'}")
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # raises if the name is too long
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no file but a device or a pipe; name a file")
+        parents = Path(os.path.realpath(path)).parents
+        folder = next(parent for parent in parents if parent.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            raise InputError(f"{path}: cannot be written in {folder}; choose another place")
 
 
-def require_nothing_lost(slide: "AnnData", source: str | Path, target: str | Path) -> None:
-    """Raise an error if a slide that was read incompletely would overwrite its own file.
+def require_free(*paths: str | Path | None, overwrite: bool) -> None:
+    """Raise an error if something would be overwritten, before any work is done.
+
+    Parameters
+    ----------
+    paths
+        Files or folders to write; None is skipped. What is empty is free.
+    overwrite
+        Whether files may be replaced, and folders may hold other things.
 
     Raises
     ------
     InputError
-        `target` is `source`, and `slide` holds less than it.
+        A path is not free.
+    """
+    for path in (Path(path) for path in paths if path is not None):
+        with writing(path):
+            there = any(path.iterdir()) if path.is_dir() else _has_content(path)
+        if there and not overwrite:
+            what = "holds files already" if path.is_dir() else "exists already"
+            raise InputError(f"{path}: {what}; choose another place, or add --overwrite")
+
+
+def require_own(
+    slide: "AnnData", source: str | Path, target: str | Path, *, overwrite: bool
+) -> None:
+    """Raise an error if a result would overwrite another slide, or counts that were left out.
+
+    A file is overwritten without asking if it is the slide itself, or was made from it.
+
+    Parameters
+    ----------
+    slide
+        A slide that was read.
+    source
+        Where it was read from.
+    target
+        The file to write.
+    overwrite
+        Whether `target` may be replaced if it was made from another slide.
+
+    Raises
+    ------
+    InputError
+        `target` is not of this slide, or is `source` and `slide` holds less than it.
     """
     source, target = Path(source), Path(target)
-    lost = slide.uns[PROVENANCE]["read"]["lost"]
-    if len(lost) and target.exists() and source.exists() and target.samefile(source):
-        raise InputError(f"{source}: is not overwritten, because {lost[0]}; choose another OUT")
+    if not _has_content(target):
+        return
+    read = slide.uns[PROVENANCE]["read"]
+    if source.exists() and target.samefile(source):
+        if len(read["lost"]):
+            raise InputError(
+                f"{source}: is not overwritten, because {read['lost'][0]}; choose another OUT"
+            )
+    elif not overwrite and recorded(target, "read/source") != read["source"]:
+        raise InputError(
+            f"{target}: exists already and was not made from {source}; choose another OUT, or add "
+            "--overwrite"
+        )
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
     """Lock a folder against other processes; create it if it is missing.
 
-    The lock is released if the process is killed.
+    The lock is released if the process is killed. A folder that was created here is removed if
+    nothing has been put into it.
 
     Raises
     ------
     InputError
         Another process has locked the folder, or it cannot be created.
     """
-    path = Path(folder) / ".lock"
+    path = Path(folder) / LOCK
     lock = FileLock(path, blocking=False)
-    try:
+    with writing(folder):
+        made = _missing(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"{folder}: process {_holder(path)} is working in it; wait for it, or choose another "
-            "folder"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror}); choose another place"
-        ) from error
+        try:
+            lock.acquire()
+            if not path.exists():  # the process that had it has just removed it
+                lock.release()
+                raise Timeout(str(path))
+        except Timeout as error:
+            raise InputError(
+                f"{folder}: process {_holder(path)} is working in it; wait for it, or choose "
+                "another folder"
+            ) from error
+        except NotImplementedError as error:
+            raise InputError(f"{folder}: this disk has no locks; choose another place") from error
     try:
         with suppress(OSError):  # on Windows nobody writes to a locked file
             path.write_text(f"{os.getpid()}\n")
         yield
     finally:
+        with suppress(OSError):  # Windows keeps a lock that is held
+            if made and [entry.name for entry in path.parent.iterdir()] == [LOCK]:
+                path.unlink()
+                _remove_empty(made)
         lock.release()
+
+
+def _missing(path: Path) -> list[Path]:
+    """List the folders of a path that are not there, the innermost first."""
+    return [parent for parent in path.parents if not parent.exists()]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # something is in it
+        for folder in folders:
+            folder.rmdir()
 
 
 def _holder(lock: Path) -> str:
@@ -93,10 +204,13 @@ def _holder(lock: Path) -> str:
 def replacing(path: str | Path) -> Iterator[Path]:
     """Write to a temporary file next to `path`, and rename it to `path` if the block succeeds.
 
+    Temporary files for the same path that killed runs have left are removed first.
+
     Parameters
     ----------
     path
-        The file to create or replace. Its folder is created if it is missing.
+        The file to create or replace; if it is a symbolic link, the file that this names. Its
+        folder is created if it is missing.
 
     Yields
     ------
@@ -105,32 +219,63 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        The folder cannot be created or written to, or `path` is a folder.
+        `path` cannot be written, or the disk is full.
     """
-    path = Path(path)
     require_writable(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent
+    target = Path(os.path.realpath(path))
+    with writing(path):
+        made = _missing(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_strays(target)
+        beside = target.with_name(
+            f"{_mark(target)}{_HOST}.{os.getpid()}.{secrets.token_hex(4)}{target.suffix}"
         )
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose another place"
-        ) from error
-    os.close(handle)
-    beside = Path(name)
+        try:
+            beside.touch(exist_ok=False)
+            yield beside
+            with beside.open("rb") as written:
+                os.fsync(written.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+            _remove_empty(made)
+
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _mark(target: Path) -> str:
+    """Get what names of temporary files for a path begin with."""
+    digest = hashlib.sha256(target.name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f".{target.stem[:40]}.{digest}."
+
+
+def _remove_strays(target: Path) -> None:
+    """Remove temporary files that killed processes have left.
+
+    Those of other machines, whose processes cannot be seen, are removed when they are old.
+    """
+    mark = _mark(target)
+    for entry in target.parent.iterdir():
+        if not (entry.name.startswith(mark) and entry.suffix == target.suffix):
+            continue
+        host, pid, *_ = entry.name.removeprefix(mark).split(".")
+        with suppress(OSError, ValueError):  # another process has removed it
+            old = time.time() - entry.stat().st_mtime > _STALE
+            if old or (host == _HOST and not _is_running(int(pid))):
+                entry.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # where the signal would stop it
+        return True
     try:
-        yield beside
-        # mkstemp creates private files; give the result the permissions of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        beside.chmod(0o666 & ~umask)
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
 
 
 def write_slide(slide: "AnnData", path: str | Path) -> None:
@@ -151,6 +296,6 @@ def write_slide(slide: "AnnData", path: str | Path) -> None:
     settings.track_order = before or any(table.shape[1] > _WIDE for table in tables)
     try:
         with replacing(path) as beside:
-            slide.write_h5ad(beside)
+            write_h5ad(slide, beside)
     finally:
         settings.track_order = before

@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import pickle
-import signal
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from sagefm._errors import InputError, logger
 from sagefm._extras import require
+from sagefm._signals import uninterrupted
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
@@ -196,7 +196,7 @@ def _connected(workers: int, scheduler: str | None) -> Iterator["Client"]:
         stack.enter_context(dask.config.set(_SETTINGS | environment))
         if scheduler is None:
             resource_tracker.ensure_running()  # it unblocks signals, so it is started before
-            with _uninterrupted():
+            with uninterrupted():
                 cluster = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
@@ -239,32 +239,8 @@ def _require_scheduler(address: str) -> None:
         ) from error
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C until the end of the block.
-
-    Threads and processes that are started in it never receive the signal: this process does, and
-    closes them.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread() and callable(handler)
-    if not (main and hasattr(signal, "pthread_sigmask")):  # other threads receive no signals
-        yield
-        return
-    pressed: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        signal.signal(signal.SIGINT, handler)
-        if pressed:
-            signal.raise_signal(signal.SIGINT)
-
-
 def _close(cluster: "LocalCluster") -> None:
-    with _uninterrupted():
+    with uninterrupted():
         cluster.close()
 
 

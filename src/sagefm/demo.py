@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 import sagefm
+from sagefm import __version__
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_writable, write_slide
-from sagefm._keys import EMBEDDING, TRUTH
+from sagefm._files import replacing, require_free, require_writable, write_slide
+from sagefm._hdf5 import recorded
+from sagefm._keys import EMBEDDING, PROVENANCE, TRUTH
 from sagefm.evaluate import domain_recovery, pca
 from sagefm.tl.perturbation import top_pairs
 
@@ -23,7 +25,13 @@ _IMPUTED = 100
 """Number of genes to impute."""
 
 
-def run(folder: str | Path = "demo", *, seed: int = 0, progress: Progress = print) -> None:
+def run(
+    folder: str | Path = "demo",
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress = print,
+) -> None:
     """Simulate a slide, embed it, find domains, impute genes and perturb ligands.
 
     Writes to `folder`: the slide with its results (``slide.h5ad``), ``domains.png`` (the true
@@ -36,24 +44,31 @@ def run(folder: str | Path = "demo", *, seed: int = 0, progress: Progress = prin
         Folder of the results; files of an earlier run are replaced.
     seed
         Seed of all random numbers.
+    overwrite
+        Whether to write into a folder that holds other things.
     progress
         Called with each line of the report.
 
     Raises
     ------
     InputError
-        The folder cannot be written to.
+        The folder cannot be written to, or holds other things.
     """
     folder = Path(folder)
-    require_writable(folder / "slide.h5ad")
+    written = folder / "slide.h5ad"
+    require_writable(written)
+    if recorded(written, "demo") is None:
+        require_free(folder, overwrite=overwrite)
     progress(f"1. simulating a slide of {_SPOTS:,} spots in {folder}/, and loading the model")
     slide = sagefm.pp.simulate(_SPOTS, seed=seed, biology_seed=seed)
+    slide.uns[PROVENANCE] = {"demo": __version__}
+    write_slide(slide, written)  # from now on the folder is of a demo
     model = sagefm.SageFM.load(DEFAULT)
     progress(f"   {model}")
     _find_domains(slide, model, folder, seed, progress)
     _impute(slide, model, folder, seed, progress)
     _perturb(slide, model, folder, seed, progress)
-    write_slide(slide, folder / "slide.h5ad")
+    write_slide(slide, written)
     progress(
         f"The plots are in {folder}/. Coexpression in the simulated tissue is random, so that what "
         "the model learned from human tissue is of little use there. Try your own slide: "

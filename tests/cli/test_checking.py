@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_the_old_page(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_text", full)
-    status, _, err = run("s.h5ad", "--page", "q.html")
+    status, _, err = run("s.h5ad", "--page", "q.html", "--overwrite")
     assert status == 2
     assert "No space left" in err
     assert sorted(os.listdir()) == ["m.safetensors", "q.html", "s.h5ad"]

@@ -1,13 +1,15 @@
 """The command ``sagefm``: every verb reads files, calls a public function and writes files."""
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import typer
 
 from sagefm._errors import InputError, logger
+from sagefm._signals import terminating
 from sagefm.cli import (
     annotation,
     checking,
@@ -45,40 +47,64 @@ app.command()(models.info)
 app.command()(models.demo)
 app.add_typer(corpus.app, name="corpus")
 
+_SIGNALS = 128
+"""Exit statuses above are of signals."""
 _INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer returns without a message."""
+_CLOSED = 141
+"""Exit status if nobody reads the output any more, as of a process that SIGPIPE ends."""
 
 
 def main() -> None:
     """Run the command: status 0 on success, 2 on a usage or input error with one line on stderr."""
     arguments = evaluation.spread([word for word in sys.argv[1:] if word != "--debug"])
     try:
-        with _logging_on_stderr():
+        with terminating(), _logging_on_stderr():
             status = app(arguments or ["--help"], prog_name="sagefm", standalone_mode=False)
+            sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
             raise
         status = _explain(error)
-    if status == _INTERRUPTED:
-        typer.echo("interrupted", err=True)
+    except SystemExit as error:  # of a signal
+        status = error.code
+    if isinstance(status, int) and status > _SIGNALS and status != _CLOSED:
+        with suppress(OSError):  # the terminal is closed
+            typer.echo("interrupted" if status == _INTERRUPTED else "terminated", err=True)
     sys.exit(status)
 
 
 def _explain(error: BaseException) -> int:
     """Print an error as one line, and return the exit status."""
-    if isinstance(error, InputError):
-        typer.echo(f"error: {error}", err=True)
-        return 2
-    if hasattr(error, "format_message"):  # a usage error of click, which typer may vendor
-        typer.echo(f"error: {error.format_message()} (see sagefm --help)", err=True)
-        return 2
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        typer.echo(f"error: {error.strerror}; free some space, or choose another place", err=True)
-        return 2
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _INTERRUPTED
-    typer.echo(f"error: {type(error).__name__}: {error} (add --debug for the traceback)", err=True)
-    return 1
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print
+        return _CLOSED
+    text, status = _described(error)
+    with suppress(OSError):  # stderr is a file on a full disk
+        typer.echo(f"error: {' '.join(text.split())}", err=True)
+    return status
+
+
+def _described(error: BaseException) -> tuple[str, int]:
+    """Describe an error, and choose the exit status."""
+    if isinstance(error, InputError):
+        return str(error), 2
+    if hasattr(error, "format_message"):  # a usage error of click, which typer may vendor
+        return f"{error.format_message()} (see sagefm --help)", 2
+    debug = "(add --debug for the traceback)"
+    if isinstance(error, MemoryError) or "not enough memory: you tried to allocate" in str(error):
+        return f"the memory is full; use a machine with more, or a smaller slide {debug}", 2
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f"{error.filename}: "
+        reason = error.strerror or str(error) or type(error).__name__
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space, or choose another place" if full else "check the path"
+        return f"{place}{reason}; {remedy} {debug}", 2
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return f"a path has a null byte; check the path {debug}", 2
+    return f"{type(error).__name__}: {error} {debug}", 1
 
 
 @contextmanager

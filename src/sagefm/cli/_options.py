@@ -36,6 +36,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, …; CUDA, if available, when not given.")
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist and were not made from SLIDE.")
+]
 
 
 def require_suffix(path: Path, suffixes: Sequence[str]) -> None:

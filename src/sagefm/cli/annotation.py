@@ -7,12 +7,13 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
+from sagefm._files import replacing, require_free, require_own, require_writable, write_slide
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Seed,
     SlideKey,
     SlidePath,
@@ -63,6 +64,7 @@ def annotate(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Annotate a slide with the labels of other slides: .h5ad with obs["sagefm_label"].
 
@@ -78,11 +80,13 @@ def annotate(
         if path is not None:
             require_suffix(path, [suffix])
             require_writable(path)
+    require_free(save, table, overwrite=overwrite)
     if plot is not None:
         require_writable(plot / "annotation.png")
+        require_free(plot / "annotation.png", plot / "held_out.png", overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device)
     target = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    require_nothing_lost(target, slide, out)
+    require_own(target, slide, out, overwrite=overwrite)
     if annotator is not None:
         fitted = sagefm.tl.Annotator.load(annotator, loaded)
     else:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError, logger
-from sagefm._files import replacing, require_writable
+from sagefm._files import replacing, require_free, require_writable
 from sagefm.cli._options import (
     Device,
     Layer,
+    Overwrite,
     Seed,
     SlideKey,
     SlidePath,
@@ -35,6 +36,7 @@ def check(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Summarize and check a slide, and judge what it shows of a model.
 
@@ -46,6 +48,7 @@ def check(
     if page is not None:
         require_suffix(page, [".html"])
         require_writable(page)
+        require_free(page, overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device) if model else None
     logger.setLevel("ERROR")  # notes of reading are printed below
     try:

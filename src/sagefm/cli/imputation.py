@@ -7,13 +7,14 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
+from sagefm._files import replacing, require_free, require_own, require_writable, write_slide
 from sagefm._text import numbered
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Region,
     Seed,
     SlideKey,
@@ -60,6 +61,7 @@ def impute(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Predict genes that are not measured, or denoise others: obsm["sagefm_imputed"] of an .h5ad.
 
@@ -72,12 +74,14 @@ def impute(
     if table is not None:
         require_suffix(table, [".csv"])
         require_writable(table)
+    require_free(table, overwrite=overwrite)
     if plot is not None:
         require_writable(plot / "imputed.png")
+        require_free(plot / "imputed.png", overwrite=overwrite)
     chosen = listed(genes)
     loaded = sagefm.SageFM.load(model, device=device)
     loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    require_nothing_lost(loaded_slide, slide, out)
+    require_own(loaded_slide, slide, out, overwrite=overwrite)
     try:
         confidence = sagefm.tl.impute(
             loaded_slide, loaded, chosen, region=region, mask=mask, seed=seed, slide_key=slide_key,

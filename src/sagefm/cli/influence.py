@@ -8,12 +8,13 @@ import typer
 from sagefm._errors import InputError
 from sagefm._extras import require
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_writable
+from sagefm._files import replacing, require_free, require_writable
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Region,
     Seed,
     SlideKey,
@@ -63,6 +64,7 @@ def influence(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find which gene raises or lowers which: a network of genes, .csv or .graphml.
 
@@ -72,6 +74,7 @@ def influence(
 
     require_suffix(out, [".csv", ".graphml"])
     require_writable(out)
+    require_free(out, overwrite=overwrite)
     if plot is not None:
         require_writable(plot / "gene.png")
     chosen = listed(genes)
@@ -87,7 +90,7 @@ def influence(
         raise InputError(placed(slide, error)) from error
     edges = table if chosen is None else sagefm.tl.to_edges(table, where)
     _write(table if out.suffix == ".csv" else edges, out, matrix=chosen is not None)
-    drawn = _draw(edges, chosen, where, plot) if plot is not None else 0
+    drawn = _draw(edges, chosen, where, plot, overwrite) if plot is not None else 0
     n_targets = edges["target"].nunique()
     pictures = f"; {plot}: {drawn} pictures" if plot is not None else ""
     typer.echo(f"{out}: {len(edges):,} edges on {n_targets:,} genes{pictures}")
@@ -105,7 +108,9 @@ def _write(table: "pd.DataFrame", out: Path, *, matrix: bool) -> None:
         networkx.write_graphml(sagefm.tl.to_graph(table), beside)
 
 
-def _draw(edges: "pd.DataFrame", chosen: list[str] | None, where: str, folder: Path) -> int:
+def _draw(
+    edges: "pd.DataFrame", chosen: list[str] | None, where: str, folder: Path, overwrite: bool
+) -> int:
     """Draw the genes that have an edge, a picture each; say how many."""
     import sagefm
 
@@ -116,5 +121,6 @@ def _draw(edges: "pd.DataFrame", chosen: list[str] | None, where: str, folder: P
     drawn = [gene for gene in chosen if gene in there]
     for gene in drawn:
         name = gene.replace("/", "_")
+        require_free(folder / f"{name}.png", overwrite=overwrite)
         sagefm.pl.influence(edges, gene, value=where, save=folder / f"{name}.png")
     return len(drawn)

@@ -6,18 +6,22 @@ from typing import Annotated
 import typer
 
 from sagefm._fetch import DEFAULT, local_copy, sha256
-from sagefm.cli._options import Out, Seed, require_suffix
+from sagefm._files import require_free, require_writable
+from sagefm.cli._options import Out, Overwrite, Seed, require_suffix
 
 
 def convert(
     published: Annotated[str, typer.Argument(metavar="PUBLISHED.pt")],
     genes: Annotated[str, typer.Option(help="Its genes, in order: .txt or the published .npy.")],
     out: Out,
+    overwrite: Overwrite = False,
 ) -> None:
     """Convert the published checkpoint and its gene list to a model file."""
     import sagefm
 
     require_suffix(out, [".safetensors"])
+    require_writable(out)
+    require_free(out, overwrite=overwrite)
     model = sagefm.SageFM.from_published(published, genes=genes, device="cpu")
     model.save(out)
     typer.echo(f"{out}: {model}")
@@ -51,8 +55,9 @@ def info(
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("demo"),
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run the main functions on a simulated slide, with tables and plots."""
     import sagefm.demo
 
-    sagefm.demo.run(out, seed=seed, progress=typer.echo)
+    sagefm.demo.run(out, seed=seed, overwrite=overwrite, progress=typer.echo)

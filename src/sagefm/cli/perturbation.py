@@ -7,12 +7,13 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_writable
+from sagefm._files import replacing, require_free, require_writable
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Region,
     Seed,
     SlideKey,
@@ -67,6 +68,7 @@ def perturb(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Raise ligands in the neighbors, predict their targets, and test the effect: OUT.csv.
 
@@ -77,8 +79,10 @@ def perturb(
 
     require_suffix(out, [".csv"])
     require_writable(out)
+    require_free(out, overwrite=overwrite)
     if plot is not None:
         require_writable(plot / "pairs.png")
+        require_free(plot / "pairs.png", overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device)
     _require_one_question(ligand, targets, pairs, sets, plot)
     raised = listed(ligand) or []
@@ -104,7 +108,7 @@ def perturb(
     with replacing(out) as beside:
         table.to_csv(beside, index=False, float_format="%.6g")
     if plot is not None:
-        _draw(table, next(iter(found.values())), loaded, region, slide_key, plot)
+        _draw(table, next(iter(found.values())), loaded, region, slide_key, plot, overwrite)
     passed = int((table["q"] < 0.05).sum())
     rows = numbered(len(table), "pair" if sets is None else "row")
     typer.echo(f"{out}: {rows}, {passed:,} with q < 0.05")
@@ -149,6 +153,7 @@ def _draw(
     region: str | None,
     slide_key: str | None,
     folder: Path,
+    overwrite: bool,
 ) -> None:
     """Draw the strongest pairs beside their nulls, and the first of them on the first slide."""
     import sagefm
@@ -164,6 +169,7 @@ def _draw(
             slide_key=slide_key,
         )  # fmt: skip
         name = f"{pair.ligand}_{pair.target}".replace("/", "_")
+        require_free(folder / f"{name}.png", overwrite=overwrite)
         sagefm.pl.response(
             slide[first], str(pair.target),
             title=f"{pair.target}, {pair.ligand} at its highest in the neighbors",

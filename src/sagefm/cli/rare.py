@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError
-from sagefm._files import replacing, require_nothing_lost, require_writable, write_slide
+from sagefm._files import replacing, require_free, require_own, require_writable, write_slide
 from sagefm._keys import PROVENANCE, RARE_POPULATION
 from sagefm._text import numbered
 from sagefm.cli._options import (
     Device,
     Layer,
     Out,
+    Overwrite,
     Seed,
     SlideKey,
     SlidePath,
@@ -47,6 +48,7 @@ def rare(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """List spots of rare populations: .h5ad with obs["sagefm_rare_score"] and obs["sagefm_rare"].
 
@@ -61,9 +63,10 @@ def rare(
     for path in (out, table, genes, plot):
         if path is not None:
             require_writable(path)
+    require_free(table, genes, plot, overwrite=overwrite)
     loaded = None if model is None else sagefm.SageFM.load(model, device=device)
     loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    require_nothing_lost(loaded_slide, slide, out)
+    require_own(loaded_slide, slide, out, overwrite=overwrite)
     try:
         spots, enriched = sagefm.tl.rare(
             loaded_slide, loaded, share=share, seed=seed, slide_key=slide_key

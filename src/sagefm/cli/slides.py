@@ -8,12 +8,13 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import require_nothing_lost, write_slide
+from sagefm._files import require_free, require_own, require_writable, write_slide
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Seed,
     SlideKey,
     SlidePath,
@@ -47,6 +48,7 @@ def embed(
         str | None,
         typer.Option(metavar="ADDRESS", help="A dask cluster to use instead: tcp://host:8786."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Embed every spot: writes .h5ad with obsm["X_sagefm"]; for several slides OUT is a folder.
 
@@ -57,7 +59,7 @@ def embed(
     targets = _targets(slides, out)
     done = sagefm.tl.embed_many(
         targets, model, layer=layer, slide_key=slide_key, device=device, workers=workers,
-        scheduler=scheduler, again=out in targets, progress=typer.echo,
+        scheduler=scheduler, again=out in targets, overwrite=overwrite, progress=typer.echo,
     )  # fmt: skip
     if len(targets) == 1 and done.errors:
         raise done.errors.popitem()[1]
@@ -85,6 +87,7 @@ def domains(
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find tissue domains in an embedded slide: writes .h5ad with obs["sagefm_domain"]."""
     import sagefm
@@ -92,7 +95,11 @@ def domains(
     require_suffix(out, [".h5ad"])
     if plot is not None:
         require_suffix(plot, [".png", ".pdf", ".svg"])
+        require_writable(plot)
+    require_writable(out)
+    require_free(plot, overwrite=overwrite)
     loaded = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    require_own(loaded, slide, out, overwrite=overwrite)
     try:
         sagefm.tl.domains(
             loaded, n_domains, method=method, use_rep=use_rep, smooth=smooth, seed=seed,
@@ -100,7 +107,6 @@ def domains(
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slide, error)) from error
-    require_nothing_lost(loaded, slide, out)
     if plot is not None:
         sagefm.pl.spatial(loaded, save=plot)
     write_slide(loaded, out)

@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_writable
+from sagefm._files import replacing, require_free, require_writable
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
+    Overwrite,
     Seed,
     SlideKey,
     SlidePaths,
     by_name,
     facts_of,
     require_suffix,
+    slide_names,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def subtype(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Predict the subtype of patients from their slides: OUT.csv.
 
@@ -70,6 +73,9 @@ def subtype(
             require_writable(path)
     if plot is not None:
         require_writable(plot / "patients.png")
+        pictures = ["patients", *slide_names(slides).values()]
+        require_free(*(plot / f"{name}.png" for name in pictures), overwrite=overwrite)
+    require_free(out, genes, overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device)
     facts = facts_of(table) if table else None
     cohort = Cohort(

@@ -1,15 +1,28 @@
 """Save the result of each protocol as soon as it is done, so that a scorecard can be resumed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from sagefm._errors import InputError
-from sagefm._files import replacing
+from sagefm._files import LOCK, replacing
+from sagefm._text import few
 from sagefm.evaluate.result import Result
+
+
+def require_ours(out: Path, protocols: Sequence[str]) -> None:
+    """Raise an error if a folder holds other things than a scorecard, or a part of one."""
+    if not out.is_dir() or (out / "scorecard.json").exists():
+        return
+    ours = (LOCK, ".scorecard.", "scorecard.", *protocols)
+    others = sorted(entry.name for entry in out.iterdir() if not entry.name.startswith(ours))
+    if others:
+        raise InputError(
+            f"{out}: holds other things ({few(others)}); choose another folder, or add --overwrite"
+        )
 
 
 def require_same(out: Path, stamp: str, overwrite: bool) -> None:

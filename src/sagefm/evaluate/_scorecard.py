@@ -73,7 +73,8 @@ def scorecard(
     command
         The command line, which is written into the result.
     overwrite
-        Whether to replace a scorecard of other slides, models or settings in `out`.
+        Whether to replace a scorecard of other slides, models or settings in `out`, and to write
+        into a folder that holds other things.
     progress
         Called with a line per step.
 
@@ -92,6 +93,8 @@ def scorecard(
     if "subtype" in protocols:
         require_subtypes(cohort, subtype_key)
     out = Path(out)
+    if not overwrite:
+        _resume.require_ours(out, PROTOCOLS)
     settings = {
         "label_key": label_key, "subtype_key": subtype_key, "obsm": list(obsm), "mofa": mofa,
         "seed": seed,

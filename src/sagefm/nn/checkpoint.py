@@ -38,13 +38,13 @@ def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, 
     """
     described = json.dumps({"format": _FORMAT, **header})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    try:
-        with replacing(path) as beside:
+    with replacing(path) as beside:
+        try:
             save_file(tensors, beside, metadata={_HEADER: described})
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be written ({error}); what was there is as before. Is the disk full?"
-        ) from error
+        except SafetensorError as error:  # in which the error of the system is only text
+            raise InputError(
+                f"{path}: cannot be written ({error}); free some space, or choose another place"
+            ) from error
 
 
 def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:

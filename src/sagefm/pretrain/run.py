@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm._extras import require
-from sagefm._files import locked, replacing
+from sagefm._files import locked, replacing, writing
 from sagefm.nn import Network, checkpoint
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -84,7 +84,11 @@ class Run:
         with locked(self.folder):
             for left in (*self.folder.glob(".*.safetensors"), *self.folder.glob(".*.csv")):
                 left.unlink()  # incomplete files of a run that was killed
-            yield
+            try:
+                yield
+            finally:
+                if not self.last.is_file():  # nothing to continue from
+                    self.clear()
 
     def clear(self) -> None:
         """Delete an earlier run."""
@@ -99,7 +103,10 @@ class Run:
         weights["gene_mean"] = state.gene_mean
         facts = {"progress": asdict(state.progress), "facts": state.facts}
         checkpoint.write(self.last, weights, facts)
-        with suppress(OSError), replacing(self.metrics) as beside:  # a copy of what the state holds
+        with (
+            suppress(InputError),
+            replacing(self.metrics) as beside,
+        ):  # a copy of what the state holds
             pd.DataFrame(state.progress.rows).to_csv(beside, index=False)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -108,13 +115,14 @@ class Run:
         event, summary, writer = (require(f"tensorboard.{n}", "train", "training") for n in names)
         values = [summary.Summary.Value(tag=n, simple_value=v) for n, v in metrics.items()]
         logged = [event.Event(step=step, summary=summary.Summary(value=values))]
-        if not self._events.exists():
-            self.logs.mkdir(parents=True, exist_ok=True)
-            logged.insert(0, event.Event(file_version="brain.Event:2"))
-        with self._events.open("ab") as file:
-            for entry in logged:
-                entry.wall_time = time.time()
-                writer.RecordWriter(file).write(entry.SerializeToString())
+        with writing(self.logs):
+            if not self._events.exists():
+                self.logs.mkdir(parents=True, exist_ok=True)
+                logged.insert(0, event.Event(file_version="brain.Event:2"))
+            with self._events.open("ab") as file:
+                for entry in logged:
+                    entry.wall_time = time.time()
+                    writer.RecordWriter(file).write(entry.SerializeToString())
 
     def require(self) -> None:
         """Refuse to resume a run that does not exist.

@@ -236,15 +236,26 @@ def test_a_changed_source_does_it_again(out, folder):
     assert redone(out) == ""
 
 
-@pytest.mark.parametrize("harm", ["half", "empty", "text", "unembedded"])
-def test_a_result_that_is_not_whole_is_made_again(out, slide, harm):
+def test_an_empty_file_is_replaced(out):
+    (out / "a.h5ad").write_bytes(b"")
+    assert redone(out) == "a"
+
+
+@pytest.mark.parametrize("harm", ["half", "text", "unembedded"])
+def test_what_may_be_of_somebody_else_is_replaced_only_on_demand(out, slide, harm):
     content = (out / "a.h5ad").read_bytes()
     if harm == "unembedded":
         slide.write_h5ad(out / "a.h5ad")
     else:
-        pieces = {"half": content[: len(content) // 2], "empty": b"", "text": b"x" * 5000}
-        (out / "a.h5ad").write_bytes(pieces[harm])
-    assert redone(out) == "a"
+        contents = {"half": content[: len(content) // 2], "text": b"x" * 5000}
+        (out / "a.h5ad").write_bytes(contents[harm])
+    before = (out / "a.h5ad").read_bytes()
+    done = embed_many(into(out, "a", "b"), "m.safetensors", workers=1)
+    assert done.skipped == [out / "b.h5ad"]
+    assert "was not made from" in done.failed[out / "a.h5ad"]
+    assert "--overwrite" in done.failed[out / "a.h5ad"]
+    assert (out / "a.h5ad").read_bytes() == before
+    assert redone(out, overwrite=True) == "a"
 
 
 def write_zarr(slide, path):

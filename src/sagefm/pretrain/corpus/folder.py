@@ -16,7 +16,7 @@ from typing import Self
 
 from sagefm import __version__
 from sagefm._errors import InputError
-from sagefm._files import locked, replacing, require_writable
+from sagefm._files import LOCK, locked, replacing, require_writable
 from sagefm._text import few
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus.stored import sync
@@ -24,7 +24,6 @@ from sagefm.pretrain.corpus.stored import sync
 FILE = "corpus.json"
 FORMAT = 1
 _SLIDES = "slides"
-_LOCK = ".lock"
 _PASSING = re.compile(r"\.(?P<slide>.+)\.[0-9a-f]+\.(?P<kind>new|old)\.zarr")
 """A slide that is being written, or one that is being replaced."""
 
@@ -73,11 +72,8 @@ class Header:
         content = asdict(self)
         content |= content.pop("vocabulary")
         text = json.dumps({"format": FORMAT, "sagefm": __version__, **content}, ensure_ascii=False)
-        try:
-            with replacing(folder / FILE) as beside:
-                beside.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
+        with replacing(folder / FILE) as beside:
+            beside.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -92,7 +88,7 @@ def only_one(folder: Path) -> Iterator[None]:
     require_writable(folder / FILE)
     is_new = not folder.exists()
     if not is_new and not (folder / FILE).exists():
-        others = sorted({entry.name for entry in folder.iterdir()} - {_LOCK, _SLIDES})
+        others = sorted({entry.name for entry in folder.iterdir()} - {LOCK, _SLIDES})
         if others:
             raise InputError(
                 f"{folder}: holds other things ({few(others)}) and is no corpus; name a new folder"
@@ -124,7 +120,7 @@ def _remove(folder: Path, is_new: bool) -> None:
     """Remove a corpus without slides."""
     (folder / FILE).unlink(missing_ok=True)
     with suppress(OSError):  # Windows keeps a lock that is held, or other files are there
-        (folder / _LOCK).unlink(missing_ok=True)
+        (folder / LOCK).unlink(missing_ok=True)
         (folder / _SLIDES).rmdir()
         if is_new:
             folder.rmdir()

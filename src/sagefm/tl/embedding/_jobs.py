@@ -13,7 +13,8 @@ import h5py
 from anndata.io import read_elem
 
 from sagefm._errors import InputError
-from sagefm._files import require_nothing_lost, require_writable, write_slide
+from sagefm._files import require_own, require_writable, write_slide
+from sagefm._hdf5 import recorded
 from sagefm._keys import EMBEDDING, PROVENANCE
 from sagefm.pp.read import read
 
@@ -53,10 +54,22 @@ class EmbeddingJob:
             return _corpus_of_worker(self.source, self.corpus).slide(self.member)
         return read(self.source, layer=self.layer, slide_key=self.slide_key)
 
+    def require_own(self, slide: "AnnData", *, overwrite: bool) -> None:
+        """Raise an error if the result would overwrite another slide."""
+        if self.member is None:
+            require_own(slide, self.source, self.target, overwrite=overwrite)
+        elif not overwrite and self.target.exists() and self._is_foreign():
+            raise InputError(
+                f"{self.out}: exists already and was not made from it; choose another OUT, or add "
+                "--overwrite"
+            )
+
+    def _is_foreign(self) -> bool:
+        """Whether the result of something else than this slide of a corpus is in its place."""
+        return recorded(self.target, "corpus/slide") != self.member
+
     def write(self, slide: "AnnData") -> None:
         """Write the embedded slide with its stamp."""
-        if self.member is None:
-            require_nothing_lost(slide, self.source, self.target)
         slide.uns[PROVENANCE]["embed"]["source"] = self.stamp
         write_slide(slide, self.target)
 

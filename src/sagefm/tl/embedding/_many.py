@@ -44,6 +44,7 @@ def embed_many(
     workers: int | None = None,
     scheduler: str | None = None,
     again: bool = False,
+    overwrite: bool = False,
     progress: Callable[[str], object] | None = None,
 ) -> Done:
     """Embed slides on disk, and write each to a file.
@@ -74,6 +75,8 @@ def embed_many(
         workers need sagefm, and access to all files under the same paths.
     again
         Embed slides again that are already embedded.
+    overwrite
+        Replace files that were not made from their slide.
     progress
         Called with a line for every slide that is finished or fails.
 
@@ -114,9 +117,9 @@ def embed_many(
         return done
     n_workers = min(len(todo), workers or default_workers())
     if here and n_workers == 1:
-        function = partial(_embed, loaded.to(here))
+        function = partial(_embed, loaded.to(here), overwrite)
     else:
-        function = partial(_embed_remotely, model.absolute(), device)
+        function = partial(_embed_remotely, model.absolute(), device, overwrite)
     results = each(function, todo, n_workers, scheduler=scheduler)
     with closing(results):
         for job, result in results:
@@ -141,10 +144,11 @@ def _record(done: Done, job: EmbeddingJob, result: str | Exception) -> str:
     return f"failed: {reason}"
 
 
-def _embed_remotely(path: Path, device: str | None, job: EmbeddingJob) -> str:
+def _embed_remotely(path: Path, device: str | None, overwrite: bool, job: EmbeddingJob) -> str:
     """Embed a slide in a worker, which loads the model once."""
     state = path.stat() if path.exists() else None
-    return _embed(_load(path, device, state and (state.st_size, state.st_mtime_ns)), job)
+    model = _load(path, device, state and (state.st_size, state.st_mtime_ns))
+    return _embed(model, overwrite, job)
 
 
 @lru_cache(maxsize=1)
@@ -152,8 +156,9 @@ def _load(path: Path, device: str | None, version: object) -> SageFM:
     return SageFM.load(path, device=device)
 
 
-def _embed(model: SageFM, job: EmbeddingJob) -> str:
+def _embed(model: SageFM, overwrite: bool, job: EmbeddingJob) -> str:
     slide = job.read()
+    job.require_own(slide, overwrite=overwrite)
     embed(slide, model)
     genes = slide.uns[PROVENANCE]["embed"]["genes"]
     job.write(slide)

@@ -117,18 +117,17 @@ def perturb(
     slides = prepare_slides(slide, model, region, layer=layer, slide_key=slide_key)
     table = read_pairs(pairs)
     plan = PerturbationPlan.of(table, model, slides, n_matched, seed)
-    cache = ResumableCache(keep, {
+    facts = {
         "model": model.fingerprint, "levels": levels, "seed": seed, "n_null_spots": n_null_spots,
         "pairs": table[["ligand", "target"]].to_numpy().tolist(), "n_matched": n_matched,
         "slides": [one.checksum() for one in slides], "sagefm": __version__,
         "plan": [plan.screened.tolist(), plan.controls.tolist()],
-    })  # fmt: skip
-    per_slide = [
-        slide_effects(one, plan, levels, n_null_spots, seed, cache, progress) for one in slides
-    ]
-    result = _table(plan, per_slide, slides, levels, seed)
-    cache.clear()
-    return result
+    }  # fmt: skip
+    with ResumableCache.open(keep, facts) as cache:
+        per_slide = [
+            slide_effects(one, plan, levels, n_null_spots, seed, cache, progress) for one in slides
+        ]
+        return _table(plan, per_slide, slides, levels, seed)
 
 
 def top_pairs(table: pd.DataFrame, n: int) -> pd.DataFrame:

@@ -84,33 +84,33 @@ def perturb_sets(
         logger.warning("sets without a gene that the model knows are left out: %s", few(empty))
     if len(empty) == len(known):
         raise InputError("sets: none has a gene that the model knows; are these gene symbols?")
-    cache = ResumableCache(keep, {
+    facts = {
         "model": model.fingerprint, "upstream": ligands, "sets": known, "n_matched": n_matched,
         "n_spots": n_spots, "seed": seed, "slides": [one.checksum() for one in slides],
         "sagefm": __version__,
-    })  # fmt: skip
+    }  # fmt: skip
     rows: list[dict[str, object]] = []
     nulls: list[Floats] = []
-    for number, (name, genes) in enumerate((n, g) for n, g in known.items() if g):
-        progress(f"{name} ({number + 1} of {len(known) - len(empty)})")
-        n_controls = max(N_CONTROLS, 2 * len(genes))
-        plan = PerturbationPlan.of(
-            set_pairs(ligands, genes), model, slides, n_matched, seed, n_controls
-        )
-        effects = mean(
-            [
-                screened_effects(
-                    plan,
-                    one.draw(n_spots, seed),
-                    SlidePerturber(one, cache, lambda line: None, f"{one.name}.{number}"),
-                )
-                for one in slides
-            ]
-        )
-        of_set, null = _of_set(plan, effects, model, np.random.default_rng([seed, number]))
-        rows += [{"set": name, "n_slides": len(slides), **row} for row in of_set]
-        nulls.append(null)
-    cache.clear()
+    with ResumableCache.open(keep, facts) as cache:
+        for number, (name, genes) in enumerate((n, g) for n, g in known.items() if g):
+            progress(f"{name} ({number + 1} of {len(known) - len(empty)})")
+            n_controls = max(N_CONTROLS, 2 * len(genes))
+            plan = PerturbationPlan.of(
+                set_pairs(ligands, genes), model, slides, n_matched, seed, n_controls
+            )
+            effects = mean(
+                [
+                    screened_effects(
+                        plan,
+                        one.draw(n_spots, seed),
+                        SlidePerturber(one, cache, lambda line: None, f"{one.name}.{number}"),
+                    )
+                    for one in slides
+                ]
+            )
+            of_set, null = _of_set(plan, effects, model, np.random.default_rng([seed, number]))
+            rows += [{"set": name, "n_slides": len(slides), **row} for row in of_set]
+            nulls.append(null)
     table = pd.DataFrame(rows)
     scores = NullScores.of(table.pop("specific").to_numpy(), np.concatenate(nulls))
     table["z"], table["p"] = scores.z, scores.p()
