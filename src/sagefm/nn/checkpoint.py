@@ -15,12 +15,16 @@ from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
+from sagefm._validate import checked, parse_json, short
 from sagefm.nn.base import Network
 from sagefm.nn.registry import build
 
 _HEADER = "sagefm"
 _FORMAT = 1
 MODEL = "model"
+_UNREADABLE = (SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError)
+"""What the library raises of damaged files, or of types that torch does not have."""
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -68,25 +72,27 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, RuntimeError) as error:
+        except _UNREADABLE as error:
             if before == _version(path):
                 raise InputError(
-                    f"{path}: is not a whole safetensors file ({error}); copy it again, or turn a "
-                    "published .pt into a model with `sagefm convert`"
+                    f"{path}: is not a whole safetensors file ({short(error)}); copy it again, or "
+                    "turn a published .pt into a model with `sagefm convert`"
                 ) from error
     if _HEADER not in metadata:
         raise InputError(f"{path}: has no sagefm header; it is the weights of some other model")
     try:
-        header = dict(json.loads(metadata[_HEADER]))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: its header is damaged ({error}); copy it again") from error
+        header = checked(dict[str, Any], parse_json(metadata[_HEADER]), "it")
+    except ValueError as error:
+        raise InputError(f"{path}: its header is damaged ({short(error)}); copy it again") from error
     if header.get("format") != _FORMAT:
         raise InputError(
-            f"{path}: has format {header.get('format')}, this version reads {_FORMAT}; "
+            f"{path}: has format {short(header.get('format'))}, this version reads {_FORMAT}; "
             "upgrade sagefm"
         )
     if (found := header.get("kind", MODEL)) != kind:
-        raise InputError(f"{path}: is no {kind} but one of the kind {found}; give another file")
+        raise InputError(
+            f"{path}: is no {kind} but one of the kind {short(found)}; give another file"
+        )
     return weights, header
 
 
@@ -129,11 +135,11 @@ def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise InputError(f"{path}: has no model_state_dict; it is not the published checkpoint")
-    plain = (bool, int, float, str, np.generic)
     facts = {
         str(key): value.item() if isinstance(value, np.generic) else value
         for key, value in content.items()
-        if isinstance(value, plain)
+        if isinstance(value, bool | float | str | np.generic)
+        or (isinstance(value, int) and abs(value) < 2**63)
     }
     return _rename(path, state), facts
 
@@ -162,11 +168,27 @@ def fill(
                 f"and widths {widths} need {tuple(wanted.shape)}; "
                 "is this the gene list that belongs to the weights?"
             )
-    for part in network.state_dict():
-        if not torch.isfinite(weights[part]).all():
-            raise InputError(f"{path}: {part} has NaN or infinite weights; train the model again")
-    network.load_state_dict({part: weights[part].float() for part in weights}, assign=True)
+    if extra := sorted(set(weights) - set(network.state_dict())):
+        raise InputError(
+            f"{path}: holds {short(extra[0])}, which a network {name} of widths {widths} does not "
+            "have; get the file again"
+        )
+    singles = {part: _single(path, part, values) for part, values in weights.items()}
+    network.load_state_dict(singles, assign=True)
     return network
+
+
+def _single(path: str | Path, part: str, values: Tensor) -> Tensor:
+    """Convert weights to single precision; raise an error where they are no numbers."""
+    if values.dtype not in _TYPES:
+        kind = str(values.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{path}: {part} has weights of the type {kind}; save them as float32 or float16"
+        )
+    single = values.float()
+    if not torch.isfinite(single).all():
+        raise InputError(f"{path}: {part} has NaN or infinite weights; train the model again")
+    return single
 
 
 def _rename(path: str | Path, state: dict[str, Any]) -> dict[str, Tensor]:
@@ -183,11 +205,22 @@ def _rename(path: str | Path, state: dict[str, Any]) -> dict[str, Tensor]:
         )
     matrices = {theirs for theirs in names if theirs.endswith("weight")}
     for theirs, tensor in state.items():
-        if not isinstance(tensor, Tensor) or tensor.ndim != 1 + (theirs in matrices):
+        if not _is_whole(tensor) or tensor.ndim != 1 + (theirs in matrices):
             raise InputError(f"{path}: {theirs} is no layer of a network; get the file again")
     weights = {ours: state[theirs].float() for theirs, ours in names.items()}
     weights["first"] = weights["first"].T.contiguous()
     return weights
+
+
+def _is_whole(tensor: object) -> bool:
+    """Whether the file holds every number of a tensor, rather than a few that stand for many."""
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.dtype in _TYPES
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
 
 
 def _require_file(path: str | Path) -> None:

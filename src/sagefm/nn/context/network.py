@@ -121,6 +121,7 @@ class Context(Network):
     """
 
     DEFAULT_WIDTHS = (256, 512, 512, 128)
+    MIN_WIDTHS, MIN_NEIGHBORS = 3, 1 + NEAR + 1  # the center, and a spot of the far ring
     OPERATORS = ("center", "near", "far", "similar", "slide")
     N_KEYS = 96
     N_FACTS = 4
