@@ -1,5 +1,6 @@
 """Weights on disk: safetensors of our own, and the published checkpoint. Nothing here runs code."""
 
+import hashlib
 import json
 import pickle
 import warnings
@@ -20,6 +21,7 @@ from sagefm.nn.base import Network
 from sagefm.nn.registry import build
 
 _HEADER = "sagefm"
+_CHECKSUM = "sagefm.checksum"
 _FORMAT = 1
 MODEL = "model"
 _UNREADABLE = (SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError)
@@ -42,13 +44,23 @@ def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, 
     """
     described = json.dumps({"format": _FORMAT, **header})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    metadata = {_HEADER: described, _CHECKSUM: _checksum(described, tensors)}
     try:
         with replacing(path) as beside:
-            save_file(tensors, beside, metadata={_HEADER: described})
+            save_file(tensors, beside, metadata=metadata)
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: cannot be written ({error}); what was there is as before. Is the disk full?"
         ) from error
+
+
+def _checksum(described: str, tensors: Mapping[str, Tensor]) -> str:
+    """Compute the sha256 of a header and its tensors."""
+    digest = hashlib.sha256(described.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -62,7 +74,7 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
     Raises
     ------
     InputError
-        The file is missing, truncated, not safetensors, not of sagefm, or of another kind.
+        The file is missing, damaged, not safetensors, not of sagefm, or of another kind.
     """
     # The library opens a file twice: replaced in between, it would be two halves of two files.
     before = None
@@ -80,6 +92,9 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
                 ) from error
     if _HEADER not in metadata:
         raise InputError(f"{path}: has no sagefm header; it is the weights of some other model")
+    # Files of earlier versions have no checksum.
+    if metadata.get(_CHECKSUM, "") not in ("", _checksum(metadata[_HEADER], weights)):
+        raise InputError(f"{path}: fails its checksum, so it was changed or damaged; copy it again")
     try:
         header = checked(dict[str, Any], parse_json(metadata[_HEADER]), "it")
     except ValueError as error:
@@ -90,9 +105,8 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
             "upgrade sagefm"
         )
     if (found := header.get("kind", MODEL)) != kind:
-        raise InputError(
-            f"{path}: is no {kind} but one of the kind {short(found)}; give another file"
-        )
+        other = short(found).strip("'")
+        raise InputError(f"{path}: is no {kind} but one of the kind {other}; give another file")
     return weights, header
 
 

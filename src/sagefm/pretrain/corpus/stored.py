@@ -116,15 +116,19 @@ def write(folder: Path, content: Content, vocabulary: Vocabulary, record: Record
     from anndata.experimental import write_dispatched
 
     zarr = require("zarr", "train", "a corpus")
-    genes = {
-        _keys.GENE_IDS: np.array(vocabulary.ensembl, dtype=object),
-        "measured": content.measured,
-        "detected": content.detected,
-    }
+    # As objects, text is stored alike by all versions of anndata and pandas.
+    barcodes, symbols, ensembl = (
+        pd.Index(np.array(names, dtype=object), dtype=object)
+        for names in (content.barcodes, vocabulary.symbols, vocabulary.ensembl)
+    )
+    genes = pd.DataFrame(
+        {"measured": content.measured, "detected": content.detected}, index=symbols
+    )
+    genes.insert(0, _keys.GENE_IDS, pd.Series(ensembl, index=symbols, dtype=object))
     elements = {
         "X": content.counts,
-        "obs": pd.DataFrame({"row": content.row}, index=content.barcodes),
-        "var": pd.DataFrame(genes, index=np.array(vocabulary.symbols, dtype=object)),
+        "obs": pd.DataFrame({"row": content.row}, index=barcodes),
+        "var": genes,
         "obsm": {_keys.SPATIAL: content.spatial, NEIGHBORS: content.neighbors},
         "uns": {
             _keys.PROVENANCE: {"corpus": {k: record.facts[k] for k in FACTS if record.facts[k]}}
