@@ -2,7 +2,7 @@
 
 A file can say anything, so nothing of it is used before it has the declared type. A type is
 ``bool``, ``int``, ``float``, ``str``, ``Any`` (JSON of any kind), a dataclass,
-``tuple[TYPE, ...]``, ``dict[str, TYPE]``, ``TYPE | None``, or ``Annotated[TYPE, Range(1, 9)]``.
+``tuple[TYPE, ...]``, ``list[TYPE]``, ``dict[str, TYPE]``, ``TYPE | None``, or ``Annotated[TYPE, Range(1, 9)]``.
 """
 
 import json
@@ -122,12 +122,12 @@ def checked(kind: Any, value: Any, name: str) -> Any:
         return None if value is None else checked(arguments[0], value, name)
     if origin is Annotated:
         return _in_range(checked(arguments[0], value, name), arguments[1], name)
-    if origin is tuple:
+    if origin in (tuple, list):
         if not isinstance(value, list | tuple):
             raise ValueError(f"{name} is {short(value)}, not a list")
         if arguments[0] is str and all(type(each) is str for each in value):
-            return tuple(value)  # the quick way, for thousands of genes
-        return tuple(checked(arguments[0], v, f"{name}[{i}]") for i, v in enumerate(value))
+            return origin(value)  # the quick way, for thousands of genes
+        return origin(checked(arguments[0], v, f"{name}[{i}]") for i, v in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise ValueError(f"{name} is {short(value)}, not a table")
