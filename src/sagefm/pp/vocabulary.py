@@ -99,7 +99,7 @@ class Vocabulary:
             lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
+        except ValueError as error:
             raise InputError(f"{path}: is not a text file with one gene symbol per line") from error
         fields = [line.split("\t") for line in lines if line.strip()]
         symbols = tuple(field[0].strip() for field in fields)

@@ -112,6 +112,7 @@ def fit(
     recipe = recipe or Recipe()
     where = pick_device(device)
     split = _split(slides, recipe, patients, slide_key)
+    config = Config(recipe.network.name, tuple(recipe.network.widths), split.source.n_neighbors)
     _require_enough(split, recipe, devices)
     require_axes(split, recipe.network)
     facts = _facts(split, recipe)
@@ -127,7 +128,7 @@ def fit(
             require_same(run, state.facts, facts)
         elif is_first_process():
             run.clear()
-        return _train(split, recipe, run, state, facts, where, devices, workers, progress)
+        return _train(split, recipe, config, run, state, facts, where, devices, workers, progress)
 
 
 def _split(
@@ -186,10 +187,9 @@ def _facts(split: Split, recipe: Recipe) -> dict[str, Any]:
 
 
 def _train(
-    split: Split, recipe: Recipe, run: Run, state: State | None, facts: dict[str, Any],
-    device: torch.device, devices: int, workers: int, progress: bool,
+    split: Split, recipe: Recipe, config: Config, run: Run, state: State | None,
+    facts: dict[str, Any], device: torch.device, devices: int, workers: int, progress: bool,
 ) -> TrainingResult:  # fmt: skip
-    config = Config(recipe.network.name, tuple(recipe.network.widths), split.source.n_neighbors)
     model = SageFM.new(split.source.vocabulary, config, seed=recipe.train.seed)
     if state:
         model.network.load_state_dict(state.network)
