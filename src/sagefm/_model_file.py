@@ -95,6 +95,10 @@ def read(path: Path) -> StoredModel:
         for name in list(weights)
         if name.startswith(_TRAINED_ON)
     }
+    if "progress" in header:
+        raise InputError(
+            f"{path}: is the state of a run; give best.safetensors, the model that lies beside it"
+        )
     try:
         described = read_as(_Header, header)
         vocabulary, config = Vocabulary(described.symbols, described.ensembl), described.config
