@@ -33,11 +33,12 @@ def labels_of(slide: "AnnData", key: str) -> "pd.Series[str]":
         )
     column = slide.obs[key]
     labels = text_of(column)
-    written = labels.isna() & column.notna().to_numpy(dtype=bool)
-    words = sorted({str(value).strip() for value in column[written].unique()} - {""})
-    if words:
-        n_spots = numbered(int(written.sum()), "spot")
-        logger.warning("obs[%r]: %s with %r count as not labeled", key, n_spots, words[0])
+    written = (labels.isna() & column.notna()).to_numpy(dtype=bool)
+    words = column[written].astype(object).map(str).str.strip()
+    words = words[words != ""]
+    if len(words):
+        n_spots = numbered(len(words), "spot")
+        logger.warning("obs[%r]: no label for %s with %s", key, n_spots, few(map(repr, words.unique())))
     return labels
 
 
