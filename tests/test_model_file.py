@@ -164,7 +164,7 @@ def test_provenance_can_be_anything(path, slide):
 def test_a_config_made_in_python_is_checked():
     vocabulary = Vocabulary(GENES)
     assert SageFM.new(vocabulary, Config("context", (5, 5, 4), 8)).config.n_neighbors == 8
-    with pytest.raises(InputError, match="n_neighbors is 7, but the network context needs .* 8"):
+    with pytest.raises(InputError, match=r"n_neighbors is 7, but the network context needs .* 8"):
         SageFM.new(vocabulary, Config("context", (5, 5, 4), n_neighbors=7))
     with pytest.raises(InputError, match="context has 3 to 64 widths, not 2"):
         Config("context", (5, 4))

@@ -61,7 +61,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class _Header:
+class _ModelHeader:
     """What a model file says about its weights."""
 
     format: int
@@ -100,7 +100,7 @@ def read(path: Path) -> StoredModel:
             f"{path}: is the state of a run; give best.safetensors, the model that lies beside it"
         )
     try:
-        described = read_as(_Header, header)
+        described = read_as(_ModelHeader, header)
         vocabulary, config = Vocabulary(described.symbols, described.ensembl), described.config
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -2,7 +2,8 @@
 
 A file can say anything, so nothing of it is used before it has the declared type. A type is
 ``bool``, ``int``, ``float``, ``str``, ``Any`` (JSON of any kind), a dataclass,
-``tuple[TYPE, ...]``, ``list[TYPE]``, ``dict[str, TYPE]``, ``TYPE | None``, or ``Annotated[TYPE, Range(1, 9)]``.
+``tuple[TYPE, ...]``, ``list[TYPE]``, ``dict[str, TYPE]``, ``TYPE | None``, or
+``Annotated[TYPE, Range(1, 9)]``.
 """
 
 import json

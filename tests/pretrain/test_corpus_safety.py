@@ -236,10 +236,10 @@ def test_a_slide_of_a_later_version(corpus):
 def test_a_corpus_without_slides(corpus):
     for place in (corpus.path / "slides").iterdir():
         shutil.rmtree(place)
-    with pytest.raises(InputError, match="c: has no slides; add some with sagefm corpus build"):
+    with pytest.raises(InputError, match=r"c: has no slides; add some with sagefm corpus build"):
         Corpus.open(corpus.path)
     (corpus.path / "slides").rmdir()
-    with pytest.raises(InputError, match="slides: cannot be read .* put back a copy"):
+    with pytest.raises(InputError, match=r"slides: cannot be read .* put back a copy"):
         Corpus.open(corpus.path)
 
 

@@ -142,7 +142,7 @@ def test_bad_files_are_one_clear_line(tmp_path):
     with pytest.raises(InputError, match=r"--set train\.seed=2: train is no table"):
         Recipe.load(path, ["train.seed=2"])
     for name in (tmp_path, "x" * 5000, "a\0b"):
-        with pytest.raises(InputError, match="no such recipe|cannot be read"):
+        with pytest.raises(InputError, match=r"no such recipe|cannot be read"):
             Recipe.load(name)
     path.write_bytes(b"\xef\xbb\xbf[train]\r\nseed = 3\r\n")  # as Windows writes it
     assert Recipe.load(path).train.seed == 3

@@ -99,7 +99,9 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
     try:
         header = checked(dict[str, Any], parse_json(metadata[_HEADER]), "it")
     except ValueError as error:
-        raise InputError(f"{path}: its header is damaged ({short(error)}); copy it again") from error
+        raise InputError(
+            f"{path}: its header is damaged ({short(error)}); copy it again"
+        ) from error
     if header.get("format") != _FORMAT:
         raise InputError(
             f"{path}: has format {short(header.get('format'))}, this version reads {_FORMAT}; "

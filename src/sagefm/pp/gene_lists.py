@@ -103,7 +103,7 @@ class _Call:
         self.state = state
 
 
-class _NamesOnly(pickle._Unpickler):  # type: ignore[name-defined,misc]  # noqa: SLF001
+class _NamesOnly(pickle._Unpickler):
     """Reads a pickle in Python itself, whose memory no file can corrupt, and calls nothing."""
 
     def find_class(self, module: str, name: str) -> _Call:

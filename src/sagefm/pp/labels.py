@@ -38,7 +38,9 @@ def labels_of(slide: "AnnData", key: str) -> "pd.Series[str]":
     words = words[words != ""]
     if len(words):
         n_spots = numbered(len(words), "spot")
-        logger.warning("obs[%r]: no label for %s with %s", key, n_spots, few(map(repr, words.unique())))
+        logger.warning(
+            "obs[%r]: no label for %s with %s", key, n_spots, few(map(repr, words.unique()))
+        )
     return labels
 
 

@@ -173,7 +173,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
     except (ValueError, RecursionError) as error:
-        raise InputError(f"--set {short(override)}: is no value of TOML ({short(error)})") from error
+        raise InputError(
+            f"--set {short(override)}: is no value of TOML ({short(error)})"
+        ) from error
     entries = content.setdefault(table, {})
     if not isinstance(entries, dict):
         raise InputError(f"--set {override}: {table} is no table in the recipe; mend the recipe")

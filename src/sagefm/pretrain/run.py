@@ -65,7 +65,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class _Header:
+class _StateHeader:
     """What the file of a state says about its tensors."""
 
     format: int
@@ -153,7 +153,7 @@ class Run:
             best = f"; {self.best} is the best model so far" if self.best.is_file() else ""
             raise InputError(f"{error}; or start again with --overwrite{best}") from error
         try:
-            described = read_as(_Header, header)
+            described = read_as(_StateHeader, header)
             gene_mean = weights.pop("gene_mean")
             described.progress.losses  # noqa: B018  every epoch has them
         except (KeyError, ValueError) as error:
