@@ -205,8 +205,10 @@ def as_before(corpus):
     ],
 )  # fmt: skip
 def test_a_corpus_of_an_earlier_version_is_verified_too(corpus, file):
+    assert corpus.without_checksums() == []
     as_before(corpus)
     assert Corpus.open(corpus.path).verify() == []
+    assert corpus.without_checksums() == [f"s{i}" for i in range(6)]
     damaged(corpus.path / "slides" / "s3.zarr" / file, "cut")
     (fault,) = Corpus.open(corpus.path).verify()
     assert "slide 's3' is damaged" in fault

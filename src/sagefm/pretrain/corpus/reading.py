@@ -176,6 +176,10 @@ class Corpus:
                 faults.append(str(error))
         return faults
 
+    def without_checksums(self) -> list[str]:
+        """List the slides whose files have no checksums, because an earlier sagefm wrote them."""
+        return [s for s in self.table.index if not Record.read(place_of(self.path, s)).files]
+
     @contextmanager
     def _reading(self, slide: str) -> Iterator[Stored]:
         """Open a slide; every error becomes a line with a remedy."""

@@ -161,15 +161,16 @@ class Annotator:
         tensors, header = checkpoint.read(path, _KIND)
         if header.get("fingerprint") != model.fingerprint:
             raise InputError(f"{path}: belongs to another model; use the one it was trained with")
+        settings = header.get("settings")
         removed = {
             "fine-tuning": "head.weight" in tensors,
-            "smoothing": header.get("settings", {}).get("smooth", False),
+            "smoothing": isinstance(settings, dict) and settings.get("smooth", False),
         }
         for name in (name for name, used in removed.items() if used):
             raise InputError(f"{path}: uses {name}, which was removed; train the annotator again")
         try:
             return cls._from_file({name: t.numpy() for name, t in tensors.items()}, header)
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{path}: is damaged ({error}); train the annotator again") from error
 
     @classmethod
