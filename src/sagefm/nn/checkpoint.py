@@ -245,8 +245,15 @@ def _is_whole(tensor: object) -> bool:
 
 
 def _require_file(path: str | Path) -> None:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; give the path of a model file")
+    try:
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file; give the path of a model file")
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def _version(path: str | Path) -> tuple[int, int]:

@@ -121,13 +121,18 @@ def only_one(folder: Path) -> Iterator[None]:
         Another build is running, the folder is no corpus, or it cannot be written to.
     """
     require_writable(folder / FILE)
-    is_new = not folder.exists()
-    if not is_new and not (folder / FILE).exists():
-        others = sorted({entry.name for entry in folder.iterdir()} - {_LOCK, _SLIDES})
-        if others:
-            raise InputError(
-                f"{folder}: holds other things ({few(others)}) and is no corpus; name a new folder"
-            )
+    try:
+        is_new = not folder.exists()
+        others = set() if is_new else {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    if FILE not in others and (others := others - {_LOCK, _SLIDES}):
+        raise InputError(
+            f"{folder}: holds other things ({few(sorted(others))}) and is no corpus; name a new "
+            "folder"
+        )
     with locked(folder):
         (folder / _SLIDES).mkdir(exist_ok=True)
         _tidy(folder)

@@ -1,5 +1,6 @@
 """Reading a corpus: its table of slides, tiles of slides, and whole slides."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -218,7 +219,10 @@ def _opened(place: Path, state: tuple[int, int], n_genes: int) -> Stored:
 
 def _damaged(corpus: Path, slide: str, error: Exception) -> InputError:
     remedy = f"add it again: sagefm corpus build FILE -o {corpus} --overwrite"
-    if not place_of(corpus, slide).exists():
+    if not os.path.lexists(place_of(corpus, slide)):
         return InputError(f"{corpus}: slide {slide!r} is gone; {remedy}")
+    if isinstance(error, PermissionError):
+        why = f"cannot be read ({error.strerror}: {error.filename}); check its permissions"
+        return InputError(f"{corpus}: slide {slide!r} {why}")
     why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
     return InputError(f"{corpus}: slide {slide!r} is damaged ({why}); {remedy}")

@@ -215,10 +215,14 @@ def _write_packed(write: Any, group: Any, key: str, value: Any, **_: Any) -> Non
 
 def checksums(folder: Path) -> dict[str, str]:
     """Compute the sha256 of every file of a slide; of its record only what is around it."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     found = {}
-    for place, _, files in os.walk(folder):
+    for place, _, files in os.walk(folder, onerror=refuse):
         for path in (Path(place, file) for file in files if not file.startswith(".")):
-            content = path.read_bytes()
+            content = path.read_bytes() if path.is_file() else b""  # a pipe would never end
             name = path.relative_to(folder).as_posix()
             if name == "zarr.json":
                 about = parse_json(content)
