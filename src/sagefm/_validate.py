@@ -149,7 +149,7 @@ def _plain(kind: Any, value: Any, name: str) -> Any:
     if isinstance(value, int) and not -_BEYOND <= value < _BEYOND:
         raise ValueError(f"{name} is a number of {value.bit_length():,} bits; none is that large")
     if kind is float and type(value) is int:
-        return float(value)
+        return value
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{name} is {short(value)}, not {_WORDS[kind]}")
     return value

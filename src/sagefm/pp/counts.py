@@ -114,7 +114,8 @@ def _matrix_at(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
 
 
 def _every_place(slide: AnnData) -> list[str]:
-    return list(dict.fromkeys([*_usual_places(slide), *slide.layers]))
+    layers = [key for key in slide.layers if key is not None]  # None is X, from anndata 0.13 on
+    return list(dict.fromkeys([*_usual_places(slide), *layers]))
 
 
 def _as_csr(values: Any, place: str) -> csr_matrix:
