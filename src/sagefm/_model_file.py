@@ -2,31 +2,73 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 
 from sagefm import __version__
 from sagefm._errors import InputError
+from sagefm._validate import Range, read_as, require_declared, short
 from sagefm.nn import NETWORKS, Network, Published, checkpoint
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.reference import ReferenceSpots
 
+MAX_WIDTH, MAX_WIDTHS = 65536, 64
+"""Of layers, and of how many of them: beyond it is no network that anyone could use."""
 _TRAINED_ON = "trained_on."
 """Prefix of the arrays in a model file that hold a sample of the training spots."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Architecture of a network."""
+    """Architecture of a network.
+
+    Raises
+    ------
+    InputError
+        There is no such network, or it cannot have such widths or neighborhoods.
+    """
 
     network: str = "published"
     """Name in :data:`sagefm.nn.NETWORKS`."""
-    widths: tuple[int, ...] = Published.PUBLISHED_WIDTHS
+    widths: tuple[Annotated[int, Range(1, MAX_WIDTH)], ...] = Published.PUBLISHED_WIDTHS
     """Widths of its layers."""
-    n_neighbors: int = 15
+    n_neighbors: Annotated[int, Range(1, 1000)] = 15
     """Spots in a neighborhood, the center included."""
+
+    def __post_init__(self) -> None:
+        try:
+            require_declared(self)
+        except ValueError as error:
+            raise InputError(f"config: {error}; give another value") from error
+        if self.network not in NETWORKS:
+            raise InputError(
+                f"config: there is no network {short(self.network)} in this version "
+                f"({', '.join(NETWORKS)}); name another, or upgrade sagefm"
+            )
+        kind, n_widths = NETWORKS[self.network], len(self.widths)
+        if not kind.MIN_WIDTHS <= n_widths <= MAX_WIDTHS:
+            raise InputError(
+                f"config: the network {self.network} has {kind.MIN_WIDTHS} to {MAX_WIDTHS} widths, "
+                f"not {n_widths}; give another number of them"
+            )
+        if self.n_neighbors < kind.MIN_NEIGHBORS:
+            raise InputError(
+                f"config: n_neighbors is {self.n_neighbors}, but the network {self.network} needs "
+                f"neighborhoods of at least {kind.MIN_NEIGHBORS} spots; give more"
+            )
+
+
+@dataclass(frozen=True)
+class _ModelHeader:
+    """What a model file says about its weights."""
+
+    format: int
+    config: Config
+    symbols: tuple[str, ...]
+    ensembl: tuple[str, ...]
+    provenance: dict[str, Any]
 
 
 class StoredModel(NamedTuple):
@@ -53,21 +95,21 @@ def read(path: Path) -> StoredModel:
         for name in list(weights)
         if name.startswith(_TRAINED_ON)
     }
-    try:
-        vocabulary = Vocabulary(tuple(header["symbols"]), tuple(header["ensembl"]))
-        config = Config(**header["config"] | {"widths": tuple(header["config"]["widths"])})
-        provenance = dict(header["provenance"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its header is damaged ({error}); copy it again") from error
-    if config.network not in NETWORKS:
+    if "progress" in header:
         raise InputError(
-            f"{path}: holds a network {config.network!r} that this version does not know "
-            f"({', '.join(NETWORKS)}); upgrade sagefm"
+            f"{path}: is the state of a run; give best.safetensors, the model that lies beside it"
         )
+    try:
+        described = read_as(_ModelHeader, header)
+        vocabulary, config = Vocabulary(described.symbols, described.ensembl), described.config
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: its header is damaged ({error}); copy it again") from error
     network = checkpoint.fill(path, weights, config.network, len(vocabulary), config.widths)
     width = network.embedding_width(config.widths)
     trained_on = _trained_on(path, sample, width) if sample else None
-    return StoredModel(network, vocabulary, config, provenance, trained_on)
+    return StoredModel(network, vocabulary, config, described.provenance, trained_on)
 
 
 def read_published(path: str | Path, genes: str | Path) -> StoredModel:
@@ -78,7 +120,10 @@ def read_published(path: str | Path, genes: str | Path) -> StoredModel:
         weights["first"].shape[-1],
         *(weights[f"encoder.{layer}.weight"].shape[0] for layer in range(4)),
     )
-    config = Config(widths=widths)
+    try:
+        config = Config(widths=widths)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     network = checkpoint.fill(path, weights, config.network, len(vocabulary), widths)
     provenance = {
         "weights": "published checkpoint",
@@ -124,7 +169,7 @@ def _trained_on(path: str | Path, arrays: dict[str, torch.Tensor], width: int) -
     """Get the sample of the spots that a model was trained on."""
     try:
         return ReferenceSpots.from_arrays({n: a.numpy() for n, a in arrays.items()}, width)
-    except (KeyError, ValueError) as error:
+    except (TypeError, ValueError) as error:  # numpy lacks some types of torch
         raise InputError(
-            f"{path}: its sample of training spots is damaged ({error}); copy it again"
+            f"{path}: its sample of training spots is damaged ({short(error)}); copy it again"
         ) from error

@@ -113,6 +113,63 @@ def test_a_hostile_checkpoint_is_refused_and_does_not_run(state, text, tmp_path)
     assert not mark.exists()
 
 
+def test_a_tensor_that_a_few_numbers_stand_for_is_refused(state, text, tmp_path):
+    """Expanded, it would be larger than any memory."""
+    state["conv1.lin.weight"] = torch.zeros(1).expand(2**21, 2**21)
+    path = saved({"model_state_dict": state}, tmp_path / "published.pt")
+    with pytest.raises(InputError, match=r"published\.pt: conv1\.lin\.weight is no layer"):
+        SageFM.from_published(path, genes=text)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.complex64, torch.float8_e4m3fn])
+def test_layers_of_other_types_are_refused(state, text, tmp_path, kind):
+    state["conv3.bias"] = state["conv3.bias"].to(kind)
+    path = saved({"model_state_dict": state}, tmp_path / "published.pt")
+    with pytest.raises(InputError, match=r"conv3\.bias is no layer"):
+        SageFM.from_published(path, genes=text)
+
+
+def test_a_flipped_bit_of_a_weight_is_found(state, text, tmp_path):
+    path = saved(as_published(state), tmp_path / "published.pt")
+    content = bytearray(path.read_bytes())
+    content[content.index(state["conv3.lin.weight"].numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not a whole PyTorch checkpoint"):
+        SageFM.from_published(path, genes=text)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", [str, np.str_])
+def test_gene_lists_of_all_pickles_are_read_without_running_them(
+    tmp_path, monkeypatch, protocol, kind
+):
+    path, array = tmp_path / "genes.npy", np.empty(len(GENES), dtype=object)
+    array[:] = [kind(gene) for gene in GENES]
+    np.save(path, array)
+    header = path.read_bytes().partition(b"\n")[0]
+    path.write_bytes(header + b"\n" + pickle.dumps(array, protocol=protocol))
+    monkeypatch.setattr(pickle, "loads", lambda *_: pytest.fail("runs"))
+    monkeypatch.setattr(pickle, "load", lambda *_: pytest.fail("runs"))
+    assert read_genes(path).symbols == GENES
+
+
+def test_a_gene_list_with_changed_types_harms_nothing(tmp_path):
+    """The flags of a type say whether its values are objects: wrong ones can end the process."""
+    path = tmp_path / "genes.npy"
+    np.save(path, np.array(GENES, dtype=object))
+    content = path.read_bytes()
+    assert content.count(b"K?t") == 1  # the flags, 63
+    path.write_bytes(content.replace(b"K?t", b"K>t"))
+    assert read_genes(path).symbols == GENES
+
+
+@pytest.mark.parametrize("array", [np.array([["A"], ["B"]]), np.arange(3.0), np.array([b"A"])])
+def test_arrays_that_are_no_gene_list_are_refused(tmp_path, array):
+    np.save(tmp_path / "genes.npy", array)
+    with pytest.raises(InputError, match=r"genes\.npy: is not a"):
+        read_genes(tmp_path / "genes.npy")
+
+
 def test_a_bare_hostile_pickle_is_refused(text, tmp_path):
     mark, path = tmp_path / "mark", tmp_path / "published.pt"
     path.write_bytes(pickle.dumps(Hostile(mark)))

@@ -4,11 +4,13 @@ import json
 import operator
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import time
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,7 +19,7 @@ from tests.pretrain.commands import Command
 from sagefm import InputError
 from sagefm._workers import each
 from sagefm.pp.simulate import simulate
-from sagefm.pretrain.corpus import Corpus, build
+from sagefm.pretrain.corpus import Corpus, build, stored
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,10 @@ def left_over(out):
     return [entry.name for entry in (out / "slides").iterdir() if entry.name.startswith(".")]
 
 
+def whole_slides(out):
+    return list((out / "slides").glob("[!.]*.zarr"))
+
+
 def test_a_killed_build_leaves_whole_slides_and_goes_on(files, built, tmp_path):
     out = tmp_path / "c"
     delays = random.Random(0)
@@ -60,10 +66,10 @@ def test_a_killed_build_leaves_whole_slides_and_goes_on(files, built, tmp_path):
         time.sleep(delays.uniform(0, 0.4))
         running.send(signal.SIGKILL)
         ends.append(running.end()[0])
-        if (out / "corpus.json").exists():
+        if whole_slides(out):
             assert Corpus.open(out).verify() == []
     assert ends[0] == -signal.SIGKILL
-    done = Corpus.open(out).table.index.tolist() if (out / "corpus.json").exists() else []
+    done = Corpus.open(out).table.index.tolist() if whole_slides(out) else []
     last = build(files, out)
     assert sorted(last.skipped) == done
     assert sorted(last.added + last.skipped) == list(files)
@@ -122,6 +128,151 @@ def test_what_training_does_not_read_is_verified_too(corpus, file):
     if not file.startswith("var"):
         with pytest.raises(InputError, match="slide 's3' is damaged"):
             corpus.slide("s3")
+
+
+def damaged(path, damage):
+    """Damage a file in one of the ways that disks and users do."""
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "digit":  # a number in a description
+        place = next((i for i, byte in enumerate(content) if chr(byte) in "12345678"), 0)
+        content[place] += 1
+        path.write_bytes(content)
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "digit", "flipped"])
+def test_damage_of_any_file_is_found_and_never_read(corpus, damage):
+    """What verify does not report, or what is read in spite of it, is what was written."""
+    place = corpus.path / "slides" / "s3.zarr"
+    for other in set(place.parent.iterdir()) - {place}:  # for speed
+        shutil.rmtree(other)
+    whole = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    expected = corpus.slide("s3"), corpus.read("s3", 0, 100)
+    assert len(whole) > 25
+    for path, content in whole.items():
+        damaged(path, damage)
+        try:
+            faults = Corpus.open(corpus.path).verify()
+        except InputError as error:  # of the facts
+            faults = [str(error)]
+        (fault,) = faults
+        assert re.search(r"slide 's3' is damaged .*; add it again: sagefm", fault), path
+        assert "\n" not in fault
+        try:
+            read = Corpus.open(corpus.path)
+            slide, tile = read.slide("s3"), read.read("s3", 0, 100)
+        except InputError:
+            pass
+        else:
+            assert (slide.X != expected[0].X).nnz == 0
+            assert slide.obs.equals(expected[0].obs)
+            assert slide.var.equals(expected[0].var)
+            assert (tile.counts != expected[1].counts).nnz == 0
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    assert Corpus.open(corpus.path).verify() == []
+
+
+def test_what_does_not_belong_to_a_slide(corpus):
+    (corpus.path / "slides" / "notes.txt").write_text("mine")
+    (corpus.path / "slides" / "s3.zarr" / ".DS_Store").write_text("of a file browser")
+    assert corpus.verify() == []
+    (corpus.path / "slides" / "s3.zarr" / "X" / "notes.txt").write_text("mine")
+    (fault,) = corpus.verify()
+    assert "slide 's3' is damaged (X/notes.txt is no file of it)" in fault
+
+
+def as_before(corpus):
+    """Remove what earlier versions did not write: the checksums of files."""
+    for place in (corpus.path / "slides").iterdir():
+        about = json.loads((place / "zarr.json").read_text())
+        record = about["attributes"]["sagefm"]
+        del record["files"], record["seal"]
+        record["seal"] = stored._seal(record)
+        (place / "zarr.json").write_text(json.dumps(about))
+    content = json.loads((corpus.path / "corpus.json").read_text())
+    del content["seal"]
+    (corpus.path / "corpus.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "X/zarr.json", "X/indices/zarr.json", "obs/zarr.json", "var/zarr.json", "obs/_index/c/0",
+        "uns/zarr.json", "uns/sagefm/corpus/patient/c", "obsm/zarr.json", "obs/row/c/0",
+    ],
+)  # fmt: skip
+def test_a_corpus_of_an_earlier_version_is_verified_too(corpus, file):
+    assert corpus.without_checksums() == []
+    as_before(corpus)
+    assert Corpus.open(corpus.path).verify() == []
+    assert corpus.without_checksums() == [f"s{i}" for i in range(6)]
+    damaged(corpus.path / "slides" / "s3.zarr" / file, "cut")
+    (fault,) = Corpus.open(corpus.path).verify()
+    assert "slide 's3' is damaged" in fault
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"GENE7"', '"GENE7B"'), ('"n_neighbors": 15', '"n_neighbors": 14'), ('"seal"', '"steal"'),
+     ('"n_neighbors": 15', '"n_neighbors": true'), ('"GENE7"', "7")],
+)  # fmt: skip
+def test_a_changed_header_is_found(corpus, old, new):
+    path = corpus.path / "corpus.json"
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new))
+    with pytest.raises(InputError, match=r"corpus\.json: is damaged; put back a copy"):
+        Corpus.open(corpus.path)
+
+
+def test_a_slide_of_a_later_version(corpus):
+    path = corpus.path / "slides" / "s3.zarr" / "zarr.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(InputError, match=r"s3\.zarr: is of sagefm '.*'.* upgrade sagefm"):
+        Corpus.open(corpus.path)
+
+
+def test_a_corpus_without_slides(corpus):
+    for place in (corpus.path / "slides").iterdir():
+        shutil.rmtree(place)
+    with pytest.raises(InputError, match=r"c: has no slides; add some with sagefm corpus build"):
+        Corpus.open(corpus.path)
+    (corpus.path / "slides").rmdir()
+    with pytest.raises(InputError, match=r"slides: cannot be read .* put back a copy"):
+        Corpus.open(corpus.path)
+
+
+def test_a_folder_that_nobody_may_enter(corpus, monkeypatch):
+    iterdir = Path.iterdir
+
+    def refused(self):
+        if self.name == "slides":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(InputError, match=r"slides: cannot be read \(Permission denied\); check"):
+        Corpus.open(corpus.path)
+
+
+def test_genes_beyond_the_vocabulary_are_damage(corpus):
+    """Nothing is computed with positions that the file alone vouches for."""
+    as_before(corpus)
+    content = json.loads((corpus.path / "corpus.json").read_text())
+    content["symbols"], content["ensembl"] = content["symbols"][:300], content["ensembl"][:300]
+    (corpus.path / "corpus.json").write_text(json.dumps(content))
+    short = Corpus.open(corpus.path)
+    for read in (lambda: short.slide("s1"), lambda: short.read("s1", 0, 50)):
+        with pytest.raises(InputError, match="slide 's1' is damaged"):
+            read()
+    assert len(short.verify()) == 6
 
 
 def test_changed_facts_are_found(corpus):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.pretrain.commands import Command, as_torchrun
 
-from sagefm import SageFM
+from sagefm import InputError, SageFM
 from sagefm.nn import checkpoint, draw_masks
 from sagefm.pl import training
 from sagefm.pp.sections import sections_of
@@ -54,6 +54,27 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(slides, folder):
     return fit(slides, recipe(**HELD), folder=folder, progress=False)
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
+def test_every_precision_trains(slides, precision):
+    entries = {"max_epochs": 1, "precision": precision, "missing_fraction": 0.5}
+    chosen = recipe(**HELD, **{f"train__{name}": value for name, value in entries.items()})
+    result = fit(slides, chosen, progress=False)
+    assert np.isfinite(result.history["validation_loss"]).all()
+    assert result.model.network.first.dtype == torch.float32
+
+
+def test_small_neighborhoods_are_refused_before_an_earlier_run_is_deleted(slides, tmp_path):
+    for name in ("s0", "s1"):
+        slides[name].write_h5ad(tmp_path / f"{name}.h5ad")
+    files = {name: tmp_path / f"{name}.h5ad" for name in ("s0", "s1")}
+    build(files, tmp_path / "c", n_neighbors=7)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.safetensors").write_text("of an earlier run")
+    with pytest.raises(InputError, match="n_neighbors is 7, but the network context needs"):
+        fit(Corpus.open(tmp_path / "c"), recipe(), folder=tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / "best.safetensors").read_text() == "of an earlier run"
 
 
 def test_training_learns(result, slides):

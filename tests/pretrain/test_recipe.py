@@ -87,6 +87,17 @@ def test_a_recipe_of_ones_own(tmp_path):
         ("train.precision=half", r"train\.precision: .*'auto', 'float32' or 'bfloat16'"),
         ("train.clip_norm=-1", r"train\.clip_norm: .*greater than or equal to 0"),
         ("train.warmup_steps=0.5", r"train\.warmup_steps: .*integer"),
+        ("train.learning_rate=inf", r"train\.learning_rate: .*finite"),
+        ("train.weight_decay=nan", r"train\.weight_decay: .*finite"),
+        ("train.seed=99999999999999999999", r"train\.seed: .*less than"),
+        ("data.patch=10000000000", r"data\.patch: .*less than or equal"),
+        ("network.widths=[8,1000000]", r"network\.widths: .*65536"),
+        ("train.max_epochs=1979-05-27", r"train\.max_epochs: .*integer"),
+        ("train.max_epochs={a=1}", r"train\.max_epochs: .*integer"),
+        (f"train.max_epochs={'9' * 5000}", "is no value of TOML .*limit"),
+        (f"train.max_epochs={'[' * 9999}{']' * 9999}", "is no value of TOML .*recursion"),
+        ("train.seed.x=1", r"train\.seed\.x: no such entry"),
+        ("träin.säed=1", "träin: no such table"),
         ("train.save_minutes=-1", r"train\.save_minutes: .*greater than or equal to 0"),
         ("data.weights={breast=0}", r"data\.weights: .*greater than 0"),
         ("data.weights=2", r"data\.weights: .*dictionary"),
@@ -116,6 +127,22 @@ def test_the_context_network_needs_three_widths():
 def test_bad_files_are_one_clear_line(tmp_path):
     with pytest.raises(InputError, match="no such recipe; give context or published or small"):
         Recipe.load("big")
-    (tmp_path / "bad.toml").write_text("[train\n")
-    with pytest.raises(InputError, match=r"bad\.toml: is not a TOML file"):
-        Recipe.load(tmp_path / "bad.toml")
+    path = tmp_path / "bad.toml"
+    odd = ["[train\n", "[train]\nseed=1\nseed=2", f"a={'[' * 9999}", f"[train]\nseed={'9' * 5000}"]
+    for content in [text.encode() for text in odd] + [b"\xff\xfe", bytes(range(256))]:
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"bad\.toml: is not a TOML file") as caught:
+            Recipe.load(path)
+        assert "\n" not in str(caught.value)
+    path.write_text('[train]\n"a\\nb" = 1\n')
+    with pytest.raises(InputError, match=r"train\.a\\nb: no such entry") as caught:
+        Recipe.load(path)
+    assert "\n" not in str(caught.value)
+    path.write_text("train = 1")
+    with pytest.raises(InputError, match=r"--set train\.seed=2: train is no table"):
+        Recipe.load(path, ["train.seed=2"])
+    for name in (tmp_path, "x" * 5000, "a\0b"):
+        with pytest.raises(InputError, match=r"no such recipe|cannot be read"):
+            Recipe.load(name)
+    path.write_bytes(b"\xef\xbb\xbf[train]\r\nseed = 3\r\n")  # as Windows writes it
+    assert Recipe.load(path).train.seed == 3

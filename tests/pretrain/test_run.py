@@ -175,3 +175,65 @@ def test_a_wave_goes_on_where_it_was(slides, tmp_path, monkeypatch):
             resume=True, progress=False)  # fmt: skip
     result = fit(slides, wave, folder=tmp_path, resume=True, progress=False)
     assert timeless(result.history).equals(timeless(expected.history))
+
+
+def rewritten(path, change):
+    """Write a state anew after a change of its tensors and its header."""
+    tensors, header = checkpoint.read(path)
+    change(tensors, header)
+    checkpoint.write(path, tensors, header)
+
+
+STATES = {
+    "is not a whole safetensors file": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "fails its checksum": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+    r"is not the state of a run \(progress.step is '3', not a whole number": lambda path: rewritten(
+        path, lambda _, header: header["progress"].update(step="3")
+    ),
+    r"is not the state of a run \('validation_loss'\)": lambda path: rewritten(
+        path, lambda _, header: header["progress"]["rows"][0].pop("validation_loss")
+    ),
+    r"is not the state of a run \('gene_mean'\)": lambda path: rewritten(
+        path, lambda tensors, _: tensors.pop("gene_mean")
+    ),
+    "is of other genes": lambda path: rewritten(
+        path, lambda tensors, _: tensors.update(gene_mean=torch.ones(3))
+    ),
+    "is not the whole state of a run": lambda path: rewritten(
+        path, lambda tensors, _: tensors.update({"optimizer.exp_avg.first": torch.ones(3)})
+    ),
+    "its weights are not those of the network .*size mismatch": lambda path: rewritten(
+        path,
+        lambda tensors, _: tensors.update(
+            {name: torch.ones(3, 3) for name in tensors if name.endswith(("work.first", "vg.first",
+             "sq.first"))}
+        ),
+    ),
+    "is not the state of a run .*is no entry": lambda path: path.write_bytes(
+        path.with_name("best.safetensors").read_bytes()
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", STATES)
+def test_a_damaged_state_is_one_line_and_nothing_is_deleted(slides, tmp_path, message):
+    fit(slides, recipe("train.max_epochs=1"), folder=tmp_path, progress=False)
+    STATES[message](tmp_path / "last.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(InputError, match=message) as caught:
+        fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
+    assert str(caught.value).startswith(f"{tmp_path}/last.safetensors: ")
+    assert "start again with --overwrite" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_best_model_that_is_gone_or_of_another_run(slides, tmp_path):
+    other = fit(slides, recipe("train.max_epochs=1", "data.genes=50"), progress=False)
+    fit(slides, recipe("train.max_epochs=1"), folder=tmp_path, progress=False)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(InputError, match=r"best\.safetensors: no such file"):
+        fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)
+    other.model.save(tmp_path / "best.safetensors")
+    with pytest.raises(InputError, match=r"best\.safetensors: is not of this run"):
+        fit(slides, recipe(), folder=tmp_path, resume=True, progress=False)

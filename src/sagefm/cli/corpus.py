@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError
+from sagefm._text import few, numbered
 from sagefm.cli._options import Layer, SlideKey, slide_names
 
 if TYPE_CHECKING:
@@ -124,7 +125,14 @@ def info(
             typer.echo(f"fault: {fault}")
         if faults:
             raise InputError(f"{corpus}: {len(faults)} of {len(table)} slides are damaged")
-        typer.echo(f"{corpus}: every slide is intact")
+        earlier = opened.without_checksums()
+        meaning = "anndata reads it, and its files are what was written"
+        if earlier:
+            meaning = (
+                "anndata reads it, and its content is what was written; an earlier sagefm added "
+                f"{numbered(len(earlier), 'slide')} ({few(earlier)}) without checksums of the files"
+            )
+        typer.echo(f"{corpus}: every slide is intact: {meaning}")
 
 
 def _inputs(

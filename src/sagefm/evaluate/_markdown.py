@@ -41,7 +41,8 @@ def markdown(
         "patients (over slides if there are fewer than three patients).", "",
     ]  # fmt: skip
     for name, model in models.items():
-        trained_on = sorted(set(table.index) & set(model.provenance.get("slides", {})))
+        slides = model.provenance.get("slides")
+        trained_on = sorted(set(table.index) & set(slides if isinstance(slides, dict) else ()))
         lines.append(f"- **{name}**: {model}, fingerprint {model.fingerprint[:12]}")
         if trained_on:
             lines.append(

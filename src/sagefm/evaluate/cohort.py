@@ -75,7 +75,7 @@ class Cohort(Mapping[str, "AnnData"]):
         self._origins: dict[str, _Origin] = {}
         patients = None
         if facts is not None and "patient" in facts:
-            patients = {str(name): str(patient) for name, patient in facts["patient"].items()}
+            patients = {str(name): patient for name, patient in facts["patient"].items()}
         rows = {}
         for key, source in slides.items():
             slide = self._read(source)

@@ -8,7 +8,7 @@ input.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -153,6 +153,11 @@ class Network(nn.Module, ABC):
     widths
         Widths of the layers.
     """
+
+    MIN_WIDTHS: ClassVar[int]
+    """How many widths it needs at least."""
+    MIN_NEIGHBORS: ClassVar[int]
+    """How many spots a neighborhood needs at least, the center included."""
 
     first: nn.Parameter
     widths: tuple[int, ...]

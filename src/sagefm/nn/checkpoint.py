@@ -1,8 +1,10 @@
 """Weights on disk: safetensors of our own, and the published checkpoint. Nothing here runs code."""
 
+import hashlib
 import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,17 @@ from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
+from sagefm._validate import checked, parse_json, short
 from sagefm.nn.base import Network
 from sagefm.nn.registry import build
 
 _HEADER = "sagefm"
+_CHECKSUM = "sagefm.checksum"
 _FORMAT = 1
 MODEL = "model"
+_UNREADABLE = (SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError)
+"""What the library raises of damaged files, or of types that torch does not have."""
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -38,13 +45,23 @@ def write(path: str | Path, weights: Mapping[str, Tensor], header: Mapping[str, 
     """
     described = json.dumps({"format": _FORMAT, **header})
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    metadata = {_HEADER: described, _CHECKSUM: _checksum(described, tensors)}
     with replacing(path) as beside:
         try:
-            save_file(tensors, beside, metadata={_HEADER: described})
+            save_file(tensors, beside, metadata=metadata)
         except SafetensorError as error:  # in which the error of the system is only text
             raise InputError(
                 f"{path}: cannot be written ({error}); free some space, or choose another place"
             ) from error
+
+
+def _checksum(described: str, tensors: Mapping[str, Tensor]) -> str:
+    """Compute the sha256 of a header and its tensors."""
+    digest = hashlib.sha256(described.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -58,7 +75,7 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
     Raises
     ------
     InputError
-        The file is missing, truncated, not safetensors, not of sagefm, or of another kind.
+        The file is missing, damaged, not safetensors, not of sagefm, or of another kind.
     """
     # The library opens a file twice: replaced in between, it would be two halves of two files.
     before = None
@@ -68,25 +85,31 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, RuntimeError) as error:
+        except _UNREADABLE as error:
             if before == _version(path):
                 raise InputError(
-                    f"{path}: is not a whole safetensors file ({error}); copy it again, or turn a "
-                    "published .pt into a model with `sagefm convert`"
+                    f"{path}: is not a whole safetensors file ({short(error)}); copy it again, or "
+                    "turn a published .pt into a model with `sagefm convert`"
                 ) from error
     if _HEADER not in metadata:
         raise InputError(f"{path}: has no sagefm header; it is the weights of some other model")
+    # Files of earlier versions have no checksum.
+    if metadata.get(_CHECKSUM, "") not in ("", _checksum(metadata[_HEADER], weights)):
+        raise InputError(f"{path}: fails its checksum, so it was changed or damaged; copy it again")
     try:
-        header = dict(json.loads(metadata[_HEADER]))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: its header is damaged ({error}); copy it again") from error
+        header = checked(dict[str, Any], parse_json(metadata[_HEADER]), "it")
+    except ValueError as error:
+        raise InputError(
+            f"{path}: its header is damaged ({short(error)}); copy it again"
+        ) from error
     if header.get("format") != _FORMAT:
         raise InputError(
-            f"{path}: has format {header.get('format')}, this version reads {_FORMAT}; "
+            f"{path}: has format {short(header.get('format'))}, this version reads {_FORMAT}; "
             "upgrade sagefm"
         )
     if (found := header.get("kind", MODEL)) != kind:
-        raise InputError(f"{path}: is no {kind} but one of the kind {found}; give another file")
+        other = short(found).strip("'")
+        raise InputError(f"{path}: is no {kind} but one of the kind {other}; give another file")
     return weights, header
 
 
@@ -118,6 +141,10 @@ def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     try:
         with torch.serialization.safe_globals(numbers), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles of other protocols: refused below
+            if zipfile.is_zipfile(path):  # of today's torch, which does not look at the checksums
+                with zipfile.ZipFile(path) as archive:
+                    if archive.testzip() is not None:
+                        raise ValueError("it fails its checksum")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
@@ -129,11 +156,11 @@ def read_published(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]
     state = content.get("model_state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
         raise InputError(f"{path}: has no model_state_dict; it is not the published checkpoint")
-    plain = (bool, int, float, str, np.generic)
     facts = {
         str(key): value.item() if isinstance(value, np.generic) else value
         for key, value in content.items()
-        if isinstance(value, plain)
+        if isinstance(value, bool | float | str | np.generic)
+        or (isinstance(value, int) and abs(value) < 2**63)
     }
     return _rename(path, state), facts
 
@@ -162,11 +189,27 @@ def fill(
                 f"and widths {widths} need {tuple(wanted.shape)}; "
                 "is this the gene list that belongs to the weights?"
             )
-    for part in network.state_dict():
-        if not torch.isfinite(weights[part]).all():
-            raise InputError(f"{path}: {part} has NaN or infinite weights; train the model again")
-    network.load_state_dict({part: weights[part].float() for part in weights}, assign=True)
+    if extra := sorted(set(weights) - set(network.state_dict())):
+        raise InputError(
+            f"{path}: holds {short(extra[0])}, which a network {name} of widths {widths} does not "
+            "have; get the file again"
+        )
+    singles = {part: _single(path, part, values) for part, values in weights.items()}
+    network.load_state_dict(singles, assign=True)
     return network
+
+
+def _single(path: str | Path, part: str, values: Tensor) -> Tensor:
+    """Convert weights to single precision; raise an error where they are no numbers."""
+    if values.dtype not in _TYPES:
+        kind = str(values.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{path}: {part} has weights of the type {kind}; save them as float32 or float16"
+        )
+    single = values.float()
+    if not torch.isfinite(single).all():
+        raise InputError(f"{path}: {part} has NaN or infinite weights; train the model again")
+    return single
 
 
 def _rename(path: str | Path, state: dict[str, Any]) -> dict[str, Tensor]:
@@ -183,16 +226,34 @@ def _rename(path: str | Path, state: dict[str, Any]) -> dict[str, Tensor]:
         )
     matrices = {theirs for theirs in names if theirs.endswith("weight")}
     for theirs, tensor in state.items():
-        if not isinstance(tensor, Tensor) or tensor.ndim != 1 + (theirs in matrices):
+        if not _is_whole(tensor) or tensor.ndim != 1 + (theirs in matrices):
             raise InputError(f"{path}: {theirs} is no layer of a network; get the file again")
     weights = {ours: state[theirs].float() for theirs, ours in names.items()}
     weights["first"] = weights["first"].T.contiguous()
     return weights
 
 
+def _is_whole(tensor: object) -> bool:
+    """Whether the file holds every number of a tensor, rather than a few that stand for many."""
+    return (
+        isinstance(tensor, Tensor)
+        and tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.dtype in _TYPES
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
+
+
 def _require_file(path: str | Path) -> None:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; give the path of a model file")
+    try:
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file; give the path of a model file")
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def _version(path: str | Path) -> tuple[int, int]:

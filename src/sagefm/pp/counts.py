@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few, numbered
+from sagefm.pp.labels import text_of
 
 _LOG_NORMALIZED_BELOW = 20.0
 """Log-normalized values stay below this: no spot has e^20 counts."""
@@ -113,7 +114,8 @@ def _matrix_at(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
 
 
 def _every_place(slide: AnnData) -> list[str]:
-    return list(dict.fromkeys([*_usual_places(slide), *slide.layers]))
+    layers = [key for key in slide.layers if key is not None]  # None is X, from anndata 0.13 on
+    return list(dict.fromkeys([*_usual_places(slide), *layers]))
 
 
 def _as_csr(values: Any, place: str) -> csr_matrix:
@@ -271,7 +273,7 @@ def section_codes(slide: AnnData, slide_key: str | None = None) -> NDArray[np.in
     key = find_slide_key(slide, slide_key)
     if key is None:
         return np.zeros(slide.n_obs, dtype=np.int64)
-    codes: NDArray[np.int64] = pd.factorize(slide.obs[key])[0].astype(np.int64)
+    codes: NDArray[np.int64] = pd.factorize(text_of(slide.obs[key]))[0].astype(np.int64)
     if missing := int((codes < 0).sum()):
         raise InputError(
             f"obs['{key}'] has no value for {numbered(missing, 'spot')}: their slide is unknown; "

@@ -11,7 +11,7 @@ from sagefm._errors import logger
 from sagefm._keys import GENE_IDS
 from sagefm.pp.counts import counts
 from sagefm.pp.gene_names import bare_id, known_gene_names
-from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pp.vocabulary import Vocabulary, is_name
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,7 +79,7 @@ class DetectionTally:
         InputError
             No gene is detected.
         """
-        detected = {gene: n for gene, n in self.detected.items() if n}
+        detected = {gene: n for gene, n in self.detected.items() if n and is_name(gene)}
         ranked = sorted(detected, key=lambda gene: (-detected[gene], gene))
         if n_genes is not None and len(ranked) < n_genes:
             logger.warning(

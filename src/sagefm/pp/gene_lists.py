@@ -16,7 +16,7 @@ _HARMLESS = {
     ("numpy", "dtype"),
     ("_codecs", "encode"),
 }
-"""The functions that a pickled array of strings may call."""
+"""The functions that a pickled array of strings names."""
 
 
 def read_genes(path: str | Path) -> Vocabulary:
@@ -48,33 +48,65 @@ def read_genes(path: str | Path) -> Vocabulary:
         raise InputError(f"{path}: refused, {error}; save the genes as a text file") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise InputError(f"{path}: is not a complete array of gene names; copy it again") from error
-    if genes.ndim != 1 or not all(isinstance(gene, str) for gene in genes.tolist()):
+    if not all(isinstance(gene, str) for gene in genes):
         raise InputError(f"{path}: is not a list of gene names; save the genes as a text file")
     try:
-        return Vocabulary(tuple(map(str, genes.tolist()))).with_known_ids()
+        return Vocabulary(tuple(map(str, genes))).with_known_ids()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
 
-def _read_strings(file: Any) -> np.ndarray[Any, Any]:
+def _read_strings(file: Any) -> list[Any]:
     version = np.lib.format.read_magic(file)
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }[version]
     shape, _, dtype = read_header(file)
+    if len(shape) != 1:
+        raise ValueError(f"{len(shape)} dimensions")
     if not dtype.hasobject:
         file.seek(0)
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
-    return np.asarray(_StringsOnly(file).load(), dtype=object).reshape(shape)
+        return list(np.lib.format.read_array(file, allow_pickle=False).tolist())
+    genes = [_string_of(value) for value in _NamesOnly(file).load().state[-1]]
+    if len(genes) != shape[0]:
+        raise ValueError(f"{len(genes)} of {shape[0]} names")
+    return genes
+
+
+def _string_of(value: Any) -> Any:
+    """Get a string of Python, or decode one of numpy: what it is called with, in UTF-32."""
+    if not isinstance(value, _Call):
+        return value
+    raw = value.arguments[1]
+    if isinstance(raw, _Call):  # bytes in older pickles: text and an encoding
+        raw = raw.arguments[0].encode("latin1")
+    return raw.decode("utf-32-le").rstrip("\0")
 
 
 class _WouldRunError(Exception):
     """A pickle would call a function that is not allowed."""
 
 
-class _StringsOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+class _Call:
+    """What stands for a function in a pickle, and for what it would return: it never runs."""
+
+    __slots__ = ("arguments", "state")
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments, self.state = arguments, ()
+
+    def __call__(self, *arguments: Any) -> "_Call":
+        return _Call(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _NamesOnly(pickle._Unpickler):
+    """Reads a pickle in Python itself, whose memory no file can corrupt, and calls nothing."""
+
+    def find_class(self, module: str, name: str) -> _Call:
         if (module, name) not in _HARMLESS:
             raise _WouldRunError(f"it would call {module}.{name} when it is loaded")
-        return super().find_class(module, name)
+        return _Call()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError
 from sagefm.pp.counts import coordinates, find_slide_key, section_codes
 from sagefm.pp.curve import along_curve
+from sagefm.pp.labels import text_of, word_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,12 +90,14 @@ def patients_of(
     if table is not None:
         if name not in table:
             raise InputError(f"{name}: is not in the table of patients; add a row for it")
-        return np.full(slide.n_obs, table[name])
+        if (patient := word_of(table[name])) is None:
+            raise InputError(f"{name}: has no patient in the table of patients; name one")
+        return np.full(slide.n_obs, patient)
     if patient_key not in slide.obs:
         return np.full(slide.n_obs, name)
-    column = slide.obs[patient_key]
+    column = text_of(slide.obs[patient_key])
     if column.isna().any():
         raise InputError(
             f"{name}: {int(column.isna().sum())} spots have no {patient_key!r}; fill the column"
         )
-    return np.asarray(column.astype(str), dtype=str)
+    return np.asarray(column, dtype=str)

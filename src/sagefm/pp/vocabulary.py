@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from sagefm._errors import InputError
 from sagefm._files import replacing
 from sagefm._text import few
+from sagefm._validate import short
 from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names, looks_like_mouse
 
 MINIMUM_FRACTION = 0.1
@@ -20,6 +21,11 @@ MINIMUM_FRACTION = 0.1
 of another kind (another species, probe ids)."""
 MINIMUM_GENES = 100
 """Minimum number of matched genes (or a tenth of the vocabulary, if that is less)."""
+
+
+def is_name(value: object) -> bool:
+    """Whether a value can name a gene: text in one line, not empty."""
+    return isinstance(value, str) and value.isprintable() and value != ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Vocabulary:
     Raises
     ------
     InputError
-        A symbol is duplicated, there are no symbols, or the two lists differ in length.
+        A symbol is duplicated or no text, there are no symbols, or the two lists differ in length.
     """
 
     symbols: tuple[str, ...]
@@ -52,6 +58,12 @@ class Vocabulary:
         if len(self.ensembl) != len(self.symbols):
             raise InputError(
                 f"the vocabulary has {len(self.symbols)} symbols, but {len(self.ensembl)} ids"
+            )
+        odd = [symbol for symbol in self.symbols if not is_name(symbol)]
+        odd += [ensembl for ensembl in self.ensembl if ensembl != "" and not is_name(ensembl)]
+        if odd:
+            raise InputError(
+                f"the vocabulary names {short(odd[0])}, which is no name of a gene; give symbols"
             )
         if len(self.index) < len(self.symbols):
             twice = [s for i, s in enumerate(self.symbols) if self.index[s] != i]
@@ -87,7 +99,7 @@ class Vocabulary:
             lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
+        except ValueError as error:
             raise InputError(f"{path}: is not a text file with one gene symbol per line") from error
         fields = [line.split("\t") for line in lines if line.strip()]
         symbols = tuple(field[0].strip() for field in fields)

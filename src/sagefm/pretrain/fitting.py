@@ -17,6 +17,7 @@ import torch
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._text import few
+from sagefm._validate import short
 from sagefm.model import Config, SageFM, pick_device
 from sagefm.pp.sections import sections_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
@@ -112,6 +113,7 @@ def fit(
     recipe = recipe or Recipe()
     where = pick_device(device)
     split = _split(slides, recipe, patients, slide_key)
+    config = Config(recipe.network.name, tuple(recipe.network.widths), split.source.n_neighbors)
     _require_enough(split, recipe, devices)
     require_axes(split, recipe.network)
     facts = _facts(split, recipe)
@@ -127,7 +129,7 @@ def fit(
             require_same(run, state.facts, facts)
         elif is_first_process():
             run.clear()
-        return _train(split, recipe, run, state, facts, where, devices, workers, progress)
+        return _train(split, recipe, config, run, state, facts, where, devices, workers, progress)
 
 
 def _split(
@@ -186,13 +188,12 @@ def _facts(split: Split, recipe: Recipe) -> dict[str, Any]:
 
 
 def _train(
-    split: Split, recipe: Recipe, run: Run, state: State | None, facts: dict[str, Any],
-    device: torch.device, devices: int, workers: int, progress: bool,
+    split: Split, recipe: Recipe, config: Config, run: Run, state: State | None,
+    facts: dict[str, Any], device: torch.device, devices: int, workers: int, progress: bool,
 ) -> TrainingResult:  # fmt: skip
-    config = Config(recipe.network.name, tuple(recipe.network.widths), split.source.n_neighbors)
     model = SageFM.new(split.source.vocabulary, config, seed=recipe.train.seed)
     if state:
-        model.network.load_state_dict(state.network)
+        _restore(model, run, state)
         gene_mean = state.gene_mean
     else:
         gene_mean = gene_mean_of(split)
@@ -215,6 +216,19 @@ def _train(
         model.trained_on = reference_spots_of(model, split.source, split.training, seed=seed)
     history = pd.DataFrame(state.progress.rows).assign(**references)
     return TrainingResult(model, history)
+
+
+def _restore(model: SageFM, run: Run, state: State) -> None:
+    """Set the weights of a run to continue."""
+    try:
+        model.network.load_state_dict(state.network)
+    except RuntimeError as error:
+        raise InputError(
+            f"{run.last}: its weights are not those of the network ({short(error)}); start again "
+            "with --overwrite"
+        ) from error
+    if state.gene_mean.shape != (len(model.vocabulary),):
+        raise InputError(f"{run.last}: is of other genes; start again with --overwrite")
 
 
 def _provenance(split: Split, recipe: Recipe) -> dict[str, Any]:

@@ -294,6 +294,10 @@ def train(
         training = Training(model, run, epochs, state, fabric)
         if progress.rows:
             best = SageFM.load(run.best, device="cpu")
+            if best.config != model.config or best.vocabulary.symbols != model.vocabulary.symbols:
+                raise InputError(
+                    f"{run.best}: is not of this run; put it back, or start again with --overwrite"
+                )
             training.best = best.network.state_dict()
             kept = {"best_epoch", "validation_loss"} & best.provenance.keys()
             model.provenance |= {name: best.provenance[name] for name in kept}

@@ -16,22 +16,26 @@ from pydantic import (
 )
 
 from sagefm._errors import InputError
+from sagefm._model_file import MAX_WIDTH, MAX_WIDTHS
+from sagefm._validate import short
 from sagefm.nn import NETWORKS, Published
 
 _Fraction = Annotated[float, Field(gt=0, lt=1)]
-_Count = Annotated[int, Field(gt=0)]
-_CONTEXT_WIDTHS = 3
+_Count = Annotated[int, Field(gt=0, le=10**9)]
+_Width = Annotated[int, Field(gt=0, le=MAX_WIDTH)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class NetworkTable(_Table):
     """``[network]``: the network and its widths."""
 
     name: str = "published"
-    widths: list[_Count] = Field(default=list(Published.PUBLISHED_WIDTHS), min_length=2)
+    widths: list[_Width] = Field(
+        default=list(Published.PUBLISHED_WIDTHS), min_length=2, max_length=MAX_WIDTHS
+    )
     """Widths of the layers; of ``context``: gene embeddings, hidden layers, z."""
 
     @field_validator("name")
@@ -44,8 +48,9 @@ class NetworkTable(_Table):
     @field_validator("widths")
     @classmethod
     def _enough(cls, widths: list[int], info: ValidationInfo) -> list[int]:
-        if info.data.get("name") == "context" and len(widths) < _CONTEXT_WIDTHS:
-            raise ValueError(f"the network context needs at least {_CONTEXT_WIDTHS}")
+        name = info.data.get("name")
+        if name and len(widths) < (least := NETWORKS[name].MIN_WIDTHS):
+            raise ValueError(f"the network {name} needs at least {least}")
         return widths
 
 
@@ -79,7 +84,7 @@ class TrainTable(_Table):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     schedule: Literal["plateau", "cosine"] = "plateau"
     """Of the learning rate: lower it when the validation loss stalls, or along half a cosine."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """Steps over which the learning rate rises."""
     clip_norm: Annotated[float, Field(ge=0)] = 0.0
     """Maximal norm of the gradient; 0 for no clipping."""
@@ -91,7 +96,7 @@ class TrainTable(_Table):
     training ends."""
     save_minutes: Annotated[float, Field(ge=0)] = 5.0
     """Minutes between saves within an epoch, for ``--resume``; every epoch is saved at its end."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class Recipe(_Table):
@@ -129,8 +134,12 @@ class Recipe(_Table):
         """
         try:
             content = tomllib.loads(_text(name))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{name}: is not a TOML file ({error})") from error
+        except InputError:
+            raise
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name}: is not a TOML file ({short(error)})") from error
         for override in overrides:
             _apply(content, override)
         try:
@@ -151,7 +160,7 @@ def _text(name: str | Path) -> str:
         raise InputError(
             f"{name}: no such recipe; give {' or '.join(shipped())}, or the path of a TOML file"
         )
-    return Path(name).read_text(encoding="utf-8")
+    return Path(name).read_text(encoding="utf-8-sig")
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -163,15 +172,22 @@ def _apply(content: dict[str, Any], override: str) -> None:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    content.setdefault(table, {})[key] = parsed
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"--set {short(override)}: is no value of TOML ({short(error)})"
+        ) from error
+    entries = content.setdefault(table, {})
+    if not isinstance(entries, dict):
+        raise InputError(f"--set {override}: {table} is no table in the recipe; mend the recipe")
+    entries[key] = parsed
 
 
 def _explain(error: Any) -> str:
     """Describe in one line which entry is wrong and what it can be."""
     table, *entry = [str(part) for part in error["loc"][:2]]
-    place = ".".join([table, *entry])
+    place = short(".".join([table, *entry])).strip("'")
     if error["type"] != "extra_forbidden":
-        return f"{place}: {error['msg']}"
+        return f"{place}: {error['msg'].removeprefix('Value error, ')}"
     if not entry:
         return f"{place}: no such table; there is {', '.join(Recipe.model_fields)}"
     there = type(getattr(Recipe(), table)).model_fields

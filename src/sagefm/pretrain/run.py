@@ -18,6 +18,7 @@ from torch import Tensor
 from sagefm._errors import InputError
 from sagefm._extras import require
 from sagefm._files import locked, replacing, writing
+from sagefm._validate import read_as, short
 from sagefm.nn import Network, checkpoint
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -63,6 +64,15 @@ class State:
     """Recipe and slides of the run, which can be resumed with the same only."""
 
 
+@dataclass(frozen=True)
+class _StateHeader:
+    """What the file of a state says about its tensors."""
+
+    format: int
+    progress: Progress
+    facts: dict[str, Any]
+
+
 class Run:
     """The folder of a run.
 
@@ -103,10 +113,8 @@ class Run:
         weights["gene_mean"] = state.gene_mean
         facts = {"progress": asdict(state.progress), "facts": state.facts}
         checkpoint.write(self.last, weights, facts)
-        with (
-            suppress(InputError),
-            replacing(self.metrics) as beside,
-        ):  # a copy of what the state holds
+        # A copy of what the state holds.
+        with suppress(InputError), replacing(self.metrics) as beside:
             pd.DataFrame(state.progress.rows).to_csv(beside, index=False)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -144,25 +152,46 @@ class Run:
             There is no state, or it is damaged.
         """
         self.require()
-        weights, header = checkpoint.read(self.last)
         try:
-            progress = Progress(**header["progress"])
-            facts = dict(header["facts"])
+            weights, header = checkpoint.read(self.last)
+        except InputError as error:
+            best = f"; {self.best} is the best model so far" if self.best.is_file() else ""
+            raise InputError(f"{error}; or start again with --overwrite{best}") from error
+        try:
+            described = read_as(_StateHeader, header)
             gene_mean = weights.pop("gene_mean")
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self.last}: is not the state of a run ({error})") from error
+            described.progress.losses  # noqa: B018  every epoch has them
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"{self.last}: is not the state of a run ({short(error)}); start again with "
+                "--overwrite"
+            ) from error
         tensors: dict[str, dict[str, Tensor]] = {"network": {}, "optimizer": {}}
         for name, tensor in weights.items():
             part, _, rest = name.partition(".")
             tensors.setdefault(part, {})[rest] = tensor
-        learned = {name.partition(".")[2] for name in tensors["optimizer"]}
+        learned = {_weight(name) for name in tensors["optimizer"]}
         moments = {f"{moment}.{name}" for moment in _MOMENTS for name in learned}
-        known = tensors["network"].keys()  # also buffers, which have no moments
-        if not learned or not learned <= known or tensors["optimizer"].keys() != moments:
+        network = tensors["network"]  # also buffers, which have no moments
+        if (
+            not learned
+            or not learned <= network.keys()
+            or tensors["optimizer"].keys() != moments
+            or any(
+                tensor.shape != (() if name.startswith("step.") else network[_weight(name)].shape)
+                for name, tensor in tensors["optimizer"].items()
+            )
+        ):
             raise InputError(
                 f"{self.last}: is not the whole state of a run; start again with --overwrite"
             )
-        return State(progress, tensors["network"], tensors["optimizer"], gene_mean, facts)
+        facts = described.facts
+        return State(described.progress, network, tensors["optimizer"], gene_mean, facts)
+
+
+def _weight(moment: str) -> str:
+    """Get the name of the weight that a moment is of."""
+    return moment.partition(".")[2]
 
 
 def require_same(run: Run, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

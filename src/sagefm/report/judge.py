@@ -198,7 +198,7 @@ def _expected(model: "SageFM | None") -> dict[str, str]:
     loss = model.provenance.get("validation_loss")
     for name in ("gene_mean", "neighbor_mean"):
         other = model.provenance.get(f"{name}_loss")
-        if loss and other:
+        if isinstance(loss, float) and isinstance(other, float) and other:
             expected[f"error_{name}"] = f"{loss / other:.2f} × in its validation, over all genes"
     return expected
 

@@ -130,7 +130,11 @@ class ReferenceSpots:
         if missing := [name for name in _ARRAYS if name not in arrays]:
             raise ValueError(f"{missing[0]} is missing")
         named = {name: np.asarray(arrays[name]) for name in _ARRAYS}
+        if odd := [name for name, values in named.items() if values.dtype.kind not in "iuf"]:
+            raise ValueError(f"{odd[0]} holds {named[odd[0]].dtype}, not numbers")
         center, axes, spots, groups, distances, unit = named.values()
+        if axes.ndim != 2 or not axes.size:
+            raise ValueError(f"axes {'×'.join(map(str, axes.shape))} is not what it was")
         width, n_spots = center.size if width is None else width, max(distances.size, 1)
         shapes = [(width,), (width, *axes.shape[1:2]), (n_spots, *axes.shape[1:2]), (n_spots,)]
         shapes += [(n_spots,), ()]

@@ -15,7 +15,7 @@ from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols import probe as probes
 from sagefm.evaluate.result import Result
 from sagefm.pp.counts import counts
-from sagefm.pp.labels import labels_of
+from sagefm.pp.labels import labels_of, word_of
 from sagefm.stats.leave_one_out import (
     MIN_PATIENTS,
     N_COMPONENTS,
@@ -33,7 +33,7 @@ from sagefm.stats.leave_one_out import (
     pseudobulk,
 )
 from sagefm.stats.resampling import benjamini_hochberg, interval
-from sagefm.tl.subtyping import clean_label, label_of_slide
+from sagefm.tl.subtyping import label_of_slide
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -158,7 +158,7 @@ def _subtypes(cohort: Cohort, key: str) -> dict[str, str]:
     """Get the subtype of each slide that has one."""
     labels: dict[str, str | None] = {}
     if key in cohort.table:
-        labels = {str(name): clean_label(value) for name, value in cohort.table[key].items()}
+        labels = {str(name): word_of(value) for name, value in cohort.table[key].items()}
     else:
         lacking = None
         for name, slide in cohort.items():

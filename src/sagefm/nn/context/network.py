@@ -121,6 +121,7 @@ class Context(Network):
     """
 
     DEFAULT_WIDTHS = (256, 512, 512, 128)
+    MIN_WIDTHS, MIN_NEIGHBORS = 3, 1 + NEAR + 1  # the center, and a spot of the far ring
     OPERATORS = ("center", "near", "far", "similar", "slide")
     N_KEYS = 96
     N_FACTS = 4
@@ -315,7 +316,7 @@ class Context(Network):
             Centers × genes: mean counts over the other spots of the slide.
         """
         u = torch.sigmoid(level[:, None] - self.slope * (mean + 1e-3).log())
-        return torch.lerp(similar, slide, u)
+        return torch.lerp(similar.float(), slide, u)  # a product may be of half precision
 
     @staticmethod
     def scale(library_size: Tensor, level: Tensor, similar: Tensor, slide: Tensor) -> Tensor:
@@ -328,7 +329,7 @@ class Context(Network):
         similar, slide
             (centers) fraction of either profile that is masked in the center.
         """
-        masked = torch.lerp(similar, slide, torch.sigmoid(level))
+        masked = torch.lerp(similar.float(), slide, torch.sigmoid(level.float()))
         return library_size / (1 - masked).clamp(min=1e-6)
 
     def usual_profile(self, measured: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class Published(Network):
     """
 
     PUBLISHED_WIDTHS = (1024, 512, 512, 512, 1024)
+    MIN_WIDTHS, MIN_NEIGHBORS = 2, 1
 
     def __init__(self, n_genes: int, widths: Sequence[int] = PUBLISHED_WIDTHS) -> None:
         super().__init__()

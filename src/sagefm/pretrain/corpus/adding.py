@@ -15,6 +15,7 @@ from sagefm._errors import InputError
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.counts import coordinates
 from sagefm.pp.detection import DetectionTally
+from sagefm.pp.labels import text_of, word_of
 from sagefm.pp.read import read
 from sagefm.pp.sections import Section, sections_of
 from sagefm.pretrain.corpus.facts import FACTS
@@ -209,10 +210,10 @@ def _record(job: Job, name: str, section: Section, content: Content, sections: l
 def _noted(section: Section, key: str) -> str:
     """Find a fact in the slide: in a column of obs with a single value, or in uns."""
     if key in section.slide.obs:
-        values = section.slide.obs[key].iloc[section.rows].dropna().unique()
+        values = text_of(section.slide.obs[key].iloc[section.rows]).dropna().unique()
         return str(values[0]) if len(values) == 1 else ""
     value = section.slide.uns.get(key, "")
-    return value if isinstance(value, str) else ""
+    return (word_of(value) or "") if isinstance(value, str) else ""
 
 
 def _described(aligned: AlignedSlide, kept: float) -> str:

@@ -4,8 +4,9 @@ from os import PathLike
 
 import pandas as pd
 
-from sagefm._errors import InputError
-from sagefm._text import few
+from sagefm._errors import InputError, logger
+from sagefm._text import few, numbered
+from sagefm.pp.labels import text_of, word_of
 
 FACTS = ("patient", "organ", "disease", "technology", "license", "source")
 """Columns of such a table, besides ``slide``."""
@@ -39,13 +40,17 @@ def by_slide(table: pd.DataFrame) -> dict[str, dict[str, str]]:
     """
     if "slide" not in table:
         raise InputError(f"has columns {few(table.columns, 8)}; it needs one named slide")
-    facts = table[[column for column in ("slide", *FACTS) if column in table]].astype(object)
-    text = facts.where(facts.notna(), "").astype(str).apply(lambda column: column.str.strip())
+    facts = table[[column for column in ("slide", *FACTS) if column in table]]
+    text = pd.DataFrame({name: text_of(column) for name, column in facts.items()})
+    nameless = text["slide"].isna()
+    if n_lost := int(text[nameless].notna().any(axis=1).sum()):
+        logger.warning("%s of the table name no slide and are left out", numbered(n_lost, "row"))
+    text = text[~nameless]
     twice = text["slide"][text["slide"].duplicated()]
     if len(twice):
         raise InputError(f"has two rows of slide {twice.iloc[0]!r}; keep one")
     rows = text.set_index("slide").to_dict("index")
     return {
-        str(slide): {str(fact): str(value) for fact, value in row.items() if value}
+        str(slide): {str(fact): str(value) for fact, value in row.items() if word_of(value)}
         for slide, row in rows.items()
     }

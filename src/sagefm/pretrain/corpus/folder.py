@@ -4,6 +4,7 @@
 renamed: it is in the corpus as soon as its folder has its name.
 """
 
+import hashlib
 import json
 import re
 import secrets
@@ -12,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
 from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._files import LOCK, locked, replacing, require_writable
 from sagefm._text import few
+from sagefm._validate import Range, parse_json, read_as, short
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus.stored import sync
 
@@ -26,6 +28,20 @@ FORMAT = 1
 _SLIDES = "slides"
 _PASSING = re.compile(r"\.(?P<slide>.+)\.[0-9a-f]+\.(?P<kind>new|old)\.zarr")
 """A slide that is being written, or one that is being replaced."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """The entries of ``corpus.json``."""
+
+    format: int
+    sagefm: str
+    symbols: tuple[str, ...]
+    ensembl: tuple[str, ...]
+    n_neighbors: Annotated[int, Range(1, 1000)]
+    most_detected: int | None
+    seal: str = ""
+    """Checksum of the others; none of a corpus that an earlier sagefm made."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +64,26 @@ class Header:
         """
         path = folder / FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             if content["format"] > FORMAT:
-                raise InputError(
-                    f"{path}: is of sagefm {content['sagefm']}, which this version "
+                raise _LaterError(
+                    f"{path}: is of sagefm {short(content['sagefm'])}, which this version "
                     f"({__version__}) cannot read; upgrade sagefm"
                 )
-            vocabulary = Vocabulary(tuple(content["symbols"]), tuple(content["ensembl"]))
-            return cls(vocabulary, int(content["n_neighbors"]), content["most_detected"])
-        except InputError:
+            file = read_as(_File, content)
+            if file.seal not in ("", _seal(content)):
+                raise ValueError("it fails its checksum")
+            return cls(Vocabulary(file.symbols, file.ensembl), file.n_neighbors, file.most_detected)
+        except _LaterError:
             raise
         except FileNotFoundError as error:
             raise InputError(
                 f"{folder}: is no corpus ({FILE} is missing); make one with sagefm corpus build"
             ) from error
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}); check its permissions"
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: is damaged; put back a copy, or build anew") from error
 
@@ -71,9 +91,20 @@ class Header:
         """Write the header, or raise InputError."""
         content = asdict(self)
         content |= content.pop("vocabulary")
-        text = json.dumps({"format": FORMAT, "sagefm": __version__, **content}, ensure_ascii=False)
+        content = {"format": FORMAT, "sagefm": __version__, **content}
+        text = json.dumps(content | {"seal": _seal(content)}, ensure_ascii=False)
         with replacing(folder / FILE) as beside:
             beside.write_text(text, encoding="utf-8")
+
+
+class _LaterError(InputError):
+    """The corpus is of a later version."""
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """Compute a checksum of all entries but the seal itself."""
+    entries = {name: value for name, value in content.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -86,13 +117,18 @@ def only_one(folder: Path) -> Iterator[None]:
         Another build is running, the folder is no corpus, or it cannot be written to.
     """
     require_writable(folder / FILE)
-    is_new = not folder.exists()
-    if not is_new and not (folder / FILE).exists():
-        others = sorted({entry.name for entry in folder.iterdir()} - {LOCK, _SLIDES})
-        if others:
-            raise InputError(
-                f"{folder}: holds other things ({few(others)}) and is no corpus; name a new folder"
-            )
+    try:
+        is_new = not folder.exists()
+        others = set() if is_new else {entry.name for entry in folder.iterdir()}
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
+    if FILE not in others and (others := others - {LOCK, _SLIDES}):
+        raise InputError(
+            f"{folder}: holds other things ({few(sorted(others))}) and is no corpus; name a new "
+            "folder"
+        )
     with locked(folder):
         (folder / _SLIDES).mkdir(exist_ok=True)
         _tidy(folder)
@@ -137,9 +173,22 @@ def beside(place: Path) -> Path:
 
 
 def places(folder: Path) -> dict[str, Path]:
-    """Find the slides: name → path."""
-    slides = sorted((folder / _SLIDES).glob("[!.]*.zarr"))
-    return {place.name.removesuffix(".zarr"): place for place in slides}
+    """Find the slides: name → path.
+
+    Raises
+    ------
+    InputError
+        The folder of the slides is missing or cannot be read.
+    """
+    try:
+        slides = sorted(entry for entry in (folder / _SLIDES).iterdir() if entry.suffix == ".zarr")
+    except OSError as error:
+        raise InputError(
+            f"{folder / _SLIDES}: cannot be read ({error.strerror}); check its permissions, or put "
+            "back a copy"
+        ) from error
+    named = {place.name.removesuffix(".zarr"): place for place in slides}
+    return {name: place for name, place in named.items() if not name.startswith(".")}
 
 
 def put_in_place(written: Path, place: Path) -> None:

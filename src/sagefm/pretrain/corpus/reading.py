@@ -1,8 +1,9 @@
 """Reading a corpus: its table of slides, tiles of slides, and whole slides."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from hashlib import sha256
@@ -61,7 +62,8 @@ class Corpus:
         Raises
         ------
         InputError
-            There is none, it is of a later version, or the facts of a slide are damaged.
+            There is none or it has no slides, it is of a later version, or the facts of a slide
+            are damaged.
         """
         folder = Path(path)
         header = Header.read(folder)
@@ -71,6 +73,8 @@ class Corpus:
                 rows[name] = Record.read(place).facts
             except (DamagedError, OSError) as error:
                 raise _damaged(folder, name, error) from error
+        if not rows:
+            raise InputError(f"{folder}: has no slides; add some with sagefm corpus build")
         table = pd.DataFrame.from_dict(rows, orient="index", columns=list(_COLUMNS))
         return cls(folder, header.vocabulary, header.n_neighbors, table.rename_axis("slide"))
 
@@ -116,7 +120,10 @@ class Corpus:
             spots = stored.record.facts["spots"]
             if not 0 <= start < stop <= spots:
                 raise InputError(f"{slide}: has spots 0 to {spots}, not {start} to {stop}")
-            return stored.tile(start, stop, len(self.vocabulary))
+            tile = stored.tile(start, stop)
+            if tile.neighbors.shape[1] != self.n_neighbors:
+                raise DamagedError("its neighborhoods are not those of the corpus")
+            return tile
 
     def slide(self, slide: str) -> "AnnData":
         """Read a whole slide, its spots in the order of its source.
@@ -136,6 +143,8 @@ class Corpus:
 
         with self._reading(slide) as stored:
             content = stored.content()
+            if content.checksum() != stored.record.facts["checksum"]:
+                raise DamagedError("its content fails its checksum")
         order = np.argsort(content.row)
         genes = np.flatnonzero(content.measured)
         ensembl = np.array(self.vocabulary.ensembl, dtype=object)
@@ -150,7 +159,9 @@ class Corpus:
         )
 
     def verify(self) -> list[str]:
-        """Read everything and compare it with its checksums.
+        """Compare every file with its checksum, and what anndata reads with what was written.
+
+        The files of slides that an earlier sagefm wrote have no checksums; their content has one.
 
         Returns
         -------
@@ -160,13 +171,15 @@ class Corpus:
         for slide in self.table.index:
             try:
                 with self._reading(slide) as stored:
-                    if stored.content().checksum() != stored.record.facts["checksum"]:
-                        raise DamagedError("its content fails its checksum")
-                    if tuple(stored.read("var/_index")) != self.vocabulary.symbols:
-                        raise DamagedError("its genes are not those of the corpus")
+                    # Nothing that was opened before counts.
+                    replace(stored, _arrays={}).verify(self.vocabulary)
             except InputError as error:
                 faults.append(str(error))
         return faults
+
+    def without_checksums(self) -> list[str]:
+        """List the slides whose files have no checksums, because an earlier sagefm wrote them."""
+        return [s for s in self.table.index if not Record.read(place_of(self.path, s)).files]
 
     @contextmanager
     def _reading(self, slide: str) -> Iterator[Stored]:
@@ -178,7 +191,7 @@ class Corpus:
         place = place_of(self.path, slide)
         try:
             state = _state(place)
-            stored = _opened(place, state)
+            stored = _opened(place, state, len(self.vocabulary))
             same = stored.record.facts["checksum"] == self.table.at[slide, "checksum"]
             yield stored
             if not same or _state(place) != state:
@@ -199,14 +212,17 @@ def _state(place: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _opened(place: Path, state: tuple[int, int]) -> Stored:
+def _opened(place: Path, state: tuple[int, int], n_genes: int) -> Stored:
     """Open a slide, once for many reads."""
-    return Stored(place, Record.read(place))
+    return Stored(place, Record.read(place), n_genes)
 
 
 def _damaged(corpus: Path, slide: str, error: Exception) -> InputError:
     remedy = f"add it again: sagefm corpus build FILE -o {corpus} --overwrite"
-    if not place_of(corpus, slide).exists():
+    if not os.path.lexists(place_of(corpus, slide)):
         return InputError(f"{corpus}: slide {slide!r} is gone; {remedy}")
+    if isinstance(error, PermissionError):
+        why = f"cannot be read ({error.strerror}: {error.filename}); check its permissions"
+        return InputError(f"{corpus}: slide {slide!r} {why}")
     why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
     return InputError(f"{corpus}: slide {slide!r} is damaged ({why}); {remedy}")

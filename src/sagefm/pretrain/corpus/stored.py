@@ -10,24 +10,29 @@ import json
 import math
 import os
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from sagefm import _keys
+from sagefm import __version__, _keys
+from sagefm._errors import InputError
 from sagefm._extras import require
+from sagefm._validate import Range, parse_json, read_as, short
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus.facts import FACTS
 
 NEIGHBORS = "neighbors"
 """``obsm``: spots × k row numbers, the center first."""
+FORMAT = 1
+_RECORD = "sagefm"
+"""Attribute of the root with the record of the slide."""
 _CHUNK = 1 << 17
 """Values of a chunk, which has its checksum; all chunks of an array are in one file."""
 _GAP = _CHUNK
@@ -74,6 +79,23 @@ class Content:
 
 
 @dataclass(frozen=True)
+class _Facts:
+    """The types of the facts about a slide."""
+
+    patient: str
+    organ: str
+    disease: str
+    technology: str
+    license: str
+    source: str
+    spots: Annotated[int, Range(1, 2**31)]
+    depth: float
+    genes: int
+    nonzeros: Annotated[int, Range(0, 2**62)]
+    checksum: str
+
+
+@dataclass(frozen=True)
 class Record:
     """What is recorded about a slide."""
 
@@ -87,7 +109,9 @@ class Record:
     """All slides of its file."""
     version: str
     """The version of sagefm that wrote it."""
-    format: int = 1
+    format: int = FORMAT
+    files: dict[str, str] = field(default_factory=dict)
+    """The sha256 of every file; none for a slide that an earlier sagefm wrote."""
 
     def sealed(self) -> dict[str, Any]:
         """Add a checksum."""
@@ -96,13 +120,31 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the record of a slide: OSError if there is none, DamagedError if it was changed."""
+        """Read the record of a slide.
+
+        Raises
+        ------
+        OSError
+            There is none.
+        DamagedError
+            It was changed.
+        InputError
+            It is of a later version.
+        """
         try:
-            content = json.loads((folder / "zarr.json").read_bytes())["attributes"]["sagefm"]
+            content = parse_json((folder / "zarr.json").read_bytes())["attributes"][_RECORD]
             seal = content.pop("seal")
+            if content["format"] > FORMAT:
+                raise InputError(
+                    f"{folder}: is of sagefm {short(content['version'])}, which this version "
+                    f"({__version__}) cannot read; upgrade sagefm"
+                )
             if seal != _seal(content):
                 raise DamagedError("its facts fail their checksum")
-            return cls(**content)
+            read_as(_Facts, content["facts"])
+            return read_as(cls, content)
+        except InputError:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError("its facts are damaged") from error
 
@@ -116,31 +158,39 @@ def write(folder: Path, content: Content, vocabulary: Vocabulary, record: Record
     from anndata.experimental import write_dispatched
 
     zarr = require("zarr", "train", "a corpus")
-    genes = {
-        _keys.GENE_IDS: np.array(vocabulary.ensembl, dtype=object),
-        "measured": content.measured,
-        "detected": content.detected,
-    }
+    # As objects, text is stored alike by all versions of anndata and pandas.
+    barcodes, symbols, ensembl = (
+        pd.Index(np.array(names, dtype=object), dtype=object)
+        for names in (content.barcodes, vocabulary.symbols, vocabulary.ensembl)
+    )
+    genes = pd.DataFrame(
+        {"measured": content.measured, "detected": content.detected}, index=symbols
+    )
+    genes.insert(0, _keys.GENE_IDS, pd.Series(ensembl, index=symbols, dtype=object))
     elements = {
         "X": content.counts,
-        "obs": pd.DataFrame({"row": content.row}, index=content.barcodes),
-        "var": pd.DataFrame(genes, index=np.array(vocabulary.symbols, dtype=object)),
+        "obs": pd.DataFrame({"row": content.row}, index=barcodes),
+        "var": genes,
         "obsm": {_keys.SPATIAL: content.spatial, NEIGHBORS: content.neighbors},
-        "uns": {
-            _keys.PROVENANCE: {"corpus": {k: record.facts[k] for k in FACTS if record.facts[k]}}
-        },
+        "uns": {_keys.PROVENANCE: {"corpus": _noted(record.facts)}},
     }
-    kind = {"encoding-type": "anndata", "encoding-version": "0.1.0", "sagefm": record.sealed()}
+    kind = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
     with warnings.catch_warnings():
         # The specification of zarr does not cover yet how text is stored.
         warnings.simplefilter("ignore")
         root = zarr.open_group(folder, mode="w", zarr_format=3, attributes=kind)
         for name, element in elements.items():
             write_dispatched(root, name, element, _write_packed)
+        root.attrs[_RECORD] = replace(record, files=checksums(folder)).sealed()
     for place, _, files in os.walk(folder):
         for file in files:
             sync(Path(place, file))
         sync(Path(place))
+
+
+def _noted(facts: dict[str, Any]) -> dict[str, str]:
+    """Get the facts that other tools find in ``uns``."""
+    return {name: facts[name] for name in FACTS if facts[name]}
 
 
 def _write_packed(write: Any, group: Any, key: str, value: Any, **_: Any) -> None:
@@ -163,6 +213,32 @@ def _write_packed(write: Any, group: Any, key: str, value: Any, **_: Any) -> Non
     write(group, key, value, dataset_kwargs=layout)
 
 
+def checksums(folder: Path) -> dict[str, str]:
+    """Compute the sha256 of every file of a slide; of its record only what is around it."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = {}
+    for place, _, files in os.walk(folder, onerror=refuse):
+        for path in (Path(place, file) for file in files if not file.startswith(".")):
+            content = path.read_bytes() if path.is_file() else b""  # a pipe would never end
+            name = path.relative_to(folder).as_posix()
+            if name == "zarr.json":
+                about = parse_json(content)
+                about["attributes"].pop(_RECORD, None)
+                content = json.dumps(about, sort_keys=True).encode()
+            found[name] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+def _require_same(found: dict[str, str], written: dict[str, str]) -> None:
+    for name in sorted(found.keys() | written.keys()):
+        if found.get(name) != written.get(name):
+            state = "fails its checksum" if name in found else "is missing"
+            raise DamagedError(f"{name} {state if name in written else 'is no file of it'}")
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to disk."""
     if path.is_dir() and os.name == "nt":  # Windows does so itself
@@ -183,20 +259,15 @@ class Stored:
 
     folder: Path
     record: Record
+    n_genes: int
     _arrays: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read rows `start` to `stop` of an array such as ``X/data``, all of them by default."""
-        zarr = require("zarr", "train", "a corpus")
-        try:
-            if name not in self._arrays:
-                self._arrays[name] = zarr.open_array(self.folder / name, mode="r")
-            array = self._arrays[name]
-            stop = array.shape[0] if stop is None else stop
-        except MemoryError:
-            raise
-        except Exception as error:  # zarr raises nearly anything
-            raise DamagedError(f"the description of {name} is damaged") from error
+        if name not in self._arrays:
+            self._arrays[name] = self._open(name)
+        array = self._arrays[name]
+        stop = array.shape[0] if stop is None else stop
         file = Path(name, "c", *["0"] * array.ndim)
         path = self.folder / file
         if stop > start and not (path.exists() and path.stat().st_size):  # zarr reads zeros
@@ -210,6 +281,30 @@ class Stored:
         if len(values) != stop - start:
             raise DamagedError(f"{name} has {array.shape[0]} rows, not {stop}")
         return values
+
+    def _open(self, name: str) -> Any:
+        """Open an array, if its description is what was written."""
+        zarr = require("zarr", "train", "a corpus")
+        file = f"{name}/zarr.json"
+        written = self.record.files.get(file)
+        if written and hashlib.sha256((self.folder / file).read_bytes()).hexdigest() != written:
+            raise DamagedError(f"the description of {name} is damaged")
+        try:
+            array = zarr.open_array(self.folder / name, mode="r")
+        except MemoryError:
+            raise
+        except Exception as error:  # zarr raises nearly anything
+            raise DamagedError(f"the description of {name} is damaged") from error
+        if array.ndim not in (1, 2) or array.shape[0] != self._length(name):
+            raise DamagedError(f"the description of {name} is damaged")
+        return array
+
+    def _length(self, name: str) -> int:
+        """Get how many rows an array has."""
+        spots, nonzeros = self.record.facts["spots"], self.record.facts["nonzeros"]
+        if name.startswith("X/"):
+            return int(spots + 1 if name == "X/indptr" else nonzeros)
+        return self.n_genes if name.startswith("var/") else int(spots)
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
@@ -227,28 +322,58 @@ class Stored:
 
     def content(self) -> Content:
         """Read everything."""
-        measured = self.read("var/measured")
         return Content(
-            counts=self._counts(np.arange(self.record.facts["spots"]), len(measured)),
+            counts=self._counts(np.arange(self.record.facts["spots"])),
             spatial=self.read(f"obsm/{_keys.SPATIAL}"),
             neighbors=self.read(f"obsm/{NEIGHBORS}"),
             row=self.read("obs/row"),
             barcodes=self.read("obs/_index").astype(object),
-            measured=measured,
+            measured=self._measured,
             detected=self.read("var/detected"),
         )
 
-    def tile(self, start: int, stop: int, n_genes: int) -> AlignedSlide:
+    def verify(self, vocabulary: Vocabulary) -> None:
+        """Compare all files with their checksums, and what is read here with what anndata reads."""
+        from anndata import read_zarr
+
+        if self.record.files:
+            _require_same(checksums(self.folder), self.record.files)
+        facts = self.record.facts
+        if self.content().checksum() != facts["checksum"]:
+            raise DamagedError("its content fails its checksum")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                slide = read_zarr(self.folder)
+            opened = Content(
+                counts=csr_matrix(slide.X),
+                spatial=slide.obsm[_keys.SPATIAL],
+                neighbors=slide.obsm[NEIGHBORS],
+                row=slide.obs["row"].to_numpy(),
+                barcodes=slide.obs_names.to_numpy(dtype=object),
+                measured=slide.var["measured"].to_numpy(),
+                detected=slide.var["detected"].to_numpy(),
+            ).checksum()
+            noted = slide.uns[_keys.PROVENANCE]["corpus"]
+            genes = tuple(slide.var_names), tuple(slide.var[_keys.GENE_IDS])
+        except Exception as error:  # of damaged files, nearly anything
+            raise DamagedError(f"anndata cannot read it: {short(error)}") from error
+        if opened != facts["checksum"] or noted != _noted(facts):
+            raise DamagedError("anndata reads something else")
+        if genes != (vocabulary.symbols, vocabulary.ensembl):
+            raise DamagedError("its genes are not those of the corpus")
+
+    def tile(self, start: int, stop: int) -> AlignedSlide:
         """Read spots `start` to `stop` as centers, with their neighbors."""
         neighbors = self.read(f"obsm/{NEIGHBORS}", start, stop)
         rows, places = np.unique(neighbors, return_inverse=True)
         if rows[0] < 0 or rows[-1] >= self.record.facts["spots"]:
             raise DamagedError("some neighbors are no spots")
-        counts = self._counts(rows, n_genes).astype(np.float32)
+        counts = self._counts(rows).astype(np.float32)
         local = places.reshape(neighbors.shape).astype(np.int64)
         return AlignedSlide.of_counts(counts, local, self._measured)
 
-    def _counts(self, rows: NDArray[Any], n_genes: int) -> csr_matrix:
+    def _counts(self, rows: NDArray[Any]) -> csr_matrix:
         """Read the counts of some rows, in ascending order."""
         ends = self._ends
         gaps = ends[rows[1:]] - ends[rows[:-1] + 1]
@@ -257,7 +382,9 @@ class Stored:
             first, last = int(run[0]), int(run[-1]) + 1
             place = int(ends[first]), int(ends[last])
             values = self.read("X/data", *place), self.read("X/indices", *place)
-            shape = (last - first, n_genes)
+            if len(values[1]) and not 0 <= values[1].min() <= values[1].max() < self.n_genes:
+                raise DamagedError("X/indices are beyond its genes")
+            shape = (last - first, self.n_genes)
             part = csr_matrix((*values, ends[first : last + 1] - place[0]), shape=shape)
             parts.append(part if len(run) == shape[0] else part[run - first])
         return parts[0] if len(parts) == 1 else csr_matrix(vstack(parts, format="csr"))

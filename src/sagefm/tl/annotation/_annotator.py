@@ -165,9 +165,10 @@ class Annotator:
         tensors, header = checkpoint.read(path, _KIND)
         if header.get("fingerprint") != model.fingerprint:
             raise InputError(f"{path}: belongs to another model; use the one it was trained with")
+        settings = header.get("settings")
         removed = {
             "fine-tuning": "head.weight" in tensors,
-            "smoothing": header.get("settings", {}).get("smooth", False),
+            "smoothing": isinstance(settings, dict) and settings.get("smooth", False),
         }
         if _NOVELTY + "patient_distances" not in tensors:
             raise InputError(
@@ -178,7 +179,7 @@ class Annotator:
             raise InputError(f"{path}: uses {name}, which was removed; train the annotator again")
         try:
             return cls._from_file({name: t.numpy() for name, t in tensors.items()}, header)
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(f"{path}: is damaged ({error}); train the annotator again") from error
 
     @classmethod

@@ -11,7 +11,7 @@ import pandas as pd
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm._types import Floats, Singles
-from sagefm.pp.labels import labels_of
+from sagefm.pp.labels import labels_of, word_of
 from sagefm.pp.sections import Section, sections_of
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def embed_slides(
     for name, section, slide in source:
         subtype = None
         if not isinstance(key, str):
-            subtype = clean_label(key.get(name))
+            subtype = word_of(key.get(name))
         elif key in slide.obs:
             subtype = label_of_slide(name, slide, key)
         else:
@@ -144,12 +144,6 @@ def label_of_slide(name: str, slide: "AnnData", key: str) -> str | None:
             "a slide has one subtype: give it the same in every spot"
         )
     return str(values[0]) if len(values) else None
-
-
-def clean_label(value: object) -> str | None:
-    """Convert a label to text; None where it is missing or empty."""
-    text = str(value).strip()
-    return text if text and not pd.isna(value) else None  # type: ignore[call-overload]
 
 
 def _summarize(
