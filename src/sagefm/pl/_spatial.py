@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError
 from sagefm._keys import DOMAIN
 from sagefm._text import few
+from sagefm._uns import libraries
 from sagefm.pl._style import COLUMN, colors, finish, journal
-from sagefm.pp.counts import coordinates, libraries, section_codes
+from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import nearest
+from sagefm.pp.sections import section_codes
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -15,16 +15,10 @@ from scipy.spatial import cKDTree
 from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
-from sagefm.pp.counts import (
-    Counts,
-    coordinates,
-    duplicate_names,
-    find_counts,
-    find_slide_key,
-    libraries,
-    section_codes,
-)
+from sagefm._uns import libraries
+from sagefm.pp.counts import Counts, coordinates, duplicate_names, find_counts
 from sagefm.pp.gene_names import looks_like_mouse
+from sagefm.pp.sections import find_slide_key, section_codes
 
 Level = Literal["error", "warning", "note"]
 T = TypeVar("T")

@@ -17,13 +17,8 @@ from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
-from sagefm.pp.counts import (
-    Counts,
-    find_counts,
-    find_slide_key,
-    section_codes,
-    sum_duplicates,
-)
+from sagefm.pp.counts import Counts, find_counts, sum_duplicates
+from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.spaceranger import read_spaceranger
 from sagefm.pp.tenx import unreadable
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from sagefm._keys import QUALITY, SPATIAL
 from sagefm.pl import gene_scatter, journal
 from sagefm.pl import quality as draw_quality
-from sagefm.pp.counts import coordinates, section_codes
+from sagefm.pp.counts import coordinates
+from sagefm.pp.sections import section_codes
 from sagefm.report.judge import Quality
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN
 from sagefm.report.rules import EMBEDDING, PREDICTION, RULES, VERDICTS

@@ -10,8 +10,9 @@ from sagefm._errors import InputError, logger
 from sagefm._extras import require
 from sagefm._keys import DOMAIN, EMBEDDING, PROVENANCE
 from sagefm._types import Codes, Floats, Positions
-from sagefm.pp.counts import coordinates, section_codes
+from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import nearest
+from sagefm.pp.sections import section_codes
 from sagefm.stats.mixture import mixture_clusters
 
 if TYPE_CHECKING:

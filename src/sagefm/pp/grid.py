@@ -1,0 +1,207 @@
+"""Find the grid that the spots of a slide lie on."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+Floats = NDArray[np.float64]
+
+_SAMPLE = 2000
+"""Spots whose neighbors are looked at."""
+_NEIGHBORS = 64
+"""Nearest spots among which the neighbors on the grid are, also where several grids overlap."""
+_RING = 0.04
+"""Width of a ring around a spot, as a fraction of its radius."""
+_ON_GRID = 0.3
+"""Fraction of the spots that have three or four neighbors at the pitch of a grid."""
+_EXACT = 0.85
+"""Such a fraction if the spots lie on exact grids of one pitch, however these overlap."""
+_CROWDED = 0.8
+"""Fraction of the pitch within which a spot of a grid has no other spot."""
+_FEWEST = 10
+"""Spots of which a grid is found."""
+_ANGLE = float(np.radians(30))
+"""Difference of phase between two grids: a twelfth of the pitch."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid of spots: hexagonal, square or stretched.
+
+    A grid is described by two waves that have the same phase at all of its spots.
+    """
+
+    pitch: float
+    exact: bool
+    """Whether the spots lie exactly on it."""
+    hexagonal: bool
+    waves: Floats
+    """Two wave vectors, one per row."""
+    phases: Floats
+    """Phase of each wave at the spots of the grid."""
+
+    @classmethod
+    def of(cls, points: Floats) -> Self | None:
+        """Find the grid that most spots lie on; None if they lie on no grid."""
+        points = _distinct(points)
+        found = _find_pitch(points)
+        if found is None:
+            return None
+        pitch, exact = found
+        steps = _steps(points, pitch)
+        if steps is None:
+            return None
+        part = parts(points, 4 * pitch)
+        largest = points[part == np.bincount(part).argmax()]
+        cosine = steps[0] @ steps[1] / np.linalg.norm(steps, axis=1).prod()
+        waves, phases = _fit(largest, 2 * np.pi * np.linalg.inv(steps).T, pitch)
+        return cls(pitch, exact, bool(abs(abs(cosine) - 0.5) < 0.1), waves, phases)
+
+    @property
+    def crowding(self) -> float:
+        """Distance within which a spot of the grid has no other spot."""
+        return _CROWDED * self.pitch
+
+    def crowded(self, points: Floats) -> float:
+        """Return the fraction of spots that have another spot within :attr:`crowding`."""
+        points = _distinct(points)
+        if len(points) < 2 or not self.exact:
+            return 0.0
+        nearest = cKDTree(points).query(_sampled(points), 2)[0][:, 1]
+        return float((nearest < self.crowding).mean())
+
+    def holds(self, points: Floats, angle: float = _ANGLE) -> bool:
+        """Whether nearly all spots lie on the grid, but for a difference of phase."""
+        apart = np.angle(np.exp(1j * (points @ self.waves.T - self.phases)))
+        return bool((np.abs(apart).max(axis=1) < angle).mean() > 0.99)
+
+    def misses(self, points: Floats) -> bool:
+        """Whether spots lie on another grid."""
+        mean = np.exp(1j * (points @ self.waves.T - self.phases)).mean(axis=0)
+        return bool((np.abs(mean).min() < 0.5) or (np.abs(np.angle(mean)).max() > _ANGLE))
+
+
+def grids_of(points: Floats, codes: NDArray[np.int64]) -> list[tuple[Grid, Floats]]:
+    """Find the grid that the spots of each code lie on; nothing if one of them has no grid."""
+    sizes = np.bincount(codes)
+    found = []
+    for code in np.argsort(-sizes, kind="stable")[: (sizes >= _FEWEST).sum()]:
+        inside = points[codes == code]
+        grid = Grid.of(inside)
+        if grid is None or not grid.holds(inside):
+            return []
+        found.append((grid, inside))
+    return found
+
+
+def parts(points: Floats, gap: float) -> NDArray[np.int64]:
+    """Number the parts of the tissue that gaps divide: wider ones always, none under a third."""
+    squares, inside = np.unique(
+        np.floor(points / (gap / np.sqrt(8))).astype(np.int64), axis=0, return_inverse=True
+    )
+    pairs = cKDTree(squares).query_pairs(1.5, output_type="ndarray")
+    joined = csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(squares), len(squares)))
+    numbers: NDArray[np.int64] = connected_components(joined, directed=False)[1][inside.ravel()]
+    return numbers
+
+
+def nearest_gap(points: Floats, codes: NDArray[np.int64]) -> float:
+    """Return the smallest distance between spots of different codes."""
+    gap = np.inf
+    for code in np.unique(codes):
+        own = codes == code
+        reach = cKDTree(points[own]).query(points[~own], distance_upper_bound=gap)[0].min()
+        gap = min(gap, float(reach))
+    return gap
+
+
+def _distinct(points: Floats) -> Floats:
+    return points[~pd.DataFrame(points).duplicated().to_numpy()]
+
+
+def _sampled(points: Floats) -> Floats:
+    return points[:: -(-len(points) // _SAMPLE)]
+
+
+def _find_pitch(points: Floats) -> tuple[float, bool] | None:
+    """Find the smallest distance at which many spots have several neighbors.
+
+    Also return whether that distance is exact, as it is on an array but not where places were
+    found by hand.
+    """
+    n_neighbors = min(_NEIGHBORS, len(points) - 1)
+    if n_neighbors < 6:
+        return None
+    distances = cKDTree(points).query(_sampled(points), n_neighbors + 1)[0][:, 1:]
+    usual = float(np.median(distances[:, 0]))
+    ring = (distances > _CROWDED * usual) & (distances < usual / _CROWDED)
+    if (ring.sum(axis=1) >= 4).mean() > _ON_GRID:
+        pitch = float(np.median(distances[ring]))
+        return pitch, bool((np.abs(distances[ring] / pitch - 1) < _RING).mean() > 0.8)
+    rings = np.floor(np.log(distances / usual) / _RING)
+    rings = np.clip(rings, -200, 200).astype(np.int64) + 200
+    counts = np.zeros((len(rings), 402), dtype=np.int64)
+    np.add.at(counts, (np.arange(len(rings))[:, None], rings), 1)
+    together = counts[:, :-1] + counts[:, 1:]
+    dense = np.flatnonzero((together[:, 1:-2] >= 3).mean(axis=0) > _ON_GRID) + 1
+    if not len(dense):
+        return None
+    inside = (rings == dense[0]) | (rings == dense[0] + 1)
+    exact = (together[:, dense[0]] >= 3).mean() > _EXACT
+    return float(np.median(distances[inside])), bool(exact)
+
+
+def _steps(points: Floats, pitch: float) -> Floats | None:
+    """Find two steps from spot to spot that span the grid; None if all go along a line."""
+    center = points[np.argmin(np.linalg.norm(points - np.median(points, axis=0), axis=1))]
+    near = points[np.argsort(np.linalg.norm(points - center, axis=1))[:_SAMPLE]]
+    pairs = cKDTree(near).query_pairs((1 + 2 * _RING) * pitch, output_type="ndarray")
+    steps = near[pairs[:, 1]] - near[pairs[:, 0]]
+    steps = steps[np.linalg.norm(steps, axis=1) > (1 - 2 * _RING) * pitch]
+    directions = np.degrees(np.arctan2(steps[:, 1], steps[:, 0])) % 180
+    bins = np.bincount((directions / 5).astype(np.int64) % 36, minlength=36)
+    chosen: list[Floats] = []
+    peak = 5.0 * int(np.argmax(bins + np.roll(bins, -1))) + 5
+    for away in (0, 1):
+        angles = (directions - peak + 90) % 180 - 90
+        if away:
+            across = np.abs(angles) > 40
+            if across.sum() < 6:
+                return None
+            bins = np.bincount((directions[across] / 5).astype(np.int64) % 36, minlength=36)
+            peak = 5.0 * int(np.argmax(bins + np.roll(bins, -1))) + 5
+            angles = (directions - peak + 90) % 180 - 90
+        along = steps[np.abs(angles) < 10]
+        if len(along) < 6:
+            return None
+        axis = np.array([np.cos(np.radians(peak)), np.sin(np.radians(peak))])
+        chosen.append((along * np.sign(along @ axis)[:, None]).mean(axis=0))
+    return np.array(chosen)
+
+
+def _fit(points: Floats, waves: Floats, pitch: float) -> tuple[Floats, Floats]:
+    """Fit waves to the spots, from the middle outward so that no period is skipped."""
+    center = points[np.argmin(np.linalg.norm(points - np.median(points, axis=0), axis=1))]
+    offsets = points - center
+    reach = np.linalg.norm(offsets, axis=1)
+    radius = max(4 * pitch, float(np.sort(reach)[min(30, len(reach) - 1)]))
+    waves, shift = waves.copy(), np.zeros(2)
+    while True:
+        near = offsets[reach <= radius]
+        turns = np.exp(1j * near @ waves.T)
+        mean = turns.mean(axis=0)
+        residual = np.angle(turns * np.conj(mean / np.maximum(np.abs(mean), 1e-12)))
+        design = np.column_stack([np.ones(len(near)), near])
+        fitted = np.linalg.lstsq(design, residual, rcond=None)[0]
+        waves -= fitted[1:].T
+        shift = np.angle(np.exp(1j * near @ waves.T).mean(axis=0))
+        if radius >= reach.max():
+            break
+        radius *= 1.5
+    return waves, shift + waves @ center
