@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from sagefm._errors import InputError
-from sagefm._keys import PROVENANCE
+from sagefm._uns import provenance, texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,8 +44,8 @@ def require_nothing_lost(slide: "AnnData", source: str | Path, target: str | Pat
         `target` is `source`, and `slide` holds less than it.
     """
     source, target = Path(source), Path(target)
-    lost = slide.uns[PROVENANCE]["read"]["lost"]
-    if len(lost) and target.exists() and source.exists() and target.samefile(source):
+    lost = texts(provenance(slide, "read").get("lost"))
+    if lost and target.exists() and source.exists() and target.samefile(source):
         raise InputError(f"{source}: is not overwritten, because {lost[0]}; choose another OUT")
 
 

@@ -1,5 +1,6 @@
 """Read ``uns``, where anything may be: what is of another type than expected is not there."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 def table(value: object) -> Mapping[str, Any]:
     """Get a mapping; empty for anything else."""
     return value if isinstance(value, Mapping) else {}
+
+
+def text(value: object) -> str:
+    """Get a text; an empty one of anything else."""
+    return str(value) if isinstance(value, str) else ""
 
 
 def texts(value: object) -> list[str]:
@@ -39,6 +45,39 @@ def libraries(slide: "AnnData") -> dict[str, Mapping[str, Any]]:
     """Get the libraries of ``uns["spatial"]``, which may hold flags such as ``is_single`` too."""
     stored = table(slide.uns.get(SPATIAL))
     return {str(key): value for key, value in stored.items() if isinstance(value, Mapping)}
+
+
+def own_library(slide: "AnnData") -> dict[str, Mapping[str, Any]]:
+    """Get the library of a slide, which may come from an object of several slides.
+
+    Returns
+    -------
+    The only library, or that which a column of ``obs`` or the names of the spots name; nothing if
+    none or several are named, or the column ``library_id`` names one that is not there.
+    """
+    found = libraries(slide)
+    constant = {str(key): str(slide.obs[key].iloc[0]) for key in _constant(slide)}
+    if len(found) == 1:
+        elsewhere = constant.get("library_id", *found) not in found
+        return {} if elsewhere else found
+    named = [name for name in found if name in constant.values()]
+    named = named or [name for name in found if _in_all(name, slide.obs_names)]
+    return {named[0]: found[named[0]]} if len(named) == 1 else {}
+
+
+def _constant(slide: "AnnData") -> list[Any]:
+    """List the columns of ``obs`` in which all spots have the same value."""
+    if not slide.n_obs:
+        return []
+    first, last = slide.obs.iloc[0].astype(str), slide.obs.iloc[-1].astype(str)
+    alike = [key for key in slide.obs.columns[(first == last).to_numpy()]]
+    return [key for key in alike if (slide.obs[key].astype(str) == first[key]).all()]
+
+
+def _in_all(name: str, spots: Iterable[str]) -> bool:
+    """Whether the names of all spots start or end with a name and a sign between."""
+    form = re.compile(rf"{re.escape(name)}[-_.:].*|.*[-_.:]{re.escape(name)}", re.DOTALL)
+    return all(form.fullmatch(str(spot)) for spot in spots)
 
 
 def scale_factor(library: Mapping[str, Any], name: str) -> float | None:

@@ -14,7 +14,7 @@ from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm.pp.counts import coordinates
-from sagefm.pp.grid import Grid, grids_of, nearest_gap, parts
+from sagefm.pp.grid import Grid, grids_of, nearest_gap, number_places, parts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -152,7 +152,8 @@ def _of_barcodes(names: pd.Index) -> Iterator[_Proof]:
         if match
     ]
     codes, values = pd.factorize(pd.Series(added, dtype=object))
-    repeated = int(pd.Index(barcodes).duplicated(keep=False).sum())
+    same = pd.factorize(np.array(barcodes))[0]
+    repeated = _repeated(np.zeros_like(same), same)
     sizes = np.sort(np.bincount(codes))[::-1]
     numbers = all(re.fullmatch(r"(?:[-_.]\d+)+", end) and not start for start, end in values)
     several = 2 <= len(values) <= max(2, len(listed) // _SMALLEST) and _many(sizes[1], len(listed))
@@ -161,11 +162,10 @@ def _of_barcodes(names: pd.Index) -> Iterator[_Proof]:
         why = f"the names of the spots differ in what is added to their barcodes ({shown})"
         if len(values) == 1:
             why = f"{repeated:,} spots share their barcode with another spot"
-        whole = pd.Index(barcodes)
 
         def left(column: Codes) -> float:
             column = column[::step]
-            repeated = _repeated(column, whole) / len(whole)
+            repeated = _repeated(column, same) / len(same)
             return max(repeated, _mixed(codes, column)) if several else repeated
 
         yield _Proof(why, left)
@@ -179,14 +179,14 @@ def _of_places(slide: "AnnData", points: NDArray[np.float64]) -> Iterator[_Proof
         tables = {"array_row and array_col": slide.obs[array].to_numpy(dtype=np.float64), **tables}
     for name, table in tables.items():
         known = np.isfinite(table).all(axis=1)
-        places = pd.MultiIndex.from_arrays(table[known].T)
-        repeated = int(places.duplicated(keep=False).sum())
-        if _many(repeated, len(points)) and places.nunique() >= _SMALLEST:
+        places = number_places(table[known])[0]
+        repeated = _repeated(np.zeros_like(places), places)
+        if _many(repeated, len(points)) and places.max() >= _SMALLEST:
             why = f"{repeated:,} spots share their {name} with another spot"
-            yield _Proof(why, partial(_share_repeated, places, known))
+            yield _Proof(why, partial(_repeated_within, places, known))
 
 
-def _share_repeated(places: pd.Index, known: NDArray[np.bool_], codes: Codes) -> float:
+def _repeated_within(places: Codes, known: NDArray[np.bool_], codes: Codes) -> float:
     return _repeated(codes[known], places) / len(codes)
 
 
@@ -227,11 +227,10 @@ def _many(number: int, n_spots: int) -> bool:
     return bool(number >= max(_LEAST, _FRACTION * n_spots))
 
 
-def _repeated(codes: Codes, places: pd.Index) -> int:
+def _repeated(codes: Codes, places: Codes) -> int:
     """Count the spots that share their place with another spot of the same code."""
-    table = places.to_frame(index=False)
-    table.columns = pd.RangeIndex(table.shape[1])
-    return int(table.assign(code=codes).duplicated(keep=False).sum())
+    sizes = np.unique(codes * (places.max(initial=0) + 1) + places, return_counts=True)[1]
+    return int(sizes[sizes > 1].sum())
 
 
 def _mixed(inner: NDArray[np.integer], codes: Codes) -> float:

@@ -16,6 +16,8 @@ _SAMPLE = 2000
 """Spots whose neighbors are looked at."""
 _NEIGHBORS = 64
 """Nearest spots among which the neighbors on the grid are, also where several grids overlap."""
+_MOST = 1e6
+"""Pitches across a slide; coordinates that differ by more are no places."""
 _RING = 0.04
 """Width of a ring around a spot, as a fraction of its radius."""
 _ON_GRID = 0.3
@@ -101,13 +103,12 @@ def grids_of(points: Floats, codes: NDArray[np.int64]) -> list[tuple[Grid, Float
 
 
 def parts(points: Floats, gap: float) -> NDArray[np.int64]:
-    """Number the parts of the tissue that gaps divide: wider ones always, none under a third."""
-    squares, inside = np.unique(
-        np.floor(points / (gap / np.sqrt(8))).astype(np.int64), axis=0, return_inverse=True
-    )
+    """Divide the tissue at gaps: at wider ones always, at none under a third of it."""
+    places = np.floor((points - points.min(axis=0)) / (gap / np.sqrt(8)))
+    inside, squares = number_places(places)
     pairs = cKDTree(squares).query_pairs(1.5, output_type="ndarray")
     joined = csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(squares), len(squares)))
-    numbers: NDArray[np.int64] = connected_components(joined, directed=False)[1][inside.ravel()]
+    numbers: NDArray[np.int64] = connected_components(joined, directed=False)[1][inside]
     return numbers
 
 
@@ -121,8 +122,15 @@ def nearest_gap(points: Floats, codes: NDArray[np.int64]) -> float:
     return gap
 
 
+def number_places(points: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Get the number of the place of each point, and the places."""
+    (across, columns), (down, rows) = map(pd.factorize, points.T)
+    numbers, places = pd.factorize(across * len(rows) + down)
+    return numbers, np.column_stack([columns[places // len(rows)], rows[places % len(rows)]])
+
+
 def _distinct(points: Floats) -> Floats:
-    return points[~pd.DataFrame(points).duplicated().to_numpy()]
+    return number_places(points)[1]
 
 
 def _sampled(points: Floats) -> Floats:
@@ -140,6 +148,8 @@ def _find_pitch(points: Floats) -> tuple[float, bool] | None:
         return None
     distances = cKDTree(points).query(_sampled(points), n_neighbors + 1)[0][:, 1:]
     usual = float(np.median(distances[:, 0]))
+    if not 0 < usual < np.inf or not np.ptp(points, axis=0).max() < _MOST * usual:
+        return None
     ring = (distances > _CROWDED * usual) & (distances < usual / _CROWDED)
     if (ring.sum(axis=1) >= 4).mean() > _ON_GRID:
         pitch = float(np.median(distances[ring]))
