@@ -69,9 +69,10 @@ def _constant(slide: "AnnData") -> list[Any]:
     """List the columns of ``obs`` in which all spots have the same value."""
     if not slide.n_obs:
         return []
-    first, last = slide.obs.iloc[0].astype(str), slide.obs.iloc[-1].astype(str)
-    alike = [key for key in slide.obs.columns[(first == last).to_numpy()]]
-    return [key for key in alike if (slide.obs[key].astype(str) == first[key]).all()]
+    obs = slide.obs.loc[:, ~slide.obs.columns.duplicated()]
+    first, last = obs.iloc[0].astype(str), obs.iloc[-1].astype(str)
+    alike = obs.columns[(first == last).to_numpy()]
+    return [key for key in alike if (obs[key].astype(str) == first[key]).all()]
 
 
 def _in_all(name: str, spots: Iterable[str]) -> bool:

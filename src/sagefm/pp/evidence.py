@@ -98,8 +98,14 @@ def find_evidence(slide: "AnnData") -> Evidence | None:
 
 def usual(slide: "AnnData") -> list[str]:
     """List the columns of ``obs`` whose names are usual for slides."""
-    known = {plain(column): str(column) for column in reversed(slide.obs.columns.tolist())}
+    known = {plain(name): name for name in reversed(columns_of(slide))}
     return [known[name] for name in _COLUMNS if name in known]
+
+
+def columns_of(slide: "AnnData") -> list[str]:
+    """List the columns of ``obs`` that have a name of their own, which is a text."""
+    names = slide.obs.columns
+    return [name for name in names[~names.duplicated(keep=False)] if isinstance(name, str)]
 
 
 def plain(name: object) -> str:
@@ -110,11 +116,8 @@ def plain(name: object) -> str:
 def candidates(slide: "AnnData") -> Iterator[tuple[str, Codes]]:
     """Iterate over the columns that may hold the slide of each spot, usual names first."""
     listed = [*_COLUMNS, *_OTHER_COLUMNS]
-    names = [str(name) for name in slide.obs.columns if slide.obs.columns.tolist().count(name) == 1]
-    rank = {name: listed.index(plain(name)) if plain(name) in listed else 99 for name in names}
-    for name in sorted(names, key=lambda name: rank[name]):
-        if name not in slide.obs:  # its name is no text
-            continue
+    rank = {name: number for number, name in enumerate(listed)}
+    for name in sorted(columns_of(slide), key=lambda name: rank.get(plain(name), len(rank))):
         try:
             codes, values = pd.factorize(slide.obs[name])
         except TypeError:  # values that cannot be compared

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
-from sagefm._uns import libraries, provenance, table
+from sagefm._uns import libraries, provenance, table, text
 from sagefm.pp.counts import coordinates
 from sagefm.pp.curve import along_curve
-from sagefm.pp.evidence import find_evidence, usual
+from sagefm.pp.evidence import columns_of, find_evidence, usual
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -119,9 +119,9 @@ def find_slide_key(slide: "AnnData", slide_key: str | None = None) -> str | None
                 f"the columns are: {few(slide.obs.columns, 20) or 'none'}"
             )
         return slide_key
-    recorded = provenance(slide, "read").get("slide_key")
-    if isinstance(recorded, str) and recorded in slide.obs:
-        return str(recorded)
+    recorded = text(provenance(slide, "read").get("slide_key"))
+    if recorded and recorded in slide.obs:
+        return recorded
     if several := _named(slide) or _shown(slide) or _stored(slide):
         raise InputError(f"several slides in one object: {several}")
     return None
@@ -136,18 +136,14 @@ def _named(slide: "AnnData") -> str:
                 f"obs['{key}'] has {len(values)} values ({few(values)}); pass slide_key={key!r} "
                 "(or delete that column if it is one slide)"
             )
-    key = table(slide.uns.get("spatialdata_attrs")).get("region_key")
-    regions = slide.obs[key].dropna().astype(str).unique() if _is_column(slide, key) else []
+    key = text(table(slide.uns.get("spatialdata_attrs")).get("region_key"))
+    regions = slide.obs[key].dropna().astype(str).unique() if key in columns_of(slide) else []
     if len(regions) > 1:
         return (
             f"obs['{key}'], the region of SpatialData, has {len(regions)} values "
             f"({few(regions)}); pass slide_key={key!r}"
         )
     return ""
-
-
-def _is_column(slide: "AnnData", key: object) -> bool:
-    return isinstance(key, str) and key in slide.obs
 
 
 def _shown(slide: "AnnData") -> str:
@@ -172,7 +168,7 @@ def _stored(slide: "AnnData") -> str:
     stored = libraries(slide)
     if len(stored) < 2:
         return ""
-    for key in slide.obs.columns:
+    for key in columns_of(slide):
         values = set(slide.obs[key].dropna().astype(str).unique()[: len(stored) + 1])
         if len(values) == 1 and (values <= set(stored) or key in usual(slide)):
             return ""
