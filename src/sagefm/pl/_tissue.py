@@ -98,7 +98,7 @@ def _pixels(image: object) -> NDArray[Any] | None:
         return None
     if pixels.dtype == np.uint8:
         return pixels
-    values = pixels.astype(np.float32)
+    values = pixels.astype(np.float64)
     known = np.isfinite(values)
     if not known.any():
         return None
@@ -107,8 +107,8 @@ def _pixels(image: object) -> NDArray[Any] | None:
     return _from_0_to_1(values, whole=pixels.dtype.kind in "ui")
 
 
-def _from_0_to_1(values: NDArray[np.float32], *, whole: bool) -> NDArray[np.float32]:
+def _from_0_to_1(values: NDArray[np.float64], *, whole: bool) -> NDArray[np.float64]:
     """Scale by the range that the values have: 1, 255 or, of more bits, the largest value."""
     most = float(values.max())
     top = 1.0 if most <= 1 and not whole else 255.0 if most <= 255 else most
-    return np.clip(values / np.float32(top), 0, 1)
+    return np.clip(values / top, 0, 1)
