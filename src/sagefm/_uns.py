@@ -71,8 +71,8 @@ def _constant(slide: "AnnData") -> list[Any]:
         return []
     obs = slide.obs.loc[:, ~slide.obs.columns.duplicated()]
     first, last = obs.iloc[0].astype(str), obs.iloc[-1].astype(str)
-    alike = obs.columns[(first == last).to_numpy()]
-    return [key for key in alike if (obs[key].astype(str) == first[key]).all()]
+    constant = obs.columns[(first == last).to_numpy()]
+    return [key for key in constant if (obs[key].astype(str) == first[key]).all()]
 
 
 def _in_all(name: str, spots: Iterable[str]) -> bool:

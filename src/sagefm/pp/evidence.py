@@ -14,7 +14,7 @@ from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm.pp.counts import coordinates
-from sagefm.pp.grid import Grid, grids_of, nearest_gap, number_places, parts
+from sagefm.pp.grid import EXACTLY, Grid, grids_of, nearest_gap, number_places, parts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,8 +31,6 @@ _SMALLEST = 15
 """Spots for each value of a column of slides, on average."""
 _FAR, _FARTHEST = 20, 64
 """Pitches between tissue on one array and on another beside it, and across the usual array."""
-_EXACTLY = float(np.radians(10))
-"""Difference of phase from a grid that the spots of one slide lie on."""
 _WIDEST = 120
 """Pitches across a hexagonal array: those of Visium are at most 112 wide."""
 _COLUMNS = (
@@ -210,7 +208,7 @@ def _of_overlap(points: NDArray[np.float64], grid: Grid) -> Iterator[_Proof]:
 
 def _of_columns(slide: "AnnData", points: NDArray[np.float64], grid: Grid) -> Evidence | None:
     """Columns whose values lie on grids of their own, or far apart."""
-    single = grid.holds(points, _EXACTLY)
+    single = grid.holds(points, EXACTLY)
     whole = not parts(points, _FAR * grid.pitch).any()
     if single and whole:
         return None

@@ -16,20 +16,24 @@ _SAMPLE = 2000
 """Spots whose neighbors are looked at."""
 _NEIGHBORS = 64
 """Nearest spots among which the neighbors on the grid are, also where several grids overlap."""
+_NUMBERS = 1e100
+"""Coordinates whose squares are numbers too."""
 _MOST = 1e6
 """Pitches across a slide; coordinates that differ by more are no places."""
 _RING = 0.04
 """Width of a ring around a spot, as a fraction of its radius."""
 _ON_GRID = 0.3
 """Fraction of the spots that have three or four neighbors at the pitch of a grid."""
+_AT_ONCE = 0.25
+"""Fraction of the spots that have so many neighbors at the pitch, but not a little nearer."""
 _EXACT = 0.85
-"""Such a fraction if the spots lie on exact grids of one pitch, however these overlap."""
+"""Fraction of the spots that have so many at the pitch where grids of one pitch overlap."""
 _CROWDED = 0.8
 """Fraction of the pitch within which a spot of a grid has no other spot."""
 _FEWEST = 10
 """Spots of which a grid is found."""
-_ANGLE = float(np.radians(30))
-"""Difference of phase between two grids: a twelfth of the pitch."""
+_ANGLE, EXACTLY = float(np.radians(30)), float(np.radians(10))
+"""Difference of phase between two grids, a twelfth of the pitch; and within a grid."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,29 @@ class Grid:
     def of(cls, points: Floats) -> Self | None:
         """Find the grid that most spots lie on; None if they lie on no grid."""
         points = _distinct(points)
-        found = _find_pitch(points)
-        if found is None:
+        n_neighbors = min(_NEIGHBORS, len(points) - 1)
+        span = np.ptp(points, axis=0).max()
+        if n_neighbors < 6 or not 1 / _NUMBERS < span < _NUMBERS:
             return None
-        pitch, exact = found
+        distances = cKDTree(points).query(_sampled(points), n_neighbors + 1)[0][:, 1:]
+        step = float(np.quantile(distances[:, 0], 0.1))
+        if not span < _MOST * step:
+            return None
+        single = cls._with(points, step, exact=True)
+        if single is not None and single.holds(points, EXACTLY):
+            return single
+        found = _find_pitch(distances)
+        return None if found is None else cls._with(points, found[0], exact=found[1])
+
+    @classmethod
+    def _with(cls, points: Floats, pitch: float, *, exact: bool) -> Self | None:
+        """Find the grid of a pitch."""
         steps = _steps(points, pitch)
         if steps is None:
             return None
         part = parts(points, 4 * pitch)
         largest = points[part == np.bincount(part).argmax()]
+        pitch = float(np.linalg.norm(steps, axis=1).mean())
         cosine = steps[0] @ steps[1] / np.linalg.norm(steps, axis=1).prod()
         waves, phases = _fit(largest, 2 * np.pi * np.linalg.inv(steps).T, pitch)
         return cls(pitch, exact, bool(abs(abs(cosine) - 0.5) < 0.1), waves, phases)
@@ -137,19 +155,13 @@ def _sampled(points: Floats) -> Floats:
     return points[:: -(-len(points) // _SAMPLE)]
 
 
-def _find_pitch(points: Floats) -> tuple[float, bool] | None:
+def _find_pitch(distances: Floats) -> tuple[float, bool] | None:
     """Find the smallest distance at which many spots have several neighbors.
 
     Also return whether that distance is exact, as it is on an array but not where places were
     found by hand.
     """
-    n_neighbors = min(_NEIGHBORS, len(points) - 1)
-    if n_neighbors < 6:
-        return None
-    distances = cKDTree(points).query(_sampled(points), n_neighbors + 1)[0][:, 1:]
     usual = float(np.median(distances[:, 0]))
-    if not 0 < usual < np.inf or not np.ptp(points, axis=0).max() < _MOST * usual:
-        return None
     ring = (distances > _CROWDED * usual) & (distances < usual / _CROWDED)
     if (ring.sum(axis=1) >= 4).mean() > _ON_GRID:
         pitch = float(np.median(distances[ring]))
@@ -159,12 +171,13 @@ def _find_pitch(points: Floats) -> tuple[float, bool] | None:
     counts = np.zeros((len(rings), 402), dtype=np.int64)
     np.add.at(counts, (np.arange(len(rings))[:, None], rings), 1)
     together = counts[:, :-1] + counts[:, 1:]
-    dense = np.flatnonzero((together[:, 1:-2] >= 3).mean(axis=0) > _ON_GRID) + 1
-    if not len(dense):
+    fractions = (together[:, 1:-2] >= 3).mean(axis=0)
+    dense = np.flatnonzero(fractions > _ON_GRID)
+    # Of spots anywhere, ever more have three neighbors in ever wider rings; on a grid, all at once.
+    if not len(dense) or fractions[dense[0]] - fractions[max(dense[0] - 2, 0)] < _AT_ONCE:
         return None
-    inside = (rings == dense[0]) | (rings == dense[0] + 1)
-    exact = (together[:, dense[0]] >= 3).mean() > _EXACT
-    return float(np.median(distances[inside])), bool(exact)
+    inside = (rings == dense[0] + 1) | (rings == dense[0] + 2)
+    return float(np.median(distances[inside])), bool(fractions[dense[0]] > _EXACT)
 
 
 def _steps(points: Floats, pitch: float) -> Floats | None:

@@ -27,8 +27,8 @@ def remarks(
     """List notes of :func:`sagefm.read` and findings of :func:`sagefm.pp.check`, with level."""
     findings = check(slide, layer=layer, slide_key=slide_key, n_neighbors=n_neighbors)
     messages = [finding.message for finding in findings]
-    told = texts(provenance(slide, "read").get("told"))
-    notes = [("note", line) for line in told if line not in messages]
+    lines = texts(provenance(slide, "read").get("told"))
+    notes = [("note", line) for line in lines if line not in messages]
     return notes + [(finding.level, finding.message) for finding in findings]
 
 
