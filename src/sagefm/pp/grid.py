@@ -28,6 +28,8 @@ _AT_ONCE = 0.25
 """Fraction of the spots that have so many neighbors at the pitch, but not a little nearer."""
 _EXACT = 0.85
 """Fraction of the spots that have so many at the pitch where grids of one pitch overlap."""
+_STRETCHED = 3.5
+"""Largest ratio of the distances between the spots of a row and between rows."""
 _CROWDED = 0.8
 """Fraction of the pitch within which a spot of a grid has no other spot."""
 _FEWEST = 10
@@ -78,7 +80,7 @@ class Grid:
             return None
         part = parts(points, 4 * pitch)
         largest = points[part == np.bincount(part).argmax()]
-        pitch = float(np.linalg.norm(steps, axis=1).mean())
+        pitch = float(np.linalg.norm(steps, axis=1).min())
         cosine = steps[0] @ steps[1] / np.linalg.norm(steps, axis=1).prod()
         waves, phases = _fit(largest, 2 * np.pi * np.linalg.inv(steps).T, pitch)
         return cls(pitch, exact, bool(abs(abs(cosine) - 0.5) < 0.1), waves, phases)
@@ -181,31 +183,42 @@ def _find_pitch(distances: Floats) -> tuple[float, bool] | None:
 
 
 def _steps(points: Floats, pitch: float) -> Floats | None:
-    """Find two steps from spot to spot that span the grid; None if all go along a line."""
+    """Find two steps from spot to spot that span the grid; None if all go along a line.
+
+    The first is as long as the pitch, the second the shortest across it.
+    """
     center = points[np.argmin(np.linalg.norm(points - np.median(points, axis=0), axis=1))]
     near = points[np.argsort(np.linalg.norm(points - center, axis=1))[:_SAMPLE]]
-    pairs = cKDTree(near).query_pairs((1 + 2 * _RING) * pitch, output_type="ndarray")
+    pairs = cKDTree(near).query_pairs(_STRETCHED * pitch, output_type="ndarray")
     steps = near[pairs[:, 1]] - near[pairs[:, 0]]
-    steps = steps[np.linalg.norm(steps, axis=1) > (1 - 2 * _RING) * pitch]
+    first = _common(steps, pitch)
+    if first is None:
+        return None
+    lengths = np.linalg.norm(steps, axis=1)
+    cosines = np.abs(steps @ first) / (lengths * np.linalg.norm(first))
+    across = (cosines < np.cos(np.radians(40))) & (lengths > (1 - 2 * _RING) * pitch)
+    steps, lengths = steps[across], lengths[across]
+    counts = np.bincount(np.rint(np.log(lengths / pitch) / _RING).astype(np.int64) + 50)
+    usual = np.flatnonzero(counts + np.append(counts[1:], 0) > _ON_GRID * len(near))
+    if not len(usual):
+        return None
+    second = _common(steps, pitch * float(np.exp((usual[0] - 49.5) * _RING)))
+    return None if second is None else np.array([first, second])
+
+
+def _common(steps: Floats, length: float) -> Floats | None:
+    """Average the steps of a length that go in the most common direction."""
+    lengths = np.linalg.norm(steps, axis=1)
+    steps = steps[np.abs(lengths / length - 1) < 2 * _RING]
     directions = np.degrees(np.arctan2(steps[:, 1], steps[:, 0])) % 180
     bins = np.bincount((directions / 5).astype(np.int64) % 36, minlength=36)
-    chosen: list[Floats] = []
     peak = 5.0 * int(np.argmax(bins + np.roll(bins, -1))) + 5
-    for away in (0, 1):
-        angles = (directions - peak + 90) % 180 - 90
-        if away:
-            across = np.abs(angles) > 40
-            if across.sum() < 6:
-                return None
-            bins = np.bincount((directions[across] / 5).astype(np.int64) % 36, minlength=36)
-            peak = 5.0 * int(np.argmax(bins + np.roll(bins, -1))) + 5
-            angles = (directions - peak + 90) % 180 - 90
-        along = steps[np.abs(angles) < 10]
-        if len(along) < 6:
-            return None
-        axis = np.array([np.cos(np.radians(peak)), np.sin(np.radians(peak))])
-        chosen.append((along * np.sign(along @ axis)[:, None]).mean(axis=0))
-    return np.array(chosen)
+    along = steps[np.abs((directions - peak + 90) % 180 - 90) < 10]
+    if len(along) < 6:
+        return None
+    axis = np.array([np.cos(np.radians(peak)), np.sin(np.radians(peak))])
+    mean: Floats = (along * np.sign(along @ axis)[:, None]).mean(axis=0)
+    return mean
 
 
 def _fit(points: Floats, waves: Floats, pitch: float) -> tuple[Floats, Floats]:
