@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -179,7 +179,7 @@ def _of_places(slide: "AnnData", points: NDArray[np.float64]) -> Iterator[_Proof
     if all(name in slide.obs and _is_number(slide.obs[name]) for name in array):
         tables = {"array_row and array_col": slide.obs[array].to_numpy(dtype=np.float64), **tables}
     for name, table in tables.items():
-        known = np.isfinite(table).all(axis=1)
+        known = np.asarray(np.isfinite(table).all(axis=1))
         places = number_places(table[known])[0]
         repeated = _repeated(np.zeros_like(places), places)
         if _many(repeated, len(points)) and places.max() >= _SMALLEST:
@@ -239,5 +239,5 @@ def _mixed(inner: NDArray[np.integer], codes: Codes) -> float:
     return float(1 - pd.crosstab(codes, inner).to_numpy().max(axis=1).sum() / len(codes))
 
 
-def _is_number(column: "pd.Series[object]") -> bool:
+def _is_number(column: "pd.Series[Any]") -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)

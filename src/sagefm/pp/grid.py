@@ -1,6 +1,8 @@
 """Find the grid that the spots of a slide lie on."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 import numpy as np
@@ -28,11 +30,13 @@ _AT_ONCE = 0.25
 """Fraction of the spots that have so many neighbors at the pitch, but not a little nearer."""
 _EXACT = 0.85
 """Fraction of the spots that have so many at the pitch where grids of one pitch overlap."""
+_SEEN, _TRIED = 0.05, 12
+"""Fraction of the spots from which a step must go to be tried, and how many are tried."""
 _STRETCHED = 3.5
 """Largest ratio of the distances between the spots of a row and between rows."""
 _CROWDED = 0.8
 """Fraction of the pitch within which a spot of a grid has no other spot."""
-_FEWEST = 10
+_FEWEST = 30
 """Spots of which a grid is found."""
 _ANGLE, EXACTLY = float(np.radians(30)), float(np.radians(10))
 """Difference of phase between two grids, a twelfth of the pitch; and within a grid."""
@@ -62,28 +66,30 @@ class Grid:
         span = np.ptp(points, axis=0).max()
         if n_neighbors < 6 or not 1 / _NUMBERS < span < _NUMBERS:
             return None
-        distances = cKDTree(points).query(_sampled(points), n_neighbors + 1)[0][:, 1:]
+        distances = np.asarray(cKDTree(points).query(_sampled(points), n_neighbors + 1)[0])[:, 1:]
         step = float(np.quantile(distances[:, 0], 0.1))
         if not span < _MOST * step:
             return None
-        single = cls._with(points, step, exact=True)
-        if single is not None and single.holds(points, EXACTLY):
-            return single
+        for steps in islice(_steps(points, step, _SEEN), _TRIED):
+            single = cls._with(points, steps, exact=True)
+            if single.holds(points, EXACTLY):
+                return single
         found = _find_pitch(distances)
-        return None if found is None else cls._with(points, found[0], exact=found[1])
+        if found is None:
+            return None
+        common = next(_steps(points, found[0], _ON_GRID), None)
+        return None if common is None else cls._with(points, common, exact=found[1])
 
     @classmethod
-    def _with(cls, points: Floats, pitch: float, *, exact: bool) -> Self | None:
-        """Find the grid of a pitch."""
-        steps = _steps(points, pitch)
-        if steps is None:
-            return None
+    def _with(cls, points: Floats, steps: Floats, *, exact: bool) -> Self:
+        """Find the grid that two steps from spot to spot span."""
+        lengths = np.linalg.norm(steps, axis=1)
+        pitch = float(lengths.min())
         part = parts(points, 4 * pitch)
         largest = points[part == np.bincount(part).argmax()]
-        pitch = float(np.linalg.norm(steps, axis=1).min())
-        cosine = steps[0] @ steps[1] / np.linalg.norm(steps, axis=1).prod()
-        waves, phases = _fit(largest, 2 * np.pi * np.linalg.inv(steps).T, pitch)
-        return cls(pitch, exact, bool(abs(abs(cosine) - 0.5) < 0.1), waves, phases)
+        hexagonal = abs(abs(steps[0] @ steps[1]) / lengths.prod() - 0.5) < 0.1
+        waves = np.asarray(2 * np.pi * np.linalg.inv(steps).T, dtype=np.float64)
+        return cls(pitch, exact, bool(hexagonal), *_fit(largest, waves, pitch))
 
     @property
     def crowding(self) -> float:
@@ -95,7 +101,7 @@ class Grid:
         points = _distinct(points)
         if len(points) < 2 or not self.exact:
             return 0.0
-        nearest = cKDTree(points).query(_sampled(points), 2)[0][:, 1]
+        nearest = np.asarray(cKDTree(points).query(_sampled(points), 2)[0])[:, 1]
         return float((nearest < self.crowding).mean())
 
     def holds(self, points: Floats, angle: float = _ANGLE) -> bool:
@@ -128,8 +134,8 @@ def parts(points: Floats, gap: float) -> NDArray[np.int64]:
     inside, squares = number_places(places)
     pairs = cKDTree(squares).query_pairs(1.5, output_type="ndarray")
     joined = csr_matrix((np.ones(len(pairs)), pairs.T), shape=(len(squares), len(squares)))
-    numbers: NDArray[np.int64] = connected_components(joined, directed=False)[1][inside]
-    return numbers
+    numbers = connected_components(joined, directed=False)[1]
+    return numbers[inside].astype(np.int64)
 
 
 def nearest_gap(points: Floats, codes: NDArray[np.int64]) -> float:
@@ -137,8 +143,8 @@ def nearest_gap(points: Floats, codes: NDArray[np.int64]) -> float:
     gap = np.inf
     for code in np.unique(codes):
         own = codes == code
-        reach = cKDTree(points[own]).query(points[~own], distance_upper_bound=gap)[0].min()
-        gap = min(gap, float(reach))
+        reach = cKDTree(points[own]).query(points[~own], distance_upper_bound=gap)[0]
+        gap = min(gap, float(np.min(reach)))
     return gap
 
 
@@ -182,10 +188,11 @@ def _find_pitch(distances: Floats) -> tuple[float, bool] | None:
     return float(np.median(distances[inside])), bool(fractions[dense[0]] > _EXACT)
 
 
-def _steps(points: Floats, pitch: float) -> Floats | None:
-    """Find two steps from spot to spot that span the grid; None if all go along a line.
+def _steps(points: Floats, pitch: float, least: float) -> Iterator[Floats]:
+    """Iterate over pairs of steps from spot to spot that may span the grid.
 
-    The first is as long as the pitch, the second the shortest across it.
+    The first is as long as the pitch, the second goes across it: the shortest that so many spots
+    (`least`, a fraction) have, then longer ones.
     """
     center = points[np.argmin(np.linalg.norm(points - np.median(points, axis=0), axis=1))]
     near = points[np.argsort(np.linalg.norm(points - center, axis=1))[:_SAMPLE]]
@@ -193,17 +200,16 @@ def _steps(points: Floats, pitch: float) -> Floats | None:
     steps = near[pairs[:, 1]] - near[pairs[:, 0]]
     first = _common(steps, pitch)
     if first is None:
-        return None
+        return
     lengths = np.linalg.norm(steps, axis=1)
     cosines = np.abs(steps @ first) / (lengths * np.linalg.norm(first))
     across = (cosines < np.cos(np.radians(40))) & (lengths > (1 - 2 * _RING) * pitch)
     steps, lengths = steps[across], lengths[across]
     counts = np.bincount(np.rint(np.log(lengths / pitch) / _RING).astype(np.int64) + 50)
-    usual = np.flatnonzero(counts + np.append(counts[1:], 0) > _ON_GRID * len(near))
-    if not len(usual):
-        return None
-    second = _common(steps, pitch * float(np.exp((usual[0] - 49.5) * _RING)))
-    return None if second is None else np.array([first, second])
+    for ring in np.flatnonzero(counts + np.append(counts[1:], 0) > least * len(near)):
+        second = _common(steps, pitch * float(np.exp((ring - 49.5) * _RING)))
+        if second is not None:
+            yield np.array([first, second])
 
 
 def _common(steps: Floats, length: float) -> Floats | None:
@@ -214,7 +220,7 @@ def _common(steps: Floats, length: float) -> Floats | None:
     bins = np.bincount((directions / 5).astype(np.int64) % 36, minlength=36)
     peak = 5.0 * int(np.argmax(bins + np.roll(bins, -1))) + 5
     along = steps[np.abs((directions - peak + 90) % 180 - 90) < 10]
-    if len(along) < 6:
+    if len(along) < 4:
         return None
     axis = np.array([np.cos(np.radians(peak)), np.sin(np.radians(peak))])
     mean: Floats = (along * np.sign(along @ axis)[:, None]).mean(axis=0)
