@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from sagefm._errors import InputError
 from sagefm._hdf5 import recorded, write_h5ad
-from sagefm._keys import PROVENANCE
+from sagefm._uns import provenance, texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -124,13 +124,11 @@ def require_own(
     source, target = Path(source), Path(target)
     if not _has_content(target):
         return
-    read = slide.uns[PROVENANCE]["read"]
+    read = provenance(slide, "read")
     if source.exists() and target.samefile(source):
-        if len(read["lost"]):
-            raise InputError(
-                f"{source}: is not overwritten, because {read['lost'][0]}; choose another OUT"
-            )
-    elif not overwrite and recorded(target, "read/source") != read["source"]:
+        if lost := texts(read.get("lost")):
+            raise InputError(f"{source}: is not overwritten, because {lost[0]}; choose another OUT")
+    elif not overwrite and recorded(target, "read/source") != read.get("source"):
         raise InputError(
             f"{target}: exists already and was not made from {source}; choose another OUT, or add "
             "--overwrite"

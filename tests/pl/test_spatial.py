@@ -437,3 +437,149 @@ def test_several_slides_in_one_object_are_not_drawn_over_each_other():
     panel = sagefm.pl.spatial(both[both.obs["sample"] == "a"].copy(), "domain")
     assert len(panel.collections[0].get_offsets()) == 60
     plt.close("all")
+
+
+def shown_with(slide, image, *, scale=0.01, key="hires"):
+    """Draw a slide on an image, and give what is drawn."""
+    factors = {f"tissue_{key}_scalef": scale}
+    slide.uns["spatial"] = {"library": {"images": {key: image}, "scalefactors": factors}}
+    images = sagefm.pl.spatial(slide, "domain", show=False).images
+    return images[0].get_array() if images else None
+
+
+COLORED = np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype("uint8")
+COLORED[0, 0] = 255
+FORMS = {
+    "from 0 to 255": COLORED.astype(float),
+    "from 0 to 1": COLORED / 255,
+    "16-bit": COLORED.astype("uint16") * 257,
+    "wide integers": COLORED.astype("int64"),
+    "channels first": np.moveaxis(COLORED, 2, 0),
+    "16-bit, channels first": np.moveaxis(COLORED.astype("uint16") * 257, 2, 0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_color_images_of_every_range_and_order_look_the_same(slide, form):
+    drawn = np.asarray(shown_with(slide, FORMS[form]), dtype=float)
+    np.testing.assert_allclose(drawn / (255 if drawn.max() > 1 else 1), COLORED / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "gray", [COLORED[..., 0], COLORED[..., :1], COLORED[None, ..., 0], COLORED[..., 0] > 99]
+)
+def test_gray_images_are_drawn_gray(slide, gray):
+    drawn = np.asarray(shown_with(slide, gray))
+    assert drawn.shape == (40, 50, 3)
+    assert np.ptp(drawn, axis=2).max() == 0
+    assert np.ptp(drawn) > 0
+
+
+def test_an_image_with_transparency_keeps_it(slide):
+    clear = np.dstack([COLORED, np.full((40, 50), 7, dtype="uint8")])
+    assert np.array_equal(shown_with(slide, clear), clear)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *(np.zeros((0, 0, 3)), np.zeros(40), np.zeros((40, 50, 2)), np.zeros((2, 40, 50, 3))),
+        *(np.full((40, 50, 3), np.nan), np.zeros((40, 50, 3), dtype=complex), "tissue.png", 3),
+    ],
+)
+def test_what_is_no_image_is_not_drawn_and_logged(slide, caplog, image):
+    assert shown_with(slide, image) is None
+    assert "no tissue image is drawn (hires: it is no gray or color image)" in caplog.text
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("scale", [None, 0, -1, np.nan, np.inf, "abc", 1e-300, [1, 2]])
+def test_without_a_scale_factor_the_spots_are_drawn_and_the_reason_is_logged(slide, caplog, scale):
+    assert shown_with(slide, COLORED, scale=scale) is None
+    assert "its scale factor tissue_hires_scalef is missing or no positive number" in caplog.text
+
+
+def test_an_image_elsewhere_is_not_drawn(slide, caplog):
+    assert shown_with(slide, COLORED, scale=1000.0) is None
+    assert "it does not lie under the spots" in caplog.text
+
+
+def test_images_have_any_name(slide):
+    assert shown_with(slide, COLORED, key="downscaled_fullres") is not None
+
+
+def of_two(slide, **obs):
+    """A slide with the images of two: 50 is that of a, 220 that of b."""
+    slide.obs = slide.obs.assign(**obs)
+    slide.uns["spatial"] = {
+        name: {
+            "images": {"hires": np.full((40, 50, 3), shade, dtype="uint8")},
+            "scalefactors": {"tissue_hires_scalef": 0.01},
+        }
+        for name, shade in (("a", 50), ("b", 220))
+    }
+    return slide
+
+
+@pytest.mark.parametrize("column", ["library_id", "region", "anything"])
+def test_one_slide_of_several_has_its_own_image(slide, column):
+    (image,) = sagefm.pl.spatial(of_two(slide, **{column: "b"}), "domain").images
+    assert (image.get_array() == 220).all()
+
+
+def test_the_names_of_the_spots_name_the_image(slide):
+    slide.obs_names = slide.obs_names + "-b"
+    slide = of_two(slide, sample="one")
+    (image,) = sagefm.pl.spatial(slide, "domain").images
+    assert (image.get_array() == 220).all()
+
+
+def test_an_image_that_may_be_of_another_slide_is_not_drawn(slide, caplog):
+    slide = of_two(slide, sample="one")
+    assert not sagefm.pl.spatial(slide, "domain").images
+    assert "uns['spatial'] has those of a, b" in caplog.text
+    del slide.uns["spatial"]["b"]
+    assert len(sagefm.pl.spatial(slide, "domain").images) == 1
+    slide.obs["library_id"] = "b"
+    assert not sagefm.pl.spatial(slide, "domain").images
+
+
+NAMED = {f"D{i + 1}": shade for i, shade in enumerate(["red", "lime", "blue", "gold", "navy"])}
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        NAMED,
+        np.array(list(NAMED.values())),
+        to_rgba_array(list(NAMED.values())),
+        (to_rgba_array(list(NAMED.values()))[:, :3] * 255).astype("uint8"),
+    ],
+)
+def test_colors_of_every_form_are_used_and_stay_as_they_are(slide, caplog, held):
+    slide.uns["domain_colors"] = held
+    faces = spots_of(sagefm.pl.spatial(slide, "domain")).get_facecolors()
+    wanted = to_rgba_array([NAMED[name] for name in slide.obs["domain"]])
+    np.testing.assert_allclose(faces, wanted, atol=1e-3)
+    assert slide.uns["domain_colors"] is held
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        *(["grey30", "firebrick2", "steelblue4", "red3", "blue2"], np.arange(5), "#123456", 3.5),
+        *({"D1": "red"}, ["red"] * 2, ["red"] * 9, np.zeros((5, 7)), [None] * 5, {}, b"red"),
+    ],
+)
+def test_what_are_no_colors_of_the_categories_is_replaced_and_logged(slide, caplog, held):
+    slide.uns["domain_colors"] = held
+    sagefm.pl.spatial(slide, "domain")
+    assert slide.uns["domain_colors"] == colors(5)
+    assert "uns['domain_colors'] does not hold a color for each of the 5 categories" in caplog.text
+
+
+def test_a_palette_without_colors_is_refused(slide):
+    with pytest.raises(InputError, match=r"the palette \(grey30, .*no color of matplotlib"):
+        sagefm.pl.spatial(slide, "domain", palette=["grey30"] * 5)
+    sagefm.pl.spatial(slide, "domain", palette=NAMED)

@@ -8,7 +8,8 @@ from scipy.sparse import csc_matrix, csr_matrix
 from tests.pp.folders import a_slide
 
 from sagefm import InputError
-from sagefm.pp.counts import Counts, coordinates, counts, section_codes, sum_duplicates
+from sagefm.pp.counts import Counts, coordinates, counts, sum_duplicates
+from sagefm.pp.sections import section_codes
 
 
 def logged(slide: AnnData) -> csr_matrix:

@@ -113,7 +113,7 @@ def annotate(
 def _draw(slide: "AnnData", annotator: "Annotator", slide_key: str | None, folder: Path) -> None:
     """Draw the first section, and the predictions for held-out spots."""
     import sagefm
-    from sagefm.pp.counts import section_codes
+    from sagefm.pp.sections import section_codes
 
     first = section_codes(slide, slide_key) == 0
     sagefm.pl.annotation(slide[first], save=folder / "annotation.png")

@@ -119,7 +119,7 @@ def _print_summary(table: "pd.DataFrame") -> None:
 def _draw(slide: "AnnData", slide_key: str | None, folder: Path) -> None:
     """Draw the genes that are predicted best, on the first section."""
     import sagefm
-    from sagefm.pp.counts import section_codes
+    from sagefm.pp.sections import section_codes
 
     first = section_codes(slide, slide_key) == 0
     sagefm.pl.imputed(slide[first], save=folder / "imputed.png")

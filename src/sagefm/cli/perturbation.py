@@ -157,7 +157,7 @@ def _draw(
 ) -> None:
     """Draw the strongest pairs beside their nulls, and the first of them on the first slide."""
     import sagefm
-    from sagefm.pp.counts import section_codes
+    from sagefm.pp.sections import section_codes
     from sagefm.tl.perturbation import top_pairs
 
     first = section_codes(slide, slide_key) == 0  # of several in one file

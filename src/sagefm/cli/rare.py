@@ -91,7 +91,7 @@ def rare(
 def _draw(slide: "AnnData", slide_key: str | None, path: Path) -> None:
     """Draw the first section."""
     import sagefm
-    from sagefm.pp.counts import section_codes
+    from sagefm.pp.sections import section_codes
 
     first = section_codes(slide, slide_key) == 0
     sagefm.pl.rare(slide[first], save=path)

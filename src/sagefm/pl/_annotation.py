@@ -15,6 +15,7 @@ from sagefm.evaluate.metrics.classes import calibration_error
 from sagefm.pl._scorecard import confusion
 from sagefm.pl._spatial import require_one_slide, spatial
 from sagefm.pl._style import colors, finish, journal
+from sagefm.pl._tissue import image_of
 from sagefm.pp.counts import coordinates
 from sagefm.tl.annotation import UNKNOWN
 
@@ -62,6 +63,7 @@ def annotation(
     require_one_slide(slide)
     labels = slide.obs[key].astype(object)
     classes = [name for name in slide.obs[key].cat.categories if name != UNKNOWN]
+    points = coordinates(slide)
     drawn = ad.AnnData(
         obs=pd.DataFrame(
             {
@@ -71,8 +73,8 @@ def annotation(
             },
             index=slide.obs_names,
         ),
-        uns={name: slide.uns[name] for name in (SPATIAL,) if name in slide.uns},
-        obsm={SPATIAL: coordinates(slide)},
+        uns=image_of(slide, points),
+        obsm={SPATIAL: points},
     )
     unknown = int((labels == UNKNOWN).sum())
     first = f"label ({unknown:,} unknown)" if unknown else "label"

@@ -11,10 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sagefm._errors import InputError
-from sagefm._keys import IMPUTED, PROVENANCE, SPATIAL
+from sagefm._keys import IMPUTED, SPATIAL
 from sagefm._text import few
+from sagefm._uns import provenance
 from sagefm.pl._spatial import require_one_slide, spatial
 from sagefm.pl._style import finish, journal
+from sagefm.pl._tissue import image_of
 from sagefm.pp.counts import coordinates, counts
 
 if TYPE_CHECKING:
@@ -66,8 +68,8 @@ def imputed(
     InputError
         No such result or gene, more than six genes, or the object holds several slides.
     """
-    made = slide.uns.get(PROVENANCE, {}).get("imputed")
-    if made is None or made["key"] not in slide.obsm:
+    made = provenance(slide, "imputed", key=str, scale=str, confidence=pd.DataFrame)
+    if not made or not isinstance(slide.obsm.get(made["key"]), pd.DataFrame):
         raise InputError(f"obsm[{IMPUTED!r}]: is missing; run sagefm.tl.impute first")
     table, values = made["confidence"], slide.obsm[made["key"]]
     names = clearest(table) if genes is None else [genes] if isinstance(genes, str) else list(genes)
@@ -80,10 +82,11 @@ def imputed(
     imputed_spots = values[names].notna().any(axis=1)
     truth = _measured(slide, table.loc[names], made["scale"], layer)
     require_one_slide(slide)
+    points = coordinates(slide)
     drawn = ad.AnnData(
         obs=pd.DataFrame(index=slide.obs_names),
-        uns={key: slide.uns[key] for key in (SPATIAL,) if key in slide.uns},
-        obsm={SPATIAL: coordinates(slide)},
+        uns=image_of(slide, points),
+        obsm={SPATIAL: points},
     )
     rows: list[list[Axes]] = []
     with journal():

@@ -13,6 +13,7 @@ from sagefm._errors import InputError
 from sagefm._keys import QUALITY, SPATIAL
 from sagefm.pl._spatial import require_one_slide, spatial
 from sagefm.pl._style import finish, journal
+from sagefm.pl._tissue import image_of
 from sagefm.pp.counts import coordinates
 
 if TYPE_CHECKING:
@@ -71,10 +72,11 @@ def quality(
     if "error" in spots:
         spots[_GAIN] = spots["error"] - spots["error_neighbor_mean"]
     panels = [p for p in _PANELS if p.column in spots and spots[p.column].notna().any()]
+    points = coordinates(slide)
     drawn = ad.AnnData(
         obs=spots,
-        uns={key: slide.uns[key] for key in (SPATIAL,) if key in slide.uns},
-        obsm={SPATIAL: coordinates(slide)},
+        uns=image_of(slide, points),
+        obsm={SPATIAL: points},
     )
     with journal():
         axes = _grid(drawn, len(panels))

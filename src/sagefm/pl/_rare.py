@@ -1,5 +1,6 @@
 """Plot rare populations on the tissue, and their enriched genes."""
 
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 
 from sagefm._errors import InputError
-from sagefm._keys import PROVENANCE, RARE, SPATIAL
+from sagefm._keys import RARE, SPATIAL
+from sagefm._uns import provenance
 from sagefm.pl._spatial import require_one_slide, spatial
 from sagefm.pl._style import colors, finish, journal
+from sagefm.pl._tissue import image_of
 from sagefm.pp.counts import coordinates
 
 if TYPE_CHECKING:
@@ -53,18 +56,21 @@ def rare(
     InputError
         No such result, or the object holds several slides.
     """
-    made = slide.uns.get(PROVENANCE, {}).get("rare")
-    if made is None or made["key"] not in slide.obs:
+    made = provenance(
+        slide, "rare", key=str, spots=pd.DataFrame, genes=pd.DataFrame, n_beyond_noise=Integral
+    )
+    if not made or made["key"] not in slide.obs:
         raise InputError(f"obs[{RARE!r}]: is missing; run sagefm.tl.rare first")
     require_one_slide(slide)
     listed, genes = made["spots"], made["genes"]
     listed = listed[listed.index.isin(slide.obs_names)]
     kinds = sorted(set(made["spots"]["population"]) - {_ISOLATED}, key=int)
     shades = dict(zip(kinds, colors(len(kinds) + 1)[1:], strict=True)) | {_ISOLATED: _GRAY}
+    points = coordinates(slide)
     drawn = ad.AnnData(
         obs=pd.DataFrame({"score": slide.obs[made["key"]]}),
-        uns={key: slide.uns[key] for key in (SPATIAL,) if key in slide.uns},
-        obsm={SPATIAL: coordinates(slide)},
+        uns=image_of(slide, points),
+        obsm={SPATIAL: points},
     )
     populations = kinds[:_POPULATIONS] or [_LISTED]
     with journal():

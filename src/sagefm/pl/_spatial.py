@@ -13,12 +13,14 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from sagefm._errors import InputError
+from sagefm._errors import InputError, logger
 from sagefm._keys import DOMAIN
 from sagefm._text import few
-from sagefm.pl._style import COLUMN, colors, finish, journal
-from sagefm.pp.counts import coordinates, libraries, section_codes
+from sagefm.pl._style import COLUMN, as_colors, colors, finish, journal
+from sagefm.pl._tissue import Picture, find_picture
+from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import nearest
+from sagefm.pp.sections import find_slide_key
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,7 +59,7 @@ def spatial(
         Colormap for numbers.
     palette
         Colors for categories. If not given, those in ``uns["<color>_colors"]``; if there are none
-        either, colors that are colorblind-safe up to eight categories, which are then kept there
+        that fit, colors that are colorblind-safe up to eight categories, which are then kept there
         (unless the slide is a view).
     image
         Whether to draw the tissue image under the spots.
@@ -90,6 +92,7 @@ def spatial(
     require_one_slide(slide)
     points = coordinates(slide)
     values = [_values(slide, name, layer) for name in names]
+    picture = find_picture(slide, points) if image else None
     shades = [_shades(slide, *pair, palette) for pair in zip(names, values, strict=True)]
     with journal():
         if ax is None:
@@ -103,7 +106,7 @@ def spatial(
         else:
             axes = [ax]
         for panel, shown, chosen, heading in zip(axes, values, shades, titles, strict=True):
-            _draw_tissue(panel, slide, image)
+            _draw_tissue(panel, picture)
             spots = _draw_spots(panel, points, size)
             if isinstance(shown.dtype, pd.CategoricalDtype):
                 _color_classes(panel, spots, shown, chosen)
@@ -124,15 +127,14 @@ def require_one_slide(slide: "AnnData") -> None:
     InputError
         The object holds several sections.
     """
+    several = "several sections in one object cannot share a plot; draw one at a time"
     try:
-        several = len(np.unique(section_codes(slide))) > 1
-    except InputError:
-        several = True
-    if several:
-        raise InputError(
-            "several sections in one object cannot share a plot; draw one at a time, such as "
-            "slide[slide.obs['sample'] == 'a']"
-        )
+        key = find_slide_key(slide)
+    except InputError as error:
+        raise InputError(f"{several} ({error})") from error
+    values = [] if key is None else slide.obs[key].unique()
+    if len(values) > 1:
+        raise InputError(f"{several}, such as slide[slide.obs[{key!r}] == {str(values[0])!r}]")
 
 
 def _values(slide: "AnnData", name: str, layer: str | None) -> "pd.Series[Any]":
@@ -187,38 +189,41 @@ def _draw_spots(panel: Axes, points: NDArray[np.float64], size: float) -> Ellips
     return spots
 
 
-def _draw_tissue(panel: Axes, slide: "AnnData", wanted: bool) -> None:
-    """Draw the tissue image with the highest resolution, in full-resolution pixels."""
-    images = libraries(slide)
-    if not wanted or len(images) != 1:
-        return
-    library = next(iter(images.values()))
-    for resolution in ("hires", "lowres"):
-        picture = library.get("images", {}).get(resolution)
-        scale = library.get("scalefactors", {}).get(f"tissue_{resolution}_scalef")
-        if picture is not None and scale:
-            height, width = picture.shape[0] / scale, picture.shape[1] / scale
-            panel.imshow(picture, extent=(0, width, height, 0), alpha=0.6)
-            return
+def _draw_tissue(panel: Axes, picture: Picture | None) -> None:
+    """Draw the tissue image in full-resolution pixels."""
+    if picture is not None:
+        extent = (0, picture.width, picture.height, 0)
+        panel.imshow(picture.pixels, extent=extent, alpha=0.6)
 
 
 def _shades(
     slide: "AnnData", name: str, shown: "pd.Series[Any]", palette: Sequence[str] | None
 ) -> list[str]:
-    """Choose a color for each category, and keep the colors in the slide; none for numbers."""
+    """Choose a color for each category, and keep new colors in the slide; none for numbers."""
     if not isinstance(shown.dtype, pd.CategoricalDtype):
         return []
-    classes = shown.cat.categories
-    chosen = list(slide.uns.get(f"{name}_colors", []) if palette is None else palette)
-    if len(chosen) < len(classes):
-        if palette is not None:
+    classes, key = [str(value) for value in shown.cat.categories], f"{name}_colors"
+    if palette is not None:
+        if len(palette) < len(classes):
             raise InputError(
-                f"the palette has {len(chosen)} colors for the {len(classes)} categories of "
+                f"the palette has {len(palette)} colors for the {len(classes)} categories of "
                 f"{name!r}; give one for each"
             )
-        chosen = colors(len(classes))
-    if palette is None and not slide.is_view:
-        slide.uns[f"{name}_colors"] = chosen
+        if (chosen := as_colors(palette, classes)) is None:
+            raise InputError(f"the palette ({few(palette)}) holds what is no color of matplotlib")
+        return chosen[: len(classes)]
+    kept = slide.uns.get(key)
+    chosen = as_colors(kept, classes)
+    if chosen is not None and len(chosen) == len(classes):
+        return chosen
+    if kept is not None:
+        logger.warning(
+            "uns[%r] does not hold a color for each of the %d categories of %r: new colors are "
+            "chosen", key, len(classes), name,
+        )  # fmt: skip
+    chosen = colors(len(classes))
+    if not slide.is_view:
+        slide.uns[key] = chosen
     return chosen
 
 

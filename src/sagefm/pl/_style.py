@@ -1,14 +1,17 @@
 """Sizes, colors and saving that all plots share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgba_array
 
+from sagefm._errors import InputError
 from sagefm._files import replacing
 
 COLUMN = 3.4
@@ -53,6 +56,29 @@ def colors(n: int) -> list[str]:
     return [_MANY[i % len(_MANY)] for i in range(n)]
 
 
+def as_colors(held: object, classes: Sequence[str]) -> list[str] | None:
+    """Convert colors, or a mapping of classes to colors, to a list; None if they are no colors.
+
+    Names and hexadecimal colors stay as they are; rows of RGB or RGBA, from 0 to 1 or to 255, are
+    converted.
+    """
+    if isinstance(held, Mapping):
+        named = {str(name): shade for name, shade in held.items()}
+        held = [named.get(name) for name in classes]
+    if isinstance(held, str | bytes) or not isinstance(held, Iterable) or np.ndim(held) == 0:  # type: ignore[arg-type]
+        return None
+    shades = list(held)
+    texts = all(isinstance(shade, str) for shade in shades)
+    try:
+        if not texts:
+            rows = np.asarray(shades, dtype=np.float64)
+            return [to_hex(row / (255 if rows.max() > 1 else 1), keep_alpha=True) for row in rows]
+        to_rgba_array(shades)
+    except (TypeError, ValueError):
+        return None
+    return [str(shade) for shade in shades]
+
+
 @contextmanager
 def journal() -> Iterator[None]:
     """Set the sizes of text and lines for a journal column, as all plots of the package do.
@@ -92,7 +118,11 @@ def finish(axes: Sequence[Axes], show: bool | None, save: str | Path | None) -> 
     figure: Any = axes[0].figure
     if save is not None:
         with replacing(save) as beside:
-            figure.savefig(beside, bbox_inches="tight")
+            try:
+                figure.savefig(beside, bbox_inches="tight")
+            except (ValueError, OSError, RuntimeError) as error:
+                reason = " ".join(str(error).split())
+                raise InputError(f"{save}: cannot be saved ({reason}); choose another") from error
     if show or (show is None and save is None and plt.isinteractive()):
         plt.show()
     elif save is not None:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._keys import GENE_IDS
-from sagefm.pp.counts import coordinates, counts, section_codes
+from sagefm.pp.counts import coordinates, counts
 from sagefm.pp.neighborhood import nearest
+from sagefm.pp.sections import section_codes
 from sagefm.pp.vocabulary import Alignment, Vocabulary
 
 if TYPE_CHECKING:

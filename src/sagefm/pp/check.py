@@ -12,19 +12,12 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
-from sagefm.pp.counts import (
-    Counts,
-    coordinates,
-    duplicate_names,
-    find_counts,
-    find_slide_key,
-    libraries,
-    section_codes,
-)
+from sagefm._uns import libraries, positive, provenance, scale_factor, table, text
+from sagefm.pp.counts import Counts, coordinates, duplicate_names, find_counts
 from sagefm.pp.gene_names import looks_like_mouse
+from sagefm.pp.sections import find_slide_key, section_codes
 
 Level = Literal["error", "warning", "note"]
 T = TypeVar("T")
@@ -262,18 +255,18 @@ def summarize(
     xy = _attempt(lambda: coordinates(slide), ignored)
     codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
     pitch = None if xy is None or codes is None else _pitch(xy, codes)
-    read = slide.uns.get(_keys.PROVENANCE, {}).get("read", {})
+    counts_in = text(provenance(slide, "read").get("counts"))
     summary: dict[str, Any] = {
         "spots": slide.n_obs,
         "genes": slide.n_vars if raw is None else raw.matrix.shape[1],
         "slides": None if codes is None else len(np.unique(codes)),
-        "counts_in": None if raw is None else read.get("counts", raw.where),
+        "counts_in": None if raw is None else counts_in or raw.where,
         "counts_per_spot": None,
         "genes_per_spot": None,
         "gene_names": name_kind(slide.var_names if raw is None else raw.var.index)[0],
         "pitch_px": pitch,
         "um_per_px": _um_per_px(slide, pitch),
-        "image": any(library.get("images") for library in libraries(slide).values()),
+        "image": any(table(library.get("images")) for library in libraries(slide).values()),
     }
     if raw is not None and slide.n_obs:
         summary["counts_per_spot"] = float(np.median(raw.matrix.sum(axis=1).A1))
@@ -294,8 +287,7 @@ def _pitch(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | None:
 
 def _um_per_px(slide: AnnData, pitch: float | None) -> float | None:
     for library in libraries(slide).values():
-        if "microns_per_pixel" in library.get("scalefactors", {}):
-            return float(library["scalefactors"]["microns_per_pixel"])
-    if "spot_pitch_um" in slide.uns and pitch:
-        return float(slide.uns["spot_pitch_um"]) / pitch
-    return None
+        if (um_per_px := scale_factor(library, "microns_per_pixel")) is not None:
+            return um_per_px
+    pitch_um = positive(slide.uns.get("spot_pitch_um"))
+    return pitch_um / pitch if pitch_um and pitch else None

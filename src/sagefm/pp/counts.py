@@ -1,6 +1,5 @@
-"""Find the raw counts, sections and coordinates of an AnnData."""
+"""Find the raw counts and coordinates of an AnnData."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +12,9 @@ from scipy.sparse import csr_matrix
 from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few, numbered
-from sagefm.pp.labels import text_of
 
 _LOG_NORMALIZED_BELOW = 20.0
 """Log-normalized values stay below this: no spot has e^20 counts."""
-_SLIDE_COLUMNS = (
-    *("slide", "slide_id", "library_id", "library", "sample", "sample_id"),
-    *("section", "section_id", "batch"),
-)
-"""Usual names of the ``obs`` column with the slide of a spot."""
 
 
 @dataclass(frozen=True)
@@ -206,80 +199,6 @@ def duplicate_names(names: pd.Index) -> str:
     repeated = names[names.duplicated()].unique()
     verb = "is" if len(repeated) == 1 else "are"
     return f"{numbered(len(repeated), 'gene name')} {verb} duplicated ({few(repeated)})"
-
-
-def find_slide_key(slide: AnnData, slide_key: str | None = None) -> str | None:
-    """Find the ``obs`` column with the slide of each spot; None if there is only one slide.
-
-    Raises
-    ------
-    InputError
-        `slide_key` is no column, or there are evidently several slides and no `slide_key`.
-    """
-    if slide_key:
-        if slide_key not in slide.obs:
-            raise InputError(
-                f"there is no obs column {slide_key!r} for slide_key; "
-                f"the columns are: {few(slide.obs.columns, 20) or 'none'}"
-            )
-        return slide_key
-    recorded = slide.uns.get(_keys.PROVENANCE, {}).get("read", {}).get("slide_key", "")
-    if recorded and recorded in slide.obs:
-        return str(recorded)
-    sizes = {key: slide.obs[key].nunique() for key in _SLIDE_COLUMNS if key in slide.obs}
-    several = [key for key, size in sizes.items() if 2 <= size <= slide.n_obs // 3]
-    if several:
-        raise InputError(
-            f"several slides in one object: obs['{several[0]}'] has {sizes[several[0]]} values "
-            f"({few(slide.obs[several[0]].dropna().unique())}); pass slide_key={several[0]!r} "
-            "(or delete that column if it is one slide)"
-        )
-    stored = libraries(slide)
-    if len(stored) > 1 and 1 not in sizes.values():
-        raise InputError(
-            f"several slides in one object: uns['spatial'] has {len(stored)} libraries "
-            f"({few(stored)}); add a column to obs with the library of each spot, "
-            "and pass it as slide_key"
-        )
-    return None
-
-
-def libraries(slide: AnnData) -> dict[str, Mapping[str, Any]]:
-    """Get the libraries of ``uns["spatial"]``, which may hold flags such as ``is_single`` too."""
-    stored = slide.uns.get(_keys.SPATIAL, {})
-    return {str(key): value for key, value in stored.items() if isinstance(value, Mapping)}
-
-
-def section_codes(slide: AnnData, slide_key: str | None = None) -> NDArray[np.int64]:
-    """Get the number of the section of each spot.
-
-    Parameters
-    ----------
-    slide
-        One slide, or several in one object.
-    slide_key
-        ``obs`` column with the section of each spot; by default as :func:`sagefm.read` recorded.
-
-    Returns
-    -------
-    An integer per spot, by first occurrence; zeros if there is one slide.
-
-    Raises
-    ------
-    InputError
-        The column is missing or has gaps, or several slides are evident and `slide_key` was not
-        given.
-    """
-    key = find_slide_key(slide, slide_key)
-    if key is None:
-        return np.zeros(slide.n_obs, dtype=np.int64)
-    codes: NDArray[np.int64] = pd.factorize(text_of(slide.obs[key]))[0].astype(np.int64)
-    if missing := int((codes < 0).sum()):
-        raise InputError(
-            f"obs['{key}'] has no value for {numbered(missing, 'spot')}: their slide is unknown; "
-            "fill the column in, or leave those spots out"
-        )
-    return codes
 
 
 def coordinates(slide: AnnData) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,11 @@ from scipy.sparse import csr_matrix
 from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few
+from sagefm._uns import provenance, record, text, texts
 from sagefm.pp.barcodes import fill_from_barcodes
 from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
-from sagefm.pp.counts import (
-    Counts,
-    find_counts,
-    find_slide_key,
-    section_codes,
-    sum_duplicates,
-)
+from sagefm.pp.counts import Counts, find_counts, sum_duplicates
+from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.spaceranger import read_spaceranger
 from sagefm.pp.tenx import unreadable
 
@@ -332,14 +328,15 @@ def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list
     """
     from sagefm import __version__
 
-    entries = slide.uns.get(_keys.PROVENANCE, {})
-    before = entries.get("read", {})
+    before = provenance(slide, "read")
+    if not isinstance(slide.uns.get(_keys.PROVENANCE, {}), Mapping):
+        notes.append(f"uns['{_keys.PROVENANCE}'] is no record of sagefm and is left out")
     entry = {
-        "source": before.get("source", str(path.resolve())),
-        "counts": before.get("counts", where),
+        "source": text(before.get("source")) or str(path.resolve()),
+        "counts": text(before.get("counts")) or where,
         "slide_key": key or "",
-        "told": list(dict.fromkeys([*before.get("told", []), *notes])),
+        "told": list(dict.fromkeys([*texts(before.get("told")), *notes])),
         "lost": [line for line in notes if "left out" in line],
         "version": __version__,
     }
-    slide.uns[_keys.PROVENANCE] = {**entries, "read": entry}
+    record(slide, "read", entry)

@@ -1,15 +1,19 @@
-"""Split objects into the sections of patients."""
+"""Find the sections of an object, and split objects into the sections of patients."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm.pp.counts import coordinates, find_slide_key, section_codes
+from sagefm._text import few, numbered
+from sagefm._uns import libraries, provenance, table, text
+from sagefm.pp.counts import coordinates
 from sagefm.pp.curve import along_curve
+from sagefm.pp.evidence import columns_of, find_evidence, usual
 from sagefm.pp.labels import text_of, word_of
 
 if TYPE_CHECKING:
@@ -101,3 +105,114 @@ def patients_of(
             f"{name}: {int(column.isna().sum())} spots have no {patient_key!r}; fill the column"
         )
     return np.asarray(column, dtype=str)
+
+
+def find_slide_key(slide: "AnnData", slide_key: str | None = None) -> str | None:
+    """Find the ``obs`` column with the slide of each spot; None if there is only one slide.
+
+    Raises
+    ------
+    InputError
+        `slide_key` is no column, or there are evidently several slides and no `slide_key`.
+    """
+    if slide_key:
+        if slide_key not in slide.obs:
+            raise InputError(
+                f"there is no obs column {slide_key!r} for slide_key; "
+                f"the columns are: {few(slide.obs.columns, 20) or 'none'}"
+            )
+        return slide_key
+    recorded = text(provenance(slide, "read").get("slide_key"))
+    if recorded and recorded in slide.obs:
+        return recorded
+    if several := _named(slide) or _shown(slide) or _stored(slide):
+        raise InputError(f"several slides in one object: {several}")
+    return None
+
+
+def _named(slide: "AnnData") -> str:
+    """Describe the column of a usual name that has several slides; empty if there is none."""
+    for key in usual(slide):
+        values = slide.obs[key].dropna().astype(str).unique()
+        if 2 <= len(values) <= slide.n_obs // 3:
+            return (
+                f"obs['{key}'] has {len(values)} values ({few(values)}); pass slide_key={key!r} "
+                "(or delete that column if it is one slide)"
+            )
+    key = text(table(slide.uns.get("spatialdata_attrs")).get("region_key"))
+    regions = slide.obs[key].dropna().astype(str).unique() if key in columns_of(slide) else []
+    if len(regions) > 1:
+        return (
+            f"obs['{key}'], the region of SpatialData, has {len(regions)} values "
+            f"({few(regions)}); pass slide_key={key!r}"
+        )
+    return ""
+
+
+def _shown(slide: "AnnData") -> str:
+    """Describe what shows that there are several slides, and the remedy; empty if nothing does."""
+    evidence = find_evidence(slide)
+    if evidence is None:
+        return ""
+    if evidence.key is None:
+        return (
+            f"{evidence.why}, and no column of obs tells the slides apart; add one with the slide "
+            "of each spot, and pass it as slide_key"
+        )
+    values = slide.obs[evidence.key].unique()
+    return (
+        f"{evidence.why}; pass slide_key={evidence.key!r} ({len(values)} values: {few(values)}), "
+        "or a column with a single value if it is one slide"
+    )
+
+
+def _stored(slide: "AnnData") -> str:
+    """Describe the libraries of several slides, unless a column names one of them."""
+    stored = libraries(slide)
+    if len(stored) < 2:
+        return ""
+    for key in columns_of(slide):
+        values = set(slide.obs[key].dropna().astype(str).unique()[: len(stored) + 1])
+        if len(values) == 1 and (values <= set(stored) or key in usual(slide)):
+            return ""
+        if len(values) > 1 and values <= set(stored):
+            return (
+                f"uns['spatial'] has {len(stored)} libraries ({few(stored)}), which obs['{key}'] "
+                f"names; pass slide_key={key!r}"
+            )
+    return (
+        f"uns['spatial'] has {len(stored)} libraries ({few(stored)}); add a column to obs with the "
+        "library of each spot, and pass it as slide_key"
+    )
+
+
+def section_codes(slide: "AnnData", slide_key: str | None = None) -> NDArray[np.int64]:
+    """Get the number of the section of each spot.
+
+    Parameters
+    ----------
+    slide
+        One slide, or several in one object.
+    slide_key
+        ``obs`` column with the section of each spot; by default as :func:`sagefm.read` recorded.
+
+    Returns
+    -------
+    An integer per spot, by first occurrence; zeros if there is one slide.
+
+    Raises
+    ------
+    InputError
+        The column is missing or has gaps, or several slides are evident and `slide_key` was not
+        given.
+    """
+    key = find_slide_key(slide, slide_key)
+    if key is None:
+        return np.zeros(slide.n_obs, dtype=np.int64)
+    codes: NDArray[np.int64] = pd.factorize(text_of(slide.obs[key]))[0].astype(np.int64)
+    if missing := int((codes < 0).sum()):
+        raise InputError(
+            f"obs['{key}'] has no value for {numbered(missing, 'spot')}: their slide is unknown; "
+            "fill the column in, or leave those spots out"
+        )
+    return codes

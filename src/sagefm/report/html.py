@@ -14,10 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from sagefm._keys import QUALITY, SPATIAL
+from sagefm._keys import PROVENANCE, QUALITY, SPATIAL
+from sagefm._uns import own_library
 from sagefm.pl import gene_scatter, journal
 from sagefm.pl import quality as draw_quality
-from sagefm.pp.counts import coordinates, section_codes
+from sagefm.pp.counts import coordinates
+from sagefm.pp.sections import section_codes
 from sagefm.report.judge import Quality
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN
 from sagefm.report.rules import RULES, USES, VERDICTS
@@ -98,18 +100,19 @@ def _template() -> Template:
 def _maps(slide: AnnData, quality: Quality, codes: NDArray[np.int64]) -> dict[str, str]:
     """Draw maps of the first section."""
     n_sections = int(codes.max()) + 1
-    first = _section(slide, codes == 0, image=n_sections == 1)
+    first = _section(slide, codes == 0)
     which = f" The first of {n_sections} slides is drawn." if n_sections > 1 else ""
     filled = quality.spots.columns[quality.spots.notna().any()]
     captions = ", ".join(text for column, text in _MAPPED.items() if column in filled)
     return _figure(draw_quality(first, show=False), f"Maps of the spots: {captions}.{which}")
 
 
-def _section(slide: AnnData, spots: NDArray[np.bool_], *, image: bool) -> AnnData:
-    """Select the data to draw of one section, without columns that name sections."""
-    uns = {key: slide.uns[key] for key in (SPATIAL,) if image and key in slide.uns}
+def _section(slide: AnnData, spots: NDArray[np.bool_]) -> AnnData:
+    """Select the data to draw of one section."""
+    uns = {SPATIAL: own_library(slide[spots]), PROVENANCE: {"read": {"slide_key": "section"}}}
     obsm = {SPATIAL: coordinates(slide)[spots], QUALITY: slide.obsm[QUALITY].loc[spots]}
-    return AnnData(obs=pd.DataFrame(index=slide.obs_names[spots]), obsm=obsm, uns=uns)
+    obs = pd.DataFrame({"section": "first"}, index=slide.obs_names[spots])
+    return AnnData(obs=obs, obsm=obsm, uns=uns)
 
 
 def _genes(quality: Quality) -> dict[str, str]:

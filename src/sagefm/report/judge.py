@@ -8,7 +8,8 @@ import pandas as pd
 
 from sagefm import __version__
 from sagefm._errors import InputError
-from sagefm._keys import PROVENANCE, QUALITY
+from sagefm._keys import QUALITY
+from sagefm._uns import record
 from sagefm.pp.counts import find_counts
 from sagefm.report.recovery import GENE_MEAN, LIBRARY_SIZE, MODEL, NEIGHBOR_MEAN, Recovery, recover
 from sagefm.report.rules import NOVEL, RULE, USES, Grade, verdict
@@ -208,6 +209,6 @@ def _store(slide: "AnnData", judged: Quality) -> None:
     tables = {"facts": judged.facts, "verdicts": judged.verdicts, "methods": judged.methods,
               "genes": judged.genes}  # fmt: skip
     slide.obsm[QUALITY] = judged.spots.copy()
-    slide.uns.setdefault(PROVENANCE, {})["quality"] = {
+    record(slide, "quality", {
         **{name: table.copy() for name, table in tables.items() if len(table)}, **judged.made,
-    }  # fmt: skip
+    })  # fmt: skip

@@ -14,8 +14,9 @@ from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction
 from sagefm.evaluate.baselines.reference import Reference
 from sagefm.evaluate.protocols.recovery_tables import DETECTED
 from sagefm.nn import draw_masks
-from sagefm.pp.counts import coordinates, section_codes
+from sagefm.pp.counts import coordinates
 from sagefm.pp.curve import along_curve
+from sagefm.pp.sections import section_codes
 from sagefm.stats.genes import GeneSums, GeneTally, MaskedTruth
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from sagefm._keys import PROVENANCE
+from sagefm._uns import provenance, texts
 from sagefm.pp.check import check, summarize
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def remarks(
     """List notes of :func:`sagefm.read` and findings of :func:`sagefm.pp.check`, with level."""
     findings = check(slide, layer=layer, slide_key=slide_key, n_neighbors=n_neighbors)
     messages = [finding.message for finding in findings]
-    read = slide.uns.get(PROVENANCE, {}).get("read", {})
-    notes = [("note", str(line)) for line in read.get("told", ()) if line not in messages]
+    lines = texts(provenance(slide, "read").get("told"))
+    notes = [("note", line) for line in lines if line not in messages]
     return notes + [(finding.level, finding.message) for finding in findings]
 
 

@@ -9,8 +9,9 @@ from scipy.sparse import csr_matrix, diags_array, vstack
 
 from sagefm._errors import InputError
 from sagefm._extras import require
-from sagefm.pp.counts import coordinates, counts, section_codes, sum_duplicates
+from sagefm.pp.counts import coordinates, counts, sum_duplicates
 from sagefm.pp.neighborhood import average, nearest
+from sagefm.pp.sections import section_codes
 
 if TYPE_CHECKING:
     from anndata import AnnData

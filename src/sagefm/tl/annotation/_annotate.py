@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
-from sagefm._keys import LABEL, PROVENANCE
+from sagefm._keys import LABEL
 from sagefm._text import few
 from sagefm._types import Bools
+from sagefm._uns import record
 from sagefm.pp.labels import labels_of
 from sagefm.tl.annotation._annotator import UNKNOWN, Annotator, Settings
 from sagefm.tl.annotation._classifier import Method
@@ -218,7 +219,7 @@ def annotate(
     slide.obsm[f"{key_added}_probabilities"] = pd.DataFrame(
         p.astype(np.float32), slide.obs_names, list(annotator.classes)
     )
-    slide.uns.setdefault(PROVENANCE, {})["annotate"] = {
+    record(slide, "annotate", {
         "key": key_added,
         "error_rate": "none" if error_rate is None else error_rate,
         "temperature": annotator.temperature,
@@ -228,7 +229,7 @@ def annotate(
         "learned_from": json.dumps(annotator.facts),
         "fingerprint": annotator.fingerprint,
         "sagefm": __version__,
-    }
+    })  # fmt: skip
     return annotator
 
 

@@ -8,10 +8,12 @@ import pandas as pd
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._extras import require
-from sagefm._keys import DOMAIN, EMBEDDING, PROVENANCE
+from sagefm._keys import DOMAIN, EMBEDDING
 from sagefm._types import Codes, Floats, Positions
-from sagefm.pp.counts import coordinates, section_codes
+from sagefm._uns import record
+from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import nearest
+from sagefm.pp.sections import section_codes
 from sagefm.stats.mixture import mixture_clusters
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ def domains(
             "%d domains requested, %d found by %s%s; request fewer or choose another method",
             n_domains, n_found, method, f" and {smooth} rounds of smoothing" if smooth else "",
         )  # fmt: skip
-    slide.uns.setdefault(PROVENANCE, {})["domains"] = {
+    record(slide, "domains", {
         "key": key_added,
         "n_domains": n_domains,
         "method": method,
@@ -107,7 +109,7 @@ def domains(
         "smooth": smooth,
         "seed": seed,
         "sagefm": __version__,
-    }
+    })  # fmt: skip
 
 
 def _space(slide: "AnnData", use_rep: str, n_components: int, seed: int) -> Floats:

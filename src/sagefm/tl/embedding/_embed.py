@@ -4,7 +4,8 @@ import json
 from typing import TYPE_CHECKING
 
 from sagefm import __version__
-from sagefm._keys import EMBEDDING, PROVENANCE
+from sagefm._keys import EMBEDDING
+from sagefm._uns import record
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -47,11 +48,11 @@ def embed(
     """
     aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
     slide.obsm[key_added] = model.embed(aligned)
-    slide.uns.setdefault(PROVENANCE, {})["embed"] = {
+    record(slide, "embed", {
         "key": key_added,
         "model": repr(model),
         "fingerprint": model.fingerprint,
         "model_provenance": json.dumps(model.provenance),
         "genes": aligned.summary,
         "sagefm": __version__,
-    }
+    })  # fmt: skip

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError
-from sagefm._keys import IMPUTED, PROVENANCE
+from sagefm._keys import IMPUTED
 from sagefm._types import Positions, Singles, Where
+from sagefm._uns import record
 from sagefm.pp.counts import coordinates
 from sagefm.pp.selection import selected_spots
 from sagefm.stats.resampling import benjamini_hochberg
@@ -161,7 +162,7 @@ def impute(
     table["beats_neighbors"] = table["q"] < _LEVEL
     table.index = pd.Index(list(chosen), name="gene")
     slide.obsm[key_added] = pd.DataFrame(values, slide.obs_names, list(chosen))
-    slide.uns.setdefault(PROVENANCE, {})["imputed"] = {
+    record(slide, "imputed", {
         "key": key_added,
         "confidence": table.copy(),
         "scale": scale,
@@ -172,7 +173,7 @@ def impute(
         "model_provenance": json.dumps(model.provenance),
         "genes": aligned.summary,
         "sagefm": __version__,
-    }
+    })  # fmt: skip
     return table
 
 

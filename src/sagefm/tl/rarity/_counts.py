@@ -9,8 +9,9 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._types import Floats, Positions, Singles
-from sagefm.pp.counts import coordinates, find_counts, section_codes, sum_duplicates
+from sagefm.pp.counts import coordinates, find_counts, sum_duplicates
 from sagefm.pp.neighborhood import nearest
+from sagefm.pp.sections import section_codes
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError
-from sagefm._keys import DOMAIN, PROVENANCE, RARE, RARE_POPULATION
+from sagefm._keys import DOMAIN, RARE, RARE_POPULATION
 from sagefm._types import Positions
+from sagefm._uns import record
 from sagefm.tl.rarity._counts import Counted, count, expect
 from sagefm.tl.rarity._genes import enrichment
 from sagefm.tl.rarity._score import N_SIMILAR, group, score
@@ -135,7 +136,7 @@ def rare(
     slide.obs[key_added] = scored["score"].to_numpy()
     kinds = [*map(str, range(1, numbers.max() + 1)), ISOLATED]
     slide.obs[RARE_POPULATION] = pd.Categorical(np.where(chosen, names, None), categories=kinds)
-    slide.uns.setdefault(PROVENANCE, {})["rare"] = {
+    record(slide, "rare", {
         "key": key_added,
         "spots": spots.copy(),
         "genes": genes.copy(),
@@ -147,7 +148,7 @@ def rare(
         "model_provenance": json.dumps({} if model is None else model.provenance),
         "genes_used": counted.summary,
         "sagefm": __version__,
-    }
+    })  # fmt: skip
     return Rare(spots, genes)
 
 

@@ -11,8 +11,9 @@ from scipy.special import softmax
 
 from sagefm import __version__
 from sagefm._errors import InputError
-from sagefm._keys import PROVENANCE, SUBTYPE_EVIDENCE
+from sagefm._keys import SUBTYPE_EVIDENCE
 from sagefm._types import Codes, Floats
+from sagefm._uns import record
 from sagefm.pp.sections import Section
 from sagefm.stats.leave_one_out import (
     MIN_PATIENTS,
@@ -196,7 +197,7 @@ def subtype(
             slopes.append(of_genes)
         if section.slide is not current:
             current, column = section.slide, np.full(section.slide.n_obs, np.nan)
-            current.uns.setdefault(PROVENANCE, {})["subtype"] = dict(facts)
+            record(current, "subtype", facts)
         column[np.sort(section.rows)] = of_spots["evidence"]
         current.obs[key_added] = column
     return Subtypes(
