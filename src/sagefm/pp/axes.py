@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError
 from sagefm._text import few
 
+_X = r"(.*[_\W\d])?{0}([_\W\d].*|coord.*|pos.*|pix.*|px.*|cent.*|loc.*)?"
 _FAMILIES = (
-    (r"(pxl|pixel|px).*col.*|col.*(pxl|pixel|px).*", r"(pxl|pixel|px).*row.*|row.*(pxl|pixel|px).*"),
-    (r"im(a)?g(e)?_?col.*", r"im(a)?g(e)?_?row.*"),
-    (r"(.*[_\W\d])?x([_\W\d].*|coord.*|pos.*|pix.*|cent.*|loc.*)?", r"(.*[_\W\d])?y([_\W\d].*|coord.*|pos.*|pix.*|cent.*|loc.*)?"),
-    (r"(pixel|image|img|coord|pos|center|centroid|spatial)x", r"(pixel|image|img|coord|pos|center|centroid|spatial)y"),
-    (r"col|column|cols|columns", r"row|rows"),
-    (r"(array|spot|grid).*col.*", r"(array|spot|grid).*row.*"),
-)  # fmt: skip
+    (r".*(pxl|pixel|px).*{0}.*|.*{0}.*(pxl|pixel|px).*", ("col", "row")),
+    (r"im(a)?g(e)?[_\W]?{0}.*", ("col", "row")),
+    (_X, ("x", "y")),
+    (r"(pixel|px|image|img|coord|pos|center|centroid|spatial|loc){0}", ("x", "y")),
+    (r"{0}s?(umn|umns)?", ("col", "row")),
+    (r"(array|spot|grid).*{0}.*", ("col", "row")),
+)
 """Names of the columns with x and y, in lower case; the first pair that is there is taken."""
 _FLAGS = {
     **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "in", "in tissue", "tissue"), True),
@@ -38,9 +39,10 @@ def xy_columns(columns: pd.Index) -> tuple[int, int, str]:
         The names do not tell, and there are more than three columns.
     """
     names = [str(name).strip().lower() for name in columns]
-    for family in _FAMILIES:
+    for pattern, axes in _FAMILIES:
         x, y = (
-            [i for i, name in enumerate(names) if re.fullmatch(pattern, name)] for pattern in family
+            [i for i, name in enumerate(names) if re.fullmatch(pattern.format(axis), name)]
+            for axis in axes
         )
         if len(x) == 1 and len(y) == 1 and x != y:
             return x[0], y[0], ""

@@ -120,10 +120,9 @@ def _matrix_at(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
 
 def _stored(slide: AnnData, place: str) -> Any:
     """Get the matrix at a place; that of a view only if the matrix it is cut from is sound."""
-    parent = getattr(slide, "_adata_ref", None)
-    if slide.is_view and parent is not None and place != "raw":
-        if fault := structure_fault(_stored(parent, place)):
-            raise InputError(f"{_location(place)} is damaged: {fault}; write the slide again")
+    parent = slide._adata_ref if slide.is_view and place != "raw" else None
+    if parent is not None and (fault := structure_fault(_stored(parent, place))):
+        raise InputError(f"{_location(place)} is damaged: {fault}; write the slide again")
     if place == "raw":
         return slide.raw.X
     return slide.X if place == "X" else slide.layers[place]

@@ -83,10 +83,27 @@ def _plain(text: object) -> str:
 
 
 def _kind(text: str) -> str:
+    """Tell ``"gene"``, ``"other"`` and ``"unknown"`` types of features."""
     plain = re.sub(r" \d+$", "", _plain(text))
     if plain in _GENE_TYPES:
         return "gene"
     return "other" if plain in _OTHER_TYPES else "unknown"
+
+
+def modality_of_genes(names: list[str]) -> str:
+    """Choose the modality that holds gene expression, by its name.
+
+    Raises
+    ------
+    InputError
+        None is called so, and there are several.
+    """
+    genes = [name for name in names if _kind(name) == "gene"]
+    if genes or len(names) == 1:
+        return (genes or names)[0]
+    raise InputError(
+        f"holds the modalities {few(names, 8) or 'none'}; write the one with the genes as .h5ad"
+    )
 
 
 def split_features(
@@ -130,5 +147,7 @@ def split_features(
         kept.append(f"{len(columns):,} {name} in obsm['{key}']")
     note = f"features that are not genes are kept apart: {few(kept, 10)}" if kept else ""
     if left_out:
-        note += f"{'; ' if note else ''}features that are not genes are left out: {few(left_out, 10)}"
+        note += (
+            f"{'; ' if note else ''}features that are not genes are left out: {few(left_out, 10)}"
+        )
     return matrix[:, is_gene], var[is_gene], tables, note

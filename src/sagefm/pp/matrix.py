@@ -131,7 +131,9 @@ def structure_fault(values: Any) -> str:
 
 
 def _compressed_fault(values: Any, rows: int, columns: int) -> str:
-    pointers, indices, data = (np.asarray(getattr(values, n)) for n in ("indptr", "indices", "data"))
+    pointers, indices, data = (
+        np.asarray(getattr(values, n)) for n in ("indptr", "indices", "data")
+    )
     if pointers.ndim != 1 or indices.ndim != 1 or data.ndim != (3 if values.format == "bsr" else 1):
         return "its arrays have the wrong number of dimensions"
     if pointers.dtype.kind not in "iu" or indices.dtype.kind not in "iu":

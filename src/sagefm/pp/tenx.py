@@ -39,7 +39,7 @@ _COLUMNS = {
 def read_matrix(path: Path) -> tuple[csr_matrix, pd.Index, pd.DataFrame]:
     """Read spots × genes, the barcodes, and a table of features by name."""
     try:
-        matrix, barcodes, var = (_read_h5 if path.suffix == ".h5" else _read_mtx)(path)
+        matrix, barcodes, var = (_read_mtx if ".mtx" in path.suffixes else _read_h5)(path)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged file can raise anything
