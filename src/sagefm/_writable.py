@@ -21,7 +21,7 @@ from sagefm._text import few
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_DEPTH = 30
+_DEPTH = 50
 _RESERVED = {"_index": "index_", "": "unnamed", ".": "_", "..": "__"}
 """Names that HDF5 or anndata keep for themselves, and what is written instead."""
 
@@ -339,4 +339,4 @@ def _fit_mapping(
         except _Unwritable:
             changes.dropped.append(place)
     same = list(fitting) == keys and all(fitting[key] is mapping[key] for key in keys)
-    return mapping if same else fitting
+    return mapping if same and type(mapping) is dict else fitting

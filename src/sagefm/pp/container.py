@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagefm._errors import InputError
+from sagefm.pp.tenx import unreadable
 
 if TYPE_CHECKING:
     import h5py
@@ -48,20 +49,30 @@ def file_format(path: Path) -> str:
         return "zarr" if zarr_root(path) is not None else ""
     if not h5py.is_hdf5(path):
         return ""
-    with h5py.File(path, "r") as file:
-        names = set(file)
-        kind = file.attrs.get("encoding-type")
-        if kind == "MuData" or (kind is None and "mod" in names):
-            return "MuData"
-        if kind == "anndata" or {"obs", "var"} <= names or "X" in names:
-            return "AnnData"
-        if "assays" in names:
-            return "Seurat"
-        if {"row_attrs", "col_attrs"} <= names:
-            return "loom"
-        groups = (file.get(name) for name in names)
-        tenx = any(isinstance(group, h5py.Group) and "barcodes" in group for group in groups)
-        return "10x" if tenx else "HDF5"
+    _survey_heaps(path)
+    try:
+        with h5py.File(path, "r") as file:
+            return _hdf5_format(file)
+    except Exception as error:  # a damaged file raises nearly anything
+        raise InputError(unreadable("", error)) from error
+
+
+def _hdf5_format(file: "h5py.File") -> str:
+    import h5py
+
+    names = set(file)
+    kind = file.attrs.get("encoding-type")
+    if kind == "MuData" or (kind is None and "mod" in names):
+        return "MuData"
+    if kind == "anndata" or {"obs", "var"} <= names or "X" in names:
+        return "AnnData"
+    if "assays" in names:
+        return "Seurat"
+    if {"row_attrs", "col_attrs"} <= names:
+        return "loom"
+    groups = (file.get(name) for name in names)
+    tenx = any(isinstance(group, h5py.Group) and "barcodes" in group for group in groups)
+    return "10x" if tenx else "HDF5"
 
 
 def zarr_root(archive: Path) -> str | None:
@@ -88,10 +99,8 @@ def survey_h5(path: Path) -> None:
     """
     import h5py
 
-    _survey_heaps(path)
     with h5py.File(path, "r") as file:
-        arrays = _arrays_of(file, (), set())
-        _require_plausible(path, [(name, claimed, stored) for name, claimed, stored in arrays])
+        _require_plausible(list(_arrays_of(file, (), set())))
 
 
 def _arrays_of(
@@ -101,8 +110,10 @@ def _arrays_of(
     import h5py
 
     address = h5py.h5o.get_info(group.id).addr
-    if address in above or len(above) > _DEPTH:
+    if address in above:
         raise InputError(f"{group.name} holds itself; write the file again")
+    if len(above) > _DEPTH:
+        raise InputError(f"{group.name[:80]}… lies {_DEPTH} groups deep; write the file again")
     if address in done:
         return
     done.add(address)
@@ -181,7 +192,7 @@ def survey_zarr(root: Any, path: Path) -> None:
         itemsize = getattr(np.dtype(item.dtype), "itemsize", 8)
         claimed = max(_size(shape, itemsize) for shape in (item.shape, item.chunks))
         arrays.append((name, claimed, stored))
-    _require_plausible(path, arrays)
+    _require_plausible(arrays)
 
 
 def _files_size(path: Path) -> int:
@@ -202,7 +213,7 @@ def _files_size(path: Path) -> int:
     return size
 
 
-def _require_plausible(path: Path, arrays: list[tuple[str, int, int]]) -> None:
+def _require_plausible(arrays: list[tuple[str, int, int]]) -> None:
     for name, claimed, stored in arrays:
         if claimed > _PLAUSIBLE and claimed > _COMPRESSION * stored:
             raise InputError(

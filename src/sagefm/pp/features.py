@@ -144,8 +144,8 @@ def split_features(
         tables[key] = pd.DataFrame(
             matrix[:, columns].toarray(), index=spots, columns=var.index[columns].astype(str)
         )
-        kept.append(f"{len(columns):,} {name} in obsm['{key}']")
-    note = f"features that are not genes are kept apart: {few(kept, 10)}" if kept else ""
+        kept.append(f"{len(columns):,} {name}")
+    note = f"features that are not genes are not used: {few(kept, 10)}" if kept else ""
     if left_out:
         note += (
             f"{'; ' if note else ''}features that are not genes are left out: {few(left_out, 10)}"

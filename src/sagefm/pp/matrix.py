@@ -61,10 +61,18 @@ def to_csr(values: Any, where: str) -> csr_matrix:
     if values.ndim != 2:
         raise InputError(f"{where} has {values.ndim} dimensions; give spots × genes")
     if dtype.kind == "f" and dtype.itemsize not in (4, 8):  # not known to scipy
-        values = values.astype(np.float32 if dtype.itemsize < 4 else np.float64)
+        values = _cast(values, np.dtype(np.float32 if dtype.itemsize < 4 else np.float64))
     elif not dtype.isnative:
-        values = values.astype(dtype.newbyteorder("="))
+        values = _cast(values, dtype.newbyteorder("="))
     return csr_matrix(_native_indices(values))
+
+
+def _cast(values: Any, dtype: "np.dtype[Any]") -> Any:
+    """Convert the type of values; astype of scipy would also sum duplicates, in place."""
+    if getattr(values, "format", "") not in ("csr", "csc"):
+        return values.astype(dtype)
+    arrays = values.data.astype(dtype), values.indices, values.indptr
+    return type(values)(arrays, shape=values.shape)
 
 
 def _in_memory(values: Any) -> Any:
@@ -231,7 +239,7 @@ def canonical(matrix: csr_matrix, where: str) -> tuple[csr_matrix, str]:
         matrix = csr_matrix((np.rint(matrix.data), matrix.indices, matrix.indptr), matrix.shape)
         note = f"{where} holds counts with rounding errors; they were rounded"
     if matrix.dtype != np.float32:
-        matrix = matrix.astype(np.float32)
+        matrix = _cast(matrix, np.dtype(np.float32))
     if note or not matrix.has_canonical_format:
         matrix = matrix.copy()
         matrix.sum_duplicates()

@@ -285,8 +285,10 @@ def _with_counts(slide: AnnData, found: Counts, notes: list[str]) -> AnnData:
         notes.append(f"X now has the counts of {found.where}; its earlier values are left out")
     if found.others and (features := feature_types(slide.var)) is not None:
         slide = slide[:, features[0]].copy()
-    for key, table in found.others.items():
-        slide.obsm[key if key not in slide.obsm else f"{key}_counts"] = table
+    for kind, table in found.others.items():
+        key = kind if kind not in slide.obsm else f"{kind}_counts"
+        slide.obsm[key] = table
+        notes.append(f"obsm['{key}'] has the counts of {numbered(table.shape[1], 'such feature')}")
     if found.matrix.shape == slide.shape and (
         found.where != "raw" or slide.raw.var_names.equals(slide.var_names)
     ):
