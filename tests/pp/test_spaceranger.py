@@ -129,7 +129,7 @@ def test_features_that_are_no_genes_are_left_out_and_told(tmp_path):
     )
     slide = read(outs(tmp_path, section))
     assert list(slide.var_names) == ["MBP", "GFAP"]
-    assert "features that are not genes are left out: 1 Antibody Capture" in told(slide)
+    assert "features that are not genes are not used: 1 Antibody Capture" in told(slide)
 
 
 def test_barcodes_without_a_position_are_left_out_and_told(tmp_path):

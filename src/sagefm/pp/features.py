@@ -63,7 +63,7 @@ def feature_types(var: pd.DataFrame) -> tuple[NDArray[np.bool_], pd.Series] | No
         types = var.iloc[:, i].astype(object).fillna("").map(str)
         known = types.map({text: _kind(text) for text in types.unique()})
         column: Hashable = var.columns[i]
-        is_other = (known == "other").to_numpy(dtype=bool)
+        is_other = (known == "other").to_numpy(dtype=bool, copy=True)
         if (types.map(_plain) == _GENES).any():
             is_other |= ((known == "unknown") & (types != "")).to_numpy(dtype=bool)
         elif not (known == "gene").any() and not (_plain(column).startswith("feature type")):

@@ -15,6 +15,7 @@ from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm.pp.counts import Counts, sum_duplicates
+from sagefm.pp.features import split_features
 from sagefm.pp.tenx import read_factors, read_image, read_matrix, read_positions
 
 _MATRIX = re.compile(
@@ -226,16 +227,10 @@ def _no_positions(sample: _Sample) -> str:
 def _only_genes(
     matrix: csr_matrix, var: pd.DataFrame, notes: list[str]
 ) -> tuple[csr_matrix, pd.DataFrame]:
-    if "feature_types" not in var:
-        return matrix, var
-    genes = (var["feature_types"] == "Gene Expression").to_numpy()
-    if not genes.any():
+    if "feature_types" in var and not (var["feature_types"] == "Gene Expression").any():
         raise InputError("the matrix has no features of type 'Gene Expression'; name another one")
-    if not genes.all():
-        kinds = var["feature_types"][~genes].value_counts()
-        listed = few((f"{number:,} {kind}" for kind, number in kinds.items()), 10)
-        notes.append(f"features that are not genes are left out: {listed}")
-        matrix, var = matrix[:, genes], var[genes]
+    matrix, var, _, note = split_features(matrix, var, pd.RangeIndex(matrix.shape[0]))
+    notes += [note] if note else []
     return matrix, var
 
 
