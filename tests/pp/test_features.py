@@ -65,6 +65,8 @@ def test_a_slide_without_genes_is_refused():
 
 
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+@pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part:UserWarning")
 @pytest.mark.parametrize("ending", ["h5ad", "zarr"])
 @pytest.mark.parametrize("categories", [True, False])
 def test_other_features_are_kept_apart_and_named(tmp_path, ending, categories):

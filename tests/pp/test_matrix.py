@@ -211,7 +211,7 @@ def test_sums_of_duplicates_are_exact_or_refused_and_the_slide_is_not_changed():
     for dtype in (np.float32, np.float64):
         parts = np.array([large, large], dtype), np.array([1, 1]), np.array([0, 2])
         twice = sparse.csr_matrix(parts, shape=(1, 3))
-        with pytest.raises(InputError, match="add up to 3.355e\\+07"):
+        with pytest.raises(InputError, match="counts that add up to"):
             canonical(to_csr(twice, "X"), "X")
         twice.data[:] = 3
         assert canonical(to_csr(twice, "X"), "X")[0].toarray().tolist() == [[0, 6, 0]]
@@ -241,7 +241,7 @@ def test_corrected_counts_come_with_the_remedy_and_that_works(dense):
     slide = a_slide()
     values = slide.X.toarray() * 0.97
     slide.X = values if dense else sparse.csr_matrix(values)
-    with pytest.raises(InputError, match="corrected counts .SpotClean") as caught:
+    with pytest.raises(InputError, match="corrected counts") as caught:
         counts(slide)
     exec(str(caught.value).partition("round them: ")[2], {"slide": slide})
     np.testing.assert_array_equal(counts(slide).matrix.toarray(), values.round())
