@@ -69,15 +69,17 @@ def make_writable(slide: "AnnData") -> list[str]:
         _fit_slot(getattr(slide, name), name, changes)
     if slide.raw is not None:
         table = _fit_table(slide.raw.var, "raw.var", changes)
-        varm = dict(slide.raw.varm)
+        before = dict(slide.raw.varm)
+        varm = dict(before)
         _fit_slot(varm, "raw.varm", changes)
-        if table is not slide.raw.var or varm.keys() != slide.raw.varm.keys():
+        same = varm.keys() == before.keys() and all(varm[key] is before[key] for key in varm)
+        if table is not slide.raw.var or not same:
             obs = pd.DataFrame(index=slide.obs_names)
             slide.raw = type(slide)(slide.raw.X, obs=obs, var=table, varm=varm)
     uns = dict(slide.uns)
-    fitting = _fit_mapping(uns, "uns", changes, 0)
-    if fitting is not uns:
-        slide.uns = fitting
+    entries = _fit_mapping(uns, "uns", changes, 0)
+    if entries is not uns:
+        slide.uns = entries
     return changes.notes()
 
 
@@ -101,9 +103,10 @@ def _fit_slot(slot: Any, where: str, changes: _Changes) -> None:
 def _fit_aligned(values: Any, where: str, changes: _Changes) -> Any:
     if isinstance(values, pd.DataFrame):
         return _fit_table(values, where, changes)
-    if hasattr(values, "dask") or (issparse(values) and values.format in ("csr", "csc")):
+    kind = values.format if issparse(values) else ""  # type: ignore[attr-defined]
+    if hasattr(values, "dask") or kind in ("csr", "csc"):
         return values
-    if issparse(values):
+    if kind:
         changes.converted.append(where)
         return values.tocsr()
     return _fit_value(values, where, changes, 0)
@@ -159,7 +162,7 @@ def _fit_table(table: pd.DataFrame, where: str, changes: _Changes) -> pd.DataFra
     return fitting
 
 
-def _fit_index(index: pd.Index, columns: Collection[str]) -> pd.Index:
+def _fit_index(index: Any, columns: Collection[str]) -> Any:
     """Convert an index to texts, without a name that cannot be written."""
     if index.dtype == object and not isinstance(index, pd.MultiIndex):
         fits = pd.api.types.infer_dtype(index, skipna=False) == "string" and not _unclean(index)
@@ -217,9 +220,8 @@ def _fit_objects(column: "pd.Series[Any]") -> "pd.Series[Any]":
         return pd.Series(np.full(len(column), np.nan), column.index)
     try:
         if kind in ("boolean", "integer"):
-            numpy_type, nullable = (bool, "boolean") if kind == "boolean" else (np.int64, "Int64")
-            objects = objects.mask(missing, None)
-            return objects.astype(nullable if missing.any() else numpy_type)
+            dtype: Any = (bool, "boolean") if kind == "boolean" else (np.int64, "Int64")
+            return objects.mask(missing, None).astype(dtype[int(missing.any())])
         if kind in ("floating", "mixed-integer-float", "decimal"):
             return objects.mask(missing, np.nan).astype(np.float64)
     except (OverflowError, TypeError, ValueError):
@@ -243,7 +245,7 @@ def _text(value: Any) -> str:
 
 def _fit_categories(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """Convert categories that are no numbers to texts, all different."""
-    categories = column.cat.categories
+    categories: Any = column.cat.categories
     dtype = categories.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
         return column
@@ -298,11 +300,8 @@ def _forms(value: Any) -> Iterator[Any]:
     elif isinstance(value, pd.Index | pd.api.extensions.ExtensionArray):
         yield from _forms(pd.Series(value))
     elif isinstance(value, np.ma.MaskedArray):
-        yield from _forms(
-            value.astype(np.float64).filled(np.nan)
-            if value.dtype.kind in "biuf"
-            else value.filled()
-        )
+        numbers = value.astype(np.float64) if value.dtype.kind in "biuf" else value
+        yield from _forms(np.ma.filled(numbers, np.nan if numbers is not value else None))
     elif isinstance(value, np.ndarray):
         if value.dtype == object:
             with suppress(ValueError, TypeError):

@@ -318,23 +318,23 @@ def find_coordinates(slide: AnnData) -> tuple[NDArray[np.float64], str]:
     return xy, note
 
 
-def _xy(stored: Any) -> tuple[NDArray[np.float64], str]:
+def _xy(values: Any) -> tuple[NDArray[np.float64], str]:
     """Convert stored coordinates to numbers, by the names of the columns if there are any."""
-    note = ""
-    if isinstance(stored, pd.DataFrame):
-        x, y, note = xy_columns(stored.columns)
-        if stored.shape[1] > 2:
-            left = few(name for i, name in enumerate(stored.columns) if i not in (x, y))
+    note, stored = "", values
+    if isinstance(values, pd.DataFrame):
+        x, y, note = xy_columns(values.columns)
+        if values.shape[1] > 2:
+            left = few(name for i, name in enumerate(values.columns) if i not in (x, y))
             note = f"columns of obsm['spatial'] that are not x and y are left out: {left}"
         # Columns of text or of nullable numbers are converted one by one.
-        stored = [pd.to_numeric(stored.iloc[:, i], errors="coerce").tolist() for i in (x, y)]
+        stored = [pd.to_numeric(values.iloc[:, i], errors="coerce").tolist() for i in (x, y)]
         stored = np.array(stored, dtype=object).T
         stored[pd.isna(stored)] = np.nan
     try:
         if issparse(stored):
-            stored = np.empty(0) if structure_fault(stored) else stored.toarray()
+            stored = np.empty(0) if structure_fault(stored) else values.toarray()
         if isinstance(stored, np.ma.MaskedArray):
-            stored = stored.astype(np.float64).filled(np.nan)
+            stored = np.ma.filled(stored.astype(np.float64), np.nan)
         array = np.asarray(stored)
         if array.dtype.kind not in "biufOUST":
             return np.empty((0, 0)), note

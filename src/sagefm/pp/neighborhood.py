@@ -50,7 +50,7 @@ def require_scale(points: NDArray[np.float64]) -> None:
     if np.median(far) * np.sqrt(len(points)) * 1e3 < _DIGITS * within:
         return
     some = np.linspace(0, len(points) - 1, min(len(points), 500)).astype(np.int64)
-    apart = cKDTree(points).query(points[some], 2)[0][:, 1]
+    apart = np.asarray(cKDTree(points).query(points[some], 2)[0])[:, 1]
     if (known := apart > 0).any() and np.median(far[some][known] / apart[known]) > _DIGITS:
         raise InputError(
             f"coordinates up to {far.max():.3g} are too large for spots that lie "
