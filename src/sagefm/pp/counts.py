@@ -129,7 +129,8 @@ def _stored(slide: AnnData, place: str) -> Any:
 
 
 def _every_place(slide: AnnData) -> list[str]:
-    return list(dict.fromkeys([*_usual_places(slide), *slide.layers]))
+    layers = [key for key in slide.layers if key is not None]  # None is X
+    return list(dict.fromkeys([*_usual_places(slide), *layers]))
 
 
 def _no_counts(slide: AnnData, faults: dict[str, str]) -> str:

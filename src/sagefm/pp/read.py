@@ -295,7 +295,7 @@ def _with_counts(slide: AnnData, found: Counts, notes: list[str]) -> AnnData:
         slide.X, slide.var = _copied(found), found.var
         return slide
     lost = [
-        *(f"layers['{key}']" for key in slide.layers),
+        *(f"layers['{key}']" for key in slide.layers if key is not None),
         *(f"varm['{key}']" for key in slide.varm),
         *(f"varp['{key}']" for key in slide.varp),
         *(f"var['{key}']" for key in slide.var if key not in found.var),
