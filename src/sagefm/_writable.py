@@ -205,7 +205,8 @@ def _fit_column(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 def _is_text(column: "pd.Series[Any]") -> bool:
     texts, dtype = column.dropna(), column.dtype
-    usual = dtype == object or (isinstance(dtype, pd.StringDtype) and dtype.na_value is np.nan)
+    usual = isinstance(dtype, pd.StringDtype) and dtype.na_value is np.nan
+    usual = usual or column.dtype == object
     is_text = usual and pd.api.types.infer_dtype(texts, skipna=False) == "string"
     return is_text and not _unclean(texts)
 
