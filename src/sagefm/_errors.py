@@ -10,6 +10,10 @@ class InputError(ValueError):
     and exits with status 2.
     """
 
+    def __init__(self, message: object = "") -> None:
+        # Libraries and files bring line breaks of every kind.
+        super().__init__(" ".join(filter(None, map(str.strip, str(message).splitlines()))))
+
 
 logger = logging.getLogger("sagefm")
 """Logger of sagefm: what was summed, left out or assumed."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from sagefm._errors import InputError
+from sagefm._errors import InputError, logger
 from sagefm._hdf5 import recorded, write_h5ad
 from sagefm._uns import provenance, texts
 
@@ -279,6 +279,8 @@ def _is_running(pid: int) -> bool:
 def write_slide(slide: "AnnData", path: str | Path) -> None:
     """Write a slide as .h5ad with :func:`replacing`; its tables may have thousands of columns.
 
+    What an .h5ad cannot hold is renamed, converted or left out in `slide`, and logged.
+
     Raises
     ------
     InputError
@@ -286,6 +288,10 @@ def write_slide(slide: "AnnData", path: str | Path) -> None:
     """
     import h5py
 
+    from sagefm._writable import make_writable
+
+    for note in make_writable(slide):
+        logger.warning("%s: %s", path, note)
     tables = (slide.obs, slide.var, *slide.obsm.values(), *slide.varm.values())
     settings = h5py.get_config()
     before = settings.track_order

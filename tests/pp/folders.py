@@ -59,7 +59,9 @@ class Section:
 
     @property
     def spatial(self) -> np.ndarray:
-        return self.positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(float)
+        return self.positions[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(
+            float, copy=True
+        )
 
 
 def outs(folder: Path, section: Section | None = None, positions: str = "headed") -> Path:

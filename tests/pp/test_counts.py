@@ -8,7 +8,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from tests.pp.folders import a_slide
 
 from sagefm import InputError
-from sagefm.pp.counts import Counts, coordinates, counts, sum_duplicates
+from sagefm.pp.counts import Counts, coordinates, counts, find_coordinates, sum_duplicates
 from sagefm.pp.sections import section_codes
 
 
@@ -234,4 +234,72 @@ def test_coordinates_must_be_finite_different_and_numbers():
         coordinates(slide)
     slide.obsm["spatial"] = np.ones((30, 1))
     with pytest.raises(InputError, match="not a table"):
+        coordinates(slide)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ("x", "y"), ("X", "Y"), ("imagecol", "imagerow"), ("image_col", "image_row"),
+        ("pxl_col_in_fullres", "pxl_row_in_fullres"), ("array_col", "array_row"), ("col", "row"),
+        ("column", "row"), ("x_centroid", "y_centroid"), ("center_x", "center_y"),
+        ("spatial_x", "spatial_y"), ("xcoord", "ycoord"), ("pixel_x", "pixel_y"),
+    ],
+)  # fmt: skip
+def test_coordinates_of_a_table_are_found_by_name(x, y):
+    slide = a_slide()
+    xy = slide.obsm["spatial"]
+    for columns in ([x, y], [y, x], ["tissue", y, "other", x]):
+        table = pd.DataFrame(7.0, slide.obs_names, columns)
+        table[x], table[y] = xy.T
+        slide.obsm["spatial"] = table
+        np.testing.assert_array_equal(coordinates(slide), xy)
+
+
+def test_pixels_come_before_positions_in_the_array():
+    slide = a_slide()
+    xy = slide.obsm["spatial"]
+    table = pd.DataFrame(3.0, slide.obs_names, ["row", "col", "imagerow", "imagecol"])
+    table["imagecol"], table["imagerow"] = xy.T
+    slide.obsm["spatial"] = table
+    np.testing.assert_array_equal(coordinates(slide), xy)
+
+
+def test_names_that_do_not_tell_x_are_told_or_refused():
+    slide = a_slide()
+    xy = slide.obsm["spatial"]
+    for columns in (["0", "1"], ["dim1", "dim2"], ["spatial_1", "spatial_2"]):
+        slide.obsm["spatial"] = pd.DataFrame(xy, slide.obs_names, columns)
+        assert find_coordinates(slide)[1] == ""
+    slide.obsm["spatial"] = pd.DataFrame(xy, slide.obs_names, ["left", "down"])
+    found, note = find_coordinates(slide)
+    np.testing.assert_array_equal(found, xy)
+    assert note == "the columns of obsm['spatial'] do not say which is x: 'left' is taken"
+    slide.obsm["spatial"] = slide.obsm["spatial"].assign(area=1.0, depth=2.0)
+    with pytest.raises(InputError, match=r"which are x and y \(left, down, area, depth\); name"):
+        coordinates(slide)
+
+
+def test_coordinates_of_other_types_are_numbers():
+    slide = a_slide()
+    xy = slide.obsm["spatial"]
+    for dtype in (np.int32, object, str, np.float32):
+        slide.obsm["spatial"] = xy.astype(dtype)
+        np.testing.assert_array_equal(coordinates(slide), xy)
+    table = pd.DataFrame(xy.astype(int), slide.obs_names, ["x", "y"]).astype("Int64")
+    slide.obsm["spatial"] = table
+    np.testing.assert_array_equal(coordinates(slide), xy)
+    slide.obsm["spatial"] = table.mask(table == xy[0, 0])
+    with pytest.raises(InputError, match="without coordinates"):
+        coordinates(slide)
+    for wrong in (xy * 1j, xy.astype("M8[s]"), np.full((30, 2), "a")):
+        slide.obsm["spatial"] = wrong
+        with pytest.raises(InputError, match="not a table of spots × 2 numbers"):
+            coordinates(slide)
+
+
+def test_coordinates_out_of_scale_are_refused_with_their_place():
+    slide = a_slide()
+    slide.obsm["spatial"][5] = 1e200
+    with pytest.raises(InputError, match=r"obsm\['spatial'\]: coordinates up to 1e\+200"):
         coordinates(slide)

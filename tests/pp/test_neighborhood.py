@@ -113,3 +113,42 @@ def test_the_operator_is_the_mean_over_the_neighborhood(center):
     np.testing.assert_allclose(
         average(near, center=center) @ values, values[members].mean(axis=1), rtol=1e-5
     )
+
+
+def a_grid(n=400):
+    rows, columns = np.divmod(np.arange(n), 20)
+    return np.column_stack([2.0 * columns + rows % 2, rows * np.sqrt(3)]) * 50
+
+
+@pytest.mark.parametrize("scale", [2.0**-20, 1e-5, 1e-3, 1e3, 1e5])
+def test_neighborhoods_do_not_depend_on_the_unit(scale):
+    np.testing.assert_array_equal(nearest(a_grid() * scale, 7), nearest(a_grid(), 7))
+
+
+@pytest.mark.parametrize("shift", [1e5, 1e6, -1e7])
+def test_neighborhoods_do_not_depend_on_the_origin(shift):
+    members = np.sort(nearest(a_grid() + shift, 15))
+    np.testing.assert_array_equal(members, np.sort(nearest(a_grid(), 15)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda xy: xy * 1e200, "out of scale; correct"),
+        (lambda xy: xy * 1e7, "out of scale; correct"),
+        (lambda xy: xy * 1e-170, "all coordinates lie within"),
+        (lambda xy: xy * 1e-14, "all coordinates lie within"),
+        (lambda xy: xy + 1e12, "out of scale; correct"),
+        (lambda xy: xy + 9e8, "rounding hides their distances; subtract"),
+        (lambda xy: xy * 1e-4 + 1e5, "rounding hides their distances; subtract"),
+        (lambda xy: np.vstack([xy, [[1e200, 0]]]), "out of scale; correct"),
+    ],
+)
+def test_coordinates_that_hide_distances_are_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        nearest(change(a_grid()), 7)
+
+
+def test_a_far_spot_changes_no_other_neighborhood():
+    far = np.vstack([a_grid(), [[9e8, 9e8]]])
+    np.testing.assert_array_equal(nearest(far, 7)[:-1], nearest(a_grid(), 7))

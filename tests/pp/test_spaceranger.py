@@ -123,13 +123,15 @@ def test_duplicate_symbols_are_summed_and_told(tmp_path, caplog):
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 
 
-def test_features_that_are_no_genes_are_left_out_and_told(tmp_path):
+def test_features_that_are_no_genes_are_kept_apart_and_told(tmp_path):
     section = Section(
         names=("MBP", "GFAP", "CD3"), kinds=("Gene Expression",) * 2 + ("Antibody Capture",)
     )
     slide = read(outs(tmp_path, section))
     assert list(slide.var_names) == ["MBP", "GFAP"]
-    assert "features that are not genes are left out: 1 Antibody Capture" in told(slide)
+    assert "features that are not genes are not used: 1 Antibody Capture" in told(slide)
+    assert list(slide.obsm["antibody_capture"].columns) == ["CD3"]
+    assert len(slide.obsm["antibody_capture"]) == slide.n_obs
 
 
 def test_barcodes_without_a_position_are_left_out_and_told(tmp_path):

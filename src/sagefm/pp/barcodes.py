@@ -94,7 +94,7 @@ def fill_from_barcodes(slide: AnnData, notes: list[str]) -> None:
         ) from None
     if len(found.table) < slide.n_obs:
         return
-    slide.obsm[_keys.SPATIAL] = found.table[["x", "y"]].to_numpy(dtype=np.float64)
+    slide.obsm[_keys.SPATIAL] = found.table[["x", "y"]].to_numpy(dtype=np.float64, copy=True)
     for column in (name for name in ("array_row", "array_col") if name not in slide.obs):
         slide.obs[column] = found.table[column].to_numpy()
     slide.uns[_keys.PITCH] = found.pitch_um

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm._uns import libraries, positive, provenance, scale_factor, table, text
+from sagefm.pp.axes import flags
 from sagefm.pp.counts import Counts, coordinates, duplicate_names, find_counts
 from sagefm.pp.gene_names import looks_like_mouse
 from sagefm.pp.sections import find_slide_key, section_codes
@@ -109,6 +110,7 @@ def check(
     xy = _attempt(lambda: coordinates(slide), findings)
     codes = _attempt(lambda: section_codes(slide, slide_key), findings)
     findings += _spot_names(slide.obs_names)
+    findings += _outside_tissue(slide.obs)
     findings += _gene_names(slide.var_names if raw is None else raw.var.index)
     if raw is not None:
         findings += _library_sizes(raw, slide.obs_names)
@@ -131,6 +133,27 @@ def _spot_names(names: pd.Index) -> list[Finding]:
     if names.is_unique:
         return []
     return [Finding("error", duplicate_barcodes(names))]
+
+
+def background(obs: pd.DataFrame) -> str | None:
+    """Find the column that says which spots lie under the tissue, if there is one."""
+    columns = {str(column).lower(): column for column in reversed(obs.columns.tolist())}
+    names = [columns[name] for name in ("in_tissue", "intissue", "tissue") if name in columns]
+    return next((name for name in names if flags(obs[name]) is not None), None)
+
+
+def _outside_tissue(obs: pd.DataFrame) -> list[Finding]:
+    column = background(obs)
+    inside = None if column is None else flags(obs[column])
+    if inside is None or inside.all():
+        return []
+    return [
+        Finding(
+            "warning",
+            f"{numbered(int((~inside).sum()), 'spot')} outside the tissue (obs['{column}'] is 0); "
+            "leave them out",
+        )
+    ]
 
 
 def duplicate_barcodes(names: pd.Index) -> str:

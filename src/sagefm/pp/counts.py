@@ -1,20 +1,22 @@
 """Find the raw counts and coordinates of an AnnData."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, issparse
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few, numbered
-
-_LOG_NORMALIZED_BELOW = 20.0
-"""Log-normalized values stay below this: no spot has e^20 counts."""
+from sagefm.pp.axes import xy_columns
+from sagefm.pp.features import split_features
+from sagefm.pp.matrix import canonical, require_exact, structure_fault, to_csr, value_fault
+from sagefm.pp.neighborhood import require_scale
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class Counts:
         Where the counts were: ``"X"``, ``"raw"`` or ``"layers['…']"``.
     note
         A note for the user about the choice, or empty.
+    others
+        Counts of features that are not genes: a table of spots × features per type.
     """
 
     matrix: csr_matrix
     var: pd.DataFrame
     where: str
     note: str = ""
+    others: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def counts(slide: AnnData, layer: str | None = None) -> Counts:
@@ -58,7 +63,8 @@ def counts(slide: AnnData, layer: str | None = None) -> Counts:
     Raises
     ------
     InputError
-        No counts there: negative, NaN, infinite or fractional values.
+        No counts there: negative, NaN, infinite, fractional or impossibly large values; no genes;
+        or the matrix is damaged.
     """
     found = find_counts(slide, layer)
     if found.note:
@@ -67,24 +73,26 @@ def counts(slide: AnnData, layer: str | None = None) -> Counts:
 
 
 def find_counts(slide: AnnData, layer: str | None = None) -> Counts:
-    """Find the raw counts of a slide; a message is in ``Counts.note`` and not logged."""
+    """Find the raw counts of a slide; messages are in ``Counts.note`` and not logged."""
     faults: dict[str, str] = {}
     for place in _usual_places(slide) if layer is None else [layer]:
-        matrix, var = _matrix_at(slide, place)
-        fault = _fault(matrix)
-        if not fault:
-            where = _location(place)
-            note = ""
-            if faults:
-                first, why = next(iter(faults.items()))
-                note = f"{_location(first)} holds {why}; the counts are those of {where}"
-            return Counts(_canonical(matrix), var, where, note)
-        faults[place] = fault
+        where = _location(place)
+        matrix, var, others, apart = split_features(*_matrix_at(slide, place), slide.obs_names)
+        if fault := value_fault(matrix):
+            faults[place] = fault
+            continue
+        matrix, rounded = canonical(matrix, where)
+        chosen = ""
+        if faults:
+            first, why = next(iter(faults.items()))
+            chosen = f"{_location(first)} holds {why}; the counts are those of {where}"
+        note = "; ".join(filter(None, [chosen, rounded, apart]))
+        return Counts(matrix, var, where, note, others)
     raise InputError(_no_counts(slide, faults))
 
 
 def _usual_places(slide: AnnData) -> list[str]:
-    places = ["X"] if slide.X is not None else []
+    places = ["X"] if _stored(slide, "X") is not None else []
     places += [_keys.COUNTS] if _keys.COUNTS in slide.layers else []
     return places + (["raw"] if slide.raw is not None else [])
 
@@ -97,48 +105,26 @@ def _matrix_at(slide: AnnData, place: str) -> tuple[csr_matrix, pd.DataFrame]:
     """Get the matrix at a place as CSR (without a copy where it is one) and its table of genes."""
     if place == "raw" and slide.raw is not None:
         same = slide.raw.var_names.equals(slide.var_names)
-        return _as_csr(slide.raw.X, place), slide.var if same else slide.raw.var
-    if place == "X" and slide.X is not None:
-        return _as_csr(slide.X, place), slide.var
-    if place in slide.layers:
-        return _as_csr(slide.layers[place], place), slide.var
+        return to_csr(_stored(slide, place), place), slide.var if same else slide.raw.var
+    if place in slide.layers or (place == "X" and _stored(slide, place) is not None):
+        return to_csr(_stored(slide, place), _location(place)), slide.var
     available = [_location(other) for other in _every_place(slide)]
     raise InputError(f"there is no layer {place!r}; choose one of: {few(available, 8) or 'none'}")
 
 
+def _stored(slide: AnnData, place: str) -> Any:
+    """Get the matrix at a place; that of a view only if the matrix it is cut from is sound."""
+    parent = slide._adata_ref if slide.is_view and place != "raw" else None
+    if parent is not None and (fault := structure_fault(_stored(parent, place))):
+        raise InputError(f"{_location(place)} is damaged: {fault}; write the slide again")
+    if place == "raw":
+        return slide.raw.X
+    return slide.X if place == "X" else slide.layers[place]
+
+
 def _every_place(slide: AnnData) -> list[str]:
-    layers = [key for key in slide.layers if key is not None]  # None is X, from anndata 0.13 on
+    layers = [key for key in slide.layers if key is not None]  # None is X
     return list(dict.fromkeys([*_usual_places(slide), *layers]))
-
-
-def _as_csr(values: Any, place: str) -> csr_matrix:
-    if hasattr(values, "to_memory"):  # a matrix on disk
-        values = values.to_memory()
-    if isinstance(values, pd.DataFrame):
-        values = values.to_numpy()
-    if values.dtype.kind not in "biuf":
-        raise InputError(
-            f"{_location(place)} holds values of type {values.dtype}, not numbers; "
-            "give raw counts, or pass layer= to name where they are"
-        )
-    return csr_matrix(values)
-
-
-def _fault(matrix: csr_matrix) -> str:
-    """Describe why a matrix does not hold counts; empty if it does."""
-    values = matrix.data
-    if not values.size or values.dtype.kind == "b":
-        return ""
-    low, high = values.min(), values.max()  # both are NaN if any value is
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return numbered(int((~np.isfinite(values)).sum()), "NaN or infinite value")
-    if low < 0:
-        return f"negative values (from {low:.4g} to {high:.4g}; it looks scaled)"
-    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        low = min(low, 0.0) if matrix.nnz < np.prod(matrix.shape) else low
-        looks = "log-normalized" if high < _LOG_NORMALIZED_BELOW else "normalized"
-        return f"values from {low:.4g} to {high:.4g} that are not integers (it looks {looks})"
-    return ""
 
 
 def _no_counts(slide: AnnData, faults: dict[str, str]) -> str:
@@ -146,7 +132,7 @@ def _no_counts(slide: AnnData, faults: dict[str, str]) -> str:
         return "there is no X, no layers['counts'] and no raw; give a slide with raw counts in X"
     tried, fault = next(iter(faults.items()))
     others = [place for place in _every_place(slide) if place not in faults]
-    good = [place for place in others if not _fault(_matrix_at(slide, place)[0])]
+    good = [place for place in others if not _hidden_fault(slide, place)]
     if good:
         remedy = f"pass layer={good[0]!r}"
         remedy += f" (counts are in {few(map(_location, good))})"
@@ -154,16 +140,22 @@ def _no_counts(slide: AnnData, faults: dict[str, str]) -> str:
         remedy = f"{few(bad)} hold no counts either: add a layer that does and pass layer="
     else:
         remedy = "add a layer that holds them and pass layer=, or give the slide with raw counts"
+    if "not integers" in fault and not good:
+        values = {"X": "slide.X", "raw": "slide.raw.X"}.get(tried, f"slide.layers[{tried!r}]")
+        values += ".data" if issparse(_stored(slide, tried)) else "[:]"
+        remedy += (
+            ". If they are corrected counts (SpotClean, SoupX, decontX), round them: "
+            f"{values} = {values.removesuffix('[:]')}.round()"
+        )
     return f"{_location(tried)} holds {fault}, not raw counts; {remedy}"
 
 
-def _canonical(matrix: csr_matrix) -> csr_matrix:
-    if matrix.dtype != np.float32:
-        matrix = matrix.astype(np.float32)
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    return matrix
+def _hidden_fault(slide: AnnData, place: str) -> str:
+    """Describe why a place that was not asked for holds no counts; empty if it does."""
+    try:
+        return value_fault(split_features(*_matrix_at(slide, place), slide.obs_names)[0])
+    except InputError as error:
+        return str(error)
 
 
 def sum_duplicates(found: Counts) -> Counts:
@@ -186,9 +178,11 @@ def sum_duplicates(found: Counts) -> Counts:
         joined = twins.groupby(level=0).agg(lambda ids: ";".join(filter(None, dict.fromkeys(ids))))
         var[_keys.GENE_IDS] = var[_keys.GENE_IDS].astype(object)
         var.loc[joined.index, _keys.GENE_IDS] = joined
+    matrix, _ = canonical(found.matrix @ to_unique, found.where)
+    require_exact(matrix, found.where)
     return replace(
         found,
-        matrix=_canonical(found.matrix @ to_unique),
+        matrix=matrix,
         var=var,
         note=f"{duplicate_names(names)}: their counts were summed",
     )
@@ -211,8 +205,13 @@ def coordinates(slide: AnnData) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        ``obsm["spatial"]`` is missing, not finite, or the same for all spots.
+        ``obsm["spatial"]`` is missing, not finite, the same for all spots, or out of scale.
     """
+    return find_coordinates(slide)[0]
+
+
+def find_coordinates(slide: AnnData) -> tuple[NDArray[np.float64], str]:
+    """Get the coordinates as :func:`coordinates`, and a note about them or nothing."""
     if _keys.SPATIAL not in slide.obsm:
         columns = "pxl_col_in_fullres", "pxl_row_in_fullres"
         if all(column in slide.obs for column in columns):
@@ -221,10 +220,7 @@ def coordinates(slide: AnnData) -> NDArray[np.float64]:
             others = f" (obsm has: {few(slide.obsm)})" if len(slide.obsm) else ""
             remedy = f"put x and y of each spot (spots × 2) in obsm['spatial']{others}"
         raise InputError(f"no coordinates: obsm['spatial'] is missing; {remedy}")
-    try:
-        xy = np.asarray(slide.obsm[_keys.SPATIAL])[:, :2].astype(np.float64)
-    except (ValueError, TypeError, IndexError):
-        xy = np.empty((0, 0))
+    xy, note = _xy(slide.obsm[_keys.SPATIAL])
     if xy.shape != (slide.n_obs, 2):
         raise InputError("obsm['spatial'] is not a table of spots × 2 numbers; put x and y there")
     if bad := int((~np.isfinite(xy).all(axis=1)).sum()):
@@ -236,4 +232,33 @@ def coordinates(slide: AnnData) -> NDArray[np.float64]:
         raise InputError(
             "all spots have the same coordinates in obsm['spatial']; set their real ones"
         )
-    return xy
+    try:
+        require_scale(xy)
+    except InputError as error:
+        raise InputError(f"obsm['spatial']: {error}") from error
+    return xy, note
+
+
+def _xy(values: Any) -> tuple[NDArray[np.float64], str]:
+    """Convert stored coordinates to numbers, by the names of the columns if there are any."""
+    note, stored = "", values
+    if isinstance(values, pd.DataFrame):
+        x, y, note = xy_columns(values.columns)
+        if values.shape[1] > 2:
+            left = few(name for i, name in enumerate(values.columns) if i not in (x, y))
+            note = f"columns of obsm['spatial'] that are not x and y are left out: {left}"
+        # Columns of text or of nullable numbers are converted one by one.
+        stored = [pd.to_numeric(values.iloc[:, i], errors="coerce").tolist() for i in (x, y)]
+        stored = np.array(stored, dtype=object).T
+        stored[pd.isna(stored)] = np.nan
+    try:
+        if issparse(stored):
+            stored = np.empty(0) if structure_fault(stored) else values.toarray()
+        if isinstance(stored, np.ma.MaskedArray):
+            stored = np.ma.filled(stored.astype(np.float64), np.nan)
+        array = np.asarray(stored)
+        if array.dtype.kind not in "biufOUST":
+            return np.empty((0, 0)), note
+        return array[:, :2].astype(np.float64), note
+    except (ValueError, TypeError, IndexError):
+        return np.empty((0, 0)), note

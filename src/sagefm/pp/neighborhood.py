@@ -16,6 +16,47 @@ _BLOCK = 2_000_000
 _SAME = 1e-9
 """Squared distances that differ by less than this fraction of the largest are equal: on an ideal
 grid, whose rows lie √3/2 apart, ties differ by rounding."""
+_FARTHEST, _SMALLEST = 1e9, 1e-9
+"""Coordinates beyond these are no pixels and no lengths in a usual unit."""
+_DIGITS = 1e6
+"""Coordinates may be this many times the distance of spots: beyond, their rounding breaks ties."""
+
+
+def require_scale(points: NDArray[np.float64]) -> None:
+    """Raise an error if the scale of coordinates hides the distances of spots.
+
+    Raises
+    ------
+    InputError
+        Coordinates are extremely large, extremely close, or far away from 0 in comparison with the
+        distances of the spots.
+    """
+    if len(points) < 2:
+        return
+    far = np.abs(points).max(axis=1)
+    if far.max() > _FARTHEST:
+        raise InputError(
+            f"coordinates up to {far.max():.3g} are out of scale; correct them, or leave those "
+            "spots out"
+        )
+    extent = np.ptp(points, axis=0).max()
+    if 0 < extent < _SMALLEST:
+        raise InputError(
+            f"all coordinates lie within {extent:.3g}, which is out of scale; set them in pixels "
+            "or µm"
+        )
+    # Half of the spots lie within the quartiles: a cheap guess of their distance, without outliers.
+    within = np.ptp(np.quantile(points, (0.25, 0.75), axis=0), axis=0).max()
+    if np.median(far) * np.sqrt(len(points)) * 1e3 < _DIGITS * within:
+        return
+    some = np.linspace(0, len(points) - 1, min(len(points), 500)).astype(np.int64)
+    apart = np.asarray(cKDTree(points).query(points[some], 2)[0])[:, 1]
+    if (known := apart > 0).any() and np.median(far[some][known] / apart[known]) > _DIGITS:
+        raise InputError(
+            f"coordinates up to {far.max():.3g} are too large for spots that lie "
+            f"{np.median(apart[known]):.3g} apart: rounding hides their distances; subtract the "
+            "smallest x and y"
+        )
 
 
 def nearest(
@@ -44,9 +85,10 @@ def nearest(
     Raises
     ------
     InputError
-        A section has fewer spots than a neighborhood needs.
+        A section has fewer spots than a neighborhood needs, or coordinates are out of scale.
     """
     points = np.asarray(coordinates, dtype=np.float64)
+    require_scale(points)
     codes = np.zeros(len(points), dtype=np.int64) if sections is None else np.asarray(sections)
     names, codes = np.unique(codes, return_inverse=True)
     order = np.argsort(codes, kind="stable")

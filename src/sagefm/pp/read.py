@@ -1,14 +1,12 @@
 """Read a slide from a file or folder, check it, and log what was assumed or left out."""
 
 import os
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
-import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -16,14 +14,18 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
-from sagefm._text import few
+from sagefm._text import few, numbered
 from sagefm._uns import provenance, record, text, texts
+from sagefm._writable import make_writable
+from sagefm.pp.anndata_file import read_h5ad, read_mudata, read_zarr
+from sagefm.pp.axes import flags
 from sagefm.pp.barcodes import fill_from_barcodes
-from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
-from sagefm.pp.counts import Counts, find_counts, sum_duplicates
+from sagefm.pp.check import background, check, duplicate_barcodes, few_spots, name_kind
+from sagefm.pp.container import file_format, is_zarr
+from sagefm.pp.counts import Counts, find_coordinates, find_counts, sum_duplicates
+from sagefm.pp.features import feature_types
 from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.spaceranger import read_spaceranger
-from sagefm.pp.tenx import unreadable
 
 _N_NEIGHBORS = 15
 """Size of the published neighborhood; slides with fewer spots are read with a note."""
@@ -37,7 +39,6 @@ _SYMBOL_COLUMNS = (
     *("feature_name", "hgnc_symbol", "genename", "gene"),
 )
 """Usual names of a column of gene symbols, in lower case."""
-_ZARR = (".zgroup", "zarr.json", ".zattrs", ".zmetadata")
 _ELEMENTS = ("images", "labels", "points", "shapes")
 _NOT_SLIDES = {
     (".rds", ".rdata", ".rda", ".robj", ".h5seurat"): (
@@ -79,7 +80,9 @@ def read(
     -------
     Raw counts in ``X`` (CSR float32); genes by symbol if known, without duplicates,
     ``var["gene_ids"]`` with Ensembl ids if known; ``obsm["spatial"]`` (float64, x = pixel column,
-    y = pixel row); image and scale factors in ``uns["spatial"]`` if available.
+    y = pixel row); image and scale factors in ``uns["spatial"]`` if available. Features that are
+    not genes are in ``obsm``, such as ``obsm["antibody_capture"]``; spots outside the tissue are
+    left out. All of it can be written as .h5ad.
 
     Raises
     ------
@@ -88,19 +91,20 @@ def read(
     """
     path = Path(path)
     notes: list[str] = []
-    try:
+    with _explaining(path):
         slide, where = _open(path, notes)
+        if not where:
+            slide = _under_tissue(slide, notes)
         _name_spots(slide, slide_key, notes)
         raw = _settle_genes(find_counts(slide, layer), notes)
         slide = _with_counts(slide, raw, notes)
         _fill_coordinates(slide, notes)
         key = find_slide_key(slide, slide_key)
         _judge(slide, key, notes)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
-    _record(slide, path, where or raw.where, key, notes)
+        renamed = dict(zip(slide.obs, range(slide.obs.shape[1]), strict=True))
+        notes += make_writable(slide)
+        key = str(slide.obs.columns[renamed[key]]) if key in renamed else key
+        _record(slide, path, where or raw.where, key, notes)
     for line in notes:
         logger.warning("%s: %s", path.name or path, line)
     return slide
@@ -120,10 +124,24 @@ def open_slide(path: str | os.PathLike[str]) -> AnnData:
         The slide does not exist or cannot be opened.
     """
     path = Path(path)
-    try:
+    with _explaining(path):
         return _open(path, [])[0]
+
+
+@contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Name the path in an error of the input, of the system or of memory."""
+    try:
+        if "\0" in str(path):
+            raise InputError("is no path: it has a null byte; check it")
+        yield
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        raise InputError(
+            f"{path}: needs more memory than there is{why}; keep less of it"
+        ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
 
@@ -133,49 +151,43 @@ def _open(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     name = path.name.lower()
     if path.exists() and not (path.is_dir() or path.is_file()):
         raise InputError("is a pipe or a device; write its content to a file, and name that")
-    if path.is_dir() and (name.endswith(".zarr") or any((path / file).exists() for file in _ZARR)):
-        return _quietly(anndata.read_zarr, _table_of(path)), ""
-    if name.endswith((".h5ad", ".zarr", ".zarr.zip")):
-        if not path.exists():
+    if path.is_dir() and (name.endswith(".zarr") or is_zarr(path)):
+        return read_zarr(_table_of(path)), ""
+    if not path.is_file() or name.endswith((".mtx", ".mtx.gz")):
+        if name.endswith((".h5ad", ".zarr", ".zarr.zip", ".h5mu")):
             raise InputError("does not exist; check the path")
-        if name.endswith(".zarr.zip"):
-            return _read_zarr_zip(path), ""
-        return _quietly(anndata.read_h5ad, path), ""
-    if path.is_file() and not name.endswith((".h5", ".mtx", ".mtx.gz")):
-        verdicts = [what for endings, what in _NOT_SLIDES.items() if name.endswith(endings)]
-        usual = "is no slide; name a Space Ranger outs folder, an .h5ad or a .zarr"
-        raise InputError((verdicts or [usual])[0])
-    return read_spaceranger(path, notes)
+        return read_spaceranger(path, notes)
+    # The content of a file decides, whatever it is called.
+    match file_format(path):
+        case "AnnData":
+            return read_h5ad(path), ""
+        case "MuData":
+            return read_mudata(path, notes), ""
+        case "zarr":
+            return read_zarr(path), ""
+        case "10x":
+            return read_spaceranger(path, notes)
+        case kind:
+            return _of_another_kind(path, kind, notes), ""
 
 
-def _quietly(reader: Callable[[Path], Any], path: Path) -> AnnData:
-    """Read with anndata; convert any failure to an InputError."""
-    try:
-        with warnings.catch_warnings():
-            # Duplicates are handled here, and files of older versions are supported.
-            warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not uniq")
-            warnings.filterwarnings("ignore", category=anndata.OldFormatWarning)
-            slide = reader(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # anndata, h5py and zarr raise nearly anything
-        raise InputError(unreadable("", error)) from error
-    if not isinstance(slide, AnnData):
-        raise InputError("holds no AnnData; name an .h5ad, a .zarr or a Space Ranger outs folder")
-    return slide
-
-
-def _read_zarr_zip(path: Path) -> AnnData:
-    from zarr.storage import ZipStore
-
-    def reader(path: Path) -> AnnData:
-        with ZipFile(path) as packed:
-            if not any(name.startswith("obs/") for name in packed.namelist()):
-                raise ValueError("no AnnData is at its root: unpack it, and name the folder")
-        with ZipStore(path, mode="r") as store:
-            return anndata.read_zarr(store)
-
-    return _quietly(reader, path)
+def _of_another_kind(path: Path, kind: str, notes: list[str]) -> AnnData:
+    """Say what a file is that is no slide; one that is damaged fails in its own way."""
+    name = path.name.lower()
+    for endings, what in _NOT_SLIDES.items():
+        if name.endswith(endings):
+            raise InputError(what)
+    if kind in ("loom", "Seurat"):
+        raise InputError(f"is a file of {kind}; write it as .h5ad")
+    if kind == "gzip":
+        raise InputError("is compressed; run gunzip on it and name what comes of it")
+    if name.endswith(".zarr.zip"):
+        return read_zarr(path)
+    if name.endswith(".h5"):
+        return read_spaceranger(path, notes)[0]
+    if name.endswith(".h5ad"):
+        return read_h5ad(path)
+    raise InputError("is no slide; name a Space Ranger outs folder, an .h5ad or a .zarr")
 
 
 def _table_of(path: Path) -> Path:
@@ -211,6 +223,25 @@ def _require_files(folder: Path) -> None:
 
 def _folders(path: Path) -> list[Path]:
     return [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
+
+
+def _under_tissue(slide: AnnData, notes: list[str]) -> AnnData:
+    """Leave out spots outside the tissue, unless the slide was read before."""
+    if provenance(slide, "read"):
+        return slide
+    column = background(slide.obs)
+    if column is None:
+        return slide
+    inside = flags(slide.obs[column])
+    if inside is None or inside.all():
+        return slide
+    if not inside.any():
+        raise InputError(
+            f"no spot is under tissue (obs['{column}'] is 0 for all); correct or delete that column"
+        )
+    outside = numbered(int((~inside).sum()), "spot")
+    notes.append(f"{outside} outside the tissue (obs['{column}'] is 0) left out")
+    return slide[inside].copy()
 
 
 def _name_spots(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
@@ -275,6 +306,12 @@ def _with_counts(slide: AnnData, found: Counts, notes: list[str]) -> AnnData:
     """Move counts and their genes to ``X`` and ``var``; keep everything that still fits."""
     if found.where != "X" and slide.X is not None:
         notes.append(f"X now has the counts of {found.where}; its earlier values are left out")
+    if found.others and (features := feature_types(slide.var)) is not None:
+        slide = slide[:, features[0]].copy()
+    for kind, table in found.others.items():
+        key = kind if kind not in slide.obsm else f"{kind}_counts"
+        slide.obsm[key] = table
+        notes.append(f"obsm['{key}'] has the counts of {numbered(table.shape[1], 'such feature')}")
     if found.matrix.shape == slide.shape and (
         found.where != "raw" or slide.raw.var_names.equals(slide.var_names)
     ):
@@ -304,7 +341,7 @@ def _fill_coordinates(slide: AnnData, notes: list[str]) -> None:
         return
     if not all(column in slide.obs for column in columns):
         return fill_from_barcodes(slide, notes)
-    slide.obsm[_keys.SPATIAL] = slide.obs[columns].to_numpy(dtype=np.float64)
+    slide.obsm[_keys.SPATIAL] = slide.obs[columns].to_numpy(dtype=np.float64, copy=True)
     notes.append(f"coordinates are taken from obs: {few(columns)}")
 
 
@@ -317,8 +354,12 @@ def _judge(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
     codes = section_codes(slide, slide_key)
     small = few_spots(slide, codes, slide_key, _N_NEIGHBORS)
     notes += [finding.message for finding in small]
-    xy = slide.obsm[_keys.SPATIAL]
-    slide.obsm[_keys.SPATIAL] = np.asarray(xy, dtype=np.float64)
+    xy, note = find_coordinates(slide)
+    notes += [note] if note else []
+    stored = slide.obsm[_keys.SPATIAL]
+    # A third coordinate that is the same everywhere stays.
+    whole = isinstance(stored, np.ndarray) and stored.dtype.kind in "biuf"
+    slide.obsm[_keys.SPATIAL] = np.asarray(stored, dtype=np.float64) if whole else xy
 
 
 def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list[str]) -> None:

@@ -15,6 +15,7 @@ from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm.pp.barcodes import Places, places
 from sagefm.pp.counts import Counts, sum_duplicates
+from sagefm.pp.features import split_features
 from sagefm.pp.positions import COORDINATES, read_positions
 from sagefm.pp.samples import Sample, find_sample
 from sagefm.pp.segmented import is_cell, read_cells
@@ -58,7 +59,7 @@ def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     """
     sample = find_sample(path, notes)
     matrix, barcodes, var = read_matrix(sample.matrix, notes)
-    matrix, var = _only_genes(matrix, var, notes)
+    matrix, var, others = _only_genes(matrix, var, barcodes, notes)
     positions = _positions(sample, barcodes, notes)
     rows, at = _match(barcodes, positions.table.index, positions.file, notes)
     obs = positions.table.iloc[at].set_axis(barcodes[rows])
@@ -67,7 +68,9 @@ def read_spaceranger(path: Path, notes: list[str]) -> tuple[AnnData, str]:
     raw = sum_duplicates(Counts(matrix[rows[keep]], var, sample.matrix.name))
     notes += [raw.note] if raw.note else []
     slide = AnnData(raw.matrix, obs=_whole(obs.drop(columns=[*COORDINATES])), var=raw.var)
-    slide.obsm[_keys.SPATIAL] = obs[[*COORDINATES]].to_numpy(dtype=np.float64)
+    slide.obsm[_keys.SPATIAL] = obs[[*COORDINATES]].to_numpy(dtype=np.float64, copy=True)
+    for key, features in others.items():
+        slide.obsm[key] = features.iloc[rows[keep]]
     if positions.places is not None:
         slide.uns[_keys.PITCH] = positions.places.pitch_um
         notes += _faint(raw.matrix) if sample.raw else []
@@ -130,19 +133,13 @@ def _faint(matrix: csr_matrix) -> list[str]:
 
 
 def _only_genes(
-    matrix: csr_matrix, var: pd.DataFrame, notes: list[str]
-) -> tuple[csr_matrix, pd.DataFrame]:
-    if "feature_types" not in var:
-        return matrix, var
-    genes = (var["feature_types"] == "Gene Expression").to_numpy()
-    if not genes.any():
+    matrix: csr_matrix, var: pd.DataFrame, barcodes: pd.Index, notes: list[str]
+) -> tuple[csr_matrix, pd.DataFrame, dict[str, pd.DataFrame]]:
+    if "feature_types" in var and not (var["feature_types"] == "Gene Expression").any():
         raise InputError("the matrix has no features of type 'Gene Expression'; name another one")
-    if not genes.all():
-        kinds = var["feature_types"][~genes].value_counts()
-        listed = few((f"{number:,} {kind}" for kind, number in kinds.items()), 10)
-        notes.append(f"features that are not genes are left out: {listed}")
-        matrix, var = matrix[:, genes], var[genes]
-    return matrix, var
+    matrix, var, others, note = split_features(matrix, var, barcodes)
+    notes += [note] if note else []
+    return matrix, var, others
 
 
 def _match(

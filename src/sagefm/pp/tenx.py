@@ -33,7 +33,8 @@ def read_matrix(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.
         The file is damaged, or is no matrix of counts; nothing of it is used before it is checked.
     """
     try:
-        matrix, barcodes, var = (_read_h5 if path.suffix == ".h5" else _read_mtx)(path, notes)
+        reader = _read_mtx if ".mtx" in path.suffixes else _read_h5
+        matrix, barcodes, var = reader(path, notes)
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from error
     except MemoryError:

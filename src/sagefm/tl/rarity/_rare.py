@@ -135,7 +135,9 @@ def rare(
     genes = _genes(counted, chosen, numbers)
     slide.obs[key_added] = scored["score"].to_numpy()
     kinds = [*map(str, range(1, numbers.max() + 1)), ISOLATED]
-    slide.obs[RARE_POPULATION] = pd.Categorical(np.where(chosen, names, None), categories=kinds)
+    slide.obs[RARE_POPULATION] = pd.Categorical(
+        pd.Series(names, dtype=object).where(chosen), categories=kinds
+    )
     record(slide, "rare", {
         "key": key_added,
         "spots": spots.copy(),

@@ -1,0 +1,108 @@
+"""Read the AnnData of .h5ad, .h5mu and .zarr; what fails is one line."""
+
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anndata
+import pandas as pd
+from anndata import AnnData
+
+from sagefm import _keys
+from sagefm._errors import InputError
+from sagefm._text import few
+from sagefm.pp.container import survey_h5, survey_zarr, zarr_root
+from sagefm.pp.features import modality_of_genes
+from sagefm.pp.matrix import require_sound
+from sagefm.pp.tenx import unreadable
+
+
+def read_h5ad(path: Path) -> AnnData:
+    """Read an .h5ad, whatever it is called.
+
+    Raises
+    ------
+    InputError
+        It is damaged, links to other files, or does not fit into memory.
+    """
+
+    def reader() -> Any:
+        survey_h5(path)
+        return anndata.read_h5ad(path)
+
+    return _quietly(reader)
+
+
+def read_mudata(path: Path, notes: list[str]) -> AnnData:
+    """Read the gene expression of an .h5mu, with the coordinates of the whole if it has none.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_h5ad`, or it does not tell which modality has the genes.
+    """
+    import h5py
+    from anndata.io import read_elem
+
+    def reader() -> Any:
+        survey_h5(path)
+        with closing(h5py.File(path, "r")) as file:
+            names = list(file["mod"])
+            name = modality_of_genes(names)
+            slide = read_elem(file[f"mod/{name}"])
+            others = [other for other in names if other != name]
+            left = f"; left out: {few(others, 8)}" if others else ""
+            notes.append(f"the modality '{name}' of the file is read{left}")
+            shared = file.get(f"obsm/{_keys.SPATIAL}")
+            if _keys.SPATIAL not in slide.obsm and shared is not None:
+                whole = pd.DataFrame(read_elem(shared), index=read_elem(file["obs"]).index)
+                slide.obsm[_keys.SPATIAL] = whole.loc[slide.obs_names].to_numpy()
+        return slide
+
+    return _quietly(reader)
+
+
+def read_zarr(path: Path) -> AnnData:
+    """Read a zarr folder, or one in a zip archive.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_h5ad`.
+    """
+
+    def reader() -> Any:
+        if path.is_dir():
+            survey_zarr(path, path)
+            return anndata.read_zarr(path)
+        import zarr
+        from zarr.storage import ZipStore
+
+        with ZipStore(path, mode="r") as store:
+            root = zarr.open_group(store, mode="r", path=zarr_root(path))
+            if "obs" not in root:
+                raise InputError("no AnnData is at its root: unpack it, and name the folder")
+            survey_zarr(root, path)
+            return anndata.read_zarr(root)
+
+    return _quietly(reader)
+
+
+def _quietly(reader: Callable[[], Any]) -> AnnData:
+    """Read with anndata; convert any failure to an InputError."""
+    try:
+        with warnings.catch_warnings():
+            # Duplicates are handled here, and files of older versions are supported.
+            warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not uniq")
+            warnings.filterwarnings("ignore", category=anndata.OldFormatWarning)
+            slide = reader()
+    except InputError:
+        raise
+    except Exception as error:  # anndata, h5py and zarr raise nearly anything
+        raise InputError(unreadable("", error)) from error
+    if not isinstance(slide, AnnData):
+        raise InputError("holds no AnnData; name an .h5ad, a .zarr or a Space Ranger outs folder")
+    require_sound(slide)
+    return slide
