@@ -5,12 +5,17 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sagefm._errors import InputError, logger
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FOLDER_VARIABLE = "SAGEFM_GENES"
 """Environment variable that names a folder with tables to use instead of those of the package."""
@@ -53,6 +58,17 @@ class GeneNames:
     def symbols(self) -> frozenset[str]:
         """Every symbol in use, today or in the reference of 10x."""
         return frozenset(self.symbol_of_id.values()) | frozenset(self.symbol_of_alias.values())
+
+    @cached_property
+    def by_letters(self) -> dict[str, str]:
+        """Symbol with hyphens or dots by its letters, joined by hyphens; if there is only one."""
+        return _only_ones((re.sub("[._]", "-", s), s) for s in self.symbols if "-" in s or "." in s)
+
+    @cached_property
+    def by_capitals(self) -> dict[str, str]:
+        """Symbol, or else previous symbol or alias, in capitals; if there is only one."""
+        aliases = _only_ones((name.upper(), name) for name in self.symbol_of_alias)
+        return aliases | _only_ones((symbol.upper(), symbol) for symbol in self.symbols)
 
     def __contains__(self, name: str) -> bool:
         """Check whether a name is a symbol, a previous symbol or an alias."""
@@ -178,6 +194,13 @@ def _names(symbol_of_id: dict[str, str], meanings: dict[str, set[str]], version:
         and not is_date(alias)  # HGNC lists what spreadsheets make of SEPT1 and MARCH1
     }
     return GeneNames(symbol_of_id, unambiguous, frozenset(meanings.keys() - unambiguous), version)
+
+
+def _only_ones(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Make a dictionary of the pairs whose key occurs once."""
+    listed = list(pairs)
+    times = Counter(key for key, _ in listed)
+    return {key: value for key, value in listed if times[key] == 1}
 
 
 def is_date(name: str) -> bool:

@@ -2,8 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from scipy.sparse import csr_matrix
 from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few
-from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
+from sagefm.pp.check import check, duplicate_barcodes, few_spots
 from sagefm.pp.counts import (
     Counts,
     find_counts,
@@ -24,21 +23,13 @@ from sagefm.pp.counts import (
     section_codes,
     sum_duplicates,
 )
+from sagefm.pp.gene_forms import name_kind
+from sagefm.pp.naming import name_genes
 from sagefm.pp.spaceranger import read_spaceranger
 from sagefm.pp.tenx import unreadable
 
 _N_NEIGHBORS = 15
 """Size of the published neighborhood; slides with fewer spots are read with a note."""
-_ID_COLUMNS = (
-    *("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id"),
-    *("ensemblid", "feature_id", "gene_ensembl"),
-)
-"""Usual names of a column of Ensembl ids, in lower case."""
-_SYMBOL_COLUMNS = (
-    *("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols"),
-    *("feature_name", "hgnc_symbol", "genename", "gene"),
-)
-"""Usual names of a column of gene symbols, in lower case."""
 _ZARR = (".zgroup", "zarr.json", ".zattrs", ".zmetadata")
 _NOT_SLIDES = {
     (".rds", ".rdata", ".rda", ".robj", ".h5seurat"): (
@@ -204,40 +195,13 @@ def _name_spots(slide: AnnData, slide_key: str | None, notes: list[str]) -> None
 def _settle_genes(found: Counts, notes: list[str]) -> Counts:
     """Name genes by symbol if known, keep Ensembl ids, and sum duplicates."""
     notes += [found.note] if found.note else []
-    var = found.var.copy()
-    var.index = _plain(var.index).rename(None)
-    kind, _ = name_kind(var.index)
-    ids = _column_of(var, _ID_COLUMNS, ensembl=True)
-    if kind.startswith("ensembl"):
-        symbols = _column_of(var, _SYMBOL_COLUMNS, ensembl=False)
-        if symbols is None:
-            notes.append("the gene names are Ensembl ids and no symbols are known")
-        else:
-            var[_keys.GENE_IDS] = var.index.to_numpy()
-            named = _plain(var[symbols])
-            var.index = named.where(named != "", var.index)
-            notes.append(f"genes are named by var['{symbols}'], Ensembl ids are in var['gene_ids']")
-    elif ids is not None and ids != _keys.GENE_IDS:
-        var[_keys.GENE_IDS] = _plain(var[ids])
-    if _keys.GENE_IDS in var:
-        var[_keys.GENE_IDS] = _plain(var[_keys.GENE_IDS])
-    summed = sum_duplicates(replace(found, var=var))
-    notes += [summed.note] if summed.matrix is not found.matrix else []
+    named, about_names = name_genes(found)
+    notes += about_names
+    if name_kind(named.var.index)[0] == "ensembl":
+        notes.append("the gene names are Ensembl ids and no symbols are known")
+    summed = sum_duplicates(named)
+    notes += [summed.note] if summed.matrix is not named.matrix else []
     return summed
-
-
-def _plain(values: Iterable[Any]) -> pd.Index:
-    """Convert names to plain strings, empty if missing."""
-    return pd.Index(["" if pd.isna(value) else str(value) for value in values], dtype=object)
-
-
-def _column_of(var: pd.DataFrame, names: tuple[str, ...], *, ensembl: bool) -> str | None:
-    """Find a column by its usual names that has (or does not have) Ensembl ids."""
-    by_name = {str(column).lower(): column for column in reversed(var.columns.tolist())}
-    for column in (by_name[name] for name in names if name in by_name):
-        if name_kind(_plain(var[column]))[0].startswith("ensembl") is ensembl:
-            return str(column)
-    return None
 
 
 def _with_counts(slide: AnnData, found: Counts, notes: list[str]) -> AnnData:
