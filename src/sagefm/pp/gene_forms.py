@@ -49,8 +49,9 @@ _PLAIN_ID = re.compile(r"ENSG\d{11}(?:\.\d+)?")
 _SEPARATORS = re.compile(r"[|:;,#()\[\]\s]+")
 _HASH = r"[0-9a-f]{7}"
 _COPY = re.compile(rf"_+|[-.](?={_HASH}$)")
-_NOISE = re.compile(rf"\d{{1,12}}|{_HASH}(?:[0-9a-f]+)?|probe\d*|gene|HGNC", re.IGNORECASE)
-_SUFFIX = re.compile(r"(?P<base>.+?)(?P<joint>[-._])\d{1,3}")
+_NOISE = re.compile(r"\d{1,12}|[0-9a-f]{7,40}|[Pp]robe\d*|[Gg]ene|HGNC")
+_PROBE = re.compile(r"[0-9a-f]{7,40}|[Pp]robe\d*")
+_SUFFIX = re.compile(r"(?P<base>.+?)(?P<joint>[-._])(?:\d{1,3}|(?<=_)\d+)")
 _HUMAN_ONLY = re.compile(r"hla-|c\d+orf\d+$", re.IGNORECASE)
 
 _Found = tuple[str, str, str] | None  # the form, the gene, its Ensembl id
@@ -90,7 +91,7 @@ def recognize(names: Sequence[str], ids: Sequence[str] | None = None) -> Forms:
     examples: dict[str, str] = {}
     reader = _Reader(names, ids)
     for at, name in enumerate(names):
-        if name in known or not name or _PLAIN_ID.fullmatch(name):
+        if not name or _PLAIN_ID.fullmatch(name) or reader.is_name(name):
             continue
         form, forms.names[at], ensembl = reader.read(at, name)
         if ensembl:
@@ -140,10 +141,14 @@ class _Reader:
         self.names, self.ids, self.known = names, ids, known_gene_names()
         self.present = set(names)
 
+    def is_name(self, name: str) -> bool:
+        """Check for a known name; an alias such as LAMP-1 is none where all names end so."""
+        return name in self.known.symbols or (name in self.known and not self._all_suffixed)
+
     def read(self, at: int, name: str) -> tuple[str, str, str]:
         """Get the form of a name, if there is more to it; what it is read as; its Ensembl id."""
         form, rest = _without_prefix(name)
-        if not rest or rest in self.known or is_date(rest) or rest.startswith("DEPRECATED_"):
+        if not rest or self.is_name(rest) or is_date(rest) or rest.startswith("DEPRECATED_"):
             return (form, rest, "") if rest else ("", name, "")
         steps = (self._id, self._joined, self._punctuated, self._unique, self._case, self._copy)
         return next(filter(None, (step(at, rest) for step in steps)), (form, rest, ""))
@@ -175,39 +180,54 @@ class _Reader:
 
     def _punctuated(self, at: int, name: str) -> _Found:
         """``HLA.A``, ``MT_ND1``, ``X7SK``."""
-        symbol = self.known.by_letters.get(re.sub("[._]", "-", name))
-        if symbol is None and re.match(r"X\d", name) and name[1:] in self.known:
-            symbol = name[1:]
+        symbol = self._with_punctuation(name)
         if symbol is None or self._base(at, name):  # of two genes, it could be either
             return None
         return "with other punctuation", symbol, ""
 
+    def _with_punctuation(self, name: str) -> str | None:
+        if re.match(r"X\d", name) and name[1:] in self.known:
+            return name[1:]
+        return self.known.by_letters.get(re.sub("[._]", "-", name))
+
     def _unique(self, at: int, name: str) -> _Found:
         """``TP53.1``, ``TP53-1`` beside ``TP53``, as make.unique and var_names_make_unique name."""
         base = self._base(at, name)
-        if not base or re.sub("[._]", "-", name) in self.known.by_letters:
+        if not base or self._with_punctuation(name):
             return None
         return "with the suffix of a duplicated name", base, ""
 
     def _base(self, at: int, name: str) -> str:
+        """Get the symbol before a suffix if the gene of that name is meant, or nothing."""
         match = _SUFFIX.fullmatch(name)
         if match is None:
             return ""
         base = match["base"]
-        if not (self._all_suffixed or (base in self.present and base in self.known.symbols)):
+        if self._all_suffixed:
+            return base if base in self.known else self._with_punctuation(base) or ""
+        if base not in self.present or base not in self.known.symbols:
             return ""
-        if self._all_suffixed and base not in self.known:
-            base = self.known.by_letters.get(base.replace(".", "-"), "")
-        ensembl = _HUMAN_ID.search(self.ids[at]) if self.ids else None
-        symbol = self.known.symbol_of_id.get(f"ENSG{ensembl[2]}") if ensembl else None
-        other = symbol is not None and symbol != base
-        # Rfam numbers the parts of long genes like this: KCNQ1OT1_3.
-        return "" if other or (ensembl and not symbol and match["joint"] == "_") else base
+        ensembl = clean_id(self.ids[at]) if self.ids else ""
+        if symbol := self.known.symbol_of_id.get(bare_id(ensembl)):
+            return base if symbol == base else ""
+        # Ensembl and Rfam number parts of a gene like this too: KCNQ1OT1_3.
+        return base if match["joint"] != "_" and self._often_suffixed else ""
+
+    @cached_property
+    def _suffixed(self) -> list[str]:
+        """What is before the suffix of names that are no genes, where that is one."""
+        found = (_SUFFIX.fullmatch(name) for name in self.names if name not in self.known.symbols)
+        bases = [match["base"] for match in found if match]
+        return [b for b in bases if b in self.known or self._with_punctuation(b)]
 
     @cached_property
     def _all_suffixed(self) -> bool:
-        bases = (_SUFFIX.fullmatch(name) for name in self.names if name not in self.known)
-        return sum(m is not None and m["base"] in self.known for m in bases) > len(self.names) / 2
+        return len(self._suffixed) > len(self.names) / 2
+
+    @cached_property
+    def _often_suffixed(self) -> bool:
+        """Check whether suffixes are as frequent as among the genes of a reference, 1 in 1,400."""
+        return sum(base in self.present for base in self._suffixed) > len(self.names) / 2000
 
     def _case(self, at: int, name: str) -> _Found:
         """``C1ORF43``; ``tp53`` if all names are in lower case; ``Tp53`` if surely human."""
@@ -227,12 +247,12 @@ class _Reader:
         return human > 0.95 and any(map(_HUMAN_ONLY.match, names))
 
     def _copy(self, at: int, name: str) -> _Found:
-        """``TP53_1a2b3c4``, ``TP53_2``: probes of a gene."""
+        """``TP53_1a2b3c4``, ``TP53_probe2``: probes of a gene."""
         words = [word for word in _COPY.split(name) if word]
         genes = {word for word in words if word in self.known.symbols}
-        if len(genes) != 1 or not all(map(_NOISE.fullmatch, set(words) - genes)):
+        if len(genes) != 1 or not all(map(_PROBE.fullmatch, set(words) - genes)):
             return None
-        return "of probes or copies of a gene", genes.pop(), ""
+        return "of probes of a gene", genes.pop(), ""
 
 
 def clean_id(text: str) -> str:
@@ -288,6 +308,12 @@ def fault(names: Sequence[str], ids: Sequence[str] | None = None) -> str:
             "name the genes by symbol or Ensembl id, and sum those of a gene"
         )
     return ""
+
+
+def of_another_species(names: Sequence[str], ids: Sequence[str] | None = None) -> bool:
+    """Check whether most genes are evidently not human."""
+    foreign = sum(bool(_FOREIGN_ID.match(ensembl)) for ensembl in ids or ())
+    return looks_like_mouse(names) or foreign > len(names) / 2
 
 
 def what_it_is(names: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from sagefm.pp.counts import (
     sum_duplicates,
 )
 from sagefm.pp.gene_forms import name_kind
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.naming import name_genes
 from sagefm.pp.spaceranger import read_spaceranger
 from sagefm.pp.tenx import unreadable
@@ -267,6 +268,7 @@ def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list
         "slide_key": key or "",
         "told": list(dict.fromkeys([*before.get("told", []), *notes])),
         "lost": [line for line in notes if "left out" in line],
+        "gene_names": known_gene_names().version,
         "version": __version__,
     }
     slide.uns[_keys.PROVENANCE] = {**entries, "read": entry}

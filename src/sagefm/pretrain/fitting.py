@@ -18,6 +18,7 @@ from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm.model import Config, SageFM, pick_device
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.sections import sections_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
 from sagefm.pretrain.loop import Epochs, train
@@ -227,6 +228,7 @@ def _provenance(split: Split, recipe: Recipe) -> dict[str, Any]:
         "recipe": recipe.model_dump(),
         "slides": spots,
         "validation_spots": {slide: len(held) for slide, held in split.validation.items()},
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -11,6 +11,7 @@ from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL, PROVENANCE
 from sagefm._text import few
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.labels import labels_of
 from sagefm.tl.annotation._annotator import UNKNOWN, Annotator, Settings
 from sagefm.tl.annotation._classifier import Method
@@ -214,6 +215,7 @@ def annotate(
         "settings": json.dumps(annotator.settings.__dict__),
         "learned_from": json.dumps(annotator.facts),
         "fingerprint": annotator.fingerprint,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     }
     return annotator

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from sagefm import __version__
 from sagefm._keys import EMBEDDING, PROVENANCE
+from sagefm.pp.gene_names import known_gene_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -53,5 +54,6 @@ def embed(
         "fingerprint": model.fingerprint,
         "model_provenance": json.dumps(model.provenance),
         "genes": aligned.summary,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     }

@@ -12,6 +12,7 @@ from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED, PROVENANCE
 from sagefm._types import Positions, Singles, Where
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.selection import selected_spots
 from sagefm.tl.imputation._recovery import GeneRecovery, masked_blocks, of_similar
 
@@ -158,6 +159,7 @@ def impute(
         "fingerprint": model.fingerprint,
         "model_provenance": json.dumps(model.provenance),
         "genes": aligned.summary,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     }
     return table

@@ -11,6 +11,7 @@ from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import DOMAIN, PROVENANCE, RARE, RARE_POPULATION
 from sagefm._types import Positions
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.tl.rarity._counts import Counted, count, expect
 from sagefm.tl.rarity._genes import enrichment
 from sagefm.tl.rarity._score import N_SIMILAR, group, score
@@ -146,6 +147,7 @@ def rare(
         "fingerprint": "" if model is None else model.fingerprint,
         "model_provenance": json.dumps({} if model is None else model.provenance),
         "genes_used": counted.summary,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     }
     return Rare(spots, genes)
