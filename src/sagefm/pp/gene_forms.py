@@ -10,8 +10,8 @@ from sagefm._text import few, numbered
 from sagefm.pp.gene_names import bare_id, is_date, known_gene_names, looks_like_mouse
 
 ORTHOLOGS = (
-    "this is a human model; map them to human orthologs first (mousipy does so for mouse, g:Orth of "
-    "gprofiler-official for any species)"
+    "this is a human model; map them to human orthologs first (mousipy does so for mouse, "
+    "g:Orth of gprofiler-official for any species)"
 )
 """What to do with the genes of another species."""
 

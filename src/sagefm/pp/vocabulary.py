@@ -167,7 +167,7 @@ class Vocabulary:
 
         similar = get_close_matches(gene.upper(), self.symbols, n=3)
         offer = f"; did you mean {' or '.join(similar)}?" if similar else ""
-        looks = f" ({what})" if (what := what_it_is([gene])) else ""
+        looks = f" (it looks like {what})" if (what := what_it_is([gene])) else ""
         return f"{gene}: not one of the model's genes{looks}{offer}"
 
     def align(
