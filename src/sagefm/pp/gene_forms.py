@@ -35,23 +35,27 @@ _WHAT = {
 }
 _AROUND = " \t\r\n\v\f\0\u00a0\u200b\ufeff\"'`"
 """What is around a name by accident."""
+_BYTES = re.compile(r"b'([^']+)'")
 _GENOME = re.compile(
-    r"(?P<genome>GRC[hm]\d\d|hg(?:18|19|38)|CHM13(?:v\d)?|T2T|mm(?:8|9|10|39)|mRatBN\d|rn[4-7])"
+    r"(?:GRC[hm]\d\d|hg(?:18|19|38)|CHM13(?:v\d)?|T2T|mm(?:8|9|10|39)|mRatBN\d|rn[4-7]|"
+    r"human|mouse|homo_sapiens|mus_musculus)"
     r"(?:[-_.](?:premrna|p\d+|\d{4}-[A-Z]))*[-_.:|]+(?=.)",
     re.IGNORECASE,
 )
-_HUMAN_GENOME = re.compile("grch|hg|chm13|t2t", re.IGNORECASE)
+_HUMAN_GENOME = re.compile("grch|hg|chm13|t2t|h[ou]m", re.IGNORECASE)
 _FOREIGN_ID = re.compile(r"(?<![A-Za-z0-9])ENS(?!G\d)[A-Z]{3,6}G\d{11}")
 _HUMAN_ID = re.compile(
     r"(?<![A-Za-z0-9])ENSG(?:R(\d{10})|(\d{11}))(?!\d)(?:\.\d+)?(?:[-_.]PAR[-_.]Y)?", re.IGNORECASE
 )
 _PLAIN_ID = re.compile(r"ENSG\d{11}(?:\.\d+)?")
 _SEPARATORS = re.compile(r"[|:;,#()\[\]\s]+")
+_MISSING = {"", "nan", "na", "none", "null"}
 _HASH = r"[0-9a-f]{7}"
 _COPY = re.compile(rf"_+|[-.](?={_HASH}$)")
 _NOISE = re.compile(r"\d{1,12}|[0-9a-f]{7,40}|[Pp]robe\d*|[Gg]ene|HGNC")
 _PROBE = re.compile(r"[0-9a-f]{7,40}|[Pp]robe\d*")
 _SUFFIX = re.compile(r"(?P<base>.+?)(?P<joint>[-._])(?:\d{1,3}|(?<=_)\d+)")
+_ZEBRAFISH = re.compile("(?:si|zgc|wu):")
 _HUMAN_ONLY = re.compile(r"hla-|c\d+orf\d+$", re.IGNORECASE)
 
 _Found = tuple[str, str, str] | None  # the form, the gene, its Ensembl id
@@ -126,7 +130,8 @@ def _is_foreign(name: str, ensembl: str) -> bool:
 
 def _without_prefix(name: str) -> tuple[str, str]:
     """Remove what is around a name and the prefix of the human genome; say which."""
-    rest = name.strip(_AROUND)
+    bytes_of = _BYTES.fullmatch(name)
+    rest = bytes_of[1] if bytes_of else name.strip(_AROUND)
     form = "with spaces or quotes around" if rest != name else ""
     genome = _GENOME.match(rest)
     if genome and _HUMAN_GENOME.match(rest):
@@ -148,8 +153,10 @@ class _Reader:
     def read(self, at: int, name: str) -> tuple[str, str, str]:
         """Get the form of a name, if there is more to it; what it is read as; its Ensembl id."""
         form, rest = _without_prefix(name)
-        if not rest or self.is_name(rest) or is_date(rest) or rest.startswith("DEPRECATED_"):
-            return (form, rest, "") if rest else ("", name, "")
+        if rest.lower() in _MISSING:
+            return "", name, ""
+        if self.is_name(rest) or is_date(rest) or rest.startswith("DEPRECATED_"):
+            return form, rest, ""
         steps = (self._id, self._joined, self._punctuated, self._unique, self._case, self._copy)
         return next(filter(None, (step(at, rest) for step in steps)), (form, rest, ""))
 
@@ -242,7 +249,7 @@ class _Reader:
         names = [_without_prefix(name)[1] for name in self.names]
         human = sum(name.upper() in self.known.by_capitals for name in names) / len(names)
         if sum(name.islower() for name in names) > len(names) / 2:
-            return human > 0.7 and not any(name.startswith(("si:", "zgc:")) for name in names)
+            return human > 0.7 and not any(map(_ZEBRAFISH.match, names))
         # Most genes of mouse and rat have the symbol of the human gene, but not so many.
         return human > 0.95 and any(map(_HUMAN_ONLY.match, names))
 
@@ -270,8 +277,8 @@ def name_kind(names: Sequence[str]) -> tuple[str, str]:
 
     Returns
     -------
-    ``"symbol"``, ``"mouse"``, ``"date"``, or the key of ``_KINDS`` that more than half of the names
-    have; and one such name.
+    ``"symbol"``, ``"mouse"``, ``"date"``, ``"other"`` (another species), or the key of ``_KINDS``
+    that more than half of the names have; and one such name.
     """
     if not len(names):
         return "symbol", ""
@@ -287,10 +294,11 @@ def name_kind(names: Sequence[str]) -> tuple[str, str]:
 
 def kind_of(name: str) -> str:
     """Find the kind of one name, as :func:`name_kind`; mouse symbols are ``"symbol"``."""
-    match = _KIND.fullmatch(name)
-    if match is None:
-        return "date" if is_date(name) else "symbol"
-    return str(match.lastgroup)
+    if match := _KIND.fullmatch(name):
+        return str(match.lastgroup)
+    if is_date(name):
+        return "date"
+    return "other" if _is_foreign(name, "") or _ZEBRAFISH.match(name) else "symbol"
 
 
 def fault(names: Sequence[str], ids: Sequence[str] | None = None) -> str:
@@ -298,10 +306,13 @@ def fault(names: Sequence[str], ids: Sequence[str] | None = None) -> str:
     kind, example = name_kind(names)
     if kind == "mouse":
         return f"the genes look like mouse genes (such as {example}): {ORTHOLOGS}"
+    lower = sum(name.islower() for name in names) > len(names) / 2
+    if lower and (zebrafish := list(filter(_ZEBRAFISH.match, names))):
+        kind, example = "other", zebrafish[0]
     if ids and kind == "symbol" and name_kind(ids)[0] == "ensembl_other":
         kind, example = name_kind(ids)
-    if kind == "ensembl_other":
-        return f"Ensembl ids of another species (such as {example}): {ORTHOLOGS}"
+    if kind in ("other", "ensembl_other"):
+        return f"genes of another species (such as {example}): {ORTHOLOGS}"
     if kind in _WHAT:
         return (
             f"gene ids of the wrong kind ({_WHAT[kind].format(example)}); "
@@ -312,7 +323,8 @@ def fault(names: Sequence[str], ids: Sequence[str] | None = None) -> str:
 
 def of_another_species(names: Sequence[str], ids: Sequence[str] | None = None) -> bool:
     """Check whether most genes are evidently not human."""
-    foreign = sum(bool(_FOREIGN_ID.match(ensembl)) for ensembl in ids or ())
+    together = zip(names, ids or [""] * len(names), strict=True)
+    foreign = sum(_is_foreign(name, ensembl) for name, ensembl in together)
     return looks_like_mouse(names) or foreign > len(names) / 2
 
 
@@ -322,8 +334,6 @@ def what_it_is(names: Sequence[str]) -> str:
     for name in names:
         kinds.setdefault("mouse" if looks_like_mouse([name]) else kind_of(name), name)
     kinds = {kind: name for kind, name in kinds.items() if kind not in ("symbol", "ensembl")}
-    what = {
-        "mouse": "mouse genes such as {}",
-        "ensembl_other": "genes of another species such as {}",
-    }
-    return " and ".join((_WHAT | what)[kind].format(name) for kind, name in kinds.items())
+    other = "genes of another species such as {}"
+    what = {**_WHAT, "mouse": "mouse genes such as {}", "ensembl_other": other, "other": other}
+    return " and ".join(what[kind].format(name) for kind, name in kinds.items())

@@ -206,10 +206,9 @@ class Vocabulary:
             columns[list(found)] = list(found.values())
             by_route[route] = len(set(found.values()))
             taken.update(found.values())
-        foreign = of_another_species(names, ids) and not of_another_species(
-            self.symbols, self.ensembl
-        )
-        wrong = fault(names, ids) if foreign else ""
+        other = of_another_species(names, ids)
+        other = other and not of_another_species(self.symbols, self.ensembl)
+        wrong = fault(names, ids) if other else ""
         return Alignment(self, tuple(map(str, names)), columns, by_route, wrong)
 
     def _routes(

@@ -81,10 +81,9 @@ def perturb_sets(
         name: [model.vocabulary[at] for at in model.vocabulary.find(genes) if at is not None]
         for name, genes in sets.items()
     }
-    unknown = [gene for genes in sets.values() for gene in genes]
-    unknown = [
-        g for g, at in zip(unknown, model.vocabulary.find(unknown), strict=True) if at is None
-    ]
+    every = list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
+    positions = zip(every, model.vocabulary.find(every), strict=True)
+    unknown = [gene for gene, at in positions if at is None]
     if what := what_it_is(unknown):
         logger.warning("sets: %d genes are unknown to the model: %s", len(unknown), what)
     if empty := [name for name, genes in known.items() if not genes]:
