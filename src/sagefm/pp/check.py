@@ -207,6 +207,7 @@ def summarize(
     codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
     pitch = None if xy is None or codes is None else _pitch(xy, codes)
     read = slide.uns.get(_keys.PROVENANCE, {}).get("read", {})
+    genes = slide.var_names if raw is None else raw.var.index
     summary: dict[str, Any] = {
         "spots": slide.n_obs,
         "genes": slide.n_vars if raw is None else raw.matrix.shape[1],
@@ -214,7 +215,7 @@ def summarize(
         "counts_in": None if raw is None else read.get("counts", raw.where),
         "counts_per_spot": None,
         "genes_per_spot": None,
-        "gene_names": name_kind(slide.var_names if raw is None else raw.var.index)[0],
+        "gene_names": name_kind(genes.tolist())[0],
         "pitch_px": pitch,
         "um_per_px": _um_per_px(slide, pitch),
         "image": any(library.get("images") for library in libraries(slide).values()),

@@ -83,7 +83,7 @@ def _column_of(var: pd.DataFrame, usual: tuple[str, ...], *, ensembl: bool) -> s
     # Concatenated objects have gene_symbols-0, tables of R Gene.name.
     letters = {re.sub("[^a-z]", "", str(column).lower()): column for column in reversed(texts)}
     for column in (letters[name] for name in usual if name in letters):
-        if name_kind(plain(var[column]))[0].startswith("ensembl") is ensembl:
+        if name_kind(plain(var[column]).tolist())[0].startswith("ensembl") is ensembl:
             return str(column)
     known = known_gene_names()
     for column in () if ensembl else texts:

@@ -198,7 +198,7 @@ def _settle_genes(found: Counts, notes: list[str]) -> Counts:
     notes += [found.note] if found.note else []
     named, about_names = name_genes(found)
     notes += about_names
-    if name_kind(named.var.index)[0] == "ensembl":
+    if name_kind(named.var.index.tolist())[0] == "ensembl":
         notes.append("the gene names are Ensembl ids and no symbols are known")
     summed = sum_duplicates(named)
     notes += [summed.note] if summed.matrix is not named.matrix else []
