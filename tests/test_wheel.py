@@ -21,6 +21,17 @@ slide.write_h5ad("slide.h5ad")
 assert sagefm.report.page(slide, sagefm.report.quality(slide, model), name="s").count("<img") == 2
 assert slide.obs["sagefm_domain"].nunique() == 3
 """
+# Names of which one is known by a previous symbol and one by an Ensembl id only.
+MATCHED = """
+import sagefm
+slide = sagefm.pp.simulate(150, seed=1)
+earlier = {"COL1A1": "ENSG00000108821", "TP53": "P53", "SEPTIN9": "MSF", "ACKR3": "CXCR7"}
+slide.var_names = [earlier.get(gene, gene) for gene in slide.var_names]
+model = sagefm.SageFM.load("default")
+sagefm.tl.embed(slide, model)
+made = slide.uns["sagefm"]["embed"]
+print(made["genes"], made["gene_names"], slide.obsm["X_sagefm"].tobytes().hex())
+"""
 COMMANDS = """
 import sys
 from sagefm.cli import main
@@ -87,11 +98,20 @@ def test_the_wheel_does_the_main_job_in_an_empty_folder(installed, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"slide.h5ad", "e.h5ad", "d.h5ad"}
 
 
+def test_the_wheel_matches_the_genes_that_the_checkout_does(installed, tmp_path, monkeypatch):
+    monkeypatch.delenv("SAGEFM_GENES", raising=False)
+    here = run(ROOT, MATCHED, ROOT / "src")
+    assert "by previous symbol or alias" in here
+    assert "10x GRCh38-3.0.0 + HGNC 2026-11" in here
+    assert run(tmp_path, MATCHED, installed) == here
+
+
 def test_the_wheel_holds_what_is_not_code(installed):
     package = installed / "sagefm"
     for name in (
         "py.typed", "weights/default.safetensors", "pp/genes_for_simulation.txt",
-        "pp/visium_v1_barcodes.txt.gz",
+        "pp/visium_v1_barcodes.txt.gz", "pp/genes/symbols.txt.gz", "pp/genes/aliases.txt.gz",
+        "pp/genes/SOURCES.txt",
         "pretrain/recipes/context.toml", "report/templates/page.html.jinja",
     ):  # fmt: skip
         assert (package / name).is_file(), name

@@ -11,6 +11,7 @@ from sagefm._errors import InputError
 from sagefm._validate import Range, read_as, require_declared, short
 from sagefm.nn import NETWORKS, Network, Published, checkpoint
 from sagefm.pp.gene_lists import read_genes
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.reference import ReferenceSpots
 
@@ -130,6 +131,7 @@ def read_published(path: str | Path, genes: str | Path) -> StoredModel:
         "source": Path(path).name,
         "genes": Path(genes).name,
         "checkpoint": facts,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     }
     return StoredModel(network, vocabulary, config, provenance)

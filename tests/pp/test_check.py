@@ -7,7 +7,8 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 from tests.pp.folders import SHARED, a_slide
 
-from sagefm.pp.check import check, name_kind, summarize
+from sagefm.pp.check import check, summarize
+from sagefm.pp.gene_forms import name_kind
 
 
 def messages(slide: AnnData, level: str, **options) -> list[str]:
@@ -95,7 +96,11 @@ def test_several_slides_and_a_wrong_key_are_errors():
         ([str(7157 + i) for i in range(8)], "number", "warning", "wrong kind .*Entrez"),
         ([f"20{i}_s_at" for i in range(8)], "probe", "warning", "wrong kind .*probes"),
         ([f"ENST{i:011d}" for i in range(8)], "transcript", "warning", "wrong kind .*transcripts"),
-        ([f"GRCh38_TP{i}" for i in range(8)], "prefixed", "warning", "genome"),
+        ([f"GRCh38_TP{i}" for i in range(8)], "symbol", "note", "prefix of a genome .*TP0"),
+        ([f"mm10___Xkr{i}" for i in range(8)], "other", "warning", "another species"),
+        ([f"P0{i}137" for i in range(8)], "uniprot", "warning", "wrong kind .*UniProt"),
+        ([f"{i + 1}-Mar" for i in range(8)], "date", "warning", "wrong kind .*spreadsheet"),
+        (["1-Mar", "TP53", *(f"KRT{i}" for i in range(1, 7))], "symbol", "warning", "restore"),
     ],
 )  # fmt: skip
 def test_names_of_the_wrong_kind(names, kind, level, words):

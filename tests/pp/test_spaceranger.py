@@ -19,6 +19,7 @@ from tests.pp.folders import (
 
 import sagefm
 from sagefm import InputError, read
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.positions import read_positions
 
 real = pytest.mark.skipif(
@@ -231,6 +232,7 @@ def test_the_record_of_reading(tmp_path):
         "slide_key": "",
         "told": [],
         "lost": [],
+        "gene_names": known_gene_names().version,
         "version": sagefm.__version__,
     }
 

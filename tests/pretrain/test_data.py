@@ -246,6 +246,8 @@ def test_most_detected_counts_the_spots_it_is_told_to(slides, caplog):
 
 
 def test_the_vocabulary_takes_ensembl_ids_from_the_slides(slides, monkeypatch, tmp_path):
+    header = "symbol\tprev_symbol\talias_symbol\tensembl_gene_id\n"
+    (tmp_path / "hgnc_complete_set.txt").write_text(f"{header}TP53\t\t\tENSG00000141510\n")
     monkeypatch.setenv("SAGEFM_GENES", str(tmp_path))  # nothing else is known
     slide = slides["s0"].copy()
     slide.var["gene_ids"] = [f"ENSG{i:011d}.2;ENSG9" for i in range(slide.n_vars)]

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from sagefm._errors import logger
 from sagefm._keys import GENE_IDS
 from sagefm.pp.counts import coordinates, counts
+from sagefm.pp.naming import name_genes
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.sections import section_codes
 from sagefm.pp.vocabulary import Alignment, Vocabulary
@@ -87,7 +89,9 @@ class AlignedSlide:
         InputError
             No raw counts, no coordinates, too few spots, or too few genes in common.
         """
-        raw = counts(slide, layer)
+        raw, notes = name_genes(counts(slide, layer))
+        for note in notes:
+            logger.warning(note)
         ids = raw.var[GENE_IDS].astype(str).tolist() if GENE_IDS in raw.var else None
         alignment = vocabulary.align(raw.var.index.astype(str).tolist(), ids)
         aligned = alignment.apply(raw.matrix)

@@ -1,7 +1,5 @@
 """Check a slide for errors, warnings and notes, each in one line."""
 
-import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -12,12 +10,14 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm._uns import libraries, positive, provenance, scale_factor, table, text
 from sagefm.pp.axes import flags
 from sagefm.pp.counts import Counts, coordinates, duplicate_names, find_counts
-from sagefm.pp.gene_names import looks_like_mouse
+from sagefm.pp.gene_forms import fault, name_kind, recognize
+from sagefm.pp.gene_names import is_date
 from sagefm.pp.sections import find_slide_key, section_codes
 
 Level = Literal["error", "warning", "note"]
@@ -25,49 +25,6 @@ T = TypeVar("T")
 
 LOW_DEPTH = 250
 """Median counts per spot below which the depth of a slide is low (Visium slides have thousands)."""
-
-_NAME_KINDS = {
-    "ensembl": r"ENSG\d{11}(?:\.\d+)?",
-    "ensembl_other": r"ENS[A-Z]{3,4}G\d{11}(?:\.\d+)?",
-    "transcript": r"ENS(?:[A-Z]{3,4})?[TP]\d{11}(?:\.\d+)?|[NX][MR]_\d+(?:\.\d+)?",
-    "number": r"\d+(?:\.0)?",
-    "probe": r"ILMN_\d+|A_\d+_P\d+|\w+_at|[^|]+\|[^|]+\|[0-9a-f]{7}",
-    "prefixed": r"(?:GRCh3[78]|GRCm3[89]|hg19|hg38|mm10|mm39)_+.+",
-}
-_NAME_KIND = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in _NAME_KINDS.items()))
-
-_NAME_FINDINGS: dict[str, tuple[Level, str]] = {
-    "ensembl": ("note", "the gene names are Ensembl ids; they are matched as such"),
-    "ensembl_other": (
-        "warning",
-        "Ensembl ids of another species (such as {}): this is a human model; "
-        "map them to human orthologs first",
-    ),
-    "transcript": (
-        "warning",
-        "gene ids of the wrong kind (transcripts such as {}); "
-        "sum them by gene and name the genes by symbol or Ensembl id",
-    ),
-    "number": (
-        "warning",
-        "gene ids of the wrong kind (numbers such as {}, perhaps Entrez); "
-        "name the genes by symbol or Ensembl id",
-    ),
-    "probe": (
-        "warning",
-        "gene ids of the wrong kind (probes such as {}); "
-        "sum them by gene and name the genes by symbol or Ensembl id",
-    ),
-    "prefixed": (
-        "warning",
-        "gene names have a genome prefix (such as {}); keep the human genes and remove the prefix",
-    ),
-    "mouse": (
-        "warning",
-        "the genes look like mouse genes (such as {}): this is a human model; "
-        "map them to human orthologs first",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -111,7 +68,7 @@ def check(
     codes = _attempt(lambda: section_codes(slide, slide_key), findings)
     findings += _spot_names(slide.obs_names)
     findings += _outside_tissue(slide.obs)
-    findings += _gene_names(slide.var_names if raw is None else raw.var.index)
+    findings += _gene_names(slide.var if raw is None else raw.var)
     if raw is not None:
         findings += _library_sizes(raw, slide.obs_names)
     if codes is not None:
@@ -166,38 +123,26 @@ def duplicate_barcodes(names: pd.Index) -> str:
     )
 
 
-def _gene_names(names: pd.Index) -> list[Finding]:
+def _gene_names(var: pd.DataFrame) -> list[Finding]:
+    names, ids = var.index, None
+    if _keys.GENE_IDS in var:
+        ids = var[_keys.GENE_IDS].astype(str).tolist()
     findings = []
     if not names.is_unique:
         findings.append(
             Finding("warning", f"{duplicate_names(names)}; sagefm.read sums their counts")
         )
-    kind, example = name_kind(names)
-    if kind in _NAME_FINDINGS:
-        level, message = _NAME_FINDINGS[kind]
-        findings.append(Finding(level, message.format(example)))
+    forms = recognize(names.astype(str).tolist())
+    findings += [Finding("note", note) for note in forms.notes]
+    kind = name_kind(forms.names)[0]
+    if kind == "ensembl":
+        findings.append(Finding("note", "the gene names are Ensembl ids; they are matched as such"))
+    if wrong := fault(forms.names, ids):
+        findings.append(Finding("warning", wrong))
+    elif dates := list(filter(is_date, forms.names)):
+        what = f"{numbered(len(dates), 'gene name')} a spreadsheet has made dates of ({few(dates)})"
+        findings.append(Finding("warning", f"{what}: these genes are not matched; restore them"))
     return findings
-
-
-def name_kind(names: pd.Index) -> tuple[str, str]:
-    """Find the kind of name that most genes have, with an example.
-
-    Returns
-    -------
-    ``"symbol"``, ``"mouse"``, or the key of ``_NAME_KINDS`` that more than half of the names have;
-    and one such name.
-    """
-    if not len(names):
-        return "symbol", ""
-    listed = [str(name) for name in names]
-    if looks_like_mouse(listed):
-        return "mouse", listed[0]
-    matches = map(_NAME_KIND.fullmatch, listed)
-    kinds = ["symbol" if match is None else str(match.lastgroup) for match in matches]
-    kind, number = Counter(kinds).most_common(1)[0]
-    if 2 * number <= len(kinds):
-        kind = "symbol"
-    return kind, listed[kinds.index(kind)] if kind in kinds else ""
 
 
 def _library_sizes(raw: Counts, barcodes: pd.Index) -> list[Finding]:
@@ -279,6 +224,7 @@ def summarize(
     codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
     pitch = None if xy is None or codes is None else _pitch(xy, codes)
     counts_in = text(provenance(slide, "read").get("counts"))
+    genes = slide.var_names if raw is None else raw.var.index
     summary: dict[str, Any] = {
         "spots": slide.n_obs,
         "genes": slide.n_vars if raw is None else raw.matrix.shape[1],
@@ -286,7 +232,7 @@ def summarize(
         "counts_in": None if raw is None else counts_in or raw.where,
         "counts_per_spot": None,
         "genes_per_spot": None,
-        "gene_names": name_kind(slide.var_names if raw is None else raw.var.index)[0],
+        "gene_names": name_kind(genes.tolist())[0],
         "pitch_px": pitch,
         "um_per_px": _um_per_px(slide, pitch),
         "image": any(table(library.get("images")) for library in libraries(slide).values()),

@@ -11,6 +11,7 @@ from sagefm._errors import logger
 from sagefm._keys import GENE_IDS
 from sagefm.pp.counts import counts
 from sagefm.pp.gene_names import bare_id, known_gene_names
+from sagefm.pp.naming import name_genes
 from sagefm.pp.vocabulary import Vocabulary, is_name
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class DetectionTally:
     def add(self, slide: "AnnData", rows: NDArray[np.bool_] | None = None) -> None:
         """Count the genes of a slide, in all of its spots or in some."""
         symbol_of = known_gene_names().symbol_of_id
-        raw = counts(slide)
+        raw, _ = name_genes(counts(slide))
         names = [symbol_of.get(bare_id(name), name) for name in raw.var.index.astype(str)]
         matrix = raw.matrix if rows is None else raw.matrix[rows]
         spots_with = np.bincount(matrix.indices[matrix.data > 0], minlength=len(names))

@@ -1,11 +1,9 @@
 """Read a slide from a file or folder, check it, and log what was assumed or left out."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,25 +18,18 @@ from sagefm._writable import make_writable
 from sagefm.pp.anndata_file import read_h5ad, read_mudata, read_zarr
 from sagefm.pp.axes import flags
 from sagefm.pp.barcodes import fill_from_barcodes
-from sagefm.pp.check import background, check, duplicate_barcodes, few_spots, name_kind
+from sagefm.pp.check import background, check, duplicate_barcodes, few_spots
 from sagefm.pp.container import file_format, is_zarr
 from sagefm.pp.counts import Counts, find_coordinates, find_counts, sum_duplicates
 from sagefm.pp.features import feature_types
+from sagefm.pp.gene_forms import name_kind
+from sagefm.pp.gene_names import known_gene_names
+from sagefm.pp.naming import name_genes
 from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.spaceranger import read_spaceranger
 
 _N_NEIGHBORS = 15
 """Size of the published neighborhood; slides with fewer spots are read with a note."""
-_ID_COLUMNS = (
-    *("gene_ids", "gene_id", "ensembl_id", "ensembl_ids", "ensembl", "ensembl_gene_id"),
-    *("ensemblid", "feature_id", "gene_ensembl"),
-)
-"""Usual names of a column of Ensembl ids, in lower case."""
-_SYMBOL_COLUMNS = (
-    *("gene_name", "gene_names", "gene_symbol", "gene_symbols", "symbol", "symbols"),
-    *("feature_name", "hgnc_symbol", "genename", "gene"),
-)
-"""Usual names of a column of gene symbols, in lower case."""
 _ELEMENTS = ("images", "labels", "points", "shapes")
 _NOT_SLIDES = {
     (".rds", ".rdata", ".rda", ".robj", ".h5seurat"): (
@@ -266,40 +257,13 @@ def _name_spots(slide: AnnData, slide_key: str | None, notes: list[str]) -> None
 def _settle_genes(found: Counts, notes: list[str]) -> Counts:
     """Name genes by symbol if known, keep Ensembl ids, and sum duplicates."""
     notes += [found.note] if found.note else []
-    var = found.var.copy()
-    var.index = _plain(var.index).rename(None)
-    kind, _ = name_kind(var.index)
-    ids = _column_of(var, _ID_COLUMNS, ensembl=True)
-    if kind.startswith("ensembl"):
-        symbols = _column_of(var, _SYMBOL_COLUMNS, ensembl=False)
-        if symbols is None:
-            notes.append("the gene names are Ensembl ids and no symbols are known")
-        else:
-            var[_keys.GENE_IDS] = var.index.to_numpy()
-            named = _plain(var[symbols])
-            var.index = named.where(named != "", var.index)
-            notes.append(f"genes are named by var['{symbols}'], Ensembl ids are in var['gene_ids']")
-    elif ids is not None and ids != _keys.GENE_IDS:
-        var[_keys.GENE_IDS] = _plain(var[ids])
-    if _keys.GENE_IDS in var:
-        var[_keys.GENE_IDS] = _plain(var[_keys.GENE_IDS])
-    summed = sum_duplicates(replace(found, var=var))
-    notes += [summed.note] if summed.matrix is not found.matrix else []
+    named, about_names = name_genes(found)
+    notes += about_names
+    if name_kind(named.var.index.tolist())[0] == "ensembl":
+        notes.append("the gene names are Ensembl ids and no symbols are known")
+    summed = sum_duplicates(named)
+    notes += [summed.note] if summed.matrix is not named.matrix else []
     return summed
-
-
-def _plain(values: Iterable[Any]) -> pd.Index:
-    """Convert names to plain strings, empty if missing."""
-    return pd.Index(["" if pd.isna(value) else str(value) for value in values], dtype=object)
-
-
-def _column_of(var: pd.DataFrame, names: tuple[str, ...], *, ensembl: bool) -> str | None:
-    """Find a column by its usual names that has (or does not have) Ensembl ids."""
-    by_name = {str(column).lower(): column for column in reversed(var.columns.tolist())}
-    for column in (by_name[name] for name in names if name in by_name):
-        if name_kind(_plain(var[column]))[0].startswith("ensembl") is ensembl:
-            return str(column)
-    return None
 
 
 def _with_counts(slide: AnnData, found: Counts, notes: list[str]) -> AnnData:
@@ -378,6 +342,7 @@ def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list
         "slide_key": key or "",
         "told": list(dict.fromkeys([*texts(before.get("told")), *notes])),
         "lost": [line for line in notes if "left out" in line],
+        "gene_names": known_gene_names().version,
         "version": __version__,
     }
     record(slide, "read", entry)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Self
 
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from sagefm._errors import InputError
+from sagefm._errors import InputError, logger
 from sagefm._files import replacing
 from sagefm._text import few
 from sagefm._validate import short
-from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names, looks_like_mouse
+from sagefm.pp.gene_forms import fault, of_another_species, recognize, what_it_is
+from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names
 
 MINIMUM_FRACTION = 0.1
 """Minimum fraction of the counts of a slide on genes of the vocabulary: below it, the genes are
@@ -147,9 +148,30 @@ class Vocabulary:
         return np.array(found, dtype=np.int64)
 
     def find(self, genes: Iterable[str]) -> list[int | None]:
-        """Get the positions of genes as :meth:`positions`, None for missing genes."""
+        """Get the positions of genes as :meth:`positions`, None for missing genes.
+
+        A previous symbol or alias of a gene is found too, as other forms of its name are (see
+        :func:`~sagefm.pp.gene_forms.recognize`); this is logged once.
+        """
         by_id = {e: i for i, e in enumerate(self.ensembl) if e}
-        return [self.index.get(gene, by_id.get(bare_id(gene))) for gene in genes]
+        genes = list(genes)
+        found = [self.index.get(gene, by_id.get(bare_id(gene))) for gene in genes]
+        if None in found:
+            known = known_gene_names()
+            by_approved = self._by_approved(known)
+            for at in (at for at, position in enumerate(found) if position is None):
+                name = recognize([genes[at]]).names[0]
+                current = known.symbol_of_alias.get(name, name)
+                position = self.index.get(name, by_id.get(name, by_approved.get(current)))
+                if position is not None:
+                    found[at] = position
+                    _note_name(genes[at], self.symbols[position])
+        return found
+
+    def _by_approved(self, known: GeneNames) -> dict[str, int]:
+        """Position of each gene by its approved symbol and by its own."""
+        approved = known.symbol_of_alias
+        return {approved[s]: i for s, i in self.index.items() if s in approved} | self.index
 
     def missing(self, gene: str) -> str:
         """Write an error message for a missing gene that suggests similar names."""
@@ -157,7 +179,8 @@ class Vocabulary:
 
         similar = get_close_matches(gene.upper(), self.symbols, n=3)
         offer = f"; did you mean {' or '.join(similar)}?" if similar else ""
-        return f"{gene}: not one of the model's genes{offer}"
+        looks = f" (it looks like {what})" if (what := what_it_is([gene])) else ""
+        return f"{gene}: not one of the model's genes{looks}{offer}"
 
     def align(
         self, names: Sequence[str], ids: Sequence[str] | None = None, known: GeneNames | None = None
@@ -195,7 +218,10 @@ class Vocabulary:
             columns[list(found)] = list(found.values())
             by_route[route] = len(set(found.values()))
             taken.update(found.values())
-        return Alignment(self, tuple(map(str, names)), columns, by_route)
+        other = of_another_species(names, ids)
+        other = other and not of_another_species(self.symbols, self.ensembl)
+        wrong = fault(names, ids) if other else ""
+        return Alignment(self, tuple(map(str, names)), columns, by_route, wrong)
 
     def _routes(
         self, names: Sequence[str], ids: Sequence[str] | None, known: GeneNames
@@ -206,7 +232,7 @@ class Vocabulary:
             if symbol in self.index:
                 by_id.setdefault(ensembl, self.index[symbol])
         approved = known.symbol_of_alias
-        by_approved = {approved[s]: i for s, i in self.index.items() if s in approved} | self.index
+        by_approved = self._by_approved(known)
 
         def by_any_id(i: int) -> int | None:
             candidates = (names[i], *(ids[i].split(";") if ids else ()))
@@ -229,6 +255,8 @@ class Alignment:
     """Position of each gene of the slide in the vocabulary, -1 if it is not in it."""
     by_route: dict[str, int]
     """Number of genes found by symbol, by Ensembl id and by a previous symbol or alias."""
+    another_species: str = ""
+    """Why the genes are those of another species than the vocabulary's, and the remedy."""
 
     @property
     def n_matched(self) -> int:
@@ -276,8 +304,11 @@ class Alignment:
         ------
         InputError
             Fewer than :data:`MINIMUM_GENES` genes matched, or they carry less than
-            :data:`MINIMUM_FRACTION` of the counts.
+            :data:`MINIMUM_FRACTION` of the counts; or the genes are of another species, even if
+            some share their symbols with the vocabulary.
         """
+        if self.another_species:
+            raise InputError(self.another_species)
         too_few = self.n_matched < min(MINIMUM_GENES, len(self.vocabulary) / 10)
         fraction = self.fraction_of_counts(counts)
         if too_few or fraction < MINIMUM_FRACTION:
@@ -296,8 +327,8 @@ class Alignment:
         return aligned
 
     def _remedy(self) -> str:
-        if looks_like_mouse(self.names):
-            return "these look like mouse genes: map them to their human orthologs first"
+        if wrong := fault(self.names):
+            return wrong
         if self.n_matched > len(self.names) / 10:
             return "the slide lacks most of the model's genes: use a model of the genes it has"
         if sum(name.startswith("ENSG") for name in self.names) > len(self.names) / 2:
@@ -306,3 +337,9 @@ class Alignment:
                 "var_names, or set SAGEFM_GENES to a folder with hgnc_complete_set.txt"
             )
         return f"are these human gene symbols ({few(self.names)})? Put symbols into var_names"
+
+
+@cache
+def _note_name(gene: str, symbol: str) -> None:
+    """Log a gene that a model has under another name, once in a process."""
+    logger.warning("%s is taken as %s, the name of this gene in the model", gene, symbol)

@@ -19,6 +19,7 @@ from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm._validate import short
 from sagefm.model import Config, SageFM, pick_device
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.sections import sections_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
 from sagefm.pretrain.loop import Epochs, train
@@ -241,6 +242,7 @@ def _provenance(split: Split, recipe: Recipe) -> dict[str, Any]:
         "recipe": recipe.model_dump(),
         "slides": spots,
         "validation_spots": {slide: len(held) for slide, held in split.validation.items()},
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -158,6 +158,7 @@ def test_the_hallmark_sets(shared):
     [
         "ligand,target", "Ligand,Receptor", "FROM,TO", "TF,Target", "upstream,downstream",
         "source_genesymbol,target_genesymbol", "source,target", " ligand , target ",
+        "source,receptor", "ligand.symbol,receptor.symbol", "ligand_complex,receptor_complex",
     ],
 )  # fmt: skip
 def test_columns_are_found_by_name(write, names):
@@ -286,6 +287,42 @@ def test_ensembl_ids_are_split_but_for_their_own_underscores():
         ("ENSG00000182378_PAR_Y", "ENSG00000106799"),
         ("ENSG00000182378_PAR_Y", "ENSG00000169100_PAR_Y"),
     ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "COMPLEX:TGFBR1_TGFBR2", "complex:TGFBR1_TGFBR2", "(TGFBR1+TGFBR2)", "TGFBR1+TGFBR2",
+        "TGFBR1 & TGFBR2", "TGFBR1 _ TGFBR2", "TGFBR1:TGFBR2", "TGFBR1 TGFbR2",
+    ],
+)  # fmt: skip
+def test_complexes_as_other_tools_write_them(entry):
+    table = pairs([("TGFB1", entry)])
+    assert rows(table) == [("TGFB1", "TGFBR1"), ("TGFB1", "TGFBR2")]
+    assert set(table["complex"]) == {"TGFB1^TGFBR1_TGFBR2"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ("integrin_a2b1_complex", "complexes or molecules"),
+        ("TGFbeta_receptor1", "complexes or molecules"),
+        ("RetinoicAcid_byALDH1A1", "complexes or molecules"),
+        ("IL6 receptor", "complexes or molecules"),
+        ("P36897", "UniProt ids"),
+        ("COMPLEX:P36897_P37173", "UniProt ids"),
+    ],
+)
+def test_rows_that_name_no_genes_are_left_out_and_logged(told, entry, what):
+    said = [("IL6", "IL6R"), ("TGFB1", entry), (None, None), ("HLA-DRA_HLA-DRB1", "CD4")]
+    assert rows(pairs(said)) == [("IL6", "IL6R"), ("HLA-DRA", "CD4"), ("HLA-DRB1", "CD4")]
+    assert f"left out of 4 rows: 1 row with {what}" in told.text
+    assert f"(such as {entry})" in told.text
+    refused([("TGFB1", entry)], f"names no pair of genes: 1 row with {what}", "by symbol")
+
+
+def test_a_gene_whose_symbol_has_an_underscore_is_one_gene():
+    assert rows(pairs([("GTF2H2C_2", "IL6R")])) == [("GTF2H2C_2", "IL6R")]
 
 
 # Gene sets

@@ -14,6 +14,7 @@ from sagefm._keys import LABEL
 from sagefm._text import few
 from sagefm._types import Bools
 from sagefm._uns import record
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.labels import labels_of
 from sagefm.tl.annotation._annotator import UNKNOWN, Annotator, Settings
 from sagefm.tl.annotation._classifier import Method
@@ -228,6 +229,7 @@ def annotate(
         "settings": json.dumps(annotator.settings.__dict__),
         "learned_from": json.dumps(annotator.facts),
         "fingerprint": annotator.fingerprint,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     })  # fmt: skip
     return annotator

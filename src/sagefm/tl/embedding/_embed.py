@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from sagefm import __version__
 from sagefm._keys import EMBEDDING
 from sagefm._uns import record
+from sagefm.pp.gene_names import known_gene_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,5 +55,6 @@ def embed(
         "fingerprint": model.fingerprint,
         "model_provenance": json.dumps(model.provenance),
         "genes": aligned.summary,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     })  # fmt: skip

@@ -14,6 +14,7 @@ from sagefm._keys import IMPUTED
 from sagefm._types import Positions, Singles, Where
 from sagefm._uns import record
 from sagefm.pp.counts import coordinates
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.selection import selected_spots
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.imputation._recovery import GeneRecovery, areas_of, masked_blocks, of_similar
@@ -172,6 +173,7 @@ def impute(
         "fingerprint": model.fingerprint,
         "model_provenance": json.dumps(model.provenance),
         "genes": aligned.summary,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     })  # fmt: skip
     return table

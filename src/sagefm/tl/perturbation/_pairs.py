@@ -14,6 +14,8 @@ import pandas as pd
 
 from sagefm._errors import InputError, logger
 from sagefm._extras import require
+from sagefm._text import few, numbered
+from sagefm.tl.perturbation._entries import HUMAN_GENE, subunits
 
 PairSource = str | Path | pd.DataFrame | Sequence[tuple[str, str]]
 
@@ -29,19 +31,21 @@ _COLUMNS = (
     ("source_genesymbol", "target_genesymbol"),
     ("source", "target"),
 )
-_HUMAN_GENE = re.compile(r"[A-Z][A-Z0-9._-]*|C[0-9XY]+orf[0-9]+")
-# Ensembl ends the ids of genes on both X and Y with _PAR_Y: those underscores join no subunits.
-_JOINT = re.compile(r"(?<!_PAR)_(?!PAR_Y)")
+# Else these in any combination, also as ligand.symbol, receptor_gene_symbol, ligand_complex.
+_UPSTREAM = ("ligand", "from", "tf", "regulator", "upstream", "source")
+_DOWNSTREAM = ("receptor", "to", "target", "downstream")
 _SAVE = "save it as .csv (commas) or .tsv (tabs) with the columns ligand and target"
 
 
 def pairs(source: PairSource) -> pd.DataFrame:
     """Read pairs of genes from a resource, a file, a table or a list.
 
-    A complex is written as its subunits joined by ``_``. Each subunit becomes a pair of its own:
+    A complex is written as its subunits joined by ``_``, ``+`` or ``&``, also as
+    ``COMPLEX:TGFBR1_TGFBR2`` or ``(TGFBR1+TGFBR2)``. Each subunit becomes a pair of its own:
     ``TGFB1`` with ``TGFBR1_TGFBR2`` becomes TGFB1-TGFBR1 and TGFB1-TGFBR2, and every subunit of a
     ligand meets every subunit of its target. Symbols of human genes have no ``_``; the ending
-    ``_PAR_Y`` of an Ensembl id is left whole.
+    ``_PAR_Y`` of an Ensembl id is left whole. Rows that name a complex or a molecule without its
+    genes (``integrin_a2b1_complex``), or UniProt ids, are left out; this is logged.
 
     Parameters
     ----------
@@ -68,7 +72,8 @@ def pairs(source: PairSource) -> pd.DataFrame:
     ------
     InputError
         No such resource or file, liana is not installed, not a table, no two columns of genes, no
-        rows, a name that is missing or no gene, or a sign that is no number.
+        rows or none that names genes, a name that is missing or a number, or a sign that is no
+        number.
 
     References
     ----------
@@ -202,7 +207,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         why = error.strerror or str(error)  # a file that only calls itself .gz has no strerror
         raise InputError(f"{path}: cannot be read ({why}); check the path") from error
     first = [str(cell).strip() for cell in cells.iloc[0].fillna("")]
-    if _position(first) is None and all(map(_HUMAN_GENE.fullmatch, first[:2])):
+    if _position(first) is None and all(map(HUMAN_GENE.fullmatch, first[:2])):
         shown = ", ".join(first[:2])
         logger.info("%s: no names of columns, the first row is taken as a pair: %s", path, shown)
         return cells.iloc[:, :2]
@@ -217,6 +222,10 @@ def _position(names: Sequence[str]) -> tuple[int, int] | None:
     for ligand, target in _COLUMNS[1:] if cells else _COLUMNS:
         if ligand in lower and target in lower:
             return lower.index(ligand), lower.index(target)
+    letters = [re.sub("[^a-z]|gene|symbol|name|complex", "", name) for name in lower]
+    for ligand, target in itertools.product(_UPSTREAM, _DOWNSTREAM):
+        if letters.count(ligand) == 1 and letters.count(target) == 1:
+            return letters.index(ligand), letters.index(target)
     return None
 
 
@@ -265,8 +274,19 @@ def _signs(column: "pd.Series[str]", place: str) -> np.ndarray[tuple[int], np.dt
 def _single_genes(entries: pd.DataFrame, place: str) -> pd.DataFrame:
     """Split complexes, then make one row of all that is said about a pair."""
     found: dict[tuple[str, str], tuple[set[float], dict[str, None]]] = {}
+    others: dict[str, list[str]] = {}
     for row, (ligand, target, sign, written) in enumerate(entries.to_numpy().tolist(), start=1):
-        sides = [_subunits(name, f"{place}: row {row}") for name in (ligand, target)]
+        if not _text(ligand) and not _text(target):  # an empty row
+            continue
+        sides = []
+        for name in (ligand, target):
+            units, instead = _subunits(name, f"{place}: row {row}")
+            if instead:
+                others.setdefault(instead, []).append(_text(name))
+                break
+            sides.append(units)
+        if len(sides) < 2:
+            continue
         origins = written.split(";") if written else ["^".join("_".join(side) for side in sides)]
         for pair in itertools.product(*sides):
             signs, known = found.setdefault((pair[0], pair[1]), (set(), {}))
@@ -276,19 +296,32 @@ def _single_genes(entries: pd.DataFrame, place: str) -> pd.DataFrame:
         (*pair, min(signs) if len(signs) == 1 else np.nan, _complexes(pair, known))
         for pair, (signs, known) in found.items()
     ]
+    left_out = "; ".join(
+        f"{numbered(len(names), 'row')} with {what} (such as {few(names, 1)})"
+        for what, names in others.items()
+    )
+    if not rows:
+        why = f"names no pair of genes: {left_out}" if left_out else "has no rows"
+        raise InputError(f"{place}: {why}; give a table of ligand and target, by symbol")
+    if left_out:
+        logger.warning("%s: left out of %d rows: %s", place, len(entries), left_out)
     table = pd.DataFrame(rows, columns=["ligand", "target", "sign", "complex"])
     return table.astype({"sign": float})
 
 
-def _subunits(name: object, place: str) -> list[str]:
+def _text(name: object) -> str:
     missing = name is None or name is pd.NA or name != name
-    units = [""] if missing else [unit.strip() for unit in _JOINT.split(str(name))]
+    return "" if missing else str(name).strip()
+
+
+def _subunits(name: object, place: str) -> tuple[list[str], str]:
+    units, instead = subunits(_text(name))
     if not all(units):
         raise InputError(f"{place}: the name of a gene is missing; fill it in or leave the row out")
     for unit in units:
         if not re.search("[A-Za-z]", unit):
             raise InputError(f"{place}: {unit!r} is no name of a gene; {_SAVE}")
-    return units
+    return units, instead
 
 
 def _complexes(pair: tuple[str, str], known: dict[str, None]) -> str:

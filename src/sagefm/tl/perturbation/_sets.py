@@ -13,6 +13,7 @@ from sagefm._cache import ResumableCache
 from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm._types import Floats
+from sagefm.pp.gene_forms import what_it_is
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.perturbation._effects import Progress, SlidePerturber, mean, screened_effects
 from sagefm.tl.perturbation._pairs import set_pairs
@@ -80,6 +81,11 @@ def perturb_sets(
         name: [model.vocabulary[at] for at in model.vocabulary.find(genes) if at is not None]
         for name, genes in sets.items()
     }
+    every = list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
+    positions = zip(every, model.vocabulary.find(every), strict=True)
+    unknown = [gene for gene, at in positions if at is None]
+    if what := what_it_is(unknown):
+        logger.warning("sets: %d genes are unknown to the model: %s", len(unknown), what)
     if empty := [name for name, genes in known.items() if not genes]:
         logger.warning("sets without a gene that the model knows are left out: %s", few(empty))
     if len(empty) == len(known):

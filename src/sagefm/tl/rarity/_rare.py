@@ -12,6 +12,7 @@ from sagefm._errors import InputError
 from sagefm._keys import DOMAIN, RARE, RARE_POPULATION
 from sagefm._types import Positions
 from sagefm._uns import record
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.tl.rarity._counts import Counted, count, expect
 from sagefm.tl.rarity._genes import enrichment
 from sagefm.tl.rarity._score import N_SIMILAR, group, score
@@ -149,6 +150,7 @@ def rare(
         "fingerprint": "" if model is None else model.fingerprint,
         "model_provenance": json.dumps({} if model is None else model.provenance),
         "genes_used": counted.summary,
+        "gene_names": known_gene_names().version,
         "sagefm": __version__,
     })  # fmt: skip
     return Rare(spots, genes)

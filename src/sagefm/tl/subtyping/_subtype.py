@@ -14,6 +14,7 @@ from sagefm._errors import InputError
 from sagefm._keys import SUBTYPE_EVIDENCE
 from sagefm._types import Codes, Floats
 from sagefm._uns import record
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.sections import Section
 from sagefm.stats.leave_one_out import (
     MIN_PATIENTS,
@@ -186,7 +187,7 @@ def subtype(
         "key": key_added, "subtype_key": key if isinstance(key, str) else "", "pooling": pooling,
         "seed": seed, "predicted": table["predicted"].to_dict(), "model": repr(model),
         "fingerprint": model.fingerprint, "model_provenance": json.dumps(model.provenance),
-        "sagefm": __version__,
+        "gene_names": known_gene_names().version, "sagefm": __version__,
     }  # fmt: skip
     evidence, slopes = [], []
     current: AnnData | None = None
