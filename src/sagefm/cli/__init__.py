@@ -4,6 +4,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 
@@ -22,39 +23,45 @@ from sagefm.cli import (
     subtype,
     training,
 )
+from sagefm.cli._parsing import Verb, VerbGroup, print_versions, usage
 
 app = typer.Typer(
+    cls=VerbGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="A lightweight, interpretable foundation model for spatial transcriptomics.",
     epilog="Add --debug to any command for the traceback of an error.",
 )
-app.command()(checking.check)
-app.command()(slides.embed)
-app.command()(imputation.impute)
-app.command()(slides.domains)
-app.command()(annotation.annotate)
-app.command()(perturbation.perturb)
-app.command()(influence.influence)
-app.command()(rare.rare)
-app.command()(subtype.subtype)
-app.command()(training.pretrain)
-app.command()(evaluation.evaluate)
-app.command()(models.convert)
-app.command()(models.info)
-app.command()(models.demo)
+_VERBS = (
+    checking.check, slides.embed, imputation.impute, slides.domains, annotation.annotate,
+    perturbation.perturb, influence.influence, rare.rare, subtype.subtype, training.pretrain,
+    evaluation.evaluate, models.convert, models.info, models.demo,
+)  # fmt: skip
+for _verb in _VERBS:
+    app.command(cls=Verb)(_verb)
 app.add_typer(corpus.app, name="corpus")
 
 _INTERRUPTED = 130
 """Exit status after Ctrl-C, which typer returns without a message."""
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_versions, help="Print versions."),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command: status 0 on success, 2 on a usage or input error with one line on stderr."""
-    arguments = evaluation.spread([word for word in sys.argv[1:] if word != "--debug"])
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         with _logging_on_stderr():
-            status = app(arguments or ["--help"], prog_name="sagefm", standalone_mode=False)
+            status = app(arguments, prog_name="sagefm", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
             raise
@@ -70,7 +77,7 @@ def _explain(error: BaseException) -> int:
         typer.echo(f"error: {error}", err=True)
         return 2
     if hasattr(error, "format_message"):  # a usage error of click, which typer may vendor
-        typer.echo(f"error: {error.format_message()} (see sagefm --help)", err=True)
+        typer.echo(f"error: {usage(error)}", err=True)
         return 2
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         typer.echo(f"error: {error.strerror}; free some space, or choose another place", err=True)
