@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from sagefm._errors import InputError
 from sagefm._keys import PROVENANCE
+from sagefm._progress import stage
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -143,6 +144,7 @@ def write_slide(slide: "AnnData", path: str | Path) -> None:
     """
     import h5py
 
+    stage("writing %s", path)
     tables = (slide.obs, slide.var, *slide.obsm.values(), *slide.varm.values())
     settings = h5py.get_config()
     before = settings.track_order

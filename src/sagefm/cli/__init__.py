@@ -2,13 +2,11 @@
 
 import errno
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
-from sagefm._errors import InputError, logger
+from sagefm._errors import InputError
 from sagefm.cli import (
     annotation,
     checking,
@@ -23,7 +21,9 @@ from sagefm.cli import (
     subtype,
     training,
 )
+from sagefm.cli._messages import for_command
 from sagefm.cli._parsing import Verb, VerbGroup, print_versions, usage
+from sagefm.cli._terminal import reporting
 
 app = typer.Typer(
     cls=VerbGroup,
@@ -60,7 +60,7 @@ def main() -> None:
     """Run the command: status 0 on success, 2 on a usage or input error with one line on stderr."""
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        with _logging_on_stderr():
+        with reporting(debug="--debug" in sys.argv):
             status = app(arguments, prog_name="sagefm", standalone_mode=False)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
@@ -74,7 +74,7 @@ def main() -> None:
 def _explain(error: BaseException) -> int:
     """Print an error as one line, and return the exit status."""
     if isinstance(error, InputError):
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {for_command(str(error))}", err=True)
         return 2
     if hasattr(error, "format_message"):  # a usage error of click, which typer may vendor
         typer.echo(f"error: {usage(error)}", err=True)
@@ -86,19 +86,3 @@ def _explain(error: BaseException) -> int:
         return _INTERRUPTED
     typer.echo(f"error: {type(error).__name__}: {error} (add --debug for the traceback)", err=True)
     return 1
-
-
-@contextmanager
-def _logging_on_stderr() -> Iterator[None]:
-    """Log to stderr while the command runs, and restore the logger."""
-    import logging
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
-    before = logger.handlers, logger.propagate, logger.level
-    logger.handlers, logger.propagate = [handler], False
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate, level = before
-        logger.setLevel(level)

@@ -10,7 +10,16 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
-from sagefm.cli._options import Device, Layer, Out, Seed, SlideKey, by_name, facts_of
+from sagefm.cli._options import (
+    Device,
+    Layer,
+    Out,
+    Seed,
+    SlideKey,
+    by_name,
+    facts_of,
+    print_progress,
+)
 
 if TYPE_CHECKING:
     from sagefm.evaluate import Cohort
@@ -85,7 +94,7 @@ def evaluate(
         cohort, loaded, out, protocols=_protocols(protocol, cohort, label_key, subtype_key),
         reference=reference_cohort, label_key=label_key, subtype_key=subtype_key, obsm=obsm or [],
         mofa=mofa, seed=seed, command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
-        progress=lambda line: typer.echo(line, err=True),
+        progress=print_progress,
     )  # fmt: skip
     pictures = sagefm.pl.scorecard(results, out)
     with replacing(out / "scorecard.md") as beside:

@@ -19,6 +19,7 @@ from sagefm.cli._options import (
     SlidePaths,
     listed,
     placed,
+    print_progress,
     require_suffix,
     slide_names,
 )
@@ -57,7 +58,8 @@ def perturb(
         ),
     ] = None,
     levels: Annotated[
-        int, typer.Option(min=2, help="Steps from lowest to highest; sets need only the two.")
+        int,
+        typer.Option(min=2, max=1000, help="Steps from lowest to highest; sets need only the two."),
     ] = 5,
     region: Region = None,
     plot: Annotated[
@@ -81,8 +83,7 @@ def perturb(
         require_writable(plot / "pairs.png")
     loaded = sagefm.SageFM.load(model, device=device)
     _require_one_question(ligand, targets, pairs, sets, plot)
-    raised = listed(ligand) or []
-    loaded.vocabulary.positions(raised)
+    raised = loaded.vocabulary.known(listed(ligand) or [])
     wanted = None if sets else _pairs(raised, targets, pairs, loaded)
     read = sagefm.tl.gene_sets(sets) if sets else {}
     found: dict[str, AnnData] = {}
@@ -92,7 +93,7 @@ def perturb(
     how: dict[str, Any] = {
         "region": region, "seed": seed, "slide_key": slide_key,
         "keep": out.with_name(f"{out.name}.parts"),
-        "progress": lambda line: typer.echo(line, err=True),
+        "progress": print_progress,
     }  # fmt: skip
     try:
         if wanted is None:
@@ -136,10 +137,7 @@ def _pairs(
 
     if pairs is not None:
         return sagefm.tl.pairs(pairs)
-    table = sagefm.tl.set_pairs(raised, listed(targets) or [])
-    # Names that were typed are not left out in silence, as those of a resource are.
-    model.vocabulary.positions(table["target"].unique())
-    return table
+    return sagefm.tl.set_pairs(raised, model.vocabulary.known(listed(targets) or []))
 
 
 def _draw(

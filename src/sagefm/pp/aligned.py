@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._keys import GENE_IDS
+from sagefm._progress import stage
 from sagefm.pp.counts import coordinates, counts, section_codes
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.vocabulary import Alignment, Vocabulary
@@ -86,6 +87,7 @@ class AlignedSlide:
         InputError
             No raw counts, no coordinates, too few spots, or too few genes in common.
         """
+        stage("aligning the genes and finding the neighborhoods of %s spots", f"{slide.n_obs:,}")
         raw = counts(slide, layer)
         ids = raw.var[GENE_IDS].astype(str).tolist() if GENE_IDS in raw.var else None
         alignment = vocabulary.align(raw.var.index.astype(str).tolist(), ids)

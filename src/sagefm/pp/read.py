@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
+from sagefm._progress import stage
 from sagefm._text import few
 from sagefm.pp.check import check, duplicate_barcodes, few_spots, name_kind
 from sagefm.pp.counts import (
@@ -86,6 +87,7 @@ def read(
         The slide does not exist, cannot be read, or has an error (see :func:`check`).
     """
     path = Path(path)
+    stage("reading %s", path)
     notes: list[str] = []
     try:
         slide, where = _open(path, notes)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from sagefm._errors import InputError
+from sagefm._errors import InputError, logger
 from sagefm._files import replacing
 from sagefm._text import few
 from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names, looks_like_mouse
@@ -138,6 +138,27 @@ class Vocabulary:
         """Get the positions of genes as :meth:`positions`, None for missing genes."""
         by_id = {e: i for i, e in enumerate(self.ensembl) if e}
         return [self.index.get(gene, by_id.get(bare_id(gene))) for gene in genes]
+
+    def known(self, genes: Iterable[str]) -> list[str]:
+        """Leave out genes that are not in the vocabulary, with one warning.
+
+        Raises
+        ------
+        InputError
+            None of them is in the vocabulary; the message suggests similar names.
+        """
+        names = [genes] if isinstance(genes, str) else list(genes)
+        found = dict(zip(names, self.find(names), strict=True))
+        known = [name for name in names if found[name] is not None]
+        left_out = [name for name in names if found[name] is None]
+        if not left_out:
+            return known
+        reasons = "; ".join(map(self.missing, left_out[:3])) + ("; …" if len(left_out) > 3 else "")
+        if not known:
+            what = f"none of {len(names)} genes is left: " if len(names) > 1 else ""
+            raise InputError(f"{what}{reasons}")
+        logger.warning("%d of %d genes are left out: %s", len(left_out), len(names), reasons)
+        return known
 
     def missing(self, gene: str) -> str:
         """Write an error message for a missing gene that suggests similar names."""

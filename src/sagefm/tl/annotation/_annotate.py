@@ -10,6 +10,7 @@ import pandas as pd
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL, PROVENANCE
+from sagefm._progress import stage
 from sagefm._text import few
 from sagefm.pp.labels import labels_of
 from sagefm.tl.annotation._annotator import UNKNOWN, Annotator, Settings
@@ -117,6 +118,7 @@ def learn_annotator(
         "sagefm": __version__,
     }
     settings = Settings(key, method, features, seed=seed)
+    stage("fitting to labeled spots, and to all but some patients at a time")
     annotator = fit_annotator(sections, codes, classes, model, settings, centered, facts)
     if (unit := annotator.held_out.unit) != "patient":
         logger.warning(

@@ -9,6 +9,7 @@ from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._extras import require
 from sagefm._keys import DOMAIN, EMBEDDING, PROVENANCE
+from sagefm._progress import stage
 from sagefm._types import Codes, Floats, Positions
 from sagefm.pp.counts import coordinates, section_codes
 from sagefm.pp.neighborhood import nearest
@@ -86,6 +87,7 @@ def domains(
         )
     if method not in get_args(Method):
         raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
+    stage("clustering %s spots by %s", f"{len(space):,}", method)
     labels = _CLUSTER[method](space, n_domains, seed)
     if smooth:
         sections = section_codes(slide, slide_key)
