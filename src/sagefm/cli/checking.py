@@ -1,5 +1,6 @@
 """The verb check."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,8 +56,8 @@ def check(
     except InputError as error:  # print all findings, not only the first error
         opened = sagefm.pp.open_slide(slide)
         findings = sagefm.pp.check(opened, layer=layer, slide_key=slide_key)
-        remarks = [(finding.level, finding.message) for finding in findings]
-        raise InputError(_echo_slide(slide, {}, remarks, str(error))) from error
+        found = [(finding.level, finding.message) for finding in findings]
+        raise InputError(_echo_slide(slide, {}, found, str(error))) from error
     from sagefm import report
 
     size = loaded.config.n_neighbors if loaded else 15
@@ -83,7 +84,7 @@ def check(
 
 
 def _echo_slide(
-    slide: str, contents: dict[str, str], remarks: list[tuple[str, str]], fault: str
+    slide: str, contents: dict[str, str], remarks: Sequence[tuple[str, str]], fault: str
 ) -> str:
     """Print whether a slide can be used, what it holds, and what was noticed.
 
