@@ -123,10 +123,11 @@ def test_without_a_command_the_help_is_printed(run, words):
         (["domains", "x", "-n", 3, "-o", "y.h5ad", "--seed", -1], "'--seed'"),
         (["perturb", "x", "--levels", 10**9, "-o", "y.csv"], "'--levels'"),
         (["domains", "x", "-n", 3, "-o", "x/y/z"], "ends with .h5ad"),
-        (["domains", "x", "-n", 3, "-o", ""], "ends with .h5ad"),
+        (["domains", "x", "-n", 3, "-o", ""], "-o is empty"),
         (["influence", "x", "-o", "y.csv", "--genes", ",,"], "has no gene"),
-        (["influence", "x", "-o", "y.csv", "--sources", ""], "has no gene"),
-        (["embed", "", "-o", "y.h5ad"], "error: "),
+        (["influence", "x", "-o", "y.csv", "--sources", ""], "--sources is empty"),
+        (["embed", "x", "", "-o", "y"], "slides is empty"),
+        (["evaluate", "--slides", "x", "", "-o", "y"], "--slides is empty"),
     ],
 )
 def test_mistakes_name_the_nearest_word_or_the_option(run, words, said):

@@ -57,6 +57,9 @@ class Verb(TyperCommand):
     def _parse(self, ctx: Any, parse: Any, uses: list[_Use], args: list[str]) -> Any:
         """Parse, and find a required argument among the values of an option if need be."""
         opts, rest, order = parse(args)
+        for param in self.params:  # an empty path would be the folder one is in
+            if "" in _words(opts.get(param.name)):
+                ctx.fail(f"{param.opts[-1]} is empty: a variable of the shell may not be set.")
         arguments = (p for p in self.params if p.param_type_name == "argument" and p.required)
         missing = [p for p in arguments if not _is_given(opts.get(p.name))]
         longer = [use for use in uses if use.n_words > 1]
@@ -84,6 +87,10 @@ def _take_all(
     for word in words:
         process(word, state)
     uses.append(_Use(option.dest, len(state.opts[option.dest]), len(words)))
+
+
+def _words(value: object) -> tuple[object, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _is_given(value: object) -> bool:
