@@ -174,7 +174,8 @@ A_B = ["--ligand", "{a}", "--targets", "{b}"]
     ("words", "said"),
     [
         (["s1.h5ad", *HOW, "--ligand", "{a}X9", "--targets", "{b}"], "did you mean"),
-        (["s1.h5ad", *HOW, "--ligand", "{a}", "--targets", "{b},{a}X9"], "did you mean"),
+        (["s1.h5ad", *HOW, "--ligand", "{a}", "--targets", "{b}X9,{a}X9"],
+         "none of 2 genes is left: "),
         (["s1.h5ad", *HOW, "--ligand", SILENT, "--targets", "{b}"],
          "s1.h5ad: pairs: none is left; left out: 1 whose ligand no spot of the slide has"),
         (["s1.h5ad", *HOW, *A_B, "--region", "domain=D77"], "no spot has that value; it has D"),

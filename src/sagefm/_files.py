@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from sagefm._errors import InputError, logger
 from sagefm._hdf5 import recorded, write_h5ad
+from sagefm._progress import stage
 from sagefm._uns import provenance, texts
 
 if TYPE_CHECKING:
@@ -290,6 +291,7 @@ def write_slide(slide: "AnnData", path: str | Path) -> None:
 
     from sagefm._writable import make_writable
 
+    stage("writing %s", path)
     for note in make_writable(slide):
         logger.warning("%s: %s", path, note)
     tables = (slide.obs, slide.var, *slide.obsm.values(), *slide.varm.values())

@@ -17,6 +17,7 @@ from sagefm import _model_file as model_file
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
 from sagefm._model_file import Config
+from sagefm._progress import counted, stage
 from sagefm._types import Bools, Positions, Singles, Where
 from sagefm.nn import EncodedSlide, MaskedGenes, Network, build
 from sagefm.nn import encode as encode_by
@@ -134,6 +135,7 @@ class SageFM:
             The file is missing, damaged, cannot be fetched, or is not a model of sagefm; or the
             model of the package was changed.
         """
+        stage("loading the model %s", path)
         stored = model_file.read(local_copy(path))
         return cls(stored.network.to(pick_device(device)), *stored[1:])
 
@@ -223,7 +225,7 @@ class SageFM:
         aligned = self._aligned(slide)
         encoded = self.encode(aligned)
         result = np.empty((len(aligned.neighbors), self.width), dtype=np.float32)
-        for block in _blocks(len(result), _BLOCK):
+        for block in counted(list(_blocks(len(result), _BLOCK)), "embedding, block"):
             result[block] = encoded.embed(aligned.neighbors[block]).cpu().numpy()
         return result
 
@@ -318,11 +320,13 @@ class SageFM:
         neighbors = aligned.neighbors if spots is None else aligned.neighbors[spots]
         vocabulary = np.arange(len(self.vocabulary))
         encoded = None if where == "slide" else self.encode(aligned)
+        blocks = list(_blocks(len(neighbors), block_size))
         for number, group in enumerate(groups):
             used = encoded or self.encode(aligned.without(group))
             is_vocabulary = np.array_equal(group, vocabulary)
             positions = None if is_vocabulary else torch.from_numpy(group).to(self.device)
-            for block in _blocks(len(neighbors), block_size):
+            what = f"predicting, group {number + 1} of {len(groups)}, block"
+            for block in counted(blocks, what):
                 masked = None
                 if where in ("center", "neighborhood"):
                     rows = None if mask is None else _rows(mask, block)

@@ -101,7 +101,7 @@ def test_labels_of_the_slide_itself_are_compared(annotate):
         ([*KNOWN, "-o", "o.h5ad", "--save", "a.pkl"], "a.pkl: give it a name that ends with .safe"),
         ([*KNOWN, "-o", "o.h5ad", "--table", "t.txt"], "t.txt: give it a name that ends with .csv"),
         ([*KNOWN, "-o", "o.h5ad", "--plot", "p0.h5ad"], "p0.h5ad"),
-        ([*KNOWN, "-o", "o.h5ad", "--error-rate", "2"], "error_rate=2.0: give a number"),
+        ([*KNOWN, "-o", "o.h5ad", "--error-rate", "2"], "--error-rate 2.0: give a number"),
         ([*KNOWN, "-o", "o.h5ad", "--key", "x"], "p0: obs['x']: no such column; obs has"),
         ([*KNOWN, "-o", "o.h5ad", "--key", "patient"], "p0: "),
         (["--known", "p2.h5ad", "-o", "o.h5ad"], "p2: obs['domain']: no such column"),

@@ -229,3 +229,20 @@ def test_real_slide_by_symbols_and_by_ids(shared):
     assert by_symbol.n_matched > 6000
     np.testing.assert_array_equal(by_symbol.columns, by_id.columns)
     assert by_id.fraction_of_counts(slide.X) > 0.8
+
+
+def test_genes_that_are_not_known_are_left_out_with_one_warning(caplog):
+    vocabulary = Vocabulary(("EGFR", "TP53"), ("", "ENSG00000141510"))
+    assert vocabulary.known(["TP53", "EGFR1", "ENSG00000141510.2", "XYZ"]) == [
+        "TP53", "ENSG00000141510.2",
+    ]  # fmt: skip
+    (said,) = caplog.messages
+    assert said.startswith("2 of 4 genes are left out: EGFR1: not one of the model's genes; did")
+    assert "mean EGFR?; XYZ: " in said
+    assert vocabulary.known("EGFR") == ["EGFR"]
+    assert vocabulary.known([]) == []
+    with pytest.raises(InputError, match=r"^EGFR1: not one of .* did you mean EGFR"):
+        vocabulary.known(["EGFR1"])
+    with pytest.raises(InputError, match=r"^none of 4 genes is left: A: .*; B: .*; C: .*; …"):
+        vocabulary.known(list("ABCD"))
+    assert len(caplog.messages) == 1

@@ -3,12 +3,12 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from typing import Annotated
 
 import typer
 
-from sagefm._errors import InputError, logger
+from sagefm._errors import InputError
 from sagefm._signals import terminating
 from sagefm.cli import (
     annotation,
@@ -24,27 +24,25 @@ from sagefm.cli import (
     subtype,
     training,
 )
+from sagefm.cli._messages import for_command
+from sagefm.cli._parsing import Verb, VerbGroup, print_versions, usage
+from sagefm.cli._terminal import reporting
 
 app = typer.Typer(
+    cls=VerbGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="A lightweight, interpretable foundation model for spatial transcriptomics.",
     epilog="Add --debug to any command for the traceback of an error.",
 )
-app.command()(checking.check)
-app.command()(slides.embed)
-app.command()(imputation.impute)
-app.command()(slides.domains)
-app.command()(annotation.annotate)
-app.command()(perturbation.perturb)
-app.command()(influence.influence)
-app.command()(rare.rare)
-app.command()(subtype.subtype)
-app.command()(training.pretrain)
-app.command()(evaluation.evaluate)
-app.command()(models.convert)
-app.command()(models.info)
-app.command()(models.demo)
+_VERBS = (
+    checking.check, slides.embed, imputation.impute, slides.domains, annotation.annotate,
+    perturbation.perturb, influence.influence, rare.rare, subtype.subtype, training.pretrain,
+    evaluation.evaluate, models.convert, models.info, models.demo,
+)  # fmt: skip
+for _verb in _VERBS:
+    app.command(cls=Verb)(_verb)
 app.add_typer(corpus.app, name="corpus")
 
 _SIGNALS = 128
@@ -55,12 +53,22 @@ _CLOSED = 141
 """Exit status if nobody reads the output any more, as of a process that SIGPIPE ends."""
 
 
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=print_versions, help="Print versions."),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command: status 0 on success, 2 on a usage or input error with one line on stderr."""
-    arguments = evaluation.spread([word for word in sys.argv[1:] if word != "--debug"])
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        with terminating(), _logging_on_stderr():
-            status = app(arguments or ["--help"], prog_name="sagefm", standalone_mode=False)
+        with terminating(), reporting(debug="--debug" in sys.argv):
+            status = app(arguments, prog_name="sagefm", standalone_mode=False)
             sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
@@ -90,9 +98,9 @@ def _explain(error: BaseException) -> int:
 def _described(error: BaseException) -> tuple[str, int]:
     """Describe an error, and choose the exit status."""
     if isinstance(error, InputError):
-        return str(error), 2
+        return for_command(str(error)), 2
     if hasattr(error, "format_message"):  # a usage error of click, which typer may vendor
-        return f"{error.format_message()} (see sagefm --help)", 2
+        return usage(error), 2
     debug = "(add --debug for the traceback)"
     if isinstance(error, MemoryError) or "not enough memory: you tried to allocate" in str(error):
         return f"the memory is full; use a machine with more, or a smaller slide {debug}", 2
@@ -105,19 +113,3 @@ def _described(error: BaseException) -> tuple[str, int]:
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return f"a path has a null byte; check the path {debug}", 2
     return f"{type(error).__name__}: {error} {debug}", 1
-
-
-@contextmanager
-def _logging_on_stderr() -> Iterator[None]:
-    """Log to stderr while the command runs, and restore the logger."""
-    import logging
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
-    before = logger.handlers, logger.propagate, logger.level
-    logger.handlers, logger.propagate = [handler], False
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate, level = before
-        logger.setLevel(level)

@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError
+from sagefm._progress import stage
+from sagefm.cli._messages import for_command
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_SEED = 2**32 - 1
+"""The largest seed that every library takes."""
 
 SlidePath = Annotated[
     str, typer.Argument(metavar="SLIDE", help="Space Ranger folder, .h5ad or .zarr.")
@@ -32,7 +37,7 @@ Region = Annotated[
     str | None,
     typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all random numbers.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, …; CUDA, if available, when not given.")
 ]
@@ -69,6 +74,12 @@ def listed(names: str | None) -> list[str] | None:
     if not genes:
         raise InputError(f"{names!r}: has no gene; write A,B")
     return genes
+
+
+def print_progress(line: str) -> None:
+    """Print a line of progress on stderr."""
+    typer.echo(for_command(line), err=True)
+    stage(line)
 
 
 def is_corpus(path: str) -> bool:

@@ -1,5 +1,6 @@
 """The verb check."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,8 @@ import typer
 
 from sagefm._errors import InputError, logger
 from sagefm._files import replacing, require_free, require_writable
+from sagefm._text import numbered
+from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -53,30 +56,29 @@ def check(
     logger.setLevel("ERROR")  # notes of reading are printed below
     try:
         loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    except InputError:  # print all findings, not only the first error
+    except InputError as error:  # print all findings, not only the first error
         opened = sagefm.pp.open_slide(slide)
-        for finding in sagefm.pp.check(opened, layer=layer, slide_key=slide_key):
-            _echo(finding.level, finding.message)
-        raise
+        findings = sagefm.pp.check(opened, layer=layer, slide_key=slide_key)
+        found = [(finding.level, finding.message) for finding in findings]
+        raise InputError(_echo_slide(slide, {}, found, str(error))) from error
     from sagefm import report
 
-    for name, value in report.contents(loaded_slide, slide_key=slide_key).items():
-        _echo(name, value)
     size = loaded.config.n_neighbors if loaded else 15
     remarks = report.remarks(loaded_slide, slide_key=slide_key, n_neighbors=size)
-    for level, message in remarks:
-        _echo(level, message)
-    if errors := [message for level, message in remarks if level == "error"]:
-        raise InputError(f"{slide}: {errors[0]}")
-    if loaded is None and page is None:
-        return
-    try:
-        quality = report.quality(loaded_slide, loaded, seed=seed, slide_key=slide_key)
-    except InputError as error:
-        raise InputError(placed(slide, error)) from error
-    if loaded is not None:
+    quality, fault = None, ""
+    if (loaded or page) and not any(level == "error" for level, _ in remarks):
+        try:
+            quality = report.quality(loaded_slide, loaded, seed=seed, slide_key=slide_key)
+        except InputError as error:
+            fault = placed(slide, error)
+    for use, row in quality.verdicts.iterrows() if quality else ():
+        _echo("verdict", f"{use}: {row['verdict']}. {row['reason']}")
+    contents = report.contents(loaded_slide, slide_key=slide_key)
+    if fault := _echo_slide(slide, contents, remarks, fault):
+        raise InputError(fault)
+    if quality and loaded:
         _echo_quality(quality)
-    if page is not None:
+    if quality and page:
         (name,) = slide_names([slide]).values()
         text = report.page(loaded_slide, quality, name=name, slide_key=slide_key)
         with replacing(page) as beside:
@@ -84,14 +86,46 @@ def check(
         _echo("page", str(page))
 
 
+def _echo_slide(
+    slide: str, contents: dict[str, str], remarks: Sequence[tuple[str, str]], fault: str
+) -> str:
+    """Print whether a slide can be used, what it holds, and what was noticed.
+
+    Parameters
+    ----------
+    fault
+        Why the slide cannot be used, if that is known beyond the remarks.
+
+    Returns
+    -------
+    Why the slide cannot be used: its only error, or how many are printed. Empty if it can.
+    """
+    errors = [f"{slide}: {message}" for level, message in remarks if level == "error"]
+    errors = [fault] if fault and len(errors) < 2 else errors
+    n_warnings = sum(level == "warning" for level, _ in remarks)
+    if errors:
+        _echo("errors", f"{slide} cannot be used: {numbered(len(errors), 'error')}")
+    elif n_warnings:
+        warnings = numbered(n_warnings, "warning")
+        _echo("warnings", f"{slide} can be used, but read the {warnings} below")
+    else:
+        _echo("ok", f"{slide} can be used")
+    for name, value in contents.items():
+        _echo(name, value)
+    for level, message in remarks:
+        if level != "error" or len(errors) > 1:  # the only one is printed on stderr
+            _echo(level, message)
+    if len(errors) > 1:
+        return f"{slide}: has {len(errors)} errors, which are listed above; mend all of them"
+    return "".join(errors)
+
+
 def _echo_quality(quality: "Quality") -> None:
     _echo("model", quality.made["model"])
     _echo("model genes", quality.made["matched"])
     for _, fact in quality.facts.iterrows():
         _echo(fact["grade"], f"{fact['what']}: {fact['shown']}. {fact['said']}")
-    for use, row in quality.verdicts.iterrows():
-        _echo("verdict", f"{use}: {row['verdict']}. {row['reason']}")
 
 
 def _echo(name: str, value: str) -> None:
-    typer.echo(f"{name:<16} {value}")
+    typer.echo(f"{name:<16} {for_command(value)}")

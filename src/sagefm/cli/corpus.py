@@ -10,19 +10,20 @@ import typer
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm.cli._options import Layer, SlideKey, slide_names
+from sagefm.cli._parsing import Verb, VerbGroup
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sagefm.pretrain import Corpus
 
-app = typer.Typer(help="Build and inspect a corpus: many aligned slides on disk.")
+app = typer.Typer(cls=VerbGroup, help="Build and inspect a corpus: many aligned slides on disk.")
 
 _WIDTH = 40
 """Maximal width of a column; names of HEST patients contain the title of their dataset."""
 
 
-@app.command()
+@app.command(cls=Verb)
 def build(
     slides: Annotated[
         list[str],
@@ -90,7 +91,7 @@ def build(
         )
 
 
-@app.command()
+@app.command(cls=Verb)
 def info(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS")],
     verify: Annotated[

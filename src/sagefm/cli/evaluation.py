@@ -10,14 +10,21 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
-from sagefm.cli._options import Device, Layer, Out, Seed, SlideKey, by_name, facts_of
+from sagefm.cli._options import (
+    Device,
+    Layer,
+    Out,
+    Seed,
+    SlideKey,
+    by_name,
+    facts_of,
+    print_progress,
+)
 
 if TYPE_CHECKING:
     from sagefm.evaluate import Cohort
 
 _DEFAULT_LABELS = "label"
-SEVERAL = ("--slides", "--reference", "--known")
-"""Options that take all values up to the next option."""
 
 
 def evaluate(
@@ -30,10 +37,13 @@ def evaluate(
     out: Out,
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="recovery, imputation, domains, annotation, subtype; or all."),
+        typer.Option(
+            metavar="NAME...", help="recovery, imputation, domains, annotation, subtype; or all."
+        ),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Model file; can be repeated.")
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="MODEL...", help="Model files to evaluate."),
     ] = None,
     reference: Annotated[
         list[str] | None,
@@ -53,7 +63,8 @@ def evaluate(
         Path | None, typer.Option(help="CSV with a row per slide: slide, patient, subtype, …")
     ] = None,
     obsm: Annotated[
-        list[str] | None, typer.Option(help="obsm key of another embedding; can be repeated.")
+        list[str] | None,
+        typer.Option(metavar="KEY...", help="obsm keys of other embeddings."),
     ] = None,
     mofa: Annotated[bool, typer.Option(help="Compare with MOFA, the slowest method.")] = True,
     seed: Seed = 0,
@@ -83,7 +94,7 @@ def evaluate(
         cohort, loaded, out, protocols=_protocols(protocol, cohort, label_key, subtype_key),
         reference=reference_cohort, label_key=label_key, subtype_key=subtype_key, obsm=obsm or [],
         mofa=mofa, seed=seed, command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
-        progress=lambda line: typer.echo(line, err=True),
+        progress=print_progress,
     )  # fmt: skip
     pictures = sagefm.pl.scorecard(results, out)
     with replacing(out / "scorecard.md") as beside:
@@ -118,16 +129,3 @@ def _protocols(
     for name, reason in left_out.items():
         typer.echo(f"{name} is left out: {reason}", err=True)
     return [name for name in PROTOCOLS if name not in left_out]
-
-
-def spread(arguments: Sequence[str]) -> list[str]:
-    """Repeat an option that takes several values before each of them, as typer expects."""
-    repeated: list[str] = []
-    option = ""
-    for argument in arguments:
-        if argument.startswith("-"):
-            option = argument if argument in SEVERAL else ""
-            repeated += [] if option else [argument]
-        else:
-            repeated += [option, argument] if option else [argument]
-    return repeated

@@ -21,6 +21,7 @@ from sagefm.cli._options import (
     SlidePath,
     listed,
     placed,
+    print_progress,
     require_suffix,
 )
 
@@ -75,16 +76,18 @@ def influence(
     require_suffix(out, [".csv", ".graphml"])
     require_writable(out)
     require_free(out, overwrite=overwrite)
+    if out.suffix == ".graphml":
+        require("networkx", "perturb", "a GraphML file")
     if plot is not None:
         require_writable(plot / "gene.png")
     chosen = listed(genes)
+    from_genes = "all" if sources == "all" else listed(sources)
     loaded = sagefm.SageFM.load(model, device=device)
     found = sagefm.read(slide, layer=layer, slide_key=slide_key)
     try:
         table = sagefm.tl.influence(
-            found, loaded, chosen, sources="all" if sources == "all" else listed(sources),
-            where=where, region=region, n_spots=spots, top=top, seed=seed, slide_key=slide_key,
-            progress=lambda line: typer.echo(line, err=True),
+            found, loaded, chosen, sources=from_genes, where=where, region=region, n_spots=spots,
+            top=top, seed=seed, slide_key=slide_key, progress=print_progress,
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slide, error)) from error

@@ -20,6 +20,7 @@ from sagefm.cli._options import (
     SlidePaths,
     listed,
     placed,
+    print_progress,
     require_suffix,
     slide_names,
 )
@@ -58,7 +59,8 @@ def perturb(
         ),
     ] = None,
     levels: Annotated[
-        int, typer.Option(min=2, help="Steps from lowest to highest; sets need only the two.")
+        int,
+        typer.Option(min=2, max=1000, help="Steps from lowest to highest; sets need only the two."),
     ] = 5,
     region: Region = None,
     plot: Annotated[
@@ -85,8 +87,7 @@ def perturb(
         require_free(plot / "pairs.png", overwrite=overwrite)
     loaded = sagefm.SageFM.load(model, device=device)
     _require_one_question(ligand, targets, pairs, sets, plot)
-    raised = listed(ligand) or []
-    loaded.vocabulary.positions(raised)
+    raised = loaded.vocabulary.known(listed(ligand) or [])
     wanted = None if sets else _pairs(raised, targets, pairs, loaded)
     read = sagefm.tl.gene_sets(sets) if sets else {}
     found: dict[str, AnnData] = {}
@@ -96,7 +97,7 @@ def perturb(
     how: dict[str, Any] = {
         "region": region, "seed": seed, "slide_key": slide_key,
         "keep": out.with_name(f"{out.name}.parts"),
-        "progress": lambda line: typer.echo(line, err=True),
+        "progress": print_progress,
     }  # fmt: skip
     try:
         if wanted is None:
@@ -140,10 +141,7 @@ def _pairs(
 
     if pairs is not None:
         return sagefm.tl.pairs(pairs)
-    table = sagefm.tl.set_pairs(raised, listed(targets) or [])
-    # Names that were typed are not left out in silence, as those of a resource are.
-    model.vocabulary.positions(table["target"].unique())
-    return table
+    return sagefm.tl.set_pairs(raised, model.vocabulary.known(listed(targets) or []))
 
 
 def _draw(

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sagefm._errors import InputError
+from sagefm._extras import require
 from sagefm._fetch import DEFAULT
 from sagefm._files import require_free, require_own, require_writable, write_slide
+from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -57,14 +59,19 @@ def embed(
     import sagefm
 
     targets = _targets(slides, out)
+
+    def print_result(line: str) -> None:
+        if not line.startswith("failed: "):
+            typer.echo(line)
+        elif len(targets) > 1:  # the error of one is printed at the end
+            typer.echo(for_command(line), err=True)
+
     done = sagefm.tl.embed_many(
         targets, model, layer=layer, slide_key=slide_key, device=device, workers=workers,
-        scheduler=scheduler, again=out in targets, overwrite=overwrite, progress=typer.echo,
+        scheduler=scheduler, again=out in targets, overwrite=overwrite, progress=print_result,
     )  # fmt: skip
     if len(targets) == 1 and done.errors:
         raise done.errors.popitem()[1]
-    for reason in done.failed.values():
-        typer.echo(f"failed: {reason}", err=True)
     if len(targets) > 1 or done.skipped:
         typer.echo(str(done))
     if done.failed:
@@ -76,13 +83,13 @@ def embed(
 
 def domains(
     slide: SlidePath,
-    n_domains: Annotated[int, typer.Option("--n-domains", "-n", help="Number of domains.")],
+    n_domains: Annotated[int, typer.Option("--n-domains", "-n", min=1, help="Number of domains.")],
     out: Out,
     plot: Annotated[Path | None, typer.Option(help="Also draw them (.png, .pdf, .svg).")] = None,
     method: Annotated[Method, typer.Option(help="Clustering method.")] = "gmm",
     use_rep: Annotated[str, typer.Option(help="obsm key of the embedding.")] = "X_sagefm",
     smooth: Annotated[
-        int, typer.Option(min=0, help="Rounds of majority votes among neighbors.")
+        int, typer.Option(min=0, max=100, help="Rounds of majority votes among neighbors.")
     ] = 0,
     seed: Seed = 0,
     layer: Layer = None,
@@ -93,11 +100,14 @@ def domains(
     import sagefm
 
     require_suffix(out, [".h5ad"])
+    require_writable(out)
     if plot is not None:
         require_suffix(plot, [".png", ".pdf", ".svg"])
         require_writable(plot)
     require_writable(out)
     require_free(plot, overwrite=overwrite)
+    if method == "leiden":
+        require("igraph", "leiden", "Leiden clustering")
     loaded = sagefm.read(slide, layer=layer, slide_key=slide_key)
     require_own(loaded, slide, out, overwrite=overwrite)
     try:

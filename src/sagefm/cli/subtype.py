@@ -18,6 +18,7 @@ from sagefm.cli._options import (
     SlidePaths,
     by_name,
     facts_of,
+    print_progress,
     require_suffix,
     slide_names,
 )
@@ -85,7 +86,7 @@ def subtype(
     subtypes = sagefm.tl.subtype(
         cohort, loaded, key, pooling=pooling,
         patients={name: cohort.patient(name) for name in cohort}, seed=seed, slide_key=slide_key,
-        progress=lambda line: typer.echo(line, err=True),
+        progress=print_progress,
     )  # fmt: skip
     with replacing(out) as beside:
         subtypes.patients.to_csv(beside, float_format="%.6g")

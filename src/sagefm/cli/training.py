@@ -10,7 +10,18 @@ import typer
 
 from sagefm._errors import InputError, logger
 from sagefm._files import replacing, require_writable
-from sagefm.cli._options import Device, Out, SlideKey, is_corpus, require_suffix, slide_names
+from sagefm._progress import logger as progress_logger
+from sagefm._progress import stage
+from sagefm.cli._options import (
+    MAX_SEED,
+    Device,
+    Layer,
+    Out,
+    SlideKey,
+    is_corpus,
+    require_suffix,
+    slide_names,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,7 +50,10 @@ def pretrain(
     patient_key: Annotated[
         str | None, typer.Option(help="obs column with the patient (data.patient_key).")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run (train.seed).")] = None,
+    layer: Layer = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the run (train.seed).")
+    ] = None,
     slide_key: SlideKey = None,
     device: Device = None,
     devices: Annotated[
@@ -63,12 +77,14 @@ def pretrain(
         _require_free(out, run, patients, resume=resume, overwrite=overwrite)
     else:
         logger.setLevel("ERROR")  # the first process logs for all
+        stage("")
+        progress_logger.setLevel("ERROR")
     changes = list(overrides or [])
     changes += [f"data.patient_key={json.dumps(patient_key)}"] if patient_key else []
     changes += [f"train.seed={seed}"] if seed is not None else []
     loaded = sagefm.pretrain.Recipe.load(recipe, changes)
     table = _read_patients(patients) if patients else None
-    source = _source(slides, slide_key, patients)
+    source = _source(slides, layer, slide_key, patients)
     interactive = first and sys.stderr.isatty()
     if first:
         logger.setLevel("WARNING" if interactive else "INFO")  # a progress bar, or lines in a log
@@ -102,22 +118,26 @@ def _require_free(
 
 
 def _source(
-    slides: Sequence[str], slide_key: str | None, patients: Path | None
+    slides: Sequence[str], layer: str | None, slide_key: str | None, patients: Path | None
 ) -> "Mapping[str, AnnData] | Corpus":
     import sagefm
 
     corpora = [path for path in slides if is_corpus(path)]
     if not corpora:
         names = slide_names(slides)
-        return {name: sagefm.read(path, slide_key=slide_key) for path, name in names.items()}
+        return {
+            name: sagefm.read(path, layer=layer, slide_key=slide_key)
+            for path, name in names.items()
+        }
     if len(slides) > 1:
         raise InputError(
             f"{corpora[0]}: is a corpus; give no other slides, or add them by `sagefm corpus build`"
         )
-    if patients or slide_key:
-        option = "--patients" if patients else "--slide-key"
+    options = {"--patients": patients, "--slide-key": slide_key, "--layer": layer}
+    if given := [option for option, value in options.items() if value]:
         raise InputError(
-            f"{corpora[0]}: is a corpus, which stores patients and slides; leave out {option}"
+            f"{corpora[0]}: is a corpus, which stores patients, slides and counts; leave out "
+            f"{given[0]}"
         )
     return sagefm.pretrain.Corpus.open(corpora[0])
 

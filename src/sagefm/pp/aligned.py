@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import logger
 from sagefm._keys import GENE_IDS
+from sagefm._progress import stage
 from sagefm.pp.counts import coordinates, counts
 from sagefm.pp.naming import name_genes
 from sagefm.pp.neighborhood import nearest
@@ -89,6 +90,7 @@ class AlignedSlide:
         InputError
             No raw counts, no coordinates, too few spots, or too few genes in common.
         """
+        stage("aligning the genes and finding the neighborhoods of %s spots", f"{slide.n_obs:,}")
         raw, notes = name_genes(counts(slide, layer))
         for note in notes:
             logger.warning(note)

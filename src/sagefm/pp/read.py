@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError, logger
+from sagefm._progress import stage
 from sagefm._text import few, numbered
 from sagefm._uns import provenance, record, text, texts
 from sagefm._writable import make_writable
@@ -81,6 +82,7 @@ def read(
         The slide does not exist, cannot be read, or has an error (see :func:`check`).
     """
     path = Path(path)
+    stage("reading %s", path)
     notes: list[str] = []
     with _explaining(path):
         slide, where = _open(path, notes)

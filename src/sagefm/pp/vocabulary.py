@@ -173,6 +173,27 @@ class Vocabulary:
         approved = known.symbol_of_alias
         return {approved[s]: i for s, i in self.index.items() if s in approved} | self.index
 
+    def known(self, genes: Iterable[str]) -> list[str]:
+        """Leave out genes that are not in the vocabulary, with one warning.
+
+        Raises
+        ------
+        InputError
+            None of them is in the vocabulary; the message suggests similar names.
+        """
+        names = [genes] if isinstance(genes, str) else list(genes)
+        found = dict(zip(names, self.find(names), strict=True))
+        known = [name for name in names if found[name] is not None]
+        left_out = [name for name in names if found[name] is None]
+        if not left_out:
+            return known
+        reasons = "; ".join(map(self.missing, left_out[:3])) + ("; …" if len(left_out) > 3 else "")
+        if not known:
+            what = f"none of {len(names)} genes is left: " if len(names) > 1 else ""
+            raise InputError(f"{what}{reasons}")
+        logger.warning("%d of %d genes are left out: %s", len(left_out), len(names), reasons)
+        return known
+
     def missing(self, gene: str) -> str:
         """Write an error message for a missing gene that suggests similar names."""
         from difflib import get_close_matches

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sagefm._errors import InputError, logger
+from sagefm._progress import stage
 from sagefm.model import SageFM
 from sagefm.nn import Network
 from sagefm.pretrain.batches import Batch, Batches, Task
@@ -301,6 +302,7 @@ def train(
             training.best = best.network.state_dict()
             kept = {"best_epoch", "validation_loss"} & best.provenance.keys()
             model.provenance |= {name: best.provenance[name] for name in kept}
+        stage("" if progress_bar else "training")  # the bar says more
         with training.stopping_on_interrupt(), _bar(progress_bar and training.rank == 0) as bar:
             training.run_epochs(bar)
     if training.interrupted and not progress.rows:

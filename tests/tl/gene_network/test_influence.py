@@ -272,3 +272,9 @@ def test_chosen_genes_of_a_real_slide_both_ways(shared):
     scale = float(np.abs(few.to_numpy()).max())
     assert scale > 0
     np.testing.assert_allclose(many[measured[:20]], few, atol=1e-5 * scale, rtol=1e-4)
+
+
+def test_genes_that_the_model_does_not_know_are_left_out(slide, model, genes, caplog):
+    found = influence(slide, model, [genes[0], "NOTHING", *genes[:2]], sources=["NO", *genes])
+    pd.testing.assert_frame_equal(found, influence(slide, model, genes[:2], sources=genes))
+    assert [line.split(":")[1] for line in caplog.messages] == [" NOTHING", " NO"]

@@ -497,3 +497,12 @@ def test_a_real_slide_with_the_published_architecture(shared):
     np.testing.assert_allclose(
         slide.obsm["sagefm_imputed"].to_numpy()[:, done], expected[:, done], atol=1e-5
     )
+
+
+def test_genes_that_the_model_does_not_know_are_left_out(slide, model, caplog):
+    held, plain = slide.copy(), slide.copy()
+    found = sagefm.tl.impute(held, model, ["NOT1A", "NOTHING"])
+    pd.testing.assert_frame_equal(found, sagefm.tl.impute(plain, model, ["NOT1A"]))
+    assert list(held.obsm["sagefm_imputed"]) == ["NOT1A"]
+    (said,) = caplog.messages
+    assert said.startswith("1 of 2 genes are left out: NOTHING: ")

@@ -157,3 +157,11 @@ def test_it_is_exact_on_a_real_slide_with_the_published_architecture(shared):
     exact = edited(slide, model, applied, genes, "neighbors", rows=rows)
     assert np.abs(exact).max() > 1e-4
     np.testing.assert_allclose(found, exact, atol=1e-5)
+
+
+def test_genes_that_the_model_does_not_know_are_left_out(slide, model, genes, caplog):
+    changes = {genes[0]: 1.0, "NO": 2.0}
+    found = sagefm.tl.respond(slide.copy(), model, changes, ["NOTHING", genes[1]])
+    wanted = sagefm.tl.respond(slide.copy(), model, {genes[0]: 1.0}, [genes[1]])
+    pd.testing.assert_frame_equal(found, wanted)
+    assert [line.split(":")[1] for line in caplog.messages] == [" NO", " NOTHING"]

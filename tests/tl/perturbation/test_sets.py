@@ -108,3 +108,15 @@ def test_bad_input_is_one_clear_line(slide, model, genes, sets):
         perturb_sets(slide, model, "NOPE", sets)
     with pytest.raises(InputError, match="no spot"):
         perturb_sets(slide, model, genes[0], sets, region=np.zeros(slide.n_obs, dtype=bool))
+
+
+def test_genes_that_the_model_does_not_know_are_left_out(slide, model, genes, sets, caplog):
+    found = perturb_sets(slide, model, [genes[0], "NO"], sets, n_matched=8, n_spots=20)
+    one, of_sets, empty = caplog.messages
+    assert one.startswith("1 of 2 genes are left out: NO: not one of the model's genes")
+    assert of_sets == "1 of 11 genes of the sets are left out, which the model does not know: NOPE"
+    assert empty.endswith("left out: none")
+    known = {"some": sets["some"], "others": sets["others"][:-1]}
+    wanted = perturb_sets(slide, model, genes[0], known, n_matched=8, n_spots=20)
+    pd.testing.assert_frame_equal(found, wanted)
+    assert len(caplog.messages) == 3

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sagefm import _keys
 from sagefm._errors import InputError
+from sagefm._progress import counted
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.pretrain.corpus.facts import FACTS
@@ -168,7 +169,7 @@ class Corpus:
         A line for every damaged slide: its name, the reason and the remedy.
         """
         faults = []
-        for slide in self.table.index:
+        for slide in counted(self.table.index.tolist(), "verifying, slide"):
             try:
                 with self._reading(slide) as stored:
                     # Nothing that was opened before counts.

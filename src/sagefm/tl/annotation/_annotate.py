@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL
+from sagefm._progress import stage
 from sagefm._text import few
 from sagefm._types import Bools
 from sagefm._uns import record
@@ -121,6 +122,7 @@ def learn_annotator(
         "sagefm": __version__,
     }
     settings = Settings(key, method, features, seed=seed)
+    stage("fitting to labeled spots, and to all but some patients at a time")
     annotator = fit_annotator(sections, codes, classes, model, settings, centered, facts)
     if (unit := annotator.held_out.unit) != "patient":
         logger.warning(

@@ -9,6 +9,8 @@ from pathlib import Path
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
 from sagefm._keys import PROVENANCE
+from sagefm._progress import stage
+from sagefm._text import numbered
 from sagefm._workers import default_workers, each
 from sagefm.model import SageFM, pick_device
 from sagefm.tl.embedding._embed import embed
@@ -120,9 +122,11 @@ def embed_many(
         function = partial(_embed, loaded.to(here), overwrite)
     else:
         function = partial(_embed_remotely, model.absolute(), device, overwrite)
+    stage("embedding %s, %s", numbered(len(todo), "slide"), f"{n_workers} at a time")
     results = each(function, todo, n_workers, scheduler=scheduler)
     with closing(results):
-        for job, result in results:
+        for number, (job, result) in enumerate(results, start=1):
+            stage("embedding slides: %d of %d are done", number, len(todo))
             line = _record(done, job, result)
             if progress:
                 progress(line)

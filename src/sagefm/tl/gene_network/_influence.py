@@ -5,7 +5,7 @@ influence of a gene in the neighbors and in the center differ by a constant fact
 may differ in sign.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,7 +68,8 @@ def influence(
         A model.
     genes
         Genes whose prediction is looked at, by symbol or Ensembl id; every gene of the model, and
-        the strongest influences only, if not given.
+        the strongest influences only, if not given. Genes that the model does not know are left
+        out with a warning, as are such sources.
     sources
         Genes that may influence them: names, or ``"all"`` for every gene of the model that the
         slide has. If not given: `genes`, or ``"all"`` where these are not given either.
@@ -105,27 +106,28 @@ def influence(
     Raises
     ------
     InputError
-        A gene is not in the vocabulary (the nearest names are offered), a number is out of its
-        range, the region is empty or does not fit the slide, or the slide cannot be prepared.
+        No gene is left (the nearest names are offered), a number is out of its range, the region
+        is empty or does not fit the slide, or the slide cannot be prepared.
     """
     if where != "neighbors" and where != "center":
         raise InputError(f"where={where!r}: choose one of neighbors, center")
     if top < 1:
         raise InputError(f"top={top}: give a whole number from 1 on")
-    targets = _targets(genes, model)
+    predicted = None if genes is None else _once(model.vocabulary.known(genes))
+    targets = _targets(predicted, model)
     spots = _spots(selected_spots(slide, region), n_spots, seed)
     prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
     names, rows = _sources(
-        genes if sources is None else sources, model.vocabulary, prepared.measured
+        predicted if sources is None else sources, model.vocabulary, prepared.measured
     )
     with torch.inference_mode():
         centers = model.encode(prepared).centers(prepared.neighbors[spots])
         gradient = centers.influence(targets, _report_progress(progress, len(spots)))
     source = torch.from_numpy(rows).to(model.device)
     weights = model.network.first.detach()[source]
-    if genes is not None:
+    if predicted is not None:
         values = (weights @ gradient[where].T).cpu().numpy()
-        index, columns = pd.Index(names, name="source"), pd.Index(_names(genes), name="target")
+        index, columns = pd.Index(names, name="source"), pd.Index(predicted, name="target")
         return pd.DataFrame(values, index, columns)
     if progress is not None:
         progress("influence: choosing the strongest")
@@ -244,8 +246,8 @@ def to_graph(edges: pd.DataFrame) -> "networkx.DiGraph[str]":
     return graph
 
 
-def _names(genes: Iterable[str]) -> list[str]:
-    return [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
+def _once(genes: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(genes))
 
 
 def _targets(genes: Sequence[str] | None, model: "SageFM") -> torch.Tensor:
@@ -254,7 +256,7 @@ def _targets(genes: Sequence[str] | None, model: "SageFM") -> torch.Tensor:
         return torch.arange(len(model.vocabulary), device=model.device)
     if not len(genes):
         raise InputError("no genes; name some, or leave genes out for all of the model")
-    return model.positions(_names(genes))
+    return model.positions(genes)
 
 
 def _sources(
@@ -266,7 +268,7 @@ def _sources(
         return [vocabulary[i] for i in every.tolist()], every
     if not len(sources):
         raise InputError("no sources; name some, or leave sources out")
-    names = _names(sources)
+    names = _once(vocabulary.known(sources))
     positions = vocabulary.positions(names)
     absent = [name for name, i in zip(names, positions, strict=True) if not measured[i]]
     if absent:

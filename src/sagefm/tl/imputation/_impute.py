@@ -76,7 +76,8 @@ def impute(
         A model.
     genes
         Symbols or Ensembl ids; all genes of the model that the slide lacks if not given. Measured
-        genes are estimated again only where they are named here.
+        genes are estimated again only where they are named here. Genes that the model does not
+        know are left out with a warning.
     region
         Spots to impute: a boolean per spot, or ``"KEY=VALUE"``; all if not given.
     scale
@@ -121,8 +122,8 @@ def impute(
     Raises
     ------
     InputError
-        A gene is not in the vocabulary or named twice, there is none to impute, the region is
-        empty, an option is out of its range, or as :meth:`sagefm.SageFM.prepare`.
+        A gene is named twice, there is none to impute, the region is empty, an option is out of its
+        range, or as :meth:`sagefm.SageFM.prepare`.
 
     Notes
     -----
@@ -187,7 +188,7 @@ def _require_choices(scale: str, mask: str) -> None:
 
 def _named(genes: Sequence[str], vocabulary: "Vocabulary") -> dict[str, int]:
     """Find the genes that were named: name → position."""
-    names = [genes] if isinstance(genes, str) else list(genes)
+    names = vocabulary.known(genes)
     if not names:
         raise InputError("genes: is empty; leave it out for all genes that the slide lacks")
     chosen: dict[str, int] = {}

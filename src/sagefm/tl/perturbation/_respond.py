@@ -117,15 +117,16 @@ def respond(
     Raises
     ------
     InputError
-        A gene is not in the vocabulary, nothing changes, no such place, the region is empty, or as
-        :meth:`sagefm.SageFM.prepare`.
+        No gene is left that the model knows, nothing changes, no such place, the region is empty,
+        or as :meth:`sagefm.SageFM.prepare`.
     """
     if where not in PLACES:
         raise InputError(f"where={where!r}: choose of {', '.join(PLACES)}")
     if not changes:
         raise InputError("changes: name at least one gene and how it changes")
-    changed = model.vocabulary.positions(list(changes))
-    wanted = model.vocabulary.positions(list(genes))
+    changes = {gene: changes[gene] for gene in model.vocabulary.known(changes)}
+    names = model.vocabulary.known(list(genes))
+    changed, wanted = map(model.vocabulary.positions, (changes, names))
     prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
     spots = np.flatnonzero(selected_spots(slide, region))
     masked = wanted if hide else wanted[:0]
@@ -139,7 +140,7 @@ def respond(
     total = perturber.aggregate(after - before, changed, where)
     difference = perturber.predict(changed, total, wanted) - perturber.unchanged(wanted)
     response = pd.DataFrame(
-        difference.cpu().numpy(), index=slide.obs_names[spots], columns=pd.Index(list(genes))
+        difference.cpu().numpy(), index=slide.obs_names[spots], columns=pd.Index(names)
     )
     whole = np.full((slide.n_obs, len(wanted)), np.nan, dtype=np.float32)
     whole[spots] = response

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
+    from sagefm.pp.vocabulary import Vocabulary
 
 _N_DRAWS = 2000
 """Random sets of genes that a set is compared with."""
@@ -75,21 +76,9 @@ def perturb_sets(
         No set is left, or as :func:`sagefm.tl.perturb`.
     """
     slides = prepare_slides(slide, model, region, layer=layer, slide_key=slide_key)
-    raised = model.vocabulary.positions(upstream)
+    raised = model.vocabulary.positions(model.vocabulary.known(upstream))
     ligands = [model.vocabulary[int(at)] for at in raised]
-    known = {
-        name: [model.vocabulary[at] for at in model.vocabulary.find(genes) if at is not None]
-        for name, genes in sets.items()
-    }
-    every = list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
-    positions = zip(every, model.vocabulary.find(every), strict=True)
-    unknown = [gene for gene, at in positions if at is None]
-    if what := what_it_is(unknown):
-        logger.warning("sets: %d genes are unknown to the model: %s", len(unknown), what)
-    if empty := [name for name, genes in known.items() if not genes]:
-        logger.warning("sets without a gene that the model knows are left out: %s", few(empty))
-    if len(empty) == len(known):
-        raise InputError("sets: none has a gene that the model knows; are these gene symbols?")
+    known = _known(sets, model.vocabulary)
     facts = {
         "model": model.fingerprint, "upstream": ligands, "sets": known, "n_matched": n_matched,
         "n_spots": n_spots, "seed": seed, "slides": [one.checksum() for one in slides],
@@ -98,8 +87,8 @@ def perturb_sets(
     rows: list[dict[str, object]] = []
     nulls: list[Floats] = []
     with ResumableCache.open(keep, facts) as cache:
-        for number, (name, genes) in enumerate((n, g) for n, g in known.items() if g):
-            progress(f"{name} ({number + 1} of {len(known) - len(empty)})")
+        for number, (name, genes) in enumerate(known.items()):
+            progress(f"{name} ({number + 1} of {len(known)})")
             n_controls = max(N_CONTROLS, 2 * len(genes))
             plan = PerturbationPlan.of(
                 set_pairs(ligands, genes), model, slides, n_matched, seed, n_controls
@@ -124,6 +113,28 @@ def perturb_sets(
     columns = ["ligand", "set", "n_genes", "effect", "share_up", "effect_random", "z", "p", "q",
                "p_random", "n_slides"]  # fmt: skip
     return table[columns]
+
+
+def _known(sets: Mapping[str, Sequence[str]], vocabulary: "Vocabulary") -> dict[str, list[str]]:
+    """Leave out genes that the model does not know, and sets without any other."""
+    named = list(dict.fromkeys(gene for genes in sets.values() for gene in genes))
+    symbols = {
+        gene: vocabulary[at]
+        for gene, at in zip(named, vocabulary.find(named), strict=True)
+        if at is not None
+    }
+    known = {name: [symbols[gene] for gene in genes if gene in symbols]
+             for name, genes in sets.items()}  # fmt: skip
+    if not any(known.values()):
+        raise InputError("sets: none has a gene that the model knows; are these gene symbols?")
+    if unknown := [gene for gene in named if gene not in symbols]:
+        logger.warning(
+            "%d of %d genes of the sets are left out, which the model does not know: %s",
+            len(unknown), len(named), what_it_is(unknown) or few(unknown, 5),
+        )  # fmt: skip
+    if empty := [name for name, genes in known.items() if not genes]:
+        logger.warning("sets without a gene that the model knows are left out: %s", few(empty))
+    return {name: genes for name, genes in known.items() if genes}
 
 
 def _of_set(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._keys import DOMAIN, RARE, RARE_POPULATION
+from sagefm._progress import stage
 from sagefm._types import Positions
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
@@ -169,6 +170,7 @@ def _scored(counted: Counted, seed: int) -> tuple[pd.DataFrame, Positions]:
                 f"{len(spots)} spots with counts on a slide are too few to find rare ones; "
                 f"give slides of {_LEAST_SPOTS} or more"
             )
+        stage("comparing %s spots with each other", f"{len(spots):,}")
         rng = np.random.default_rng([seed, int(section)])
         scores = score(expect(counted, spots, rng), rng)
         for name in columns:
@@ -179,6 +181,7 @@ def _scored(counted: Counted, seed: int) -> tuple[pd.DataFrame, Positions]:
 
 def _genes(counted: Counted, chosen: NDArray[np.bool_], numbers: NDArray[np.int64]) -> pd.DataFrame:
     """Compare all listed spots, and each population, with the other spots."""
+    stage("comparing genes of the listed spots with others")
     together = pd.Series(np.where(chosen, LISTED, ""), dtype=str)
     each = pd.Series(np.where(numbers > 0, numbers.astype(str), ""), dtype=str)
     kinds = [str(number) for number in range(1, numbers.max() + 1)]
