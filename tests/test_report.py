@@ -259,7 +259,7 @@ def test_masked_genes_are_no_evidence_for_domains_and_perturbation(use):
 def test_no_gene_in_common_is_refused(slide, learned):
     other = slide.copy()
     other.var_names = [f"Gene{i}a" for i in range(slide.n_vars)]
-    with pytest.raises(InputError, match="too little to go on"):
+    with pytest.raises(InputError, match="look like mouse genes"):
         report.quality(other, learned)
     assert "sagefm_quality" not in other.obsm
 

@@ -108,7 +108,7 @@ def nan(slide):
     [
         (log_normalized, "it looks log-normalized"),
         (few_spots, "has 10 spots, but a neighborhood needs 15"),
-        (strange_genes, "map them to their human orthologs first"),
+        (strange_genes, "map them to human orthologs first"),
         (nan, "1 NaN or infinite value"),
     ],
 )

@@ -47,7 +47,7 @@ def test_an_option_of_several_values_does_not_take_the_slide(run, annotated, mon
     assert (status, err) == (2, "error: S: read\n")
     learned = []
     monkeypatch.setattr("sagefm.read", lambda path, **_: simulate(20, seed=1) and path)
-    monkeypatch.setattr("sagefm.cli.annotation.require_nothing_lost", lambda *_: None)
+    monkeypatch.setattr("sagefm.cli.annotation.require_own", lambda *_, **__: None)
     monkeypatch.setattr(
         "sagefm.tl.learn_annotator", lambda known, *_, **__: learned.append(known) or 1 / 0
     )

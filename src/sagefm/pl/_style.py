@@ -120,7 +120,7 @@ def finish(axes: Sequence[Axes], show: bool | None, save: str | Path | None) -> 
         with replacing(save) as beside:
             try:
                 figure.savefig(beside, bbox_inches="tight")
-            except (ValueError, OSError, RuntimeError) as error:
+            except (ValueError, RuntimeError) as error:  # of a format or a size
                 reason = " ".join(str(error).split())
                 raise InputError(f"{save}: cannot be saved ({reason}); choose another") from error
     if show or (show is None and save is None and plt.isinteractive()):
