@@ -47,4 +47,6 @@ def _embedded(kit: Kit, corpus: Path, out: Path, how: str) -> Trial:
                 return wrong
         return ""
 
-    return Trial(("embed", corpus, "-m", model, "-o", out), (corpus,), out, verify, how=how)
+    return Trial(
+        ("embed", corpus, "-m", model, "-o", out), (corpus,), out, verify, how=how, keeps=True
+    )

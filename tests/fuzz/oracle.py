@@ -58,6 +58,12 @@ def neighborhoods(places: np.ndarray, k: int = N_NEIGHBORS) -> np.ndarray:
     return np.argsort(away, axis=1, kind="stable")[:, :k]
 
 
+def has_ties(places: np.ndarray, k: int = N_NEIGHBORS) -> bool:
+    """Whether a neighborhood could as well have another spot: there are rules for that."""
+    away = np.sort(((places[:, None] - places[None]) ** 2).sum(-1), axis=1)
+    return bool((away[:, k] <= away[:, k - 1] * (1 + 1e-6)).any())
+
+
 def embedding(plain: Plain, model: Path, symbols: list[str]) -> np.ndarray:
     """The published network: the mean over neighborhoods, then a multilayer perceptron."""
     weights = {name: values.astype(float) for name, values in load_file(model).items()}

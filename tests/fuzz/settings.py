@@ -23,13 +23,11 @@ def odd_header(rng: Rng, kit: Kit, folder: Path) -> Trial:
     data = source.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     tree = json.loads(data[8 : 8 + size])
-    metadata = {key: json.loads(value) for key, value in tree["__metadata__"].items()}
+    if rng.random() < 0.8:  # models of earlier versions have no checksum
+        tree["__metadata__"].pop("sagefm.checksum", None)
     if rng.random() < 0.75:
-        metadata = odd_tree(rng, metadata)
-        tree["__metadata__"] = (
-            {str(key): json.dumps(value, default=str) for key, value in metadata.items()}
-            if isinstance(metadata, dict) else metadata
-        )  # fmt: skip
+        described = odd_tree(rng, json.loads(tree["__metadata__"]["sagefm"]))
+        tree["__metadata__"]["sagefm"] = json.dumps(described, default=str)
     else:
         tree = odd_tree(rng, tree)
     header = as_json(tree)

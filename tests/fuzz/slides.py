@@ -7,7 +7,7 @@ import numpy as np
 
 from .damage import VALUES, Rng, damage_file, damage_one_of, pick
 from .kit import Kit, copied, load
-from .oracle import Plain, differs, embedding, read_plainly
+from .oracle import Plain, differs, embedding, has_ties, read_plainly
 from .trials import Trial
 
 
@@ -71,6 +71,8 @@ def compared(source: Path, result: Path, model: Path, symbols: list[str]) -> str
     except Exception:  # noqa: BLE001  whatever it is
         return None
     if plain.spots != list(slide.obs_names) or not _named_alike(plain, symbols):
+        return None
+    if has_ties(plain.places):
         return None
     return differs(slide.obsm["X_sagefm"], embedding(plain, model, symbols))
 

@@ -30,6 +30,8 @@ class Trial:
         ``"succeed"``, ``"refuse"`` or ``"either"``.
     how
         What was done to the input.
+    keeps
+        Whether results of sound slides may stay where that of another is refused.
     """
 
     words: tuple[object, ...]
@@ -39,6 +41,7 @@ class Trial:
     must: str = "either"
     how: str = ""
     call: Callable[[], object] | None = None
+    keeps: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def judge(trial: Trial) -> Verdict:
         fault = "the input is changed"
     left = [path.name for path in trial.out.rglob("*") if path.is_file()]
     hidden = [name for name in left if name.startswith(".") and name != ".lock"]
-    if not fault and (hidden or (left and not succeeded)):
+    if not fault and (hidden or (left and not succeeded and not trial.keeps)):
         fault = f"left behind: {', '.join(sorted(left)[:5])}"
     return Verdict(fault, succeeded, compared, ended)
 
