@@ -58,7 +58,7 @@ def execute(name: str, kit: Kit, out: Path, *, again: bool = False, **limits: An
         "pairs": kit["pairs.csv"], "embedded": kit["embedded.h5ad"], "list": kit["genes.txt"],
         "published": kit["published.pt"], "genes": ",".join(kit.symbols[:4]),
     }  # fmt: skip
-    words = COMMANDS[name].format(**paths).split()
+    words = [word.format(**paths) for word in COMMANDS[name].split()]
     if again and any(out.glob("*.run/last.*")):
         words.append("--resume")
     return run(lambda: command(*words), **limits)

@@ -149,8 +149,8 @@ def test_the_folder_of_a_run_holds_its_best_model_and_its_logs(result, folder):
     best = SageFM.load(folder / "best.safetensors")
     require_equal(best.network.state_dict(), weights(result))
     assert best.provenance == result.model.provenance
-    metrics = pd.read_csv(folder / "metrics.csv", float_precision="round_trip")
-    pd.testing.assert_frame_equal(metrics, result.history[list(metrics)], check_exact=True)
+    metrics = pd.read_csv(folder / "metrics.csv")
+    pd.testing.assert_frame_equal(metrics, result.history[list(metrics)], rtol=1e-14)
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
     logged = [event.value for event in board.Scalars("validation_loss")]
     np.testing.assert_allclose(logged, metrics["validation_loss"], rtol=1e-6)

@@ -357,7 +357,7 @@ def _draw_map(
 
     names = [name for name in shades if name in set(values) and name != _NOT_LABELED]
     obs = pd.DataFrame(
-        {"domain": pd.Categorical(values, categories=names)},
+        {"domain": pd.Categorical(values.where(values.isin(names)), categories=names)},
         index=np.arange(len(spots)).astype(str),
     )
     slide = AnnData(obs=obs, obsm={"spatial": spots[["x", "y"]].to_numpy(dtype=float)})

@@ -146,7 +146,7 @@ def _values(slide: "AnnData", name: str, layer: str | None) -> "pd.Series[Any]":
     if name in slide.var_names:
         matrix = slide.X if layer is None else slide.layers.get(layer)
         if matrix is None:
-            layers = few(slide.layers, 6) or "none"
+            layers = few((key for key in slide.layers if key is not None), 6) or "none"
             raise InputError(f"{name}: the slide has no {layer or 'X'!r}; layers: {layers}")
         summed = matrix[:, np.flatnonzero(slide.var_names == name)].sum(axis=1)
         return pd.Series(np.asarray(summed).ravel(), index=slide.obs_names)

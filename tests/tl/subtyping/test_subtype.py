@@ -318,7 +318,11 @@ def broken(slides, change):
     [
         (lambda s: s.obs.__setitem__("grade", "low"), {}, "grade: two classes or more"),
         (lambda s: s.obs.__setitem__("grade", None), {}, r"obs\['grade'\]: no slide has a value"),
-        (lambda s: s.obs.drop(columns="grade", inplace=True), {}, "no slide has such a column"),
+        (
+            lambda s: setattr(s, "obs", s.obs.drop(columns="grade")),
+            {},
+            "no slide has such a column",
+        ),
         (lambda s: None, {"key": {"s0": "low"}}, "3 patients, are needed, but there is low 1;"),
         (lambda s: None, {"key": {}}, "subtypes: no slide has a value"),
         (
