@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -159,7 +160,10 @@ def _read_mtx(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.Da
             f"it has {n_genes:,} genes × {n_spots:,} spots, but the files next to it list "
             f"{listed[0]:,} and {listed[1]:,}; they are not of one sample"
         )
-    stored = mmread(BytesIO(text))
+    with warnings.catch_warnings():
+        # A sparse array, which it will return one day, is as good as a sparse matrix here.
+        warnings.filterwarnings("ignore", "The default value for `spmatrix`", DeprecationWarning)
+        stored = mmread(BytesIO(text))
     require_counts(stored.data if issparse(stored) else stored.ravel())
     if turned:
         notes.append(f"{path.name} has a row per spot; it is read so")
