@@ -183,7 +183,7 @@ def _try(
     if title == "killed":
         fault, state = kill(name, kit, out, fraction * seconds, expected)
     else:
-        fault, state = fill(name, kit, out, int(fraction * largest), expected)
+        fault, state = fill(name, kit, out, 4096 + int(fraction * largest), expected)
     rmtree(out, ignore_errors=True)
     return name, i, fault, state
 
