@@ -153,6 +153,7 @@ def main() -> int:
 
 
 def _series(title: str, names: Sequence[str], n: int, seed: int, kit: Kit, place: Path) -> int:
+    names = names[:n]
     place = place / title.replace(" ", "_")
     place.mkdir()
     sound = {name: _undisturbed(name, kit, place / f"sound {name}") for name in names}

@@ -3,7 +3,6 @@
 A container may claim arrays of any size, link to other files, or hold itself.
 """
 
-import mmap
 import os
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sagefm._errors import InputError
+from sagefm.pp.structure import require_finite_heaps
 from sagefm.pp.tenx import unreadable
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def file_format(path: Path) -> str:
         return "zarr" if zarr_root(path) is not None else ""
     if not h5py.is_hdf5(path):
         return ""
-    _survey_heaps(path)
+    require_finite_heaps(path)
     try:
         with h5py.File(path, "r") as file:
             return _hdf5_format(file)
@@ -146,22 +146,6 @@ def _size(shape: tuple[int, ...], itemsize: int) -> int:
     for length in shape:
         size *= int(length)
     return size
-
-
-def _survey_heaps(path: Path) -> None:
-    """Raise an error if a heap of texts has an entry without size: HDF5 would never leave it."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(b"GCOL\x01\0\0\0")
-        while at >= 0:
-            end = at + int.from_bytes(data[at + 8 : at + 16], "little")
-            entry = at + 16
-            while entry + 16 <= min(end, len(data)):
-                number = int.from_bytes(data[entry : entry + 2], "little")
-                size = int.from_bytes(data[entry + 8 : entry + 16], "little")
-                if number == 0 and size == 0:
-                    raise InputError("is damaged: a heap of texts has no end; copy it again")
-                entry += 16 + -(-size // 8) * 8 if number else size
-            at = data.find(b"GCOL\x01\0\0\0", at + 8)
 
 
 def survey_zarr(root: Any, path: Path) -> None:

@@ -28,6 +28,7 @@ from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.naming import name_genes
 from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.spaceranger import read_spaceranger
+from sagefm.pp.tenx import unreadable
 
 _N_NEIGHBORS = 15
 """Size of the published neighborhood; slides with fewer spots are read with a note."""
@@ -137,6 +138,8 @@ def _explaining(path: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
+    except Exception as error:  # what a damaged file makes of a slide has no limit
+        raise InputError(f"{path}: {unreadable('', error)}") from error
 
 
 def _open(path: Path, notes: list[str]) -> tuple[AnnData, str]:

@@ -1,6 +1,6 @@
 """Find the sections of an object, and split objects into the sections of patients."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -133,14 +133,14 @@ def find_slide_key(slide: "AnnData", slide_key: str | None = None) -> str | None
 def _named(slide: "AnnData") -> str:
     """Describe the column of a usual name that has several slides; empty if there is none."""
     for key in usual(slide):
-        values = slide.obs[key].dropna().astype(str).unique()
+        values = text_of(slide.obs[key]).dropna().unique()
         if 2 <= len(values) <= slide.n_obs // 3:
             return (
                 f"obs['{key}'] has {len(values)} values ({few(values)}); pass slide_key={key!r} "
                 "(or delete that column if it is one slide)"
             )
     key = text(table(slide.uns.get("spatialdata_attrs")).get("region_key"))
-    regions = slide.obs[key].dropna().astype(str).unique() if key in columns_of(slide) else []
+    regions: Sequence[str] = text_of(slide.obs[key]).dropna().unique() if key in columns_of(slide) else []
     if len(regions) > 1:
         return (
             f"obs['{key}'], the region of SpatialData, has {len(regions)} values "
@@ -172,7 +172,7 @@ def _stored(slide: "AnnData") -> str:
     if len(stored) < 2:
         return ""
     for key in columns_of(slide):
-        values = set(slide.obs[key].dropna().astype(str).unique()[: len(stored) + 1])
+        values = set(text_of(slide.obs[key]).dropna().unique()[: len(stored) + 1])
         if len(values) == 1 and (values <= set(stored) or key in usual(slide)):
             return ""
         if len(values) > 1 and values <= set(stored):

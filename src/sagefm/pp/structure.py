@@ -1,5 +1,7 @@
 """Check the structure of what a file stores before any library believes it."""
 
+import mmap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +110,30 @@ def require_own_data(file: "h5py.File") -> None:
             raise InputError(f"its {name} lies in another file; copy it into one")
         if item.nbytes > most:
             raise InputError(f"it is damaged ({name} claims {item.nbytes:,} bytes); copy it again")
+
+
+def require_finite_heaps(path: Path) -> None:
+    """Check that no heap of texts in an HDF5 file has an entry without size.
+
+    HDF5 would never leave it.
+
+    Raises
+    ------
+    InputError
+        One has.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(b"GCOL\x01\0\0\0")
+        while at >= 0:
+            end = at + int.from_bytes(data[at + 8 : at + 16], "little")
+            entry = at + 16
+            while entry + 16 <= min(end, len(data)):
+                number = int.from_bytes(data[entry : entry + 2], "little")
+                size = int.from_bytes(data[entry + 8 : entry + 16], "little")
+                if number == 0 and size == 0:
+                    raise InputError("is damaged: a heap of texts has no end; copy it again")
+                entry += 16 + -(-size // 8) * 8 if number else size
+            at = data.find(b"GCOL\x01\0\0\0", at + 8)
 
 
 def _damaged(what: str) -> str:

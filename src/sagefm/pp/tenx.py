@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix, issparse
 from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
-from sagefm.pp.structure import csr_of, require_counts, require_own_data
+from sagefm.pp.structure import csr_of, require_counts, require_finite_heaps, require_own_data
 
 if TYPE_CHECKING:
     import h5py
@@ -55,6 +55,7 @@ def _read_h5(path: Path, notes: list[str]) -> tuple[csr_matrix, pd.Index, pd.Dat
     """Read the matrix of Space Ranger, or the older kind with a group per genome."""
     import h5py
 
+    require_finite_heaps(path)
     with h5py.File(path, "r") as file:
         require_own_data(file)
         if "matrix" not in file and len(file) > 1:
