@@ -1,5 +1,7 @@
 """Files that HDF5 can hold and no slide is."""
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ def test_what_no_check_foresees_is_one_line_too(tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("first\nsecond")
 
-    monkeypatch.setattr("sagefm.pp.read.find_counts", fail)
+    monkeypatch.setattr(sys.modules["sagefm.pp.read"], "find_counts", fail)
     with pytest.raises(InputError, match=r"a\.h5ad: cannot be read \(first\)") as refused:
         read(tmp_path / "a.h5ad")
     assert "\n" not in str(refused.value)

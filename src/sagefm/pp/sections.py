@@ -1,6 +1,6 @@
 """Find the sections of an object, and split objects into the sections of patients."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -140,7 +140,9 @@ def _named(slide: "AnnData") -> str:
                 "(or delete that column if it is one slide)"
             )
     key = text(table(slide.uns.get("spatialdata_attrs")).get("region_key"))
-    regions: Sequence[str] = text_of(slide.obs[key]).dropna().unique() if key in columns_of(slide) else []
+    regions: list[str] = []
+    if key in columns_of(slide):
+        regions = text_of(slide.obs[key]).dropna().unique().tolist()
     if len(regions) > 1:
         return (
             f"obs['{key}'], the region of SpatialData, has {len(regions)} values "
