@@ -18,7 +18,8 @@ SOURCE = Path(sagefm.__file__).parent
 ROOMS = [
     ("cli", "__main__"), ("demo",), ("report",), ("pl",), ("evaluate",), ("tl",), ("pretrain",),
     ("model",), ("_model_file",), ("nn",), ("pp",), ("stats",),
-    ("_fetch", "_files", "_workers", "_cache", "_extras", "_hdf5", "_writable"), ("_validate",),
+    ("_fetch", "_files", "_workers", "_cache", "_extras", "_hdf5", "_owner", "_writable"),
+    ("_validate",),
     ("_signals", "_keys", "_errors", "_text", "_types", "_uns", "_progress"),
 ]  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ROOMS) for name in names}

@@ -126,3 +126,13 @@ def test_the_slide_of_a_corpus_is_not_written_over_another(files):
     assert "was not made from" in embed_many({out: (files / "c", "a")}, model).failed[out]
     assert embed_many({out: (files / "c", "a")}, model, overwrite=True).finished
     assert embed_many({out: (files / "c", "a")}, model, again=True).finished
+
+
+def test_an_earlier_result_of_the_same_command_for_the_same_slide_is_replaced(run, files):
+    gene = ad.read_h5ad("a.h5ad").var_names[0]
+    words = ["influence", "--genes", gene, *MODEL, "-o", "new.csv"]
+    for slide, expected in (("a.h5ad", 0), ("a.h5ad", 0), ("b.h5ad", 2), ("./a.h5ad", 0)):
+        status, _, err = run(*words, slide)
+        if expected == 2 and not hasattr(os, "getxattr"):
+            return
+        assert status == expected, err

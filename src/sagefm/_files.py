@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from sagefm._errors import InputError, logger
 from sagefm._hdf5 import recorded, write_h5ad
+from sagefm._owner import is_own, mark
 from sagefm._progress import stage
 from sagefm._uns import provenance, texts
 
@@ -82,7 +83,8 @@ def require_free(*paths: str | Path | None, overwrite: bool) -> None:
     Parameters
     ----------
     paths
-        Files or folders to write; None is skipped. What is empty is free.
+        Files or folders to write; None is skipped. What is empty is free, and so is an earlier
+        result of the same command for the same slides.
     overwrite
         Whether files may be replaced, and folders may hold other things.
 
@@ -94,7 +96,7 @@ def require_free(*paths: str | Path | None, overwrite: bool) -> None:
     for path in (Path(path) for path in paths if path is not None):
         with writing(path):
             there = any(path.iterdir()) if path.is_dir() else _has_content(path)
-        if there and not overwrite:
+        if there and not overwrite and not is_own(path):
             what = "holds files already" if path.is_dir() else "exists already"
             raise InputError(f"{path}: {what}; choose another place, or add --overwrite")
 
@@ -234,6 +236,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield beside
             with beside.open("rb") as written:
                 os.fsync(written.fileno())
+            mark(beside)
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)

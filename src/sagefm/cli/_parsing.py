@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from sagefm._owner import making
+
 
 class VerbGroup(TyperGroup):
     """A group of commands that offers the nearest one to a name that it does not have."""
@@ -21,6 +23,10 @@ class VerbGroup(TyperGroup):
         if args[0] not in self.commands:
             ctx.fail(f"No such command {args[0]!r}{_offer(args[0], list(self.commands))}")
         return super().resolve_command(ctx, args)
+
+
+_SOURCES = ("slide", "slides", "known", "reference", "published")
+"""Parameters with what a result is made from."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,12 @@ class Verb(TyperCommand):
     It takes all words up to the next option, and can be repeated too. A required argument that
     stands nowhere else is the last of these words: ``--known A B SLIDE``.
     """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; its results remember the slides that they are made from."""
+        words = [word for name in _SOURCES for word in _words(ctx.params.get(name))]
+        with making(str(self.name), [str(word) for word in words if word is not None]):
+            return super().invoke(ctx)
 
     def make_parser(self, ctx: Any) -> Any:
         """Make the parser of this command."""
