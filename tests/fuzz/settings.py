@@ -76,7 +76,8 @@ def odd_recipe(rng: Rng, kit: Kit, folder: Path) -> Trial:
         ]
     if any("\x00" in str(word) for word in words):
         words = words[:-2]
-    return Trial(tuple(words), (recipe, kit["s0.h5ad"]), out, how=f"recipe {key}")
+    # A run that diverged keeps its logs.
+    return Trial(tuple(words), (recipe, kit["s0.h5ad"]), out, how=f"recipe {key}", keeps=True)
 
 
 def _toml(value: object) -> str:
