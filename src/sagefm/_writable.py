@@ -35,6 +35,7 @@ class _Changes:
     dropped: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
+        """Describe the changes, one line for each kind."""
         said = {
             "renamed, so that it can be written": self.renamed,
             "converted, so that it can be written": self.converted,

@@ -16,9 +16,8 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._text import numbered
+from sagefm.pp.structure import LARGEST_COUNT
 
-_LARGEST = 2.0**24
-"""Largest count: above it float32 does not hold every whole number, and no spot has so many."""
 _LOG_NORMALIZED_BELOW = 20.0
 """Log-normalized values stay below this: no spot has e^20 counts."""
 _ROUNDING = 1e-5
@@ -203,8 +202,8 @@ def value_fault(matrix: csr_matrix) -> str:
         low = min(low, 0.0) if matrix.nnz < np.prod(matrix.shape) else low
         looks = "log-normalized" if high < _LOG_NORMALIZED_BELOW else "normalized"
         return f"values from {low:.4g} to {high:.4g} that are not integers (it looks {looks})"
-    if high > _LARGEST:
-        return f"values up to {high:.4g} (no count is above {_LARGEST:,.0f})"
+    if high > LARGEST_COUNT:
+        return f"values up to {high:.4g} (no count is above {LARGEST_COUNT:,})"
     return ""
 
 
@@ -257,8 +256,8 @@ def require_exact(matrix: csr_matrix, where: str) -> None:
     InputError
         As said.
     """
-    if matrix.nnz and matrix.data.max() > _LARGEST:
+    if matrix.nnz and matrix.data.max() > LARGEST_COUNT:
         raise InputError(
             f"{where} holds counts that add up to {matrix.data.max():.4g} for one spot and gene "
-            f"(none is above {_LARGEST:,.0f}); give raw counts"
+            f"(none is above {LARGEST_COUNT:,}); give raw counts"
         )
