@@ -75,7 +75,7 @@ def a_batch(source, slide="s1", spots=(3, 50, 7, 90, 11), share=slice(None), tas
     task = task or ContextTask(0.3, 1.0)
     region = source.read(slide, 0, int(source.table.loc[slide, "spots"]))
     own, chance = np.array(spots, dtype=np.int64), np.random.default_rng(seed)
-    return task.batch([(region, own[share])], share, len(own), 5, chance)
+    return task.batch([(region, own[share])], share, [own], 5, chance)
 
 
 @steady

@@ -62,6 +62,7 @@ class Spots(NamedTuple):
     """What is computed once of the spots of a slide, or of a tile in training."""
 
     background: Background
+    """Of spots none of which is a center with masked genes."""
     library_size: Tensor
     """(spots) counts of each."""
     residuals: Tensor
@@ -250,7 +251,7 @@ class Context(Network):
         facts = self._facts(
             visible.library_sizes[0],
             near_weight * near_size + far_weight * far_size,
-            spots.library_size.mean(),
+            spots.background.mean_size,
             spots.measured.sum(),
         )
         query = self.query(center) + self.ring_query(near_weight * near + far_weight * far)
