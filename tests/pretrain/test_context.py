@@ -164,8 +164,8 @@ def test_the_loss_is_the_mean_of_what_is_hidden_and_a_tenth_of_what_is_missing(s
     assert batch.n_missing == len(hidden) * int(missing.sum()) > 0
     parts = batch[:6]
     with torch.no_grad():
-        of_hidden = tile_error(network, *parts, (1 / batch.n_masked, 0.0))
-        of_missing = tile_error(network, *parts, (0.0, 1 / batch.n_missing))
+        of_hidden = tile_error(network, *parts, (1 / batch.n_masked, 0.0), batch.others)
+        of_missing = tile_error(network, *parts, (0.0, 1 / batch.n_missing), batch.others)
         loss = batch.error(network, 1.0)
         assert float(of_missing) > 0
         assert float(loss) == pytest.approx(float(of_hidden + MISSING * of_missing), rel=1e-5)

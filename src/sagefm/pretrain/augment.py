@@ -1,12 +1,10 @@
 """Make a tile look like one of another kind of slide: shallower, smaller, or of fewer genes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-
-from sagefm.pp.aligned import AlignedSlide, row_sums
 
 LEAST_DEPTH = 0.1
 """Smallest fraction of the counts that thinning keeps."""
@@ -35,12 +33,22 @@ class Augmentation:
     panel: float = 0.0
     crop: float = 0.0
 
-    def __call__(self, tile: AlignedSlide, chance: np.random.Generator) -> AlignedSlide:
-        """Drop counts or genes of a tile, or neither."""
+    def __call__(
+        self, counts: csr_matrix, measured: NDArray[np.bool_], chance: np.random.Generator
+    ) -> tuple[csr_matrix, NDArray[np.bool_]]:
+        """Drop counts or genes of a tile, or neither.
+
+        Parameters
+        ----------
+        counts
+            Spots × genes.
+        measured
+            Genes: which of them the slide has.
+        """
         thin, panel = chance.random(2) < (self.thin, self.panel)
         if thin:
-            tile = _thinned(tile, _log_uniform(LEAST_DEPTH, 1, chance), chance)
-        return _on_panel(tile, chance) if panel else tile
+            counts = _thinned(counts, _log_uniform(LEAST_DEPTH, 1, chance), chance)
+        return _on_panel(counts, measured, chance) if panel else (counts, measured)
 
     def kept(
         self, n_spots: int, centers: NDArray[np.int64], chance: np.random.Generator
@@ -60,27 +68,31 @@ class Augmentation:
         return kept if kept[centers].any() else np.ones(n_spots, dtype=bool)
 
 
-def _thinned(tile: AlignedSlide, fraction: float, chance: np.random.Generator) -> AlignedSlide:
+def _thinned(counts: csr_matrix, fraction: float, chance: np.random.Generator) -> csr_matrix:
     """Keep each count with the same probability."""
-    counts = tile.counts
     data = chance.binomial(counts.data.astype(np.int64), fraction).astype(np.float32)
-    parts = (data, counts.indices.copy(), counts.indptr.copy())
-    thinned = csr_matrix(parts, shape=counts.shape)
+    thinned = csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape, copy=True)
     thinned.eliminate_zeros()
-    return replace(tile, counts=thinned, library_size=row_sums(thinned))
+    return thinned
 
 
-def _on_panel(tile: AlignedSlide, chance: np.random.Generator) -> AlignedSlide:
-    """Keep some of the measured genes, drawn by the square root of their counts or evenly."""
-    measured = np.flatnonzero(tile.measured)
-    if len(measured) <= LEAST_GENES:
-        return tile
-    n_kept = round(_log_uniform(LEAST_GENES, len(measured), chance))
-    total = np.asarray(tile.counts.sum(axis=0)).ravel()[measured]
-    power = chance.choice([0.0, 0.5, 1.0])
-    # The largest of Gumbel noise plus log weights: a draw without replacement by weight.
-    score = power * np.log(total + 0.1) + chance.gumbel(size=len(measured))
-    return tile.without(measured[np.argsort(-score)[n_kept:]])
+def _on_panel(
+    counts: csr_matrix, measured: NDArray[np.bool_], chance: np.random.Generator
+) -> tuple[csr_matrix, NDArray[np.bool_]]:
+    """Keep some of the measured genes, drawn evenly or by their counts."""
+    genes = np.flatnonzero(measured)
+    if len(genes) <= LEAST_GENES:
+        return counts, measured
+    n_kept = round(_log_uniform(LEAST_GENES, len(genes), chance))
+    total = np.asarray(counts.sum(axis=0)).ravel()[genes]
+    # The largest sums of Gumbel noise and log weights: draws by weight, without replacement.
+    score = chance.choice([0.0, 0.5, 1.0]) * np.log(total + 0.1) + chance.gumbel(size=len(genes))
+    kept = np.zeros(len(measured), dtype=bool)
+    kept[genes[np.argsort(-score)[:n_kept]]] = True
+    data = counts.data * kept[counts.indices]
+    panel = csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape, copy=True)
+    panel.eliminate_zeros()
+    return panel, kept
 
 
 def _log_uniform(low: float, high: float, chance: np.random.Generator) -> float:

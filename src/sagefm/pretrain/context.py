@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sagefm.nn import Context, Masks, Network, SparseRows, draw_masks
 from sagefm.nn.context.loss import tile_error
-from sagefm.pp.aligned import AlignedSlide
 from sagefm.pretrain.augment import Augmentation
 from sagefm.pretrain.batches import Chosen, Spots, Task
 from sagefm.pretrain.plan import TileBatchPlan
@@ -105,38 +104,36 @@ class ContextTask(Task):
         self, tiles: Chosen, part: slice, whole: Spots, number: int, chance: np.random.Generator
     ) -> ContextBatch:
         """Make a batch."""
-        [(tile, spots)], [every] = tiles, whole
-        kept = self.augmentation.kept(len(tile.neighbors), every, chance)
-        before = np.append(0, np.cumsum(kept[every]))  # centers that are kept before each
-        start, stop, _ = part.indices(len(every))
-        part = slice(int(before[start]), int(before[stop]))
-        spots, every = (rows[kept[rows]] for rows in (spots, every))
-        # A source may return more rows than a tile needs: keep its spots and their neighbors.
-        members = np.unique(tile.neighbors[kept])
-        neighbors, centers = (
-            np.searchsorted(members, tile.neighbors[rows]) for rows in (spots, every)
-        )
-        tile = AlignedSlide.of_counts(tile.counts[members], neighbors, tile.measured)
-        tile, n_spots = self.augmentation(tile, chance), len(every)
-        others = np.ones(len(members), dtype=bool)
-        if n_spots < len(members):  # else nothing is left of a tiny tile
-            others[centers[:, 0]] = False
-        masks = draw_masks(n_spots, len(tile.measured), self.mask_fraction, chance)
+        [(tile, _)], [spots] = tiles, whole
+        masks = draw_masks(len(spots), len(tile.measured), self.mask_fraction, chance)
         missing = torch.from_numpy(self._missing(len(masks.ends) - 1, chance))
         masks = masks._replace(masked=masks.masked & ~missing)  # missing genes are not masked
-        sizes = np.add.reduceat(tile.measured[masks.order.numpy()], masks.ends[:-1].numpy())
+        kept = self.augmentation.kept(len(tile.neighbors), spots, chance)
+        # A source may return more rows than a tile needs: keep its spots and their neighbors.
+        members = np.unique(tile.neighbors[kept])
+        counts, measured = self.augmentation(tile.counts[members], tile.measured, chance)
+        is_center = kept[spots]
+        neighbors = np.searchsorted(members, tile.neighbors[spots])
+        others = np.ones(len(members), dtype=bool)
+        if is_center.sum() < len(members):  # else nothing is left of a tiny tile
+            others[neighbors[is_center, 0]] = False
+        own = np.zeros(len(spots), dtype=bool)
+        own[part] = is_center[part]
+        whole_masks, own_masks = (
+            masks._replace(masked=masks.masked[torch.from_numpy(rows)]) for rows in (is_center, own)
+        )
+        sizes = np.add.reduceat(measured[masks.order.numpy()], masks.ends[:-1].numpy())
         measured_of_block = torch.from_numpy(sizes.astype(np.int64))
-        own = masks.of(part)
         return ContextBatch(
-            rows=SparseRows.from_scipy(tile.log1p),
-            counts=SparseRows.from_scipy(tile.counts),
-            neighbors=torch.from_numpy(neighbors),
-            measured=torch.from_numpy(tile.measured),
-            masks=own,
+            rows=SparseRows.from_scipy(counts.log1p()),
+            counts=SparseRows.from_scipy(counts),
+            neighbors=torch.from_numpy(neighbors[own]),
+            measured=torch.from_numpy(measured),
+            masks=own_masks,
             missing=missing,
-            n_masked=int((masks.masked * measured_of_block).sum()),
-            n_missing=n_spots * int(measured_of_block[missing].sum()),
-            n_own=int((own.masked * measured_of_block).sum()),
+            n_masked=int((whole_masks.masked * measured_of_block).sum()),
+            n_missing=int(is_center.sum()) * int(measured_of_block[missing].sum()),
+            n_own=int((own_masks.masked * measured_of_block).sum()),
             others=torch.from_numpy(others),
             number=number,
         )
