@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sagefm._types import Positions, Where
 from sagefm.nn.base import Centers, MaskedGenes
+from sagefm.nn.context.background import log1p_mean
 from sagefm.nn.context.network import Attention, Context, Visible, split_rings
 from sagefm.nn.sparse import SparseRows, columns_of, sum_over
 
@@ -102,6 +103,54 @@ class ContextCenters(Centers):
                 for rows in self._blocks()
             ]
         )
+
+    def views(self, genes: Positions) -> Tensor:
+        """Predict measured genes in four ways: views × centers × genes, log1p counts.
+
+        With the correction, without it, by the profile of all other spots of the slide, and by
+        that of the neighbors and the slide, half of each. No view contains a masked count, nor any
+        other of the center.
+        """
+        masked_genes = genes[:0] if self._masked is None else self._masked.genes
+        every = np.union1d(genes, masked_genes)
+        at = torch.from_numpy(every).to(self._slide.device)
+        wanted = torch.from_numpy(np.searchsorted(every, genes)).to(at.device)
+        decoder = self._decoder(at[wanted]).T
+        parts = []
+        for rows in self._blocks():
+            attended, size = self._attention, self._attention.library_size[rows]
+            similar, slide, mean = self._profiles(at, rows)
+            near = (self._near(at, rows) + slide) / 2
+            mask = self._mask_of(every, rows)
+            hidden = [(profile * mask).sum(dim=1) for profile in (similar, slide, near)]
+            scale = self._network.scale(size, attended.level[rows], hidden[0], hidden[1])
+            similar, slide, mean, near = (p[:, wanted] for p in (similar, slide, mean, near))
+            base = self._network.base(attended.level[rows], similar, slide, mean)
+            by_profile = [
+                (size / (1 - part).clamp(min=1e-6))[:, None] * profile
+                for part, profile in zip(hidden[1:], (slide, near), strict=True)
+            ]
+            expected = scale[:, None] * base
+            corrected = self._network.predict(expected, self._z[rows] @ decoder)
+            parts.append(torch.stack([corrected, *map(log1p_mean, (expected, *by_profile))]))
+        return torch.cat(parts, dim=1)
+
+    def _near(self, genes: Tensor, rows: slice) -> Tensor:
+        """Compute the profile of the neighbors: centers × genes."""
+        slide, neighbors = self._slide, self._neighbors[rows, 1:]
+        size = slide.library_size[torch.from_numpy(neighbors).to(slide.device)].sum(dim=1)
+        counts = sum_over(columns_of(slide.counts, genes.cpu().numpy()), neighbors)
+        return _dense(counts, slide) / size.clamp(min=1)[:, None]
+
+    def _mask_of(self, genes: Positions, rows: slice) -> Tensor:
+        """Tell which of `genes` are masked in each center: centers × genes."""
+        mask = np.zeros((len(self._neighbors[rows]), len(genes)), dtype=bool)
+        if self._masked is not None:
+            of_rows = _of(self._masked, rows).mask
+            mask[:, np.searchsorted(genes, self._masked.genes)] = (
+                True if of_rows is None else of_rows
+            )
+        return torch.from_numpy(mask).to(self._slide.device)
 
     @property
     def weights(self) -> NDArray[np.float64]:
