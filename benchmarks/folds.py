@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 import sagefm
-from _common import HERE, Peak, machine
+from _common import HERE, Peak, machine, memory
 from sagefm._errors import InputError
 from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide
 from sagefm.evaluate.baselines.training_free import NEIGHBOR_PROFILE, training_free
@@ -93,6 +93,8 @@ def train(given, slides):
 
 def score(given, slides):
     """Score each section with the model of each fold that leaves its patient out."""
+    if unknown := set(given.sections or ()) - set(slides["slide"]):
+        raise InputError(f"--sections: slides.csv has no {', '.join(sorted(unknown))}")
     methods = ["model", *["adapted"] * given.adapt, *["random"] * given.random]
     left_out = folds(given.kind, slides)
     if given.model:
@@ -120,7 +122,7 @@ def score(given, slides):
             for line in sections:
                 print(
                     f"{row.slide}, {line['method']}: {line['share_left']:.3f}, "
-                    f"{line['seconds']:.1f} s, {line['memory_mb']:.0f} MB",
+                    f"{line['seconds']:.1f} s, {line['peak_mb']:.0f} MB",
                     flush=True,
                 )
     print_tables(given.out)
@@ -139,13 +141,13 @@ def score_section(slide, model, methods, seed):
         used = model
         if method == "random":
             used = sagefm.SageFM.new(model.vocabulary, model.config, seed=seed)
-        squared, seconds, memory = errors_of_model(used, aligned, whole, method == "adapted")
+        squared, seconds, peak = errors_of_model(used, aligned, whole, method == "adapted")
         error = squared.sum() / n.sum()
         sections.append(
             {
                 "method": method, "spots": slide.n_obs, "genes": len(whole.genes),
                 "best": excess.best, "mse_best": excess.mse, "floor": excess.floor, "mse": error,
-                "share_left": excess.left(error), "seconds": seconds, "memory_mb": memory,
+                "share_left": excess.left(error), "seconds": seconds, "peak_mb": peak,
             }
         )  # fmt: skip
         for at, gene in enumerate(whole.genes):
@@ -191,19 +193,20 @@ def errors_of_baselines(whole):
 
 
 def errors_of_model(model, aligned, whole, adapt):
-    """Errors of each gene summed over spots; seconds and memory that the predictions take."""
+    """Errors of each gene summed over spots; seconds, and peak memory of the process in MB."""
     predictions = model.predict_masked(
         aligned, [whole.genes], mask=lambda block: whole.of(block).mask, spots=whole.spots,
         block_size=BLOCK, adapt=adapt,
     )  # fmt: skip
     errors, seconds = np.zeros(len(whole.genes)), 0.0
-    with Peak() as peak:
+    with Peak():
         start = time.perf_counter()
         for block in predictions:
             seconds += time.perf_counter() - start
             errors += squared_errors(whole.of(block.spots), block.log1p)
             start = time.perf_counter()
-    return errors, seconds, peak.mb
+        peak = memory("VmHWM")
+    return errors, seconds, peak
 
 
 def finished(path, given, fold):
@@ -237,7 +240,7 @@ def print_tables(folder):
             ["organ", "technology", "spots", "best", "floor"]
         ].first()
         names = list(dict.fromkeys(own["method"]))
-        for column, digits in (("share_left", 3), ("seconds", 1), ("memory_mb", 0)):
+        for column, digits in (("share_left", 3), ("seconds", 1), ("peak_mb", 0)):
             mean = own.groupby(["fold", "section", "method"], sort=False)[column].mean().unstack()
             for name in names:
                 label = name if column == "share_left" else f"{name}, {column.replace('_', ' ')}"

@@ -129,7 +129,7 @@ class Tallies:
         found.insert(1, "kind", found["method"].map(self.kinds))
         if "share_left" in metrics:
             worst = scores.groupby("method")["share_left"].max()
-            at = found.columns.get_loc("share_left_high") + 1
+            at = list(found).index("share_left_high") + 1
             found.insert(at, "share_left_worst", found["method"].map(worst))
         often = self._often(task.name)
         found.insert(4, "n_genes", int(often.sum()))
