@@ -63,7 +63,7 @@ def test_no_predictor_beats_the_one_that_knows_the_rates():
     assert mse(log1p_mean(rate)) < mse(np.log1p(rate)) < mse(np.zeros_like(rate))
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.01, 0.7, 30.0, 999.0, 1001.0, 5e4])
+@pytest.mark.parametrize("rate", [0.0, 0.7, 999.0, 1001.0, *np.geomspace(1e-6, 1e6, 25)])
 def test_log1p_of_poisson_counts(rate):
     reach = 15 * np.sqrt(rate) + 30
     k = np.arange(max(0, int(rate - reach)), int(rate + reach))

@@ -5,8 +5,9 @@ import pytest
 
 from sagefm.evaluate import Cohort, recovery
 from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide
-from sagefm.evaluate.baselines.predictors import NEIGHBOR_MEAN, baselines
+from sagefm.evaluate.baselines.predictors import baselines
 from sagefm.evaluate.baselines.reference import Reference, SlideSummary
+from sagefm.evaluate.baselines.training_free import NEIGHBOR_MEAN
 from sagefm.evaluate.protocols import masks
 from sagefm.model import Config, SageFM
 from sagefm.pp.aligned import AlignedSlide
@@ -90,7 +91,7 @@ def test_no_baseline_sees_what_is_hidden(slides, network, where):
         for v in (view, PanelSlide.of(changed, panel))
     ]
     asked = 0
-    for method in baselines(known, 0):
+    for method in baselines(known, shown[0], 0):
         one, other = (method(s) for s in shown)
         if one is None:
             continue

@@ -16,10 +16,11 @@ from sagefm._text import few
 from sagefm._types import Floats
 from sagefm.pl._style import COLUMN, colors, finish, journal
 
-SMALLER_IS_BETTER = frozenset({"mse", "excess", "deviance", "ece", "davies_bouldin"})
+SMALLER_IS_BETTER = frozenset({"mse", "excess", "share_left", "deviance", "ece", "davies_bouldin"})
 _METRICS = {
     "mse": "mean squared error (log1p counts)",
     "excess": "mean squared error above counting noise",
+    "share_left": "error above counting noise (best training-free method: 1)",
     "deviance": "Poisson deviance",
     "ece": "expected calibration error",
     "r_within": "correlation within slides",

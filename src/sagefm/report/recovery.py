@@ -9,9 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._types import Positions
-from sagefm.evaluate.baselines import predictors
-from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction
-from sagefm.evaluate.baselines.reference import Reference
+from sagefm.evaluate.baselines import predictors, training_free
+from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction, Predictor
 from sagefm.evaluate.protocols.recovery_tables import DETECTED
 from sagefm.nn import draw_masks
 from sagefm.pp.counts import coordinates
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 GENE_MEAN = predictors.GENE_MEAN
-NEIGHBOR_MEAN = predictors.NEIGHBOR_MEAN
-LIBRARY_SIZE = predictors.SLIDE_PROFILE
+NEIGHBOR_MEAN = training_free.NEIGHBOR_MEAN
+LIBRARY_SIZE = training_free.SLIDE_PROFILE
 _BLOCK = 1024
 """Spots whose predictions are in memory together."""
 
@@ -76,10 +75,12 @@ def recover(
         if not len(genes):
             continue
         sums: dict[str, GeneSums] = {}
-        for masked, predicted in _blocks(model, aligned, section, genes, mask_fraction, seed):
+        whole = _mask(section, genes, mask_fraction, seed)
+        baselines = training_free.training_free(whole, seed)
+        for masked, predicted in _blocks(model, aligned, whole):
             mask, library_size = masked.mask[:, genes], masked.library_size
             truth = MaskedTruth(masked.counts[:, genes], mask, library_size)
-            for name, prediction in [(MODEL, predicted), *_baselines(masked, seed)]:
+            for name, prediction in [(MODEL, predicted), *_baselines(masked, baselines)]:
                 sums.setdefault(name, GeneSums.zeros(len(genes))).add(truth.score(*prediction))
                 if name in errors:
                     squared = (truth.of(prediction.log1p) - truth.truth) ** 2
@@ -98,32 +99,28 @@ def recover(
     return Recovery(_summary(tables), pd.concat(tables.values(), ignore_index=True), errors)
 
 
-def _blocks(
-    model: "SageFM",
-    aligned: "AlignedSlide",
-    slide: PanelSlide,
-    genes: Positions,
-    fraction: float,
-    seed: int,
-) -> Iterator[tuple[MaskedSpots, Prediction]]:
-    """Draw masks over the measured genes, and predict the masked spots block by block."""
+def _mask(slide: PanelSlide, genes: Positions, fraction: float, seed: int) -> MaskedSpots:
+    """Draw masks over the measured genes."""
     n_spots = len(slide.neighbors)
     rng = np.random.default_rng(seed)
     drawn = draw_masks(n_spots, int(slide.measured.sum()), fraction, rng)
+    return MaskedSpots(slide, "center", np.arange(n_spots), drawn, genes)
 
-    def masked_spots(block: slice) -> MaskedSpots:
-        return MaskedSpots(slide, "center", np.arange(n_spots)[block], drawn.of(block), genes)
 
+def _blocks(
+    model: "SageFM", aligned: "AlignedSlide", whole: MaskedSpots
+) -> Iterator[tuple[MaskedSpots, Prediction]]:
+    """Predict the masked spots block by block."""
     for predicted in model.predict_masked(
-        aligned, [genes], mask=lambda block: masked_spots(block).mask, block_size=_BLOCK
+        aligned, [whole.genes], mask=lambda block: whole.of(block).mask, block_size=_BLOCK
     ):
-        yield masked_spots(predicted.spots), Prediction(predicted.log1p)
+        yield whole.of(predicted.spots), Prediction(predicted.log1p)
 
 
-def _baselines(masked: MaskedSpots, seed: int) -> Iterator[tuple[str, Prediction]]:
+def _baselines(masked: MaskedSpots, baselines: list[Predictor]) -> Iterator[tuple[str, Prediction]]:
     mean = np.asarray(masked.slide.log.mean(axis=0), dtype=np.float32).ravel()[masked.genes]
     yield GENE_MEAN, Prediction(np.broadcast_to(mean, (len(masked.spots), len(mean))))
-    for baseline in predictors.baselines(Reference((), seed), seed):
+    for baseline in baselines:
         if (prediction := baseline(masked)) is not None:
             yield baseline.name, prediction
 

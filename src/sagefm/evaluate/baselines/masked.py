@@ -1,6 +1,7 @@
 """Slides with masked genes, and the interface of the methods that predict these genes."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -97,6 +98,11 @@ class MaskedSpots:
     genes: NDArray[np.int64]
     """Positions in the panel of the genes to predict, all of them measured."""
 
+    def of(self, rows: slice | NDArray[np.int64]) -> "MaskedSpots":
+        """Keep some of the spots."""
+        masks = self.masks._replace(masked=self.masks.masked[rows])
+        return replace(self, spots=self.spots[rows], masks=masks)
+
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """Spots × panel: whether a gene is masked."""
@@ -173,3 +179,16 @@ class Predictor(Protocol):
     def __call__(self, masked: MaskedSpots) -> Prediction | None:
         """Predict `masked.genes`; None if the method does not apply to these masks."""
         ...
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A predictor without a network."""
+
+    name: str
+    predict: Callable[[MaskedSpots], Prediction | None]
+    kind: Kind = "baseline"
+
+    def __call__(self, masked: MaskedSpots) -> Prediction | None:
+        """Predict `masked.genes`; None if the method does not apply to these masks."""
+        return self.predict(masked)

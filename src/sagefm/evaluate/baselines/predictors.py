@@ -9,42 +9,39 @@ from numpy.typing import NDArray
 from sagefm._types import Where
 from sagefm.evaluate.baselines import ridge
 from sagefm.evaluate.baselines.embedding import Kind
-from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction, Predictor
-from sagefm.evaluate.baselines.reference import Reference, shrunk
+from sagefm.evaluate.baselines.masked import (
+    Baseline,
+    MaskedSpots,
+    PanelSlide,
+    Prediction,
+    Predictor,
+)
+from sagefm.evaluate.baselines.reference import Reference
+from sagefm.evaluate.baselines.training_free import by_profile, training_free
 from sagefm.model import SageFM
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.poisson import log1p_mean, rate_of
+from sagefm.stats.poisson import rate_of
 
-NEIGHBOR_MEAN = "neighbor mean"
-NEIGHBOR_PROFILE = "neighbor profile × library size"
 REFERENCE_PROFILE = "reference profile × library size"
-SLIDE_PROFILE = "slide profile × library size"
 GENE_MEAN = "gene mean"
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A predictor without a network."""
+def baselines(reference: Reference, masked: MaskedSpots, seed: int) -> list[Predictor]:
+    """Make all baselines; those that are fitted to a reference are left out without one.
 
-    name: str
-    predict: Callable[[MaskedSpots], Prediction | None]
-    kind: Kind = "baseline"
-
-    def __call__(self, masked: MaskedSpots) -> Prediction | None:
-        """Predict `masked.genes`; None if the method does not apply to these masks."""
-        return self.predict(masked)
-
-
-def baselines(reference: Reference, seed: int) -> list[Predictor]:
-    """Make all baselines; those that are fitted to a reference are left out without one."""
-    unfitted = [
-        Baseline(SLIDE_PROFILE, _slide_profile),
-        Baseline(NEIGHBOR_MEAN, _neighbor_mean),
-        Baseline(NEIGHBOR_PROFILE, lambda masked: _neighbor_profile(masked, reference.shrinkage)),
-    ]
+    Parameters
+    ----------
+    reference
+        Slides of other patients.
+    masked
+        All spots that are to be predicted, as the baselines adjust to the slide.
+    seed
+        Of the samples that baselines are fitted to.
+    """
+    unfitted = training_free(masked, seed)
     if not reference:
-        return list(unfitted)
+        return unfitted
 
     def by_ridge(neighbors: bool) -> Callable[[MaskedSpots], Prediction]:
         def predict(masked: MaskedSpots) -> Prediction:
@@ -55,7 +52,7 @@ def baselines(reference: Reference, seed: int) -> list[Predictor]:
 
     return [
         Baseline(GENE_MEAN, lambda masked: _gene_mean(masked, reference)),
-        Baseline(REFERENCE_PROFILE, lambda masked: _by_profile(masked, reference.profile)),
+        Baseline(REFERENCE_PROFILE, lambda masked: by_profile(masked, reference.profile)),
         *unfitted,
         Baseline("ridge on the center", by_ridge(neighbors=False)),
         Baseline("ridge on center and neighbors", by_ridge(neighbors=True)),
@@ -118,45 +115,3 @@ def _gene_mean(masked: MaskedSpots, reference: Reference) -> Prediction:
     mean = reference.gene_mean[masked.genes]
     shape = len(masked.spots), len(masked.genes)
     return Prediction(np.broadcast_to(mean, shape), np.broadcast_to(rate_of(mean), shape))
-
-
-def _by_profile(masked: MaskedSpots, profile: NDArray[np.float32]) -> Prediction:
-    rate = masked.scaled(profile).astype(np.float32, copy=False)
-    return Prediction(log1p_mean(rate), rate)
-
-
-def _slide_profile(masked: MaskedSpots) -> Prediction | None:
-    """Scale the profile of the other spots to the library size of the center."""
-    if masked.where == "slide":
-        return None
-    return _by_profile(masked, _elsewhere(masked))
-
-
-def _elsewhere(masked: MaskedSpots) -> NDArray[np.float32]:
-    """Sum the counts of all spots but the center, or but the whole neighborhood."""
-    left_out = masked.counts
-    if masked.where != "center":
-        left_out = left_out + _sum_over_neighbors(masked)
-    rest = np.empty(left_out.shape, dtype=np.float32)
-    return np.subtract(masked.slide.total, left_out, out=rest, casting="same_kind")
-
-
-def _sum_over_neighbors(masked: MaskedSpots) -> NDArray[np.float32]:
-    """Sum the counts of the 14 neighbors, nothing masked: spots × panel."""
-    neighbors = masked.slide.neighbors[masked.spots]
-    operator = masked.operator * (neighbors.shape[1] - 1)
-    return np.asarray((operator @ masked.slide.counts).toarray())
-
-
-def _neighbor_mean(masked: MaskedSpots) -> Prediction | None:
-    if masked.where != "center":
-        return None
-    return Prediction(np.asarray(masked.neighbor_mean(masked.slide.log)[:, masked.genes].toarray()))
-
-
-def _neighbor_profile(masked: MaskedSpots, shrinkage: float) -> Prediction | None:
-    if masked.where != "center":
-        return None
-    slide = _elsewhere(masked)
-    slide /= np.maximum(slide.sum(axis=1, keepdims=True), 1.0)
-    return _by_profile(masked, shrunk(_sum_over_neighbors(masked), slide, shrinkage))

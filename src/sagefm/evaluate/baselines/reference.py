@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +10,8 @@ from scipy import sparse
 from scipy.sparse import csr_matrix
 
 from sagefm.evaluate.baselines.masked import PanelSlide
-from sagefm.nn.masking import draw_masks
 from sagefm.pp.neighborhood import average
-from sagefm.stats.poisson import log1p_mean
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-SHRINKAGES = (1e2, 1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6)
-DEFAULT_SHRINKAGE = 1e5
-"""Counts; used if there is no slide of another patient to choose it on."""
 N_COMPONENTS = 50
 SAMPLE = 3000
 """Spots of all slides together that regressions are fitted to."""
@@ -43,8 +34,6 @@ class SlideSummary:
     """Sampled spots × panel, log1p counts."""
     neighbor_mean: csr_matrix
     """The same spots, mean log1p counts of the 14 neighbors."""
-    shrinkage_errors: NDArray[np.float64]
-    """Squared errors of the shrunk neighbor profile per entry of :data:`SHRINKAGES`, summed."""
 
     @classmethod
     def of(cls, slide: PanelSlide, patient: str, n_sampled: int, seed: int) -> "SlideSummary":
@@ -61,7 +50,6 @@ class SlideSummary:
             total=slide.total,
             center=slide.log[spots],
             neighbor_mean=operator @ slide.log,
-            shrinkage_errors=_shrinkage_errors(slide, spots, operator, rng),
         )
 
 
@@ -101,14 +89,6 @@ class Reference:
         return np.asarray(fractions / np.maximum(n, 1), dtype=np.float32)
 
     @cached_property
-    def shrinkage(self) -> float:
-        """Pseudocounts from the profile of the slide that predict best on these slides."""
-        if not self.summaries:
-            return DEFAULT_SHRINKAGE
-        errors = np.sum([summary.shrinkage_errors for summary in self.summaries], axis=0)
-        return SHRINKAGES[int(errors.argmin())]
-
-    @cached_property
     def loadings(self) -> NDArray[np.float32]:
         """Panel × 50: leading singular vectors of the sampled log1p counts."""
         from sklearn.decomposition import TruncatedSVD
@@ -130,31 +110,3 @@ class Reference:
 def sample_size(n_slides: int) -> int:
     """Get the number of spots to draw from each of `n_slides` slides."""
     return max(_SAMPLE_LEAST, SAMPLE // n_slides)
-
-
-def shrunk(counts: "ArrayLike", profile: "ArrayLike", shrinkage: float) -> NDArray[np.float32]:
-    """Add pseudocounts from the profile of the slide (which sums to 1) to neighborhood counts."""
-    mixed = np.asarray(counts, dtype=np.float32) + np.float32(shrinkage) * np.asarray(
-        profile, dtype=np.float32
-    )
-    return np.asarray(mixed, dtype=np.float32)
-
-
-def _shrinkage_errors(
-    slide: PanelSlide, spots: NDArray[np.int64], operator: csr_matrix, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Score each shrinkage on a slide with 30 % of the measured genes masked."""
-    measured = np.flatnonzero(slide.measured)
-    counts = slide.counts[spots][:, measured].toarray()
-    mask = draw_masks(len(spots), len(measured), 0.3, rng).dense().numpy()
-    library_size = counts.sum(axis=1, where=~mask)
-    pooled = (operator @ slide.counts)[:, measured].toarray() * (slide.neighbors.shape[1] - 1)
-    profile = slide.total[measured] / max(slide.total[measured].sum(), 1.0)
-    truth = np.log1p(counts)
-    errors = np.zeros(len(SHRINKAGES))
-    for i, shrinkage in enumerate(SHRINKAGES):
-        mixed = shrunk(pooled, profile, shrinkage)
-        visible = np.maximum(mixed.sum(axis=1, where=~mask), 1e-6)
-        prediction = log1p_mean(mixed * (library_size / visible)[:, None])
-        errors[i] = ((prediction - truth) ** 2).sum(where=mask, dtype=np.float64)
-    return errors

@@ -10,9 +10,15 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError
 from sagefm._types import Where
 from sagefm.evaluate.baselines import predictors
-from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide, Prediction, Predictor
-from sagefm.evaluate.baselines.predictors import Baseline
+from sagefm.evaluate.baselines.masked import (
+    Baseline,
+    MaskedSpots,
+    PanelSlide,
+    Prediction,
+    Predictor,
+)
 from sagefm.evaluate.baselines.reference import Reference, SlideSummary, sample_size
+from sagefm.evaluate.baselines.training_free import NEIGHBOR_MEAN, TRAINING_FREE
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols import masks
 from sagefm.evaluate.protocols.recovery_tables import Tallies
@@ -41,10 +47,8 @@ class MaskingTask:
 
 TASKS = {
     "recovery": (
-        MaskingTask("random genes of the center", "center", False, predictors.NEIGHBOR_MEAN),
-        MaskingTask(
-            "co-expression modules of the center", "center", True, predictors.NEIGHBOR_MEAN
-        ),
+        MaskingTask("random genes of the center", "center", False, NEIGHBOR_MEAN),
+        MaskingTask("co-expression modules of the center", "center", True, NEIGHBOR_MEAN),
     ),
     "imputation": (
         MaskingTask(
@@ -111,11 +115,14 @@ def recovery(
         progress(f"{protocol}: {name} ({i + 1} of {len(cohort)})")
         slide = _on_panel(cohort, name, panel)
         others = Reference.without(cohort.patient(name), summaries, seed)
-        methods = [*predictors.baselines(others, seed), *predictors.models(models, panel, seed)]
+        methods = predictors.models(models, panel, seed)
         if slide.best is not None:
             methods.append(Baseline("best possible", predictors.best_possible, "control"))
         for task in TASKS[protocol]:
-            _score(tallies, task, name, slide, methods, scored, seed + i)
+            masked = _mask(task, slide, scored, seed + i)
+            fitted = predictors.baselines(others, masked, seed)
+            columns = np.searchsorted(np.flatnonzero(scored), masked.genes)
+            _score(tallies, task, name, masked, columns, [*fitted, *methods], seed + i)
     return tallies.result(cohort.table["patient"], _notes(cohort, reference, summaries))
 
 
@@ -158,34 +165,39 @@ def _on_panel(slides: Cohort, name: str, panel: Vocabulary) -> PanelSlide:
         raise InputError(f"{name}: {error}") from error
 
 
+def _mask(
+    task: MaskingTask, slide: PanelSlide, scored: NDArray[np.bool_], seed: int
+) -> MaskedSpots:
+    """Mask genes of all spots of a slide."""
+    genes = np.flatnonzero(scored & slide.measured)
+    if task.where == "slide":
+        genes = genes[_draw(task, slide, seed).dense()[0].numpy()[_within(slide, genes)]]
+    spots = np.arange(len(slide.neighbors))
+    return MaskedSpots(slide, task.where, spots, _draw(task, slide, seed), genes)
+
+
 def _score(
     tallies: Tallies,
     task: MaskingTask,
     name: str,
-    slide: PanelSlide,
+    whole: MaskedSpots,
+    columns: NDArray[np.int64],
     methods: list[Predictor],
-    scored: NDArray[np.bool_],
     seed: int,
 ) -> None:
     """Score every method on a slide, a block of spots at a time."""
-    genes = np.flatnonzero(scored & slide.measured)
-    if task.where == "slide":
-        genes = genes[_draw(task, slide, seed).dense()[0].numpy()[_within(slide, genes)]]
-    drawn = _draw(task, slide, seed)
+    genes = whole.genes
     sums: dict[str, GeneSums] = {}
-    for start in range(0, len(slide.neighbors), _BLOCK):
-        spots = np.arange(len(slide.neighbors))[start : start + _BLOCK]
-        masked = MaskedSpots(
-            slide, task.where, spots, drawn.of(slice(start, start + _BLOCK)), genes
-        )
+    for start in range(0, len(whole.spots), _BLOCK):
+        masked = whole.of(slice(start, start + _BLOCK))
         truth = MaskedTruth(masked.counts[:, genes], masked.mask[:, genes], masked.library_size)
         for method, kind, prediction in _predictions(methods, masked, task, seed):
             sums.setdefault(method, GeneSums.zeros(len(genes))).add(truth.score(*prediction))
             tallies.calibrate(task.name, method, kind, truth, prediction)
-            if method == predictors.NEIGHBOR_PROFILE and prediction.rate is not None:
-                tallies.noise(task.name, name, truth.n, truth.mean(log1p_variance(prediction.rate)))
-    at = np.searchsorted(np.flatnonzero(scored), genes)
-    tallies.add(task.name, name, sums, at, slide.detected[genes])
+            if task.where == "center" and method in TRAINING_FREE and prediction.rate is not None:
+                variance = truth.mean(log1p_variance(prediction.rate))
+                tallies.noise(task.name, name, method, truth.n, variance)
+    tallies.add(task.name, name, sums, columns, whole.slide.detected[genes])
 
 
 def _predictions(

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm.evaluate.baselines.masked import Prediction
+from sagefm.evaluate.protocols.excess import Excess
 from sagefm.evaluate.result import Result
 from sagefm.stats import resampling as statistics
 from sagefm.stats.genes import GeneSums, GeneTally, MaskedTruth, pearson_p
@@ -33,7 +34,7 @@ class Tallies:
         self._genes: dict[tuple[str, str], GeneTally] = {}
         self._slides: dict[tuple[str, str], list[str]] = {}
         self._bins: dict[tuple[str, str], NDArray[np.float64]] = {}
-        self._noise: dict[tuple[str, str], tuple[float, int]] = {}
+        self._noise: dict[tuple[str, str], dict[str, float]] = {}
         self._detected: dict[str, NDArray[np.float64]] = {}
 
     def calibrate(
@@ -47,10 +48,10 @@ class Tallies:
         for row, weights in enumerate((None, guesses, truth.truth)):
             bins[row] += np.bincount(at, weights, minlength=_N_BINS)
 
-    def noise(self, task: str, slide: str, n: int, floor: float) -> None:
-        """Add the counting-noise floor of some spots."""
-        total, entries = self._noise.get((task, slide), (0.0, 0))
-        self._noise[task, slide] = total + n * floor, entries + n
+    def noise(self, task: str, slide: str, method: str, n: int, variance: float) -> None:
+        """Add the mean counting noise of `n` masked entries at the rates of a method."""
+        noise = self._noise.setdefault((task, slide), {})
+        noise[method] = noise.get(method, 0.0) + n * variance
 
     def add(
         self,
@@ -64,12 +65,16 @@ class Tallies:
         fraction = np.zeros(len(self.genes))
         fraction[columns] = detected
         self._detected[slide] = np.maximum(self._detected.get(slide, 0), fraction)
-        total, entries = self._noise.get((task, slide), (np.nan, 1))
+        noise = self._noise.get((task, slide), {})
+        excess = Excess.of(
+            {method: _mse(gene_sums) for method, gene_sums in sums.items()},
+            {method: total / _n_entries(sums[method]) for method, total in noise.items()},
+        )
         for method, gene_sums in sums.items():
             tally = self._genes.setdefault((task, method), GeneTally.begin(len(self.genes)))
             tally.add(gene_sums, columns)
             self._slides.setdefault((task, method), []).append(slide)
-            row = _row(gene_sums, detected, total / entries)
+            row = _row(gene_sums, detected, excess)
             self._rows.append(
                 {"slide": slide, "task": task, "method": method, "kind": self.kinds[method], **row}
             )
@@ -104,7 +109,7 @@ class Tallies:
             f"{self.protocol}_genes": pd.concat(genes, ignore_index=True),
             f"{self.protocol}_calibration": pd.concat(bins, ignore_index=True),
         }
-        return Result(self.protocol, summary, details, notes)
+        return Result(self.protocol, summary, details, [*notes, *_best(scores)])
 
     def _fraction(self) -> NDArray[np.float64]:
         """Average over slides the fraction of the spots in which each gene is detected."""
@@ -118,11 +123,14 @@ class Tallies:
     def _summary(
         self, task: "MaskingTask", scores: pd.DataFrame, patients: "pd.Series[str]"
     ) -> pd.DataFrame:
-        metrics = ["mse", "excess", "deviance", "r_within_10", "r_within_30", "r_depth_removed_10"]
-        if scores["excess"].isna().all():
-            metrics.remove("excess")
+        metrics = ["mse", "deviance", "r_within_10", "r_within_30", "r_depth_removed_10"]
+        metrics[1:1] = [name for name in ("excess", "share_left") if scores[name].notna().any()]
         found = statistics.summarize(scores, metrics, patients, seed=self.seed)
         found.insert(1, "kind", found["method"].map(self.kinds))
+        if "share_left" in metrics:
+            worst = scores.groupby("method")["share_left"].max()
+            at = list(found).index("share_left_high") + 1
+            found.insert(at, "share_left_worst", found["method"].map(worst))
         often = self._often(task.name)
         found.insert(4, "n_genes", int(often.sum()))
         found = found.join(self._over_genes(task, found["method"], often, patients))
@@ -193,17 +201,27 @@ def _fraction_below(difference: NDArray[np.float64]) -> float:
     return float((difference < 0).mean() + (difference == 0).mean() / 2)
 
 
-def _row(sums: GeneSums, detected: NDArray[np.float64], floor: float) -> dict[str, float]:
+def _n_entries(sums: GeneSums) -> float:
+    return max(float(sums.n.sum()), 1.0)
+
+
+def _mse(sums: GeneSums) -> float:
+    """Compute the mean squared error over all masked entries."""
+    return float(sums.squared_error.sum() / _n_entries(sums))
+
+
+def _row(sums: GeneSums, detected: NDArray[np.float64], excess: Excess) -> dict[str, object]:
     """Compute the scores of one method on one slide."""
-    n = max(float(sums.n.sum()), 1.0)
-    mse = float(sums.squared_error.sum() / n)
-    row = {
+    n, mse = _n_entries(sums), _mse(sums)
+    row: dict[str, object] = {
         "n_entries": n,
         "n_genes": float((sums.n > 0).sum()),
         "n_constant": float((sums.constant & (sums.n > 0)).sum()),
         "mse": mse,
-        "floor": floor,
-        "excess": mse - floor,
+        "floor": excess.floor,
+        "excess": mse - excess.floor,
+        "share_left": excess.left(mse),
+        "best_training_free": excess.best,
         "deviance": float(sums.deviance.sum() / n),
     }
     correlations = {"r_within": sums.pearson(), "r_depth_removed": sums.depth_removed()}
@@ -214,3 +232,15 @@ def _row(sums: GeneSums, detected: NDArray[np.float64], floor: float) -> dict[st
             values = r[often & ~np.isnan(r)]
             row[f"{name}_{100 * least:.0f}"] = float(np.median(values)) if len(values) else np.nan
     return row
+
+
+def _best(scores: pd.DataFrame) -> list[str]:
+    """Name the training-free methods that `share_left` compares with."""
+    one = scores[scores["share_left"].notna()].drop_duplicates(["slide", "task"])
+    notes = []
+    for task, best in one.groupby("task", sort=False)["best_training_free"]:
+        counts = ", ".join(f"{name} on {n}" for name, n in best.value_counts().items())
+        notes.append(
+            f"share_left, {task}: the best training-free method is {counts} of the slides."
+        )
+    return notes
