@@ -12,4 +12,5 @@ def aligned(log1p, measured, sections):
         (np.rint(np.expm1(log1p.data)), log1p.indices, log1p.indptr), shape=log1p.shape
     )
     own = np.arange(len(sections))[:, None]
-    return AlignedSlide(counts, own, measured, np.asarray(sections), row_sums(counts))
+    rank = np.arange(len(sections))
+    return AlignedSlide(counts, own, measured, np.asarray(sections), row_sums(counts), rank)

@@ -43,6 +43,8 @@ class AlignedSlide:
         For each spot the number of its section; neighborhoods never cross sections.
     library_size
         For each spot its counts over all genes of the slide, in the vocabulary or not.
+    rank
+        For each spot its number by place within its section, whatever the order of the rows.
     alignment
         How the genes of the slide map to the vocabulary; None for counts that were aligned before.
     """
@@ -52,6 +54,7 @@ class AlignedSlide:
     measured: NDArray[np.bool_]
     sections: NDArray[np.int64]
     library_size: NDArray[np.float64]
+    rank: NDArray[np.int64]
     alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
@@ -97,13 +100,14 @@ class AlignedSlide:
         ids = raw.var[GENE_IDS].astype(str).tolist() if GENE_IDS in raw.var else None
         alignment = vocabulary.align(raw.var.index.astype(str).tolist(), ids)
         aligned = alignment.apply(raw.matrix)
-        sections = section_codes(slide, slide_key)
+        sections, points = section_codes(slide, slide_key), coordinates(slide)
         return cls(
             counts=aligned,
-            neighbors=nearest(coordinates(slide), n_neighbors, sections),
+            neighbors=nearest(points, n_neighbors, sections),
             measured=alignment.measured,
             sections=sections,
             library_size=row_sums(raw.matrix),
+            rank=_ranks(points, sections),
             alignment=alignment,
         )
 
@@ -112,8 +116,8 @@ class AlignedSlide:
         cls, counts: csr_matrix, neighbors: NDArray[np.int64], measured: NDArray[np.bool_]
     ) -> Self:
         """Wrap aligned counts of one section."""
-        sections = np.zeros(counts.shape[0], dtype=np.int64)
-        return cls(counts, neighbors, measured, sections, row_sums(counts))
+        sections, rank = np.zeros(counts.shape[0], dtype=np.int64), np.arange(counts.shape[0])
+        return cls(counts, neighbors, measured, sections, row_sums(counts), rank)
 
     @cached_property
     def log1p(self) -> csr_matrix:
@@ -150,6 +154,7 @@ class AlignedSlide:
             neighbors=self.neighbors[:0],
             sections=self.sections[is_member],
             library_size=self.library_size[is_member],
+            rank=self.rank[is_member],
         )
 
     def subset(self, spots: NDArray[np.int64]) -> Self:
@@ -162,6 +167,7 @@ class AlignedSlide:
             neighbors=place[self.neighbors[spots]],
             sections=self.sections[spots],
             library_size=self.library_size[spots],
+            rank=self.rank[spots],
         )
 
     def without(self, genes: NDArray[np.int64]) -> Self:
@@ -173,6 +179,15 @@ class AlignedSlide:
         remaining = csr_matrix(self.counts.multiply(kept), dtype=np.float32)
         remaining.eliminate_zeros()
         return replace(self, counts=remaining, measured=measured)
+
+
+def _ranks(points: NDArray[np.float64], sections: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the spots of each section from 0, by x, then by y."""
+    order = np.lexsort((points[:, 1], points[:, 0], sections))
+    starts = np.searchsorted(sections[order], sections[order])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - starts
+    return rank
 
 
 def _sort_indices(counts: csr_matrix) -> None:
