@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from sagefm import _adaptation as adaptation
 from sagefm import _model_file as model_file
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
@@ -61,6 +62,8 @@ class SageFM:
         Origin of the weights: data, seed, versions.
     trained_on
         Embeddings of a sample of the training spots; None if not known.
+    base
+        The model that it was adapted from; None for others, or if not known.
 
     Examples
     --------
@@ -74,15 +77,20 @@ class SageFM:
     config: Config
     provenance: dict[str, Any] = field(default_factory=dict)
     trained_on: ReferenceSpots | None = None
+    base: "SageFM | None" = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         self.network.eval()
 
     def __repr__(self) -> str:
-        return (
-            f"SageFM({self.config.network}, {len(self.vocabulary):,} genes, "
-            f"embedding of {self.width}, neighborhoods of {self.config.n_neighbors} spots)"
-        )
+        words = [
+            self.config.network,
+            f"{len(self.vocabulary):,} genes",
+            f"embedding of {self.width}",
+            f"neighborhoods of {self.config.n_neighbors} spots",
+            adaptation.described(self.provenance),
+        ]
+        return f"SageFM({', '.join(filter(None, words))})"
 
     @property
     def width(self) -> int:
@@ -236,6 +244,8 @@ class SageFM:
         hidden: NDArray[np.bool_] | csr_matrix | None = None,
         hidden_around: bool = False,
         genes: Sequence[str] | None = None,
+        adapt: bool = False,
+        seed: int = 0,
     ) -> NDArray[np.float32]:
         """Predict the expression of every spot from its neighborhood.
 
@@ -249,6 +259,8 @@ class SageFM:
             Whether they are masked in the neighbors too.
         genes
             Symbols or Ensembl ids to predict; the whole vocabulary if not given.
+        adapt, seed
+            As for :meth:`predict_masked`.
 
         Returns
         -------
@@ -257,7 +269,8 @@ class SageFM:
         Raises
         ------
         InputError
-            As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape.
+            As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape; the
+            network cannot be adapted.
         """
         aligned = self._aligned(slide)
         n_spots, n_genes = len(aligned.neighbors), len(self.vocabulary)
@@ -265,8 +278,9 @@ class SageFM:
         columns = np.arange(n_genes) if genes is None else self.vocabulary.positions(genes)
         where: Where | None = "neighborhood" if hidden_around else "center"
         blocks = self.predict_masked(
-            aligned, [columns], mask=hidden, where=None if hidden is None else where
-        )
+            aligned, [columns], mask=hidden, where=None if hidden is None else where, adapt=adapt,
+            seed=seed,
+        )  # fmt: skip
         result = np.empty((n_spots, len(columns)), dtype=np.float32)
         for block in blocks:
             result[block.spots] = block.log1p
@@ -281,6 +295,8 @@ class SageFM:
         where: Where | None = "center",
         spots: Positions | None = None,
         block_size: int = _BLOCK,
+        adapt: bool = False,
+        seed: int = 0,
     ) -> Iterator[MaskedPrediction]:
         """Predict genes while genes are masked, one block of spots at a time.
 
@@ -302,6 +318,14 @@ class SageFM:
             Rows of the slide to predict; all if not given.
         block_size
             Spots that are predicted together.
+        adapt
+            Whether to adapt the network ``context`` to the slide first, by some steps of training
+            on its own spots, which takes seconds. It is cross-fitted: every spot is predicted by
+            weights for which none of its counts was a target. Genes that the slide lacks, or with
+            `where` ``"slide"``, are predicted by the weights of the model as they are: to adapt
+            does not help there.
+        seed
+            Of the adaptation. What was fitted is kept as long as the result of :meth:`prepare`.
 
         Yields
         ------
@@ -310,7 +334,8 @@ class SageFM:
         Raises
         ------
         InputError
-            As :meth:`prepare`; or `where` is none of these, or does not go with `mask`.
+            As :meth:`prepare`; or `where` is none of these, or does not go with `mask`; or the
+            network cannot be adapted.
         """
         if where not in (None, "center", "neighborhood", "slide"):
             raise InputError(f"where={where!r}: choose center, neighborhood or slide")
@@ -320,11 +345,11 @@ class SageFM:
         neighbors = aligned.neighbors if spots is None else aligned.neighbors[spots]
         vocabulary = np.arange(len(self.vocabulary))
         encoded = None if where == "slide" else self.encode(aligned)
+        fitted = adaptation.encode_cross_fitted(self, aligned, seed) if adapt and encoded else None
         blocks = list(_blocks(len(neighbors), block_size))
         for number, group in enumerate(groups):
             used = encoded or self.encode(aligned.without(group))
-            is_vocabulary = np.array_equal(group, vocabulary)
-            positions = None if is_vocabulary else torch.from_numpy(group).to(self.device)
+            parts = adaptation.by_measured(fitted, used, aligned.measured[group])
             what = f"predicting, group {number + 1} of {len(groups)}, block"
             for block in counted(blocks, what):
                 masked = None
@@ -332,10 +357,28 @@ class SageFM:
                     rows = None if mask is None else _rows(mask, block)
                     genes = group if mask is None else vocabulary
                     masked = MaskedGenes(genes, rows, where == "neighborhood")
-                with torch.inference_mode():
-                    centers = used.centers(neighbors[block], masked)
-                    log1p = centers.predict(positions).cpu().numpy()
+                log1p = self._predict(parts, group, neighbors[block], masked)
                 yield MaskedPrediction(block, number, log1p)
+
+    @torch.inference_mode()
+    def _predict(
+        self,
+        parts: list[tuple[EncodedSlide, Positions]],
+        group: Positions,
+        neighbors: Positions,
+        masked: MaskedGenes | None,
+    ) -> Singles:
+        """Predict each part of the genes of a group by what knows them."""
+        log1p = np.empty((len(neighbors), len(group) if len(parts) > 1 else 0), dtype=np.float32)
+        for encoded, columns in parts:
+            genes = group[columns]
+            is_vocabulary = np.array_equal(genes, np.arange(len(self.vocabulary)))
+            positions = None if is_vocabulary else torch.from_numpy(genes).to(self.device)
+            some = encoded.centers(neighbors, masked).predict(positions).cpu().numpy()
+            if len(parts) == 1:
+                return some
+            log1p[:, columns] = some
+        return log1p
 
     @torch.inference_mode()
     def encode(self, slide: "AnnData | AlignedSlide") -> EncodedSlide:
