@@ -182,7 +182,7 @@ class AlignedSlide:
 
 
 def _ranks(points: NDArray[np.float64], sections: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the spots of each section from 0, by x, then by y."""
+    """Rank the spots of each section by x, then by y, from 0."""
     order = np.lexsort((points[:, 1], points[:, 0], sections))
     starts = np.searchsorted(sections[order], sections[order])
     rank = np.empty(len(order), dtype=np.int64)

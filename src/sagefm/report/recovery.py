@@ -55,6 +55,7 @@ def recover(
     seed: int,
     layer: str | None,
     slide_key: str | None,
+    adapt: bool,
 ) -> Recovery | None:
     """Mask genes of every spot, and predict them by the model and by baselines.
 
@@ -76,7 +77,9 @@ def recover(
         if not len(genes):
             continue
         sums: dict[str, GeneSums] = {}
-        for masked, predicted in _blocks(model, aligned, section, genes, mask_fraction, seed):
+        for masked, predicted in _blocks(
+            model, aligned, section, genes, mask_fraction, seed, adapt
+        ):
             mask, library_size = masked.mask[:, genes], masked.library_size
             truth = MaskedTruth(masked.counts[:, genes], mask, library_size)
             for name, prediction in [(MODEL, predicted), *_baselines(masked, seed)]:
@@ -105,6 +108,7 @@ def _blocks(
     genes: Positions,
     fraction: float,
     seed: int,
+    adapt: bool,
 ) -> Iterator[tuple[MaskedSpots, Prediction]]:
     """Draw masks over the measured genes, and predict the masked spots block by block."""
     n_spots = len(slide.neighbors)
@@ -115,8 +119,9 @@ def _blocks(
         return MaskedSpots(slide, "center", np.arange(n_spots)[block], drawn.of(block), genes)
 
     for predicted in model.predict_masked(
-        aligned, [genes], mask=lambda block: masked_spots(block).mask, block_size=_BLOCK
-    ):
+        aligned, [genes], mask=lambda block: masked_spots(block).mask, block_size=_BLOCK,
+        adapt=adapt, seed=seed,
+    ):  # fmt: skip
         yield masked_spots(predicted.spots), Prediction(predicted.log1p)
 
 
