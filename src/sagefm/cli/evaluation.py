@@ -95,7 +95,8 @@ def evaluate(
     results = sagefm.evaluate.scorecard(
         cohort, loaded, out, protocols=_protocols(protocol, cohort, label_key, subtype_key),
         reference=reference_cohort, label_key=label_key, subtype_key=subtype_key, obsm=obsm or [],
-        mofa=mofa, adapt=adapt, seed=seed, command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
+        mofa=mofa, adapt=adapt, seed=seed,
+        command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
         progress=print_progress,
     )  # fmt: skip
     pictures = sagefm.pl.scorecard(results, out)

@@ -86,8 +86,8 @@ def impute(
     require_own(loaded_slide, slide, out, overwrite=overwrite)
     try:
         confidence = sagefm.tl.impute(
-            loaded_slide, loaded, chosen, region=region, mask=mask, adapt=adapt, seed=seed, slide_key=slide_key,
-            scale="counts_per_10k" if counts_per_10k else "log1p",
+            loaded_slide, loaded, chosen, region=region, mask=mask, adapt=adapt, seed=seed,
+            slide_key=slide_key, scale="counts_per_10k" if counts_per_10k else "log1p",
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slide, error)) from error

@@ -22,8 +22,10 @@ from sagefm.nn.sparse import SparseRows, columns_of
 if TYPE_CHECKING:
     from sagefm.pp.aligned import AlignedSlide
 
-LEARNING_RATE = 2e-4
-"""At twice of it, steps on small slides fit their noise; all weights need to move."""
+_LEARNING_RATE = 4e-4
+_AVERAGE = 0.9
+"""What the weights that are kept hold of their last value after a step: they are an average over
+steps, which leaves out the noise of steps as long as these."""
 _CENTERS = 128
 """Centers of a step."""
 _REGION = 700
@@ -92,18 +94,22 @@ def adapted(
     tests = [part.test(rng) for part in parts for _ in range(1 if part.is_small else _TESTS)]
     with torch.inference_mode(False), torch.enable_grad():
         some = _with_genes(network, torch.from_numpy(genes))
-        optimizer = torch.optim.Adam(some.parameters(), lr=LEARNING_RATE, fused=True)
-        kept = _Kept.of(some, _error(some, tests), 0)
+        optimizer = torch.optim.Adam(some.parameters(), lr=_LEARNING_RATE, fused=True)
+        mean = _with_genes(network, torch.from_numpy(genes))
+        kept = _Kept.of(mean, _error(mean, tests), 0)
         before = kept.error
         for step in counted(range(1, n_steps + 1), "adapting to the slide, step"):
             part = parts[rng.choice(len(parts), p=fractions / fractions.sum())]
             optimizer.zero_grad()
             part.batch(part.targets, rng).error(some).backward()
             optimizer.step()
+            with torch.no_grad():
+                for average, value in zip(mean.parameters(), some.parameters(), strict=True):
+                    average.lerp_(value, 1 - _AVERAGE)
             if step % _EVERY == 0 or step == n_steps:
-                error = _error(some, tests)
+                error = _error(mean, tests)
                 if error < kept.error:
-                    kept = _Kept.of(some, error, step)
+                    kept = _Kept.of(mean, error, step)
         whole = _with_weights(network, torch.from_numpy(genes), kept.weights)
     return Adapted(whole, kept.n_steps, kept.error, before)
 
