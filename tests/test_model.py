@@ -73,7 +73,7 @@ def test_preparing_leaves_the_slide_alone(slide, model):
 
 def test_blocks_make_no_difference(slide, model, monkeypatch):
     whole = model.embed(slide)
-    monkeypatch.setattr("sagefm.model._BLOCK", 37)
+    monkeypatch.setattr("sagefm.model.BLOCK", 37)
     np.testing.assert_allclose(model.embed(slide), whole, atol=1e-6)
 
 

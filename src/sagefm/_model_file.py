@@ -1,5 +1,7 @@
 """Read and write model files."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -7,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 
 from sagefm import __version__
+from sagefm._difference import KIND, Difference
 from sagefm._errors import InputError
 from sagefm._validate import Range, read_as, require_declared, short
 from sagefm.nn import NETWORKS, Network, Published, checkpoint
@@ -82,15 +85,27 @@ class StoredModel(NamedTuple):
     trained_on: ReferenceSpots | None = None
 
 
-def read(path: Path) -> StoredModel:
-    """Read a model file.
+def fingerprint(model: StoredModel) -> str:
+    """Compute the sha256 of all that an embedding depends on; see :class:`sagefm.SageFM`."""
+    described = [asdict(model.config), model.vocabulary.symbols, model.vocabulary.ensembl]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    for name, weights in sorted(model.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weights.cpu().numpy().ravel().data)
+    return digest.hexdigest()
+
+
+def read(path: Path) -> StoredModel | Difference:
+    """Read a model file, or the difference of an adapted model from another.
 
     Raises
     ------
     InputError
         The file is missing, damaged, not a model of sagefm, or of a newer version.
     """
-    weights, header = checkpoint.read(path)
+    weights, header = checkpoint.read(path, checkpoint.MODEL, KIND)
+    if "kind" in header:
+        return Difference.of(path, weights, header)
     sample = {
         name.removeprefix(_TRAINED_ON): weights.pop(name)
         for name in list(weights)
@@ -111,6 +126,26 @@ def read(path: Path) -> StoredModel:
     width = network.embedding_width(config.widths)
     trained_on = _trained_on(path, sample, width) if sample else None
     return StoredModel(network, vocabulary, config, described.provenance, trained_on)
+
+
+def with_difference(path: Path, stored: Difference, base: StoredModel, found: str) -> StoredModel:
+    """Make an adapted model from its base, which has the fingerprint `found`, and the difference.
+
+    Raises
+    ------
+    InputError
+        It is a difference from another model, or damaged.
+    """
+    if stored.base != found:
+        raise InputError(
+            f"{path}: is a difference from the model with the fingerprint "
+            f"{short(stored.base[:16])}, not from that with {found[:16]!r}; give the model "
+            "that was adapted as base"
+        )
+    weights, config = stored.added_to(path, base.network.state_dict()), base.config
+    n_genes = len(base.vocabulary)
+    network = checkpoint.fill(path, weights, config.network, n_genes, config.widths)
+    return StoredModel(network, base.vocabulary, config, stored.provenance)
 
 
 def read_published(path: str | Path, genes: str | Path) -> StoredModel:

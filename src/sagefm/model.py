@@ -1,25 +1,27 @@
 """The model: a network with its vocabulary, size of neighborhoods and provenance."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from sagefm import _adaptation as adaptation
+from sagefm import _difference
 from sagefm import _model_file as model_file
+from sagefm._device import pick_device
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
 from sagefm._model_file import Config
+from sagefm._prediction import BLOCK, MaskedPrediction, blocks_of, predict_masked, require_shape
 from sagefm._progress import counted, stage
-from sagefm._types import Bools, Positions, Singles, Where
-from sagefm.nn import EncodedSlide, MaskedGenes, Network, build
+from sagefm._types import Bools, Positions, Where
+from sagefm.nn import EncodedSlide, Network, build
 from sagefm.nn import encode as encode_by
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
@@ -29,20 +31,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = ["Config", "MaskedPrediction", "SageFM", "pick_device"]
-
-_BLOCK = 4096
-"""Spots whose hidden layers are in memory together."""
-
-
-class MaskedPrediction(NamedTuple):
-    """Predictions of a group of genes in a block of spots, while genes are masked."""
-
-    spots: slice
-    """Which of the spots that are predicted."""
-    group: int
-    """Which of the groups of genes."""
-    log1p: Singles
-    """Spots × genes of the group, log1p counts."""
 
 
 @dataclass
@@ -61,6 +49,8 @@ class SageFM:
         Origin of the weights: data, seed, versions.
     trained_on
         Embeddings of a sample of the training spots; None if not known.
+    base
+        The model that it was adapted from; None for others, or if not known.
 
     Examples
     --------
@@ -74,6 +64,7 @@ class SageFM:
     config: Config
     provenance: dict[str, Any] = field(default_factory=dict)
     trained_on: ReferenceSpots | None = None
+    base: "SageFM | None" = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         self.network.eval()
@@ -81,7 +72,8 @@ class SageFM:
     def __repr__(self) -> str:
         return (
             f"SageFM({self.config.network}, {len(self.vocabulary):,} genes, "
-            f"embedding of {self.width}, neighborhoods of {self.config.n_neighbors} spots)"
+            f"embedding of {self.width}, neighborhoods of {self.config.n_neighbors} spots"
+            f"{adaptation.described(self.provenance)})"
         )
 
     @property
@@ -100,12 +92,7 @@ class SageFM:
 
         It is computed once: changes of the weights do not change it.
         """
-        described = [asdict(self.config), self.vocabulary.symbols, self.vocabulary.ensembl]
-        digest = hashlib.sha256(json.dumps(described).encode())
-        for name, weights in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weights.cpu().numpy().ravel().data)
-        return digest.hexdigest()
+        return model_file.fingerprint(self._stored)
 
     @classmethod
     def new(cls, vocabulary: Vocabulary, config: Config | None = None, *, seed: int = 0) -> Self:
@@ -117,7 +104,13 @@ class SageFM:
         return cls(network, vocabulary, config, {"weights": "random", "seed": seed})
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str | None = None) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        base: "SageFM | str | Path | None" = None,
+        device: str | None = None,
+    ) -> Self:
         """Load a model file, or the model that comes with the package.
 
         Parameters
@@ -126,17 +119,27 @@ class SageFM:
             ``"default"``, the model of the package: see ``docs/model_card.md``. Or a safetensors
             file of :meth:`save`, or its address: ``https://…`` or ``hf://owner/repository/file``,
             followed by ``#sha256=…``. ``"./default"`` is a file with the name default.
+        base
+            The model that was adapted, or its path, where only the difference was saved and that is
+            not the model of the package.
         device
             ``"cpu"``, ``"cuda"``, …; a CUDA device, if available, when not given.
 
         Raises
         ------
         InputError
-            The file is missing, damaged, cannot be fetched, or is not a model of sagefm; or the
-            model of the package was changed.
+            The file is missing, damaged, cannot be fetched, or is not a model of sagefm; it is a
+            difference from another model than `base`; or the model of the package was changed.
         """
         stage("loading the model %s", path)
         stored = model_file.read(local_copy(path))
+        if isinstance(stored, _difference.Difference):
+            if not isinstance(base, SageFM):
+                base = cls.load("default" if base is None else base, device=device)
+            whole = model_file.with_difference(Path(path), stored, base._stored, base.fingerprint)
+            return cls(*whole, base=base)
+        if base is not None:
+            raise InputError(f"{path}: is a whole model, which needs no base; leave base out")
         return cls(stored.network.to(pick_device(device)), *stored[1:])
 
     @classmethod
@@ -162,7 +165,7 @@ class SageFM:
         stored = model_file.read_published(path, genes)
         return cls(stored.network.to(pick_device(device)), *stored[1:])
 
-    def save(self, path: str | Path, *, half: bool = False) -> None:
+    def save(self, path: str | Path, *, half: bool = False, difference: bool = False) -> None:
         """Write the model to one safetensors file (a temporary file that is then renamed).
 
         Parameters
@@ -174,21 +177,70 @@ class SageFM:
             file. The rounded weights are loaded in single precision, and have another
             :attr:`fingerprint`. The sample of training spots is not rounded, because distances to
             it are compared with each other.
+        difference
+            Whether to write only what :meth:`adapt` changed, rounded to 8 bits: a tenth of the
+            file. Then :meth:`load` needs the model that was adapted: see its `base`.
 
         Raises
         ------
         InputError
-            The file cannot be written, or a weight is too large for half precision.
+            The file cannot be written, a weight is too large for half precision, or there is
+            nothing that this model is a difference from.
         """
-        stored = model_file.StoredModel(
+        if difference:
+            if self.base is None or half:
+                raise InputError("difference: is for a model of adapt, without half; leave it out")
+            return _difference.write(
+                path, self.network.state_dict(), self.base.network.state_dict(),
+                self.base.fingerprint, self.provenance,
+            )  # fmt: skip
+        model_file.write(path, self._stored, half=half)
+
+    @property
+    def _stored(self) -> model_file.StoredModel:
+        return model_file.StoredModel(
             self.network, self.vocabulary, self.config, self.provenance, self.trained_on
         )
-        model_file.write(path, stored, half=half)
 
     def to(self, device: str) -> Self:
         """Move the network to a device."""
         self.network.to(pick_device(device))
         return self
+
+    def adapt(
+        self,
+        slides: "AnnData | AlignedSlide | Sequence[AnnData | AlignedSlide]",
+        *,
+        seed: int = 0,
+    ) -> "SageFM":
+        """Adapt to a slide, or to the slides of a study together, for embedding and domains.
+
+        It takes 10 to 120 steps of training on these slides; 15 % of the spots are held out, and
+        the weights that predict them best are kept. Embeddings of models that were adapted apart
+        cannot be compared: adapt to all slides of a comparison together. To predict measured genes,
+        use `adapt` of :meth:`predict`, which is cross-fitted.
+
+        Parameters
+        ----------
+        slides
+            One or several, or results of :meth:`prepare`. They are not changed.
+        seed
+            Of all draws.
+
+        Returns
+        -------
+        Another model. Its :attr:`provenance` says under ``"adapted_to"`` what it was adapted to.
+
+        Raises
+        ------
+        InputError
+            As :meth:`prepare`; or the network is not ``context``.
+        """
+        several = slides if isinstance(slides, Sequence) else [slides]
+        named = {f"slide {i}": self._aligned(one) for i, one in enumerate(several, start=1)}
+        network, facts = adaptation.adapted_to(self, named, seed)
+        provenance = self.provenance | {adaptation.ADAPTED_TO: facts}
+        return SageFM(network, self.vocabulary, self.config, provenance, base=self)
 
     def prepare(
         self, slide: "AnnData", *, layer: str | None = None, slide_key: str | None = None
@@ -225,7 +277,7 @@ class SageFM:
         aligned = self._aligned(slide)
         encoded = self.encode(aligned)
         result = np.empty((len(aligned.neighbors), self.width), dtype=np.float32)
-        for block in counted(list(_blocks(len(result), _BLOCK)), "embedding, block"):
+        for block in counted(list(blocks_of(len(result), BLOCK)), "embedding, block"):
             result[block] = encoded.embed(aligned.neighbors[block]).cpu().numpy()
         return result
 
@@ -236,6 +288,8 @@ class SageFM:
         hidden: NDArray[np.bool_] | csr_matrix | None = None,
         hidden_around: bool = False,
         genes: Sequence[str] | None = None,
+        adapt: bool = False,
+        seed: int = 0,
     ) -> NDArray[np.float32]:
         """Predict the expression of every spot from its neighborhood.
 
@@ -249,6 +303,8 @@ class SageFM:
             Whether they are masked in the neighbors too.
         genes
             Symbols or Ensembl ids to predict; the whole vocabulary if not given.
+        adapt, seed
+            As for :meth:`predict_masked`.
 
         Returns
         -------
@@ -257,16 +313,18 @@ class SageFM:
         Raises
         ------
         InputError
-            As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape.
+            As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape; the
+            network cannot be adapted.
         """
         aligned = self._aligned(slide)
         n_spots, n_genes = len(aligned.neighbors), len(self.vocabulary)
-        _require_shape(hidden, n_spots, n_genes)
+        require_shape(hidden, n_spots, n_genes)
         columns = np.arange(n_genes) if genes is None else self.vocabulary.positions(genes)
         where: Where | None = "neighborhood" if hidden_around else "center"
         blocks = self.predict_masked(
-            aligned, [columns], mask=hidden, where=None if hidden is None else where
-        )
+            aligned, [columns], mask=hidden, where=None if hidden is None else where, adapt=adapt,
+            seed=seed,
+        )  # fmt: skip
         result = np.empty((n_spots, len(columns)), dtype=np.float32)
         for block in blocks:
             result[block.spots] = block.log1p
@@ -280,7 +338,9 @@ class SageFM:
         mask: NDArray[np.bool_] | csr_matrix | Callable[[slice], Bools] | None = None,
         where: Where | None = "center",
         spots: Positions | None = None,
-        block_size: int = _BLOCK,
+        block_size: int = BLOCK,
+        adapt: bool = False,
+        seed: int = 0,
     ) -> Iterator[MaskedPrediction]:
         """Predict genes while genes are masked, one block of spots at a time.
 
@@ -302,6 +362,14 @@ class SageFM:
             Rows of the slide to predict; all if not given.
         block_size
             Spots that are predicted together.
+        adapt
+            Whether to adapt the network ``context`` to the slide first, by some steps of training
+            on its own spots, which takes seconds. It is cross-fitted: every spot is predicted by
+            weights for which none of its counts was a target. Genes that the slide lacks, or with
+            `where` ``"slide"``, are predicted by the weights of the model as they are: to adapt
+            does not help there.
+        seed
+            Of the adaptation. What was fitted is kept as long as the result of :meth:`prepare`.
 
         Yields
         ------
@@ -310,32 +378,13 @@ class SageFM:
         Raises
         ------
         InputError
-            As :meth:`prepare`; or `where` is none of these, or does not go with `mask`.
+            As :meth:`prepare`; or `where` is none of these, or does not go with `mask`; or the
+            network cannot be adapted.
         """
-        if where not in (None, "center", "neighborhood", "slide"):
-            raise InputError(f"where={where!r}: choose center, neighborhood or slide")
-        if where == "slide" and mask is not None:
-            raise InputError("mask: does not go with where='slide', which masks whole groups")
-        aligned = self._aligned(slide)
-        neighbors = aligned.neighbors if spots is None else aligned.neighbors[spots]
-        vocabulary = np.arange(len(self.vocabulary))
-        encoded = None if where == "slide" else self.encode(aligned)
-        blocks = list(_blocks(len(neighbors), block_size))
-        for number, group in enumerate(groups):
-            used = encoded or self.encode(aligned.without(group))
-            is_vocabulary = np.array_equal(group, vocabulary)
-            positions = None if is_vocabulary else torch.from_numpy(group).to(self.device)
-            what = f"predicting, group {number + 1} of {len(groups)}, block"
-            for block in counted(blocks, what):
-                masked = None
-                if where in ("center", "neighborhood"):
-                    rows = None if mask is None else _rows(mask, block)
-                    genes = group if mask is None else vocabulary
-                    masked = MaskedGenes(genes, rows, where == "neighborhood")
-                with torch.inference_mode():
-                    centers = used.centers(neighbors[block], masked)
-                    log1p = centers.predict(positions).cpu().numpy()
-                yield MaskedPrediction(block, number, log1p)
+        return predict_masked(
+            self, self._aligned(slide), groups, mask=mask, where=where, spots=spots,
+            block_size=block_size, adapt=adapt, seed=seed,
+        )  # fmt: skip
 
     @torch.inference_mode()
     def encode(self, slide: "AnnData | AlignedSlide") -> EncodedSlide:
@@ -348,40 +397,3 @@ class SageFM:
 
     def _aligned(self, slide: "AnnData | AlignedSlide") -> AlignedSlide:
         return slide if isinstance(slide, AlignedSlide) else self.prepare(slide)
-
-
-def pick_device(name: str | None) -> torch.device:
-    """Choose a device: CUDA if available, unless a name is given.
-
-    Raises
-    ------
-    InputError
-        This machine has no such device.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {name!r}: is not available on this machine; leave it out, or choose cpu"
-        ) from error
-    return device
-
-
-def _blocks(n_spots: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, n_spots, size))
-
-
-def _rows(mask: Any, block: slice) -> Bools:
-    """Get the mask of a block of spots."""
-    rows: Any = mask(block) if callable(mask) else mask[block]
-    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.bool_)
-
-
-def _require_shape(hidden: Any, n_spots: int, n_genes: int) -> None:
-    if hidden is not None and hidden.shape != (n_spots, n_genes):
-        raise InputError(
-            f"hidden is {' × '.join(map(str, hidden.shape))}, but the slide has "
-            f"{n_spots} spots and the model {n_genes} genes; "
-            "give one row per spot and one column per gene of the vocabulary"
-        )

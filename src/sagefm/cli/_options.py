@@ -37,6 +37,9 @@ Region = Annotated[
     str | None,
     typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),
 ]
+Adapt = Annotated[
+    bool, typer.Option(help="Adapt the model to the slide before it predicts measured genes.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all random numbers.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, …; CUDA, if available, when not given.")

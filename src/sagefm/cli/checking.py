@@ -11,6 +11,7 @@ from sagefm._files import replacing, require_free, require_writable
 from sagefm._text import numbered
 from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
+    Adapt,
     Device,
     Layer,
     Overwrite,
@@ -35,6 +36,7 @@ def check(
     page: Annotated[
         Path | None, typer.Option(metavar="HTML", help="Also write all results as one page.")
     ] = None,
+    adapt: Adapt = True,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
@@ -68,7 +70,9 @@ def check(
     quality, fault = None, ""
     if (loaded or page) and not any(level == "error" for level, _ in remarks):
         try:
-            quality = report.quality(loaded_slide, loaded, seed=seed, slide_key=slide_key)
+            quality = report.quality(
+                loaded_slide, loaded, adapt=adapt, seed=seed, slide_key=slide_key
+            )
         except InputError as error:
             fault = placed(slide, error)
     for use, row in quality.verdicts.iterrows() if quality else ():

@@ -11,6 +11,7 @@ import typer
 from sagefm._errors import InputError
 from sagefm._files import replacing
 from sagefm.cli._options import (
+    Adapt,
     Device,
     Layer,
     Out,
@@ -67,6 +68,7 @@ def evaluate(
         typer.Option(metavar="KEY...", help="obsm keys of other embeddings."),
     ] = None,
     mofa: Annotated[bool, typer.Option(help="Compare with MOFA, the slowest method.")] = True,
+    adapt: Adapt = True,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
@@ -93,7 +95,8 @@ def evaluate(
     results = sagefm.evaluate.scorecard(
         cohort, loaded, out, protocols=_protocols(protocol, cohort, label_key, subtype_key),
         reference=reference_cohort, label_key=label_key, subtype_key=subtype_key, obsm=obsm or [],
-        mofa=mofa, seed=seed, command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
+        mofa=mofa, adapt=adapt, seed=seed,
+        command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
         progress=print_progress,
     )  # fmt: skip
     pictures = sagefm.pl.scorecard(results, out)

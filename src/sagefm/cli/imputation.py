@@ -10,6 +10,7 @@ from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_own, require_writable, write_slide
 from sagefm._text import numbered
 from sagefm.cli._options import (
+    Adapt,
     Device,
     Layer,
     ModelPath,
@@ -57,6 +58,7 @@ def impute(
         Path | None,
         typer.Option(metavar="DIR", help="Also draw up to 6 genes: measured and imputed."),
     ] = None,
+    adapt: Adapt = True,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
@@ -84,8 +86,8 @@ def impute(
     require_own(loaded_slide, slide, out, overwrite=overwrite)
     try:
         confidence = sagefm.tl.impute(
-            loaded_slide, loaded, chosen, region=region, mask=mask, seed=seed, slide_key=slide_key,
-            scale="counts_per_10k" if counts_per_10k else "log1p",
+            loaded_slide, loaded, chosen, region=region, mask=mask, adapt=adapt, seed=seed,
+            slide_key=slide_key, scale="counts_per_10k" if counts_per_10k else "log1p",
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slide, error)) from error

@@ -39,6 +39,7 @@ def scorecard(
     subtype_key: str | None = None,
     obsm: Sequence[str] = (),
     mofa: bool = True,
+    adapt: bool = True,
     seed: int = 0,
     command: str = "",
     overwrite: bool = False,
@@ -68,6 +69,8 @@ def scorecard(
         Keys of further embeddings in ``obsm`` to compare with.
     mofa
         Whether to compare with MOFA.
+    adapt
+        Whether models are adapted to each slide in recovery; see :func:`sagefm.evaluate.recovery`.
     seed
         Seed of all random numbers.
     command
@@ -97,14 +100,14 @@ def scorecard(
         _resume.require_ours(out, PROTOCOLS)
     settings = {
         "label_key": label_key, "subtype_key": subtype_key, "obsm": list(obsm), "mofa": mofa,
-        "seed": seed,
+        "adapt": adapt, "seed": seed,
     }  # fmt: skip
     facts = _facts(cohort, models, reference, settings)
     stamp = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     methods = partial(competitors, models, obsm=obsm, mofa=mofa, seed=seed)
     options: dict[str, Any] = {"seed": seed, "progress": progress}
     run: dict[str, Callable[[], Result]] = {
-        "recovery": lambda: recovery(cohort, models, reference, **options),
+        "recovery": lambda: recovery(cohort, models, reference, adapt=adapt, **options),
         "imputation": lambda: recovery(cohort, models, reference, protocol="imputation", **options),
         "domains": lambda: domains(cohort, methods(), label_key, **options),
         "annotation": lambda: annotation(cohort, methods(), label_key, **options),

@@ -1,7 +1,7 @@
 """The networks: torch only, no AnnData."""
 
 from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, Network
-from sagefm.nn.context import Context
+from sagefm.nn.context import Context, CrossFit, adapted, cross_fit, encode_folds, sections_of
 from sagefm.nn.masking import Masks, draw_masks
 from sagefm.nn.published import Published
 from sagefm.nn.registry import NETWORKS, build, encode
@@ -11,13 +11,18 @@ __all__ = [
     "NETWORKS",
     "Centers",
     "Context",
+    "CrossFit",
     "EncodedSlide",
     "MaskedGenes",
     "Masks",
     "Network",
     "Published",
     "SparseRows",
+    "adapted",
     "build",
+    "cross_fit",
     "draw_masks",
     "encode",
+    "encode_folds",
+    "sections_of",
 ]

@@ -64,13 +64,13 @@ def _checksum(described: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: str | Path, *kinds: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the weights and the header that :func:`write` wrote.
 
     Parameters
     ----------
-    kind
-        What the header must say under this name; a model, or the state of a run, says nothing.
+    kinds
+        What the header can say it is; a model, or the state of a run, says nothing: if not given.
 
     Raises
     ------
@@ -107,9 +107,9 @@ def read(path: str | Path, kind: str = MODEL) -> tuple[dict[str, Tensor], dict[s
             f"{path}: has format {short(header.get('format'))}, this version reads {_FORMAT}; "
             "upgrade sagefm"
         )
-    if (found := header.get("kind", MODEL)) != kind:
+    if (found := header.get("kind", MODEL)) not in (kinds := kinds or (MODEL,)):
         other = short(found).strip("'")
-        raise InputError(f"{path}: is no {kind} but one of the kind {other}; give another file")
+        raise InputError(f"{path}: is no {kinds[0]} but one of the kind {other}; give another file")
     return weights, header
 
 

@@ -72,12 +72,19 @@ class MultiSlide(EncodedSlide):
     slides
         For each row of the object the number of its slide, from 0; within a slide the rows keep
         their order. No neighborhood may cross slides.
+    rows
+        For each row of the object its row in what is encoded, where that is more than its slide.
     """
 
-    def __init__(self, encoded: Sequence[EncodedSlide], slides: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        encoded: Sequence[EncodedSlide],
+        slides: NDArray[np.int64],
+        rows: Positions | None = None,
+    ) -> None:
         self._encoded, self._slides = encoded, slides
-        self._row_of_slide = np.empty_like(slides)
-        for number in range(len(encoded)):
+        self._row_of_slide = np.empty_like(slides) if rows is None else rows
+        for number in range(len(encoded) if rows is None else 0):
             is_member = slides == number
             self._row_of_slide[is_member] = np.arange(is_member.sum())
 

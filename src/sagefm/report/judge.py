@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sagefm import __version__
+from sagefm._adaptation import can_adapt
 from sagefm._errors import InputError
 from sagefm._keys import QUALITY
 from sagefm._uns import record
@@ -51,6 +52,7 @@ def quality(
     model: "SageFM | None" = None,
     *,
     mask_fraction: float = 0.3,
+    adapt: bool = True,
     seed: int = 0,
     layer: str | None = None,
     slide_key: str | None = None,
@@ -72,8 +74,11 @@ def quality(
         A model; without one only library sizes and genes are graded, and there is no verdict.
     mask_fraction
         Fraction of the measured genes to mask in each spot: 0.3 as in the paper.
+    adapt
+        Whether masked genes are predicted as :func:`sagefm.tl.impute` does, by weights that were
+        adapted to the slide on other spots, where the network can be adapted.
     seed
-        Seed of the masks.
+        Seed of the masks, and of the adaptation.
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`. Several slides in one object are judged together, each
         with its own neighbors and its own mean.
@@ -109,7 +114,7 @@ def quality(
         values["novel"] = _fraction_above(spots["novelty"], NOVEL)
         recovery = recover(
             slide, model, prepared, mask_fraction=mask_fraction, seed=seed, layer=layer,
-            slide_key=slide_key,
+            slide_key=slide_key, adapt=adapt and can_adapt(model),
         )  # fmt: skip
         compared, best = _compared(recovery)
         values |= compared

@@ -54,6 +54,7 @@ def recover(
     seed: int,
     layer: str | None,
     slide_key: str | None,
+    adapt: bool,
 ) -> Recovery | None:
     """Mask genes of every spot, and predict them by the model and by baselines.
 
@@ -77,7 +78,7 @@ def recover(
         sums: dict[str, GeneSums] = {}
         whole = _mask(section, genes, mask_fraction, seed)
         baselines = training_free.training_free(whole, seed)
-        for masked, predicted in _blocks(model, aligned, whole):
+        for masked, predicted in _blocks(model, aligned, whole, seed, adapt):
             mask, library_size = masked.mask[:, genes], masked.library_size
             truth = MaskedTruth(masked.counts[:, genes], mask, library_size)
             for name, prediction in [(MODEL, predicted), *_baselines(masked, baselines)]:
@@ -108,12 +109,13 @@ def _mask(slide: PanelSlide, genes: Positions, fraction: float, seed: int) -> Ma
 
 
 def _blocks(
-    model: "SageFM", aligned: "AlignedSlide", whole: MaskedSpots
+    model: "SageFM", aligned: "AlignedSlide", whole: MaskedSpots, seed: int, adapt: bool
 ) -> Iterator[tuple[MaskedSpots, Prediction]]:
     """Predict the masked spots block by block."""
     for predicted in model.predict_masked(
-        aligned, [whole.genes], mask=lambda block: whole.of(block).mask, block_size=_BLOCK
-    ):
+        aligned, [whole.genes], mask=lambda block: whole.of(block).mask, block_size=_BLOCK,
+        adapt=adapt, seed=seed,
+    ):  # fmt: skip
         yield whole.of(predicted.spots), Prediction(predicted.log1p)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sagefm._adaptation import can_adapt
 from sagefm._types import Where
 from sagefm.evaluate.baselines import ridge
 from sagefm.evaluate.baselines.embedding import Kind
@@ -61,12 +62,16 @@ def baselines(reference: Reference, masked: MaskedSpots, seed: int) -> list[Pred
 
 @dataclass
 class ModelPredictor:
-    """A model; it is given those genes of its vocabulary that are not masked."""
+    """A model; it is given those genes of its vocabulary that are not masked.
+
+    Where genes are masked in the center alone, it is adapted to the slide by `seed`; not without.
+    """
 
     name: str
     model: SageFM
     panel: Vocabulary
     kind: Kind = "model"
+    seed: int | None = None
     _last: tuple[PanelSlide, AlignedSlide] | None = field(default=None, repr=False)
 
     def __call__(self, masked: MaskedSpots) -> Prediction:
@@ -80,17 +85,26 @@ class ModelPredictor:
         if where == "slide":  # all spots lack the same genes
             prepared = prepared.without(np.flatnonzero(masked.mask[0, at]))
             mask = where = None
+        adapt = self.seed is not None and masked.where == "center" and can_adapt(model)
         genes = model.vocabulary.positions([self.panel[i] for i in masked.genes])
         [predicted] = model.predict_masked(
             prepared, [genes], mask=mask, where=where, spots=masked.spots,
-            block_size=len(masked.spots),
+            block_size=len(masked.spots), adapt=adapt, seed=self.seed or 0,
         )  # fmt: skip
         return Prediction(predicted.log1p)
 
 
-def models(named: Mapping[str, SageFM], panel: Vocabulary, seed: int) -> list[Predictor]:
-    """Make predictors of models, and one of the first's architecture with random weights."""
-    predictors: list[Predictor] = [ModelPredictor(name, m, panel) for name, m in named.items()]
+def models(
+    named: Mapping[str, SageFM], panel: Vocabulary, seed: int, *, adapt: bool
+) -> list[Predictor]:
+    """Make predictors of models, and one of the first's architecture with random weights.
+
+    The latter is not adapted.
+    """
+    by = seed if adapt else None
+    predictors: list[Predictor] = [
+        ModelPredictor(name, model, panel, seed=by) for name, model in named.items()
+    ]
     for first in list(named.values())[:1]:
         blank = SageFM.new(first.vocabulary, first.config, seed=seed)
         predictors.append(ModelPredictor("random weights", blank, panel, "control"))

@@ -69,6 +69,7 @@ def recovery(
     reference: Cohort | None = None,
     *,
     protocol: str = "recovery",
+    adapt: bool = True,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Result:
@@ -91,8 +92,11 @@ def recovery(
         ``"recovery"``: masked in the center, as in pretraining; random genes, then whole
         co-expression modules. ``"imputation"``: missing from the whole slide (random genes and
         modules), or from the center and all its neighbors as in the paper.
+    adapt
+        Whether models are adapted to each slide where genes are masked in the center, so that every
+        spot is predicted by weights that were adapted on others; networks that cannot be are not.
     seed
-        Of masks, modules, samples and resampling.
+        Of masks, modules, samples, resampling and adaptation.
     progress
         Called with a line per slide.
 
@@ -115,7 +119,7 @@ def recovery(
         progress(f"{protocol}: {name} ({i + 1} of {len(cohort)})")
         slide = _on_panel(cohort, name, panel)
         others = Reference.without(cohort.patient(name), summaries, seed)
-        methods = predictors.models(models, panel, seed)
+        methods = predictors.models(models, panel, seed, adapt=adapt)
         if slide.best is not None:
             methods.append(Baseline("best possible", predictors.best_possible, "control"))
         for task in TASKS[protocol]:

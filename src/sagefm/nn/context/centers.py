@@ -48,21 +48,22 @@ class ContextCenters(Centers):
     ) -> None:
         self._slide, self._network, self._neighbors = slide, slide.network, neighbors
         self._masked = None if masked is None else _masked_counts(masked, slide)
-        self._attention = self._attend(sharpen)
+        self._sharpen = sharpen
+        self._attention = self._attend()
         self.pooled = self._attention.pooled
         self._expected_of: dict[bytes, Tensor] = {}
-        self._scale_of: dict[int, Tensor] = {}
+        self._scale_of: dict[tuple[int, int], Tensor] = {}
 
-    def _attend(self, sharpen: float) -> Attention:
+    def _attend(self) -> Attention:
         """Attend from all centers: those of a fold together, a block at a time."""
         attended, order = [], []
         for expected, centers in self._by_background():
             for start in range(0, len(centers), CENTERS):
                 rows = centers[start : start + CENTERS]
-                attended.append(self._attend_from(rows, expected, sharpen))
+                attended.append(self._attend_from(rows, expected))
                 order.append(rows)
         if not attended:
-            return self._attend_from(np.arange(0), self._slide.expected, sharpen)
+            return self._attend_from(np.arange(0), self._slide.expected)
         whole = map(torch.cat, zip(*attended, strict=True))
         inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(self._slide.device)
         return Attention(*(part[inverse] for part in whole))
@@ -78,7 +79,7 @@ class ContextCenters(Centers):
             expected = self._slide.expected_of(fold, neighbors_masked=around)
             yield expected, np.flatnonzero(folds == fold)
 
-    def _attend_from(self, rows: Positions, expected: "Expected", sharpen: float) -> Attention:
+    def _attend_from(self, rows: Positions, expected: "Expected") -> Attention:
         slide, neighbors = self._slide, self._neighbors[rows]
         members = np.union1d(slide.landmarks, neighbors)
         spots = slide.spots(members, expected)
@@ -86,7 +87,7 @@ class ContextCenters(Centers):
         visible = self._network.visible(spots, at)
         if self._masked is not None:
             visible = _visible(slide, expected, neighbors, visible, _of(self._masked, rows))
-        return self._network.attend(spots, at, visible, sharpen)
+        return self._network.attend(spots, at, visible, self._sharpen)
 
     @cached_property
     def _z(self) -> Tensor:
@@ -96,44 +97,50 @@ class ContextCenters(Centers):
         """Predict log1p counts: centers × genes."""
         if genes is None:
             genes = torch.arange(len(self._slide.total), device=self._slide.device)
-        decoder = self._decoder(genes).T
-        return torch.cat(
-            [
-                self._network.predict(self._expected(genes, rows), self._z[rows] @ decoder)
-                for rows in self._blocks()
-            ]
-        )
+        stack, around = self._slide.stack, self._masked is not None and self._masked.neighbors
+        if stack is not None and not around and bool(self._slide.measured[genes].all()):
+            return stack.predict(self, genes)
+        return torch.cat([self.predict_block(genes, rows) for rows in self.blocks()])
 
-    def views(self, genes: Positions) -> Tensor:
+    def predict_block(self, genes: Tensor, rows: slice) -> Tensor:
+        """Predict log1p counts of some centers: centers × genes."""
+        correction = self._z[rows] @ self._decoder(genes).T
+        return self._network.predict(self._expected(genes, rows), correction)
+
+    def sharpened(self, factor: float) -> "ContextCenters":
+        """Attend from the same centers with another sharpness."""
+        return ContextCenters(self._slide, self._neighbors, self._masked, factor)
+
+    def views(self, genes: Tensor, rows: slice) -> Tensor:
         """Predict measured genes in four ways: views × centers × genes, log1p counts.
 
         With the correction, without it, by the profile of all other spots of the slide, and by
         that of the neighbors and the slide, half of each. No view contains a masked count, nor any
         other of the center.
+
+        Parameters
+        ----------
+        rows
+            Which of the centers.
         """
-        masked_genes = genes[:0] if self._masked is None else self._masked.genes
-        every = np.union1d(genes, masked_genes)
-        at = torch.from_numpy(every).to(self._slide.device)
-        wanted = torch.from_numpy(np.searchsorted(every, genes)).to(at.device)
-        decoder = self._decoder(at[wanted]).T
-        parts = []
-        for rows in self._blocks():
-            attended, size = self._attention, self._attention.library_size[rows]
-            similar, slide, mean = self._profiles(at, rows)
-            near = (self._near(at, rows) + slide) / 2
-            mask = self._mask_of(every, rows)
-            hidden = [(profile * mask).sum(dim=1) for profile in (similar, slide, near)]
-            scale = self._network.scale(size, attended.level[rows], hidden[0], hidden[1])
-            similar, slide, mean, near = (p[:, wanted] for p in (similar, slide, mean, near))
-            base = self._network.base(attended.level[rows], similar, slide, mean)
-            by_profile = [
-                (size / (1 - part).clamp(min=1e-6))[:, None] * profile
-                for part, profile in zip(hidden[1:], (slide, near), strict=True)
-            ]
-            expected = scale[:, None] * base
-            corrected = self._network.predict(expected, self._z[rows] @ decoder)
-            parts.append(torch.stack([corrected, *map(log1p_mean, (expected, *by_profile))]))
-        return torch.cat(parts, dim=1)
+        wanted = genes.cpu().numpy()
+        every = wanted if self._masked is None else np.union1d(wanted, self._masked.genes)
+        at = torch.from_numpy(every).to(genes.device)
+        size, level = self._attention.library_size[rows], self._attention.level[rows]
+        similar, slide, mean = self._profiles(at, rows)
+        near, mask = (self._near(at, rows) + slide) / 2, self._mask_of(every, rows)
+        hidden = [(profile * mask).sum(dim=1) for profile in (similar, slide, near)]
+        if len(every) > len(wanted):
+            columns = torch.from_numpy(np.searchsorted(every, wanted)).to(genes.device)
+            similar, slide, mean, near = (p[:, columns] for p in (similar, slide, mean, near))
+        base = self._network.base(level, similar, slide, mean)
+        expected = self._network.scale(size, level, hidden[0], hidden[1])[:, None] * base
+        corrected = self._network.predict(expected, self._z[rows] @ self._decoder(genes).T)
+        by_profiles = [
+            (size / (1 - part).clamp(min=1e-6))[:, None] * profile
+            for part, profile in zip(hidden[1:], (slide, near), strict=True)
+        ]
+        return torch.stack([corrected, *map(log1p_mean, (expected, *by_profiles))])
 
     def _near(self, genes: Tensor, rows: slice) -> Tensor:
         """Compute the profile of the neighbors: centers × genes."""
@@ -210,7 +217,7 @@ class ContextCenters(Centers):
         network, decoder = self._network, self._decoder(targets).detach()
         jacobian = torch.func.vmap(torch.func.jacrev(network.z))
         total = weights.new_zeros(2, len(targets), self.pooled.shape[1])
-        for rows in self._blocks():
+        for rows in self.blocks():
             with torch.no_grad():
                 expected = self._expected(targets, rows)
             for start in range(rows.start, rows.stop, _JACOBIANS):
@@ -231,10 +238,11 @@ class ContextCenters(Centers):
                     progress(some.stop)
         return total[0] / len(self.pooled), total[1] / len(self.pooled)
 
-    def _blocks(self) -> list[slice]:
-        n_centers = len(self._neighbors)
-        starts = range(0, n_centers, CENTERS)
-        return [slice(start, min(start + CENTERS, n_centers)) for start in starts]
+    def blocks(self, size: int | None = None) -> list[slice]:
+        """Divide the centers into blocks that are in memory together."""
+        n_centers, size = len(self._neighbors), size or CENTERS
+        starts = range(0, n_centers, size)
+        return [slice(start, min(start + size, n_centers)) for start in starts]
 
     def _decoder(self, genes: Tensor) -> Tensor:
         """Pick D of each gene, the one for missing genes where the slide lacks it."""
@@ -244,7 +252,7 @@ class ContextCenters(Centers):
     def _cached_expected(self, genes: Tensor) -> Tensor:
         key = genes.cpu().numpy().tobytes()
         if key not in self._expected_of:
-            expected = [self._expected(genes, rows) for rows in self._blocks()]
+            expected = [self._expected(genes, rows) for rows in self.blocks()]
             self._expected_of[key] = torch.cat(expected)
         return self._expected_of[key]
 
@@ -268,15 +276,16 @@ class ContextCenters(Centers):
         size, level = self._attention.library_size[rows], self._attention.level[rows]
         if self._masked is None:
             return size
-        if rows.start not in self._scale_of:
+        key = rows.start, rows.stop
+        if key not in self._scale_of:
             masked = _of(self._masked, rows)
             at = torch.from_numpy(masked.genes).to(genes.device)
             if not torch.equal(at, genes):
                 profiles = self._profiles(at, rows)
             mask = 1.0 if masked.mask is None else torch.from_numpy(masked.mask).to(genes.device)
             similar, slide = ((profile * mask).sum(dim=1) for profile in profiles[:2])
-            self._scale_of[rows.start] = self._network.scale(size, level, similar, slide)
-        return self._scale_of[rows.start]
+            self._scale_of[key] = self._network.scale(size, level, similar, slide)
+        return self._scale_of[key]
 
     def _profiles(self, genes: Tensor, rows: slice) -> Profiles:
         """Compute profiles of the similar spots and of the rest of the slide: centers × genes.

@@ -21,6 +21,7 @@ from sagefm.nn.context.network import Context, Spots
 from sagefm.nn.sparse import project_log1p, sum_over
 
 if TYPE_CHECKING:
+    from sagefm.nn.context.stack import Stack
     from sagefm.pp.aligned import AlignedSlide
 
 _SHORTEST = 1e-12
@@ -44,10 +45,15 @@ class ContextSlide(EncodedSlide):
     ----------
     slide
         Its counts and log1p counts, and which genes it measured.
+    stack
+        Weights of several predictions, fitted to the slide; the network alone predicts if not
+        given.
     """
 
-    def __init__(self, network: Context, slide: "AlignedSlide") -> None:
-        self.network, self.device = network, network.device
+    def __init__(
+        self, network: Context, slide: "AlignedSlide", stack: "Stack | None" = None
+    ) -> None:
+        self.network, self.device, self.stack = network, network.device, stack
         self.slide, self.counts = slide, slide.counts
         self.measured = torch.from_numpy(slide.measured).to(self.device)
         self.library_size = self._tensor(self.counts.sum(axis=1, dtype=np.float64))

@@ -8,7 +8,7 @@ itself, for genes of about the same abundance. All six leave the center out: a v
 count would let the difference of two views tell it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -57,24 +57,23 @@ class Moments(NamedTuple):
         bins
             Genes: the bin of each.
         """
-        genes = np.flatnonzero(slide.slide.measured)
+        measured = np.flatnonzero(slide.slide.measured)
+        genes, n_terms = torch.from_numpy(measured).to(slide.device), N_VIEWS + 1
         spots = np.sort(rng.permutation(spots)[:SPOTS])
-        n_terms, device = N_VIEWS + 1, slide.device
-        products = torch.zeros(len(EDGES) + 1, n_terms, n_terms, dtype=torch.float64, device=device)
+        mask = draw_masks(len(spots), len(genes), _FRACTION, rng).dense()
+        masked = MaskedGenes(measured, mask.numpy())
+        centers = slide.centers(slide.slide.neighbors[spots], masked)
+        products = torch.zeros(len(EDGES) + 1, n_terms, n_terms, dtype=torch.float64)
+        products = products.to(slide.device)
         with_truth = products[:, 0].clone()
-        of_gene = bins[torch.from_numpy(genes).to(device)]
-        for start in range(0, len(spots), _BLOCK):
-            rows = spots[start : start + _BLOCK]
-            mask = draw_masks(len(rows), len(genes), _FRACTION, rng).dense()
-            masked = MaskedGenes(genes, mask.numpy())
-            views = _views(slide, slide.slide.neighbors[rows], masked, genes)
-            truth = torch.from_numpy(slide.slide.log1p[rows][:, genes].toarray()).to(device)
-            scored = mask.to(device)
-            for number in of_gene.unique().tolist():
-                chosen = scored & (of_gene == number)
-                terms = torch.cat([views[:, chosen], truth.new_ones(1, int(chosen.sum()))])
+        for rows, views in _views(centers, genes):
+            truth = slide.slide.log1p[spots[rows]][:, measured].toarray()
+            for number in bins[genes].unique(sorted=True).tolist():
+                scored = mask[rows].to(slide.device) & (bins[genes] == number)
+                true = torch.from_numpy(truth).to(slide.device)[scored]
+                terms = torch.cat([views[:, scored], true.new_ones(1, len(true))])
                 products[number] += (terms @ terms.T).double()
-                with_truth[number] += (terms @ truth[chosen]).double()
+                with_truth[number] += (terms @ true).double()
         return cls(products, with_truth)
 
 
@@ -96,22 +95,15 @@ class Stack(NamedTuple):
         weights = torch.linalg.solve(products + prior, with_truth + prior[:, :, 0])
         return cls(bins, weights.float())
 
-    def predict(
-        self,
-        slide: "ContextSlide",
-        neighbors: Positions,
-        masked: MaskedGenes,
-        genes: Positions,
-    ) -> Tensor:
+    def predict(self, centers: ContextCenters, genes: Tensor) -> Tensor:
         """Predict log1p counts of measured genes: centers × genes."""
-        parts = []
-        for start in range(0, len(neighbors), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            mask = None if masked.mask is None else masked.mask[rows]
-            views = _views(slide, neighbors[rows], masked._replace(mask=mask), genes)
-            of_gene = self.weights[self.bins[torch.from_numpy(genes).to(slide.device)]].T
-            parts.append(torch.einsum("vcg,vg->cg", views, of_gene[:-1]) + of_gene[-1])
-        return torch.cat(parts).clamp(min=0)
+        weights = self.weights[self.bins[genes]].T
+        return torch.cat(
+            [
+                (torch.einsum("vcg,vg->cg", views, weights[:-1]) + weights[-1]).clamp(min=0)
+                for _, views in _views(centers, genes)
+            ]
+        )
 
 
 def bins_of(mean: Tensor) -> Tensor:
@@ -119,11 +111,9 @@ def bins_of(mean: Tensor) -> Tensor:
     return torch.bucketize(mean, torch.tensor(EDGES, device=mean.device))
 
 
-def _views(
-    slide: "ContextSlide", neighbors: Positions, masked: MaskedGenes, genes: Positions
-) -> Tensor:
-    """Predict in six ways: views × centers × genes, log1p counts."""
-    plain = ContextCenters(slide, neighbors, masked).views(genes)
-    at = torch.from_numpy(genes).to(slide.device)
-    others = [ContextCenters(slide, neighbors, masked, factor).predict(at) for factor in SHARPEN]
-    return torch.cat([plain, torch.stack(others)])
+def _views(centers: ContextCenters, genes: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Predict in six ways, some centers at a time: views × centers × genes, log1p counts."""
+    others = [centers.sharpened(factor) for factor in SHARPEN]
+    for rows in centers.blocks(_BLOCK):
+        sharpened = torch.stack([other.predict_block(genes, rows) for other in others])
+        yield rows, torch.cat([centers.views(genes, rows), sharpened])

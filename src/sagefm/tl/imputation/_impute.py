@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm import __version__
+from sagefm._adaptation import can_adapt
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED
 from sagefm._types import Positions, Singles, Where
@@ -56,6 +57,7 @@ def impute(
     region: NDArray[np.bool_] | str | None = None,
     scale: Units = "log1p",
     mask: Where = "center",
+    adapt: bool = True,
     seed: int = 0,
     layer: str | None = None,
     slide_key: str | None = None,
@@ -87,8 +89,13 @@ def impute(
     mask
         Whether a measured gene is masked in the ``"center"`` while it is predicted there, in the
         whole ``"neighborhood"``, or in the whole ``"slide"``, as if that lacked it.
+    adapt
+        Whether measured genes are predicted by weights that were adapted to the slide, on other
+        spots than the predicted one: see :meth:`sagefm.SageFM.predict_masked`. It takes seconds,
+        and leaves out networks that cannot be adapted, genes that the slide lacks, and `mask`
+        ``"slide"``.
     seed
-        Of the groups, and of the spots that are sampled.
+        Of the groups, of the spots that are sampled, and of the adaptation.
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`.
     key_added
@@ -149,7 +156,10 @@ def impute(
     recovery = GeneRecovery(aligned.sections[spots], len(positions), areas)
     values = np.full((slide.n_obs, len(positions)), np.nan, dtype=np.float32)
     groups = _groups(positions, measured, rng)
-    for block in masked_blocks(model, aligned, spots, positions, groups, mask):
+    adapt = adapt and bool(measured.any()) and can_adapt(model, mask)
+    for block in masked_blocks(
+        model, aligned, spots, positions, groups, mask, adapt=adapt, seed=seed
+    ):
         recovery.add(block)
         values[np.ix_(spots[block.spots], block.genes)] = (
             block.predicted if scale == "log1p" else _per_10k(block.predicted, block.library_size)
@@ -169,6 +179,7 @@ def impute(
         "confidence": table.copy(),
         "scale": scale,
         "mask": mask,
+        "adapt": adapt,
         "seed": seed,
         "model": repr(model),
         "fingerprint": model.fingerprint,

@@ -52,6 +52,9 @@ def masked_blocks(
     genes: Positions,
     groups: Sequence[Positions],
     where: Where,
+    *,
+    adapt: bool = False,
+    seed: int = 0,
 ) -> Iterator[MaskedBlock]:
     """Mask and predict one group of genes after the other, with the measured values.
 
@@ -65,13 +68,14 @@ def masked_blocks(
         Positions in the vocabulary.
     groups
         Which of `genes` are masked together.
-    where
+    where, adapt, seed
         As for :meth:`sagefm.SageFM.predict_masked`.
     """
     counts, loaded = aligned.counts.tocsc()[:, genes], -1
     for block in model.predict_masked(
-        aligned, [genes[group] for group in groups], where=where, spots=spots, block_size=_BLOCK
-    ):
+        aligned, [genes[group] for group in groups], where=where, spots=spots, block_size=_BLOCK,
+        adapt=adapt, seed=seed,
+    ):  # fmt: skip
         if block.group != loaded:
             columns, loaded = counts[:, groups[block.group]].tocsr(), block.group
             log1p = columns.log1p()

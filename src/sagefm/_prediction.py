@@ -1,0 +1,111 @@
+"""The one loop that masks genes and predicts them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from sagefm import _adaptation as adaptation
+from sagefm._errors import InputError
+from sagefm._progress import counted
+from sagefm._types import Bools, Positions, Singles, Where
+from sagefm.nn import EncodedSlide, MaskedGenes
+from sagefm.pp.aligned import AlignedSlide
+
+if TYPE_CHECKING:
+    from sagefm.model import SageFM
+
+BLOCK = 4096
+"""Spots whose hidden layers are in memory together."""
+
+
+class MaskedPrediction(NamedTuple):
+    """Predictions of a group of genes in a block of spots, while genes are masked."""
+
+    spots: slice
+    """Which of the spots that are predicted."""
+    group: int
+    """Which of the groups of genes."""
+    log1p: Singles
+    """Spots × genes of the group, log1p counts."""
+
+
+def predict_masked(
+    model: "SageFM",
+    aligned: AlignedSlide,
+    groups: Sequence[Positions],
+    *,
+    mask: NDArray[np.bool_] | csr_matrix | Callable[[slice], Bools] | None,
+    where: Where | None,
+    spots: Positions | None,
+    block_size: int,
+    adapt: bool,
+    seed: int,
+) -> Iterator[MaskedPrediction]:
+    """Predict genes while genes are masked; see :meth:`sagefm.SageFM.predict_masked`."""
+    if where not in (None, "center", "neighborhood", "slide"):
+        raise InputError(f"where={where!r}: choose center, neighborhood or slide")
+    if where == "slide" and mask is not None:
+        raise InputError("mask: does not go with where='slide', which masks whole groups")
+    neighbors = aligned.neighbors if spots is None else aligned.neighbors[spots]
+    vocabulary = np.arange(len(model.vocabulary))
+    encoded = None if where == "slide" else model.encode(aligned)
+    fitted = None
+    if adapt and encoded and any(aligned.measured[group].any() for group in groups):
+        fitted = adaptation.encode_cross_fitted(model, aligned, seed)
+    blocks = list(blocks_of(len(neighbors), block_size))
+    for number, group in enumerate(groups):
+        used = encoded or model.encode(aligned.without(group))
+        parts = adaptation.by_measured(fitted, used, aligned.measured[group])
+        what = f"predicting, group {number + 1} of {len(groups)}, block"
+        for block in counted(blocks, what):
+            masked = None
+            if where in ("center", "neighborhood"):
+                rows = None if mask is None else _rows(mask, block)
+                genes = group if mask is None else vocabulary
+                masked = MaskedGenes(genes, rows, where == "neighborhood")
+            log1p = _predict(model, parts, group, neighbors[block], masked)
+            yield MaskedPrediction(block, number, log1p)
+
+
+@torch.inference_mode()
+def _predict(
+    model: "SageFM",
+    parts: list[tuple[EncodedSlide, Positions]],
+    group: Positions,
+    neighbors: Positions,
+    masked: MaskedGenes | None,
+) -> Singles:
+    """Predict each part of the genes of a group by what knows them."""
+    log1p = np.empty((len(neighbors), len(group) if len(parts) > 1 else 0), dtype=np.float32)
+    for encoded, columns in parts:
+        genes = group[columns]
+        is_vocabulary = np.array_equal(genes, np.arange(len(model.vocabulary)))
+        positions = None if is_vocabulary else torch.from_numpy(genes).to(model.device)
+        some: Singles = encoded.centers(neighbors, masked).predict(positions).cpu().numpy()
+        if len(parts) == 1:
+            return some
+        log1p[:, columns] = some
+    return log1p
+
+
+def blocks_of(n_spots: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, n_spots, size))
+
+
+def _rows(mask: Any, block: slice) -> Bools:
+    """Get the mask of a block of spots."""
+    rows: Any = mask(block) if callable(mask) else mask[block]
+    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.bool_)
+
+
+def require_shape(hidden: Any, n_spots: int, n_genes: int) -> None:
+    if hidden is not None and hidden.shape != (n_spots, n_genes):
+        raise InputError(
+            f"hidden is {' × '.join(map(str, hidden.shape))}, but the slide has "
+            f"{n_spots} spots and the model {n_genes} genes; "
+            "give one row per spot and one column per gene of the vocabulary"
+        )
