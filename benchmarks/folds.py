@@ -98,7 +98,7 @@ def score(given, slides):
     methods = ["model", *["adapted"] * given.adapt, *["random"] * given.random]
     left_out = folds(given.kind, slides)
     if given.model:
-        given.kind, left_out = "one model", {Path(given.model).stem: list(slides["patient"])}
+        given.kind, left_out = Path(given.model).stem, {"none": list(slides["patient"])}
     for fold, patients in left_out.items():
         own = slides[slides["patient"].isin(patients)]
         done = finished(given.out / "sections.csv", given, fold)
@@ -108,7 +108,11 @@ def score(given, slides):
             if given.sections is None or row.slide in given.sections
         ]
         todo = [(row, missing) for row, missing in todo if missing]
-        model = sagefm.SageFM.load(given.model or path_of(given, fold)) if todo else None
+        path = given.model or path_of(given, fold)
+        if todo and not given.model and not path.exists():
+            print(f"{path}: is missing; run train, and score again")
+            continue
+        model = sagefm.SageFM.load(path) if todo else None
         for row, missing in todo:
             facts = {
                 "kind": given.kind, "fold": fold, "seed": given.seed, "section": row.slide,
@@ -141,13 +145,13 @@ def score_section(slide, model, methods, seed):
         used = model
         if method == "random":
             used = sagefm.SageFM.new(model.vocabulary, model.config, seed=seed)
-        squared, seconds, peak = errors_of_model(used, aligned, whole, method == "adapted")
+        squared, cost = errors_of_model(used, aligned, whole, method == "adapted")
         error = squared.sum() / n.sum()
         sections.append(
             {
                 "method": method, "spots": slide.n_obs, "genes": len(whole.genes),
                 "best": excess.best, "mse_best": excess.mse, "floor": excess.floor, "mse": error,
-                "share_left": excess.left(error), "seconds": seconds, "peak_mb": peak,
+                "share_left": excess.left(error), **cost,
             }
         )  # fmt: skip
         for at, gene in enumerate(whole.genes):
@@ -193,20 +197,24 @@ def errors_of_baselines(whole):
 
 
 def errors_of_model(model, aligned, whole, adapt):
-    """Errors of each gene summed over spots; seconds, and peak memory of the process in MB."""
-    predictions = model.predict_masked(
-        aligned, [whole.genes], mask=lambda block: whole.of(block).mask, spots=whole.spots,
-        block_size=BLOCK, adapt=adapt,
-    )  # fmt: skip
-    errors, seconds = np.zeros(len(whole.genes)), 0.0
+    """Errors of each gene summed over spots; what the predictions take, memory of the process."""
+    errors, spent = np.zeros(len(whole.genes)), np.zeros(2)
     with Peak():
-        start = time.perf_counter()
-        for block in predictions:
-            seconds += time.perf_counter() - start
+        start = clocks()
+        for block in model.predict_masked(
+            aligned, [whole.genes], mask=lambda block: whole.of(block).mask, spots=whole.spots,
+            block_size=BLOCK, adapt=adapt,
+        ):  # fmt: skip
+            spent += clocks() - start
             errors += squared_errors(whole.of(block.spots), block.log1p)
-            start = time.perf_counter()
+            start = clocks()
         peak = memory("VmHWM")
-    return errors, seconds, peak
+    return errors, {"seconds": spent[0], "cpu_seconds": spent[1], "peak_mb": peak}
+
+
+def clocks():
+    """Get seconds on the clock, and of all processors: other processes slow only the former."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def finished(path, given, fold):
@@ -222,6 +230,8 @@ def finished(path, given, fold):
 
 def append(path, rows):
     """Add rows to a table, in one write."""
+    if not rows:  # none of the genes is measured
+        return
     text = pd.DataFrame(rows).to_csv(index=False, header=not path.exists())
     with path.open("a") as file:
         file.write(text)
@@ -229,34 +239,39 @@ def append(path, rows):
 
 def print_tables(folder):
     """Print what the tables of a folder say, a part per kind of fold."""
-    try:
-        sections = pd.read_csv(folder / "sections.csv").drop_duplicates(KEY, keep="last")
+    sections = pd.read_csv(folder / "sections.csv").drop_duplicates(KEY, keep="last")
+    genes = pd.DataFrame(columns=[*KEY, "gene", "mse", "mse_neighbors"])
+    if (folder / "genes.csv").exists():
         genes = pd.read_csv(folder / "genes.csv").drop_duplicates([*KEY, "gene"], keep="last")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: has no table of scores ({error}); run score first") from error
     for kind, own in sections.groupby("kind", sort=False):
-        print(f"\n## Folds: {kind}, seeds {', '.join(map(str, sorted(own['seed'].unique())))}\n")
+        print(f"\n## {kind}, seeds {', '.join(map(str, sorted(own['seed'].unique())))}\n")
         facts = own.groupby(["fold", "section"], sort=False)[
             ["organ", "technology", "spots", "best", "floor"]
         ].first()
         names = list(dict.fromkeys(own["method"]))
-        for column, digits in (("share_left", 3), ("seconds", 1), ("peak_mb", 0)):
+        for column, digits in (
+            ("share_left", 3),
+            ("seconds", 1),
+            ("cpu_seconds", 1),
+            ("peak_mb", 0),
+        ):
             mean = own.groupby(["fold", "section", "method"], sort=False)[column].mean().unstack()
             for name in names:
                 label = name if column == "share_left" else f"{name}, {column.replace('_', ' ')}"
                 facts[label] = mean[name].map(f"{{:.{digits}f}}".format)
         print_table(facts.reset_index())
         print_table(over_seeds(own, "method", summary_of))
-        for group in ("organ", "technology"):
+        for group in ("fold", "organ", "technology"):
             means = over_seeds(own, group, lambda one: one.groupby("method")["share_left"].mean())
             print_table(means[[group, *names]])
         better = genes[genes["kind"] == kind]
         better = better.assign(better=better["mse"] < better["mse_neighbors"])
-        counts = better.groupby(["gene", "method"])["better"].agg(
+        better = pd.concat([better, better.assign(gene="all")])
+        counts = better.groupby(["gene", "method"], sort=False)["better"].agg(
             lambda values: f"{values.sum()} of {len(values)}"
         )
         if len(counts):
-            print("Sections with a smaller error than the neighbor profile:\n")
+            print("Sections (of all seeds) with a smaller error than the neighbor profile:\n")
             print_table(counts.unstack()[names].reset_index())
 
 
@@ -332,5 +347,5 @@ def main(words=None):
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
+    except (InputError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
