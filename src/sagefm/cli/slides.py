@@ -72,8 +72,9 @@ def embed(
             typer.echo(for_command(line), err=True)
 
     done = sagefm.tl.embed_many(
-        targets, model, adapt=adapt, seed=seed, layer=layer, slide_key=slide_key, device=device, workers=workers,
-        scheduler=scheduler, again=out in targets, overwrite=overwrite, progress=print_result,
+        targets, model, adapt=adapt, seed=seed, layer=layer, slide_key=slide_key, device=device,
+        workers=workers, scheduler=scheduler, again=out in targets, overwrite=overwrite,
+        progress=print_result,
     )  # fmt: skip
     if len(targets) == 1 and done.errors:
         raise done.errors.popitem()[1]
