@@ -40,7 +40,7 @@ def test_measured_genes_are_predicted_by_adapted_weights_and_others_as_before(
     measured = context_model.prepare(slide).measured
     assert not measured.all()
     assert (np.abs(after - before).max(axis=0)[measured] > 0).mean() > 0.9
-    np.testing.assert_array_equal(after[:, ~measured], before[:, ~measured])
+    np.testing.assert_allclose(after[:, ~measured], before[:, ~measured], atol=1e-6)
 
 
 def test_the_order_of_rows_makes_no_difference_to_adapted_predictions(slide, context_model, hidden):
@@ -206,8 +206,8 @@ def test_damaged_differences_are_refused(context_model, adapted, tmp_path):
         {"first.rows": rows.flip(0)},
         {"first.rows": rows[:-1]},
         {"first": steps[:0], "first.scale": scale[:0], "first.rows": rows[:0]},
-        {"other": steps},
-        {"other.scale": scale},
+        {"other": steps.clone()},
+        {"other.scale": scale.clone()},
         {"first.rows": None},
     ):
         changed = {k: v for k, v in (weights | wrong).items() if v is not None}

@@ -19,14 +19,14 @@ _STEPS = (20, 60)
 _SPOTS_PER_STEP = 8
 
 
-class Fold(NamedTuple):
+class FoldFit(NamedTuple):
     """What predicts the spots of a fold, none of which was a target of its weights."""
 
     network: Context
     stack: None = None
 
 
-CrossFit = tuple[tuple[Fold, ...], ...]
+CrossFit = tuple[tuple[FoldFit, ...], ...]
 """The folds of each section: a spot belongs to that of its rank, modulo their number."""
 
 
@@ -52,14 +52,14 @@ def sections_of(slide: "AlignedSlide") -> "list[AlignedSlide]":
     return [slide.subset(rows) for rows in np.split(order, starts)]
 
 
-def _of_section(network: Context, section: "AlignedSlide", seed: int) -> tuple[Fold, ...]:
+def _of_section(network: Context, section: "AlignedSlide", seed: int) -> tuple[FoldFit, ...]:
     n_folds = 4 if len(section.rank) < _SMALL else 2
     folds = []
     for number in range(n_folds):
         others = np.flatnonzero(section.rank % n_folds != number)
         n_steps = int(np.clip(round(len(others) / _SPOTS_PER_STEP), *_STEPS))
         fitted = adapted(network, [section], [others], n_steps=n_steps, seed=seed)
-        folds.append(Fold(fitted.network))
+        folds.append(FoldFit(fitted.network))
     return tuple(folds)
 
 
@@ -72,7 +72,7 @@ def encode_folds(fit: CrossFit, slide: "AlignedSlide") -> EncodedSlide:
     return MultiSlide(encoded, sections)
 
 
-def _encode(folds: tuple[Fold, ...], section: "AlignedSlide") -> EncodedSlide:
+def _encode(folds: tuple[FoldFit, ...], section: "AlignedSlide") -> EncodedSlide:
     encoded = [ContextSlide(fold.network, section) for fold in folds]
     # Every fold knows all spots of the section.
     return MultiSlide(encoded, section.rank % len(folds), np.arange(len(section.rank)))
