@@ -1,7 +1,7 @@
 """Adapt a model to slides: what is kept of it, and what is said about it."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,9 +22,6 @@ from sagefm.nn import (
 )
 from sagefm.pp.aligned import AlignedSlide
 
-if TYPE_CHECKING:
-    from sagefm.model import SageFM
-
 ADAPTED_TO = "adapted_to"
 """Entry of the provenance of a model that was adapted."""
 _SPOTS_PER_STEP = 8
@@ -34,31 +31,38 @@ _fits: "WeakKeyDictionary[AlignedSlide, dict[tuple[Any, ...], CrossFit]]" = Weak
 """What was fitted to a slide, as long as the slide is there."""
 
 
-def encode_cross_fitted(model: "SageFM", slide: AlignedSlide, seed: int) -> EncodedSlide:
+def encode_cross_fitted(
+    network: Network, fingerprint: str, slide: AlignedSlide, seed: int
+) -> EncodedSlide:
     """Encode a slide, each spot by weights that were adapted on other spots; fit them once.
+
+    Parameters
+    ----------
+    network, fingerprint
+        Of the model.
 
     Raises
     ------
     InputError
         The network cannot be adapted, or `slide` has not the neighborhoods of all its spots.
     """
-    network = _adaptable(model.network, [slide])
-    kept, key = _fits.setdefault(slide, {}), (model.fingerprint, str(model.device), seed)
+    context = _adaptable(network, [slide])
+    kept, key = _fits.setdefault(slide, {}), (fingerprint, str(network.device), seed)
     if key not in kept:
         stage("adapting to %s spots", f"{len(slide.neighbors):,}")
-        kept[key] = cross_fit(network, slide, seed)
+        kept[key] = cross_fit(context, slide, seed)
     return encode_folds(kept[key], slide)
 
 
-def can_adapt(model: "SageFM", where: str | None = "center") -> bool:
-    """Whether adapting helps; log why not.
+def can_adapt(network: Network, where: str | None = "center") -> bool:
+    """Whether to adapt helps; log why not.
 
     Parameters
     ----------
     where
         Where genes are masked.
     """
-    if not isinstance(model.network, Context):
+    if not isinstance(network, Context):
         logger.info("not adapted to the slide: only the network context can be")
     elif where == "slide":
         logger.info("not adapted to the slide: it does not help for genes that all spots lack")
@@ -88,7 +92,7 @@ def by_measured(
 
 
 def adapted_to(
-    model: "SageFM", slides: Mapping[str, AlignedSlide], seed: int
+    network: Network, fingerprint: str, slides: Mapping[str, AlignedSlide], seed: int
 ) -> tuple[Network, dict[str, Any]]:
     """Adapt a network to slides together: the network, and what was done.
 
@@ -99,15 +103,15 @@ def adapted_to(
     """
     if not slides:
         raise InputError("slides: is empty; give one to adapt to")
-    network = _adaptable(model.network, list(slides.values()))
+    context = _adaptable(network, list(slides.values()))
     sections = [section for slide in slides.values() for section in sections_of(slide)]
     centers = [np.arange(len(section.rank)) for section in sections]
     n_steps = int(np.clip(round(sum(map(len, centers)) / _SPOTS_PER_STEP), *_STEPS))
     stage("adapting to %s spots", f"{sum(map(len, centers)):,}")
-    result = adapted(network, sections, centers, n_steps=n_steps, seed=seed)
+    result = adapted(context, sections, centers, n_steps=n_steps, seed=seed)
     return result.network, {
         "slides": {name: _facts(slide) for name, slide in slides.items()},
-        "base": model.fingerprint,
+        "base": fingerprint,
         "steps": result.n_steps,
         "seed": seed,
         "error_before": result.error_before,

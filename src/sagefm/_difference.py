@@ -1,7 +1,8 @@
 """The difference of an adapted model from the model that it was adapted from, as a small file.
 
 Only rows that changed are kept, each as whole numbers up to 127 with a scale of its own: that loses
-nothing of what adapting gains, which a matrix of low rank does.
+nothing of what adapting gains, and where few genes are measured it is smaller than a matrix of low
+rank.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The one loop that masks genes and predicts them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +12,8 @@ from sagefm import _adaptation as adaptation
 from sagefm._errors import InputError
 from sagefm._progress import counted
 from sagefm._types import Bools, Positions, Singles, Where
-from sagefm.nn import EncodedSlide, MaskedGenes
+from sagefm.nn import EncodedSlide, MaskedGenes, Network, encode
 from sagefm.pp.aligned import AlignedSlide
-
-if TYPE_CHECKING:
-    from sagefm.model import SageFM
 
 BLOCK = 4096
 """Spots whose hidden layers are in memory together."""
@@ -34,7 +31,7 @@ class MaskedPrediction(NamedTuple):
 
 
 def predict_masked(
-    model: "SageFM",
+    network: Network,
     aligned: AlignedSlide,
     groups: Sequence[Positions],
     *,
@@ -42,23 +39,29 @@ def predict_masked(
     where: Where | None,
     spots: Positions | None,
     block_size: int,
-    adapt: bool,
+    fingerprint: str | None,
     seed: int,
 ) -> Iterator[MaskedPrediction]:
-    """Predict genes while genes are masked; see :meth:`sagefm.SageFM.predict_masked`."""
+    """Predict genes while genes are masked; see :meth:`sagefm.SageFM.predict_masked`.
+
+    Parameters
+    ----------
+    fingerprint
+        Of the model, if it is to be adapted.
+    """
     if where not in (None, "center", "neighborhood", "slide"):
         raise InputError(f"where={where!r}: choose center, neighborhood or slide")
     if where == "slide" and mask is not None:
         raise InputError("mask: does not go with where='slide', which masks whole groups")
     neighbors = aligned.neighbors if spots is None else aligned.neighbors[spots]
-    vocabulary = np.arange(len(model.vocabulary))
-    encoded = None if where == "slide" else model.encode(aligned)
+    vocabulary = np.arange(len(network.first))
+    encoded = None if where == "slide" else _encode(network, aligned)
     fitted = None
-    if adapt and encoded and any(aligned.measured[group].any() for group in groups):
-        fitted = adaptation.encode_cross_fitted(model, aligned, seed)
+    if fingerprint and encoded and any(aligned.measured[group].any() for group in groups):
+        fitted = adaptation.encode_cross_fitted(network, fingerprint, aligned, seed)
     blocks = list(blocks_of(len(neighbors), block_size))
     for number, group in enumerate(groups):
-        used = encoded or model.encode(aligned.without(group))
+        used = encoded or _encode(network, aligned.without(group))
         parts = adaptation.by_measured(fitted, used, aligned.measured[group])
         what = f"predicting, group {number + 1} of {len(groups)}, block"
         for block in counted(blocks, what):
@@ -67,13 +70,18 @@ def predict_masked(
                 rows = None if mask is None else _rows(mask, block)
                 genes = group if mask is None else vocabulary
                 masked = MaskedGenes(genes, rows, where == "neighborhood")
-            log1p = _predict(model, parts, group, neighbors[block], masked)
+            log1p = _predict(network, parts, group, neighbors[block], masked)
             yield MaskedPrediction(block, number, log1p)
 
 
 @torch.inference_mode()
+def _encode(network: Network, slide: AlignedSlide) -> EncodedSlide:
+    return encode(network, slide)
+
+
+@torch.inference_mode()
 def _predict(
-    model: "SageFM",
+    network: Network,
     parts: list[tuple[EncodedSlide, Positions]],
     group: Positions,
     neighbors: Positions,
@@ -83,8 +91,8 @@ def _predict(
     log1p = np.empty((len(neighbors), len(group) if len(parts) > 1 else 0), dtype=np.float32)
     for encoded, columns in parts:
         genes = group[columns]
-        is_vocabulary = np.array_equal(genes, np.arange(len(model.vocabulary)))
-        positions = None if is_vocabulary else torch.from_numpy(genes).to(model.device)
+        is_vocabulary = np.array_equal(genes, np.arange(len(network.first)))
+        positions = None if is_vocabulary else torch.from_numpy(genes).to(network.device)
         some: Singles = encoded.centers(neighbors, masked).predict(positions).cpu().numpy()
         if len(parts) == 1:
             return some

@@ -238,7 +238,7 @@ class SageFM:
         """
         several = slides if isinstance(slides, Sequence) else [slides]
         named = {f"slide {i}": self._aligned(one) for i, one in enumerate(several, start=1)}
-        network, facts = adaptation.adapted_to(self, named, seed)
+        network, facts = adaptation.adapted_to(self.network, self.fingerprint, named, seed)
         provenance = self.provenance | {adaptation.ADAPTED_TO: facts}
         return SageFM(network, self.vocabulary, self.config, provenance, base=self)
 
@@ -382,8 +382,8 @@ class SageFM:
             network cannot be adapted.
         """
         return predict_masked(
-            self, self._aligned(slide), groups, mask=mask, where=where, spots=spots,
-            block_size=block_size, adapt=adapt, seed=seed,
+            self.network, self._aligned(slide), groups, mask=mask, where=where, spots=spots,
+            block_size=block_size, fingerprint=self.fingerprint if adapt else None, seed=seed,
         )  # fmt: skip
 
     @torch.inference_mode()

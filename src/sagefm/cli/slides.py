@@ -39,6 +39,11 @@ def embed(
     ],
     out: Out,
     model: ModelPath = DEFAULT,
+    adapt: Annotated[
+        bool,
+        typer.Option(help="Adapt the model to each slide first; then slides cannot be compared."),
+    ] = False,
+    seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
@@ -67,8 +72,9 @@ def embed(
             typer.echo(for_command(line), err=True)
 
     done = sagefm.tl.embed_many(
-        targets, model, layer=layer, slide_key=slide_key, device=device, workers=workers,
-        scheduler=scheduler, again=out in targets, overwrite=overwrite, progress=print_result,
+        targets, model, adapt=adapt, seed=seed, layer=layer, slide_key=slide_key, device=device,
+        workers=workers, scheduler=scheduler, again=out in targets, overwrite=overwrite,
+        progress=print_result,
     )  # fmt: skip
     if len(targets) == 1 and done.errors:
         raise done.errors.popitem()[1]

@@ -114,7 +114,7 @@ def quality(
         values["novel"] = _fraction_above(spots["novelty"], NOVEL)
         recovery = recover(
             slide, model, prepared, mask_fraction=mask_fraction, seed=seed, layer=layer,
-            slide_key=slide_key, adapt=adapt and can_adapt(model),
+            slide_key=slide_key, adapt=adapt and can_adapt(model.network),
         )  # fmt: skip
         compared, best = _compared(recovery)
         values |= compared

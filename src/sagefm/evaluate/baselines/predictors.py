@@ -85,7 +85,7 @@ class ModelPredictor:
         if where == "slide":  # all spots lack the same genes
             prepared = prepared.without(np.flatnonzero(masked.mask[0, at]))
             mask = where = None
-        adapt = self.seed is not None and masked.where == "center" and can_adapt(model)
+        adapt = self.seed is not None and masked.where == "center" and can_adapt(model.network)
         genes = model.vocabulary.positions([self.panel[i] for i in masked.genes])
         [predicted] = model.predict_masked(
             prepared, [genes], mask=mask, where=where, spots=masked.spots,

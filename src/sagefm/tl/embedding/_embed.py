@@ -18,6 +18,8 @@ def embed(
     slide: "AnnData",
     model: "SageFM",
     *,
+    adapt: bool = False,
+    seed: int = 0,
     key_added: str = EMBEDDING,
     layer: str | None = None,
     slide_key: str | None = None,
@@ -30,6 +32,9 @@ def embed(
         Raw counts and ``obsm["spatial"]``.
     model
         A model.
+    adapt, seed
+        Whether to adapt the model to the slide first: see :meth:`sagefm.SageFM.adapt`. Embeddings
+        of slides that are adapted apart cannot be compared; adapt the model to all of them instead.
     key_added
         Where in ``obsm`` the embedding goes.
     layer
@@ -45,14 +50,19 @@ def embed(
     Raises
     ------
     InputError
-        No raw counts, no coordinates, too few spots, or too few genes in common.
+        No raw counts, no coordinates, too few spots, or too few genes in common; or the network
+        cannot be adapted.
     """
     aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
+    shipped = model
+    if adapt:
+        model = model.adapt(aligned, seed=seed)
     slide.obsm[key_added] = model.embed(aligned)
     record(slide, "embed", {
         "key": key_added,
         "model": repr(model),
         "fingerprint": model.fingerprint,
+        **({"base": shipped.fingerprint} if adapt else {}),
         "model_provenance": json.dumps(model.provenance),
         "genes": aligned.summary,
         "gene_names": known_gene_names().version,

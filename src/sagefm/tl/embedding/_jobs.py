@@ -4,7 +4,7 @@ import glob
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,8 @@ class EmbeddingJob:
     """Everything but the model that the result depends on; written into it."""
     layer: str | None = None
     slide_key: str | None = None
+    seed: int | None = None
+    """Of adapting the model to the slide, if that is done."""
     member: str | None = None
     """The name of the slide in its corpus."""
     corpus: str = ""
@@ -84,7 +86,7 @@ class EmbeddingJob:
                 return False
             with h5py.File(self.target) as file:
                 entry = read_elem(file[f"uns/{PROVENANCE}/embed"])
-                made_of = (entry["fingerprint"], entry["source"])
+                made_of = (entry.get("base", entry["fingerprint"]), entry["source"])
                 return EMBEDDING in file["obsm"] and made_of == (fingerprint, self.stamp)
         except (OSError, LookupError, TypeError, ValueError):
             return False  # not there, truncated, or written by something else
@@ -98,9 +100,12 @@ class EmbeddingJob:
 
 
 def make_jobs(
-    slides: Mapping[str, Source] | Mapping[Path, Source], layer: str | None, slide_key: str | None
+    slides: Mapping[str, Source] | Mapping[Path, Source],
+    layer: str | None,
+    slide_key: str | None,
+    seed: int | None = None,
 ) -> list[EmbeddingJob]:
-    """Make a job of each slide.
+    """Make a job of each slide; with a `seed` the model is adapted to it.
 
     Raises
     ------
@@ -128,7 +133,12 @@ def make_jobs(
                     f"{path}: another slide would be written there; choose another OUT"
                 )
             jobs.append(_of_slide(Path(out), path, layer, slide_key, targets))
-    return jobs
+    return jobs if seed is None else [_adapting(job, seed) for job in jobs]
+
+
+def _adapting(job: EmbeddingJob, seed: int) -> EmbeddingJob:
+    stamp = json.dumps({**json.loads(job.stamp), "adapted_by_seed": seed})
+    return replace(job, seed=seed, stamp=stamp)
 
 
 def _open_corpus(path: Path) -> "Corpus":

@@ -40,6 +40,8 @@ def embed_many(
     slides: Mapping[str, Source] | Mapping[Path, Source],
     model: str | Path,
     *,
+    adapt: bool = False,
+    seed: int = 0,
     layer: str | None = None,
     slide_key: str | None = None,
     device: str | None = None,
@@ -62,6 +64,9 @@ def embed_many(
         a corpus and the name of a slide in it.
     model
         A model file, or its address as for :meth:`sagefm.SageFM.load`.
+    adapt, seed
+        Whether to adapt the model to each slide first, as :func:`sagefm.tl.embed` does: then the
+        embeddings of different slides cannot be compared.
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
@@ -104,7 +109,7 @@ def embed_many(
         raise InputError("workers are started on this machine; leave them out with a scheduler")
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; give 1 or more")
-    jobs = make_jobs(slides, layer, slide_key)
+    jobs = make_jobs(slides, layer, slide_key, seed if adapt else None)
     model = local_copy(model)
     loaded = SageFM.load(model, device="cpu")
     # Workers on other machines check their device themselves.
@@ -163,7 +168,7 @@ def _load(path: Path, device: str | None, version: object) -> SageFM:
 def _embed(model: SageFM, overwrite: bool, job: EmbeddingJob) -> str:
     slide = job.read()
     job.require_own(slide, overwrite=overwrite)
-    embed(slide, model)
+    embed(slide, model, adapt=job.seed is not None, seed=job.seed or 0)
     genes = slide.uns[PROVENANCE]["embed"]["genes"]
     job.write(slide)
     return f"{slide.n_obs:,} spots × {model.width}; {genes}"

@@ -156,7 +156,7 @@ def impute(
     recovery = GeneRecovery(aligned.sections[spots], len(positions), areas)
     values = np.full((slide.n_obs, len(positions)), np.nan, dtype=np.float32)
     groups = _groups(positions, measured, rng)
-    adapt = adapt and bool(measured.any()) and can_adapt(model, mask)
+    adapt = adapt and bool(measured.any()) and can_adapt(model.network, mask)
     for block in masked_blocks(
         model, aligned, spots, positions, groups, mask, adapt=adapt, seed=seed
     ):

@@ -21,14 +21,14 @@ _STEPS = (20, 60)
 _SPOTS_PER_STEP = 8
 
 
-class Fold(NamedTuple):
+class FoldFit(NamedTuple):
     """What predicts the spots of a fold, none of which was a target of its weights."""
 
     network: Context
     stack: Stack
 
 
-CrossFit = tuple[tuple[Fold, ...], ...]
+CrossFit = tuple[tuple[FoldFit, ...], ...]
 """The folds of each section: a spot belongs to that of its rank, modulo their number."""
 
 
@@ -54,7 +54,7 @@ def sections_of(slide: "AlignedSlide") -> "list[AlignedSlide]":
     return [slide.subset(rows) for rows in np.split(order, starts)]
 
 
-def _of_section(network: Context, section: "AlignedSlide", seed: int) -> tuple[Fold, ...]:
+def _of_section(network: Context, section: "AlignedSlide", seed: int) -> tuple[FoldFit, ...]:
     n_folds = 4 if len(section.rank) < _SMALL else 2
     fold_of = section.rank % n_folds
     networks, moments, bins = [], [], []
@@ -71,7 +71,7 @@ def _of_section(network: Context, section: "AlignedSlide", seed: int) -> tuple[F
             moments.append(Moments.of(encoded, own, bins[-1], rng))
     # Of the moments of all other folds, each by the weights that have not seen it.
     return tuple(
-        Fold(each, Stack.fit([m for i, m in enumerate(moments) if i != number], bins[number]))
+        FoldFit(each, Stack.fit([m for i, m in enumerate(moments) if i != number], bins[number]))
         for number, each in enumerate(networks)
     )
 
@@ -86,7 +86,7 @@ def encode_folds(fit: CrossFit, slide: "AlignedSlide") -> EncodedSlide:
     return MultiSlide(encoded, sections)
 
 
-def _encode(folds: tuple[Fold, ...], section: "AlignedSlide") -> EncodedSlide:
+def _encode(folds: tuple[FoldFit, ...], section: "AlignedSlide") -> EncodedSlide:
     encoded = [ContextSlide(fold.network, section, fold.stack) for fold in folds]
     # Every fold knows all spots of the section.
     return MultiSlide(encoded, section.rank % len(folds), np.arange(len(section.rank)))
