@@ -350,7 +350,12 @@ def test_what_is_known_of_a_corpus_is_what_is_known_of_its_slides(slides, tmp_pa
     corpus = Selected.of(Corpus.open(tmp_path / "corpus"), vocabulary)
     training = {"s0": np.arange(SPOTS), "s2": np.arange(20, SPOTS), "s4": np.arange(7)}
     sources = corpus, Memory(sections_of(some), vocabulary, 15)
-    stored, held = (reference_spots_of(model, source, training) for source in sources)
+    (stored, rows), (held, own) = (
+        reference_spots_of(model, source, training) for source in sources
+    )
+    for name in training:
+        assert rows[name].measured == own[name].measured
+        assert len(rows[name].profile) == stored.spots.shape[1]
     assert len(stored.spots) == 60
     assert np.bincount(stored.groups).tolist() == [27, 26, 7]  # all of the few of the third
     assert np.array_equal(stored.groups, held.groups)
