@@ -84,7 +84,9 @@ def training_patients(path: Path) -> dict[str, str]:
 
 def slide_facts(path: Path) -> dict[str, dict[str, str]]:
     """Read what the table says of each slide: organ, technology, source, license and others."""
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(columns={"licence": "license"})
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(
+        columns={"licence": "license"}
+    )
     return table.set_index("slide").to_dict("index")
 
 

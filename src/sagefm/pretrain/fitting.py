@@ -110,7 +110,8 @@ def fit(
     -------
     The model of the epoch with the lowest validation loss (of the last epoch, if nobody is held
     out), and the history. The model stores a sample of its training spots, and a record of every
-    training slide (in the first of several processes). Ctrl-C ends training early and returns the best model so far.
+    training slide (in the first of several processes). Ctrl-C ends training early and returns the
+    best model so far.
 
     Raises
     ------
