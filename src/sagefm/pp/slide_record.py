@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
+import pandas as pd
 
 from sagefm._errors import InputError, logger
 from sagefm._uns import libraries, positive, scale_factor, table, text
@@ -154,6 +155,38 @@ def records_of(provenance: Mapping[str, Any]) -> dict[str, SlideRecord]:
         return {}
 
 
+def without_records(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the records of the training slides, which are long."""
+    return {name: entry for name, entry in provenance.items() if name != TRAINED_SLIDES}
+
+
+def kinds_of(records: Mapping[str, SlideRecord]) -> pd.DataFrame:
+    """Count the training slides of each organ, technology and set of genes.
+
+    Returns
+    -------
+    Columns organ, technology (as stated, else as inferred), genes, slides, patients, spots, counts
+    (range of the median library sizes) and measured (range of the fraction of the vocabulary).
+    """
+    columns = ["organ", "technology", "genes", "slides", "patients", "spots", "counts", "measured"]
+    groups: dict[tuple[str, str, str], dict[str, SlideRecord]] = {}
+    for name, record in records.items():
+        technology = record.technology or record.array or "not known"
+        kind = record.organ or "not known", technology, record.gene_set
+        groups.setdefault(kind, {})[name] = record
+    rows = [
+        [
+            *kind, len(group), len({each.patient or name for name, each in group.items()}),
+            sum(each.spots for each in group.values()),
+            _range([each.counts for each in group.values()], "{:,.0f}"),
+            _range([100 * each.measured for each in group.values()], "{:.0f}") + " %",
+        ]
+        for kind, group in groups.items()
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    return table.sort_values(["slides", "spots"], ascending=False, ignore_index=True)
+
+
 def described(slide: "AnnData", spots: "Positions") -> dict[str, Any]:
     """Find out what a section shows and says of its technology, and the other stated facts.
 
@@ -235,6 +268,11 @@ def _pitch_um(slide: "AnnData", points: "NDArray[np.float64]") -> float | None:
     scales = [scale_factor(each, "microns_per_pixel") for each in libraries(slide).values()]
     known = [scale for scale in scales if scale]
     return apart * known[0] if apart and len(known) == 1 else None
+
+
+def _range(values: list[float], form: str) -> str:
+    """Write the lowest and the highest value, one where they are the same."""
+    return " to ".join(dict.fromkeys(form.format(end(values)) for end in (min, max)))
 
 
 def _fraction_of(
