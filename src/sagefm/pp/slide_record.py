@@ -111,16 +111,15 @@ class SlideRecord:
     @property
     def gene_set(self) -> str:
         """Name of the set of genes that was measured."""
-        if self.measured < _PANEL:
-            return "few genes, as of a panel"
-        if self.measured < _MOST:
-            return "a subset of the genes"
+        size = "a panel or few genes" if self.measured < _PANEL else "a subset of the genes"
+        size = "most genes" if self.measured >= _MOST else size
         families = {"mitochondrial": self.mitochondrial, "ribosomal": self.ribosomal}
         known = {name: value for name, value in families.items() if value is not None}
         lacking = [name for name, value in known.items() if value < _FAMILY]
         if lacking:
-            return f"most genes, without {' and '.join(lacking)} genes"
-        return "the whole transcriptome" if len(known) == len(families) else "most genes"
+            return f"{size}, without {' and '.join(lacking)} ones"
+        whole = self.measured >= _MOST and len(known) == len(families)
+        return "the whole transcriptome" if whole else size
 
     def stated(self, **facts: str) -> Self:
         """Replace facts of :data:`STATED`; a technology shows the array where nothing else does."""
@@ -140,14 +139,20 @@ class SlideRecord:
 def records_of(provenance: Mapping[str, Any]) -> dict[str, SlideRecord]:
     """Read the records of a model's training slides; nothing if it has none that can be read."""
     declared = {field.name for field in fields(SlideRecord)}
+    stored = provenance.get(TRAINED_SLIDES, {})
     try:
+        if not isinstance(stored, Mapping):
+            raise ValueError(f"{short(stored)} is no table")
         return {
-            str(name): read_as(
-                SlideRecord, {key: value for key, value in row.items() if key in declared}, name
+            name: read_as(
+                SlideRecord,
+                # Entries that a later version adds are ignored.
+                {key: row[key] for key in declared & row.keys()} if type(row) is dict else row,
+                name,
             )
-            for name, row in provenance.get(TRAINED_SLIDES, {}).items()
+            for name, row in stored.items()
         }
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         logger.warning(
             "the model's records of its training slides are left out, because they are damaged "
             "(%s); copy the file again", short(error),

@@ -175,7 +175,7 @@ RULES = (
     Rule(
         "nearest_slide", "distance of the nearest training slide, as a rank", 0.9, np.inf,
         "the fraction of training slides that are nearer to one of another patient, by their mean "
-        "embeddings",
+        "embeddings; every patient counts the same",
         {
             "good": "Nearest training slides: {nearest}.",
             "care": "A slide unlike the training slides, in tissue or technology; the nearest are "
@@ -189,8 +189,8 @@ RULES = (
         "inferred from barcodes, grid and pitch of the spots, for both; what a technology changes "
         "can only be learned from slides of it",
         {
-            "good": "Looks like {array}, as {same_array}.",
-            "care": "Looks like {array}, and no training slide does.",
+            "good": "Technology, as barcodes and grid show it: {array}, that of {same_array}.",
+            "care": "Technology, as barcodes and grid show it: {array}, that of no training slide.",
             "unknown": "Its technology is unknown: barcodes, grid and pitch do not show it.",
         },
         required=False,
@@ -200,8 +200,8 @@ RULES = (
         "probes, panels and whole transcriptomes have other library sizes and leave out other "
         "genes",
         {
-            "good": "Measures {gene_set}, as {same_gene_set}.",
-            "care": "Measures {gene_set}, and no training slide does.",
+            "good": "Genes: {gene_set}, as in {same_gene_set}; which ones is not compared.",
+            "care": "Genes: {gene_set}, as in no training slide.",
         },
         required=False,
     ),

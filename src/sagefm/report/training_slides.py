@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sagefm._text import few, numbered
 from sagefm.pp.slide_record import SlideRecord, described, records_of
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN = float("nan")
 _NEAREST = 3
-"""Training slides that are named."""
+"""Training slides that are named, of as many patients."""
 
 
 @dataclass
@@ -104,7 +105,8 @@ def _add_nearest(
 ) -> None:
     """Compute how far the nearest training slide is, compared with these among each other.
 
-    The value is the fraction of training slides that lie nearer to one of another patient.
+    The value is the fraction of training slides that lie nearer to one of another patient; every
+    patient counts the same.
     """
     width = 0 if profile is None else len(profile)
     known = {name: each for name, each in records.items() if width and len(each.profile) == width}
@@ -116,8 +118,11 @@ def _add_nearest(
     distances = np.linalg.norm(profiles - profile, axis=1)
     apart = np.linalg.norm(profiles[:, None] - profiles, axis=2)
     apart[patients[:, None] == patients] = np.inf
-    found.values["nearest_slide"] = float((apart.min(axis=1) < distances.min()).mean())
-    names = [list(known)[i] for i in np.argsort(distances, kind="stable")[:_NEAREST]]
+    nearer = apart.min(axis=1) < distances.min()
+    found.values["nearest_slide"] = float(pd.Series(nearer).groupby(patients).mean().mean())
+    nearest = pd.Series(distances, index=list(known)).sort_values(kind="stable")
+    owner = dict(zip(known, patients, strict=True))
+    names = nearest.index[~nearest.index.map(owner).duplicated()][:_NEAREST]
     found.words["nearest"] = ", ".join(
         f"{name} ({known[name].organ})" if known[name].organ else name for name in names
     )
