@@ -118,7 +118,8 @@ def slides(records: Records) -> str:
     """List the slides, those of one patient, source and license in a row."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, each in records.items():
-        key = each.patient, each.disease or each.organ, each.source, each.accession, each.license
+        what = ", ".join(filter(None, [each.organ, each.disease]))
+        key = each.patient, what, each.source, each.accession, each.license
         groups.setdefault(key, []).append(name)
     rows = [
         [", ".join(names), patient, f"{sum(records[name].spots for name in names):,}", what,
@@ -144,8 +145,11 @@ def licenses(records: Records) -> str:
             rows.append([name, f"{len(own)}", f"{spots:,} ({share:.0%})",
                          ", ".join(patients[name]), asks])  # fmt: skip
     text = table(["license", "sections", "spots", "patients", "what it asks for"], rows)
-    for which, names in (("under the GPL", UNSETTLED[:1]),
-                         ("under the GPL or without a license in the repository", UNSETTLED)):  # fmt: skip
+    without = {
+        "under the GPL": UNSETTLED[:1],
+        "under the GPL or without a license in the repository": UNSETTLED,
+    }
+    for which, names in without.items():
         left = sorted({patient for name in names for patient in patients.get(name, [])})
         rest = {each.patient for each in records.values()} - set(left)
         listed = ", ".join(f'"{patient}"' for patient in left)
