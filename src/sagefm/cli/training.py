@@ -180,7 +180,8 @@ def _read_patients(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]
         raise InputError(
             f"{path}: has columns {', '.join(table.columns)}; it needs slide and patient"
         )
-    facts = table.drop_duplicates("slide").set_index("slide").to_dict("index")
+    rows = table.drop_duplicates("slide").to_dict("records")
+    facts = {row["slide"]: {str(name): str(value) for name, value in row.items()} for row in rows}
     table = table[["slide", "patient"]].drop_duplicates()
     bad = table[table["slide"].duplicated() | (table["patient"].str.strip() == "")]
     if len(bad):

@@ -125,7 +125,8 @@ class SlideRecord:
         """Replace facts of :data:`STATED`; a technology shows the array where nothing else does."""
         array = self.array or array_named(facts.get("technology", ""))
         pitch_um = self.pitch_um or _PITCH_UM.get(array)
-        return replace(self, **{**facts, "array": array, "pitch_um": pitch_um})
+        changed: dict[str, Any] = {**facts, "array": array, "pitch_um": pitch_um}
+        return replace(self, **changed)
 
     def with_profile(self, profile: "NDArray[np.floating[Any]]") -> Self:
         """Add the mean embedding; in a file, two digits of it are enough."""
@@ -247,7 +248,7 @@ def _array_of(names: Any, points: "NDArray[np.float64]", stated_um: float | None
     listed = [str(name) for name in names[::step]]
 
     def named(form: str) -> bool:
-        return np.mean([bool(re.search(form, name)) for name in listed]) > 0.95
+        return bool(np.mean([bool(re.search(form, name)) for name in listed]) > 0.95)
 
     grid = Grid.of(points)
     hexagonal = grid is not None and grid.hexagonal

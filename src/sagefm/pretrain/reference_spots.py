@@ -1,5 +1,7 @@
 """A sample of the training spots of a model, with its embeddings."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -76,8 +78,12 @@ def reference_spots_of(
 
 def _record(whole: AlignedSlide, source: Source, slide: str) -> SlideRecord:
     """Describe a slide by its counts, and by what the source knows of it."""
-    row = source.table.loc[slide, source.table.columns.isin(_KNOWN)].dropna()
-    known = {name: value if isinstance(value, str) else float(value) for name, value in row.items()}
+    row = source.table.loc[slide].dropna()
+    known: dict[str, Any] = {
+        name: row[name] if isinstance(row[name], str) else float(row[name])
+        for name in _KNOWN
+        if name in row
+    }
     stated = {name: known.pop(name) for name in STATED if name in known}
     return SlideRecord.of(whole, source.vocabulary.symbols, **known).stated(**stated)
 
