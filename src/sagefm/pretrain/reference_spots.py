@@ -78,7 +78,7 @@ def reference_spots_of(
 
 def _record(whole: AlignedSlide, source: Source, slide: str) -> SlideRecord:
     """Describe a slide by its counts, and by what the source knows of it."""
-    row = source.table.loc[slide].dropna()
+    row: dict[Any, Any] = source.table.loc[slide].dropna().to_dict()
     known: dict[str, Any] = {
         name: row[name] if isinstance(row[name], str) else float(row[name])
         for name in _KNOWN
