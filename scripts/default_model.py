@@ -70,7 +70,8 @@ def train(
             f"train.seed={seed}",
         ],
     )
-    result = sagefm.pretrain.fit(slides, recipe, patients=patients)
+    facts = slide_facts(data / "slides.csv")
+    result = sagefm.pretrain.fit(slides, recipe, patients=patients, facts=facts)
     print(result.history.to_string(index=False, float_format="%.4g"))
     provenance = result.model.provenance
     if provenance["validation_spots"]:
@@ -100,6 +101,14 @@ def training_patients(path: Path, leave_out: Sequence[str]) -> dict[str, str]:
     if chosen.empty or chosen.isna().any() or chosen.index.has_duplicates:
         raise InputError(f"{path}: needs a row, with a patient, for each slide")
     return {str(slide): str(patient) for slide, patient in chosen.items()}
+
+
+def slide_facts(path: Path) -> dict[str, dict[str, str]]:
+    """Read what the table says of each slide: organ, technology, source, license and others."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).rename(
+        columns={"licence": "license"}
+    )
+    return table.set_index("slide").to_dict("index")
 
 
 def check(path: Path, model: sagefm.SageFM) -> None:

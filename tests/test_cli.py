@@ -312,6 +312,7 @@ def test_convert_and_info(run, tmp_path):
     assert status == 0
     assert '"epoch": 126' in out
     assert "widths: 6, 5, 5, 5, 7" in out
+    assert "does not record organ, technology and genes" in out
 
 
 def test_pretrain_never_writes_over_its_table_of_patients(run, files):

@@ -254,8 +254,8 @@ def fitting(monkeypatch, model, held_out):
     """Put a network that is there in place of training; say what was asked for."""
     asked = {}
 
-    def fit(slides, recipe, *, patients):
-        asked.update(slides=list(slides), recipe=recipe, patients=patients)
+    def fit(slides, recipe, *, patients, facts):
+        asked.update(slides=list(slides), recipe=recipe, patients=patients, facts=facts)
         model.provenance = {"validation_spots": held_out}
         return sagefm.pretrain.fitting.TrainingResult(model, pd.DataFrame({"epoch": [1]}))
 

@@ -36,7 +36,10 @@ from sagefm.stats.reference import ReferenceSpots
 def learned(model, slide):
     """The model, knowing two slides that it was trained on."""
     both = [model.embed(simulate(150, seed=seed)) for seed in (3, 4)]
-    return replace(model, trained_on=ReferenceSpots.learn(both, ["a", "b"]))
+    row = {"spots": 150, "counts": 3000.0, "genes": 478, "measured": 1.0}
+    records = {"trained_slides": {"a": row, "b": row}}
+    sample = ReferenceSpots.learn(both, ["a", "b"])
+    return replace(model, trained_on=sample, provenance=model.provenance | records)
 
 
 @pytest.fixture(scope="module")

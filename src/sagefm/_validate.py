@@ -11,7 +11,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 _T = TypeVar("_T")
 _DEEPEST = 32
@@ -119,7 +119,7 @@ def checked(kind: Any, value: Any, name: str) -> Any:
         return value
     if is_dataclass(kind):
         return read_as(kind, value, name)  # type: ignore[arg-type]
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         return None if value is None else checked(arguments[0], value, name)
     if origin is Annotated:
         return _in_range(checked(arguments[0], value, name), arguments[1], name)

@@ -148,7 +148,8 @@ def test_the_losses_are_those_computed_the_slow_way(result, slides):
 def test_the_folder_of_a_run_holds_its_best_model_and_its_logs(result, folder):
     best = SageFM.load(folder / "best.safetensors")
     require_equal(best.network.state_dict(), weights(result))
-    assert best.provenance == result.model.provenance
+    at_the_end = "trained_slides", result.model.provenance["trained_slides"]
+    assert best.provenance | dict([at_the_end]) == result.model.provenance
     metrics = pd.read_csv(folder / "metrics.csv")
     pd.testing.assert_frame_equal(metrics, result.history[list(metrics)], rtol=1e-14)
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
@@ -350,7 +351,12 @@ def test_what_is_known_of_a_corpus_is_what_is_known_of_its_slides(slides, tmp_pa
     corpus = Selected.of(Corpus.open(tmp_path / "corpus"), vocabulary)
     training = {"s0": np.arange(SPOTS), "s2": np.arange(20, SPOTS), "s4": np.arange(7)}
     sources = corpus, Memory(sections_of(some), vocabulary, 15)
-    stored, held = (reference_spots_of(model, source, training) for source in sources)
+    (stored, rows), (held, own) = (
+        reference_spots_of(model, source, training) for source in sources
+    )
+    for name in training:
+        np.testing.assert_allclose(rows[name].profile, own[name].profile, atol=0.05)
+        assert len(rows[name].profile) == stored.spots.shape[1]
     assert len(stored.spots) == 60
     assert np.bincount(stored.groups).tolist() == [27, 26, 7]  # all of the few of the third
     assert np.array_equal(stored.groups, held.groups)

@@ -36,6 +36,7 @@ def info(
     import json
 
     import sagefm
+    from sagefm.pp.slide_record import kinds_of, records_of, without_records
 
     path = local_copy(model)
     loaded = sagefm.SageFM.load(path, device="cpu")
@@ -49,7 +50,12 @@ def info(
     typer.echo(f"sample of the training spots (patients or slides): {text}")
     typer.echo(f"file: {path}")
     typer.echo(f"sha256: {sha256(path)}")
-    typer.echo(f"provenance: {json.dumps(loaded.provenance, indent=2)}")
+    if records := records_of(loaded.provenance):
+        typer.echo("trained on:")
+        typer.echo(kinds_of(records).to_string(index=False))
+    else:
+        typer.echo("trained on: the file does not record organ, technology and genes of its slides")
+    typer.echo(f"provenance: {json.dumps(without_records(loaded.provenance), indent=2)}")
 
 
 def demo(

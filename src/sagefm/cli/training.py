@@ -45,7 +45,11 @@ def pretrain(
         typer.Option("--set", metavar="ENTRY=VALUE", help="Replace an entry of the recipe."),
     ] = None,
     patients: Annotated[
-        Path | None, typer.Option(help="CSV with columns slide and patient.")
+        Path | None,
+        typer.Option(
+            help="CSV with columns slide and patient; and organ, technology, source, license, …, "
+            "which the model records."
+        ),
     ] = None,
     patient_key: Annotated[
         str | None, typer.Option(help="obs column with the patient (data.patient_key).")
@@ -83,15 +87,15 @@ def pretrain(
     changes += [f"data.patient_key={json.dumps(patient_key)}"] if patient_key else []
     changes += [f"train.seed={seed}"] if seed is not None else []
     loaded = sagefm.pretrain.Recipe.load(recipe, changes)
-    table = _read_patients(patients) if patients else None
+    table, facts = _read_patients(patients) if patients else (None, None)
     source = _source(slides, layer, slide_key, patients)
     interactive = first and sys.stderr.isatty()
     if first:
         logger.setLevel("WARNING" if interactive else "INFO")  # a progress bar, or lines in a log
     try:
         result = sagefm.pretrain.fit(
-            source, loaded, patients=table, slide_key=slide_key, device=device, devices=devices,
-            folder=run, resume=resume, workers=workers, progress=interactive,
+            source, loaded, patients=table, facts=facts, slide_key=slide_key, device=device,
+            devices=devices, folder=run, resume=resume, workers=workers, progress=interactive,
         )  # fmt: skip
     except RuntimeError:
         if first:
@@ -164,8 +168,8 @@ def _write(result: "TrainingResult", out: Path) -> None:
     )
 
 
-def _read_patients(path: Path) -> dict[str, str]:
-    """Read a table of patients: slide → patient."""
+def _read_patients(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Read a table of patients: slide → patient, and slide → all columns."""
     import pandas as pd
 
     try:
@@ -176,10 +180,12 @@ def _read_patients(path: Path) -> dict[str, str]:
         raise InputError(
             f"{path}: has columns {', '.join(table.columns)}; it needs slide and patient"
         )
+    rows = table.drop_duplicates("slide").to_dict("records")
+    facts = {row["slide"]: {str(name): str(value) for name, value in row.items()} for row in rows}
     table = table[["slide", "patient"]].drop_duplicates()
     bad = table[table["slide"].duplicated() | (table["patient"].str.strip() == "")]
     if len(bad):
         raise InputError(
             f"{path}: slide {bad['slide'].iloc[0]!r} has no patient, or two; give each slide one"
         )
-    return dict(zip(table["slide"], table["patient"], strict=True))
+    return dict(zip(table["slide"], table["patient"], strict=True)), facts

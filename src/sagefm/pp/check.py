@@ -222,7 +222,7 @@ def summarize(
     raw = _attempt(lambda: find_counts(slide, layer), ignored)
     xy = _attempt(lambda: coordinates(slide), ignored)
     codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
-    pitch = None if xy is None or codes is None else _pitch(xy, codes)
+    pitch = None if xy is None or codes is None else usual_pitch(xy, codes)
     counts_in = text(provenance(slide, "read").get("counts"))
     genes = slide.var_names if raw is None else raw.var.index
     summary: dict[str, Any] = {
@@ -243,7 +243,8 @@ def summarize(
     return summary
 
 
-def _pitch(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | None:
+def usual_pitch(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | None:
+    """Get the median distance to the nearest spot of the same section; None without any."""
     distances = [
         np.asarray(cKDTree(points).query(points, 2)[0])[:, 1]
         for points in (xy[codes == code] for code in np.unique(codes))

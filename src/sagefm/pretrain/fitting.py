@@ -20,7 +20,9 @@ from sagefm._text import few
 from sagefm._validate import short
 from sagefm.model import Config, SageFM, pick_device
 from sagefm.pp.gene_names import known_gene_names
+from sagefm.pp.labels import word_of
 from sagefm.pp.sections import sections_of
+from sagefm.pp.slide_record import STATED, TRAINED_SLIDES
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
 from sagefm.pretrain.loop import Epochs, train
 from sagefm.pretrain.recipe import DataTable, Recipe
@@ -55,6 +57,7 @@ def fit(
     recipe: Recipe | None = None,
     *,
     patients: Mapping[str, str] | None = None,
+    facts: Mapping[str, Mapping[str, str]] | None = None,
     slide_key: str | None = None,
     device: str | None = None,
     devices: int = 1,
@@ -80,6 +83,10 @@ def fit(
     patients
         Slide name → patient; the recipe's ``patient_key`` column of ``obs`` if not given. Not for a
         corpus, which stores its patients.
+    facts
+        Slide name → what the model records about the slide: organ, disease, technology, source,
+        accession, license. What is not given is taken from the corpus, or from a column of ``obs``
+        with a single value, or from ``uns``. Slides that are not trained on are ignored.
     slide_key
         ``obs`` column with the section of each spot, where an object holds several.
     device
@@ -102,8 +109,9 @@ def fit(
     Returns
     -------
     The model of the epoch with the lowest validation loss (of the last epoch, if nobody is held
-    out), and the history. The model stores a sample of its training spots (in the first of several
-    processes). Ctrl-C ends training early and returns the best model so far.
+    out), and the history. The model stores a sample of its training spots, and a record of every
+    training slide (in the first of several processes). Ctrl-C ends training early and returns the
+    best model so far.
 
     Raises
     ------
@@ -117,7 +125,7 @@ def fit(
     config = Config(recipe.network.name, tuple(recipe.network.widths), split.source.n_neighbors)
     _require_enough(split, recipe, devices)
     require_axes(split, recipe.network)
-    facts = _facts(split, recipe)
+    described = _facts(split, recipe)
     with ExitStack() as stack:
         place = folder or stack.enter_context(tempfile.TemporaryDirectory())
         run = Run(Path(place))
@@ -127,10 +135,15 @@ def fit(
             stack.enter_context(run.locked())
         state = run.load() if resume else None
         if state:
-            require_same(run, state.facts, facts)
+            require_same(run, state.facts, described)
         elif is_first_process():
             run.clear()
-        return _train(split, recipe, config, run, state, facts, where, devices, workers, progress)
+        result = _train(
+            split, recipe, config, run, state, described, where, devices, workers, progress
+        )
+        if is_first_process():
+            _remember(result.model, split, recipe.train.seed, facts or {})
+        return result
 
 
 def _split(
@@ -212,11 +225,20 @@ def _train(
     }
     state = state or State(Progress(), {}, {}, gene_mean, facts)
     train(model, run, epochs, state, device=device, devices=devices, progress_bar=progress)
-    if is_first_process():
-        seed = recipe.train.seed
-        model.trained_on = reference_spots_of(model, split.source, split.training, seed=seed)
     history = pd.DataFrame(state.progress.rows).assign(**references)
     return TrainingResult(model, history)
+
+
+def _remember(
+    model: SageFM, split: Split, seed: int, facts: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Store a sample of the training spots and the records of the training slides."""
+    model.trained_on, records = reference_spots_of(model, split.source, split.training, seed=seed)
+    for name, record in records.items():
+        words = {fact: word_of(value) for fact, value in facts.get(name, {}).items()}
+        known = {fact: word for fact in STATED if (word := words.get(fact))}
+        records[name] = record.stated(**known)
+    model.provenance[TRAINED_SLIDES] = {name: each.entries() for name, each in records.items()}
 
 
 def _restore(model: SageFM, run: Run, state: State) -> None:

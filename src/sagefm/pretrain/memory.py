@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.sections import Section
+from sagefm.pp.slide_record import STATED, described
 from sagefm.pp.vocabulary import Vocabulary
 
 
@@ -23,7 +24,8 @@ class Memory:
     n_neighbors
         Spots in a neighborhood, the center included.
     table
-        A row per section, by name: patient, spots, checksum.
+        A row per section, by name: patient, spots, checksum; and what is known of organ, disease,
+        technology, source, accession, license, array and pitch_um.
     """
 
     def __init__(
@@ -42,8 +44,11 @@ class Memory:
                 "patient": section.patient,
                 "spots": len(section.rows),
                 "checksum": _checksum(slide),
+                **described(section.slide, section.rows),
             }
-        self.table = pd.DataFrame.from_dict(rows, orient="index")
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        texts = [name for name in (*STATED, "array") if name in table]
+        self.table = table.fillna(dict.fromkeys(texts, ""))
 
     def detected(self, slide: str) -> NDArray[np.int64]:
         """Count the spots of a section that each gene is detected in."""

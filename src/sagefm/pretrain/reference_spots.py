@@ -1,5 +1,7 @@
 """A sample of the training spots of a model, with its embeddings."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +9,7 @@ from numpy.typing import NDArray
 from sagefm.model import SageFM
 from sagefm.nn import encode
 from sagefm.pp.aligned import AlignedSlide
+from sagefm.pp.slide_record import STATED, SlideRecord
 from sagefm.pretrain.data import Spots
 from sagefm.pretrain.source import Source
 from sagefm.stats.reference import ReferenceSpots, balanced_sample
@@ -16,12 +19,16 @@ _COMPONENTS = 30
 spots are about as far from the training patients as these from each other (median novelty 0.52 to
 0.65, in two models). With 20 components, or with lengths, which follow library size, its novelty is
 low, and so is that of tissue whose gene names were shuffled."""
+_KNOWN = ("patient", *STATED, "array", "pitch_um")
+"""Columns of the table of a source that are recorded."""
 
 
 def reference_spots_of(
     model: SageFM, source: Source, training: Spots, *, seed: int = 0
-) -> ReferenceSpots:
-    """Embed a sample of the training spots: one pass over the source, a slide in memory.
+) -> tuple[ReferenceSpots, dict[str, SlideRecord]]:
+    """Embed a sample of the training spots, and describe the slides that they are of.
+
+    One pass over the source, with a slide in memory.
 
     Parameters
     ----------
@@ -36,7 +43,8 @@ def reference_spots_of(
 
     Returns
     -------
-    At most 4,096 spots, balanced over patients (over slides, if there is one patient).
+    At most 4,096 spots, balanced over patients (over slides, if there is one patient); and the
+    record of each training slide.
     """
     patients = source.table["patient"].astype(str)
     several = patients[list(training)].nunique() > 1
@@ -51,13 +59,33 @@ def reference_spots_of(
     ends = np.cumsum([len(spots) for spots in training.values()])
     parts = np.split(kept, np.searchsorted(kept, ends[:-1]))
     sizes, embeddings = source.table["spots"].to_dict(), []
+    records = dict[str, SlideRecord]()
     for (slide, spots), end, part in zip(training.items(), ends, parts, strict=True):
         embedding = np.empty((0, model.width), dtype=np.float32)
+        whole = source.read(slide, 0, int(sizes[slide]))
+        records[slide] = _record(whole, source, slide)
         if len(part):
-            whole = source.read(slide, 0, int(sizes[slide]))
             embedding = _embed(model, whole, spots[part - (end - len(spots))])
         embeddings.append(embedding)
-    return ReferenceSpots.learn(embeddings, groups, n_components=_COMPONENTS, unit=True, seed=seed)
+    sample = ReferenceSpots.learn(
+        embeddings, groups, n_components=_COMPONENTS, unit=True, seed=seed
+    )
+    for (slide, record), embedding in zip(records.items(), embeddings, strict=True):
+        if len(embedding):
+            records[slide] = record.with_profile(sample.reduce(embedding).mean(axis=0))
+    return sample, records
+
+
+def _record(whole: AlignedSlide, source: Source, slide: str) -> SlideRecord:
+    """Describe a slide by its counts, and by what the source knows of it."""
+    row: dict[Any, Any] = source.table.loc[slide].dropna().to_dict()
+    known: dict[str, Any] = {
+        name: row[name] if isinstance(row[name], str) else float(row[name])
+        for name in _KNOWN
+        if name in row
+    }
+    stated = {name: known.pop(name) for name in STATED if name in known}
+    return SlideRecord.of(whole, source.vocabulary.symbols, **known).stated(**stated)
 
 
 def _codes(groups: list[str]) -> NDArray[np.int64]:

@@ -152,11 +152,12 @@ def _rules(quality: Quality) -> dict[str, Any]:
     rows = []
     for rule in RULES:
         if rule.name in quality.facts.index:
-            uses = "all" if rule.uses == USES else ", ".join(rule.uses)
+            uses = "all" if rule.uses == USES else ", ".join(rule.uses) or "none"
             rows.append((rule.what, *rule.bounds, *([uses] if judged else []), rule.why))
     caption = (
         "The verdict on a use is the worst grade of the facts that count for it. A fact that is "
-        "not known counts as care. Only imputation can be supported: masked genes are no evidence "
+        "not known counts as care, except those that compare the slide with the training slides. "
+        "Only imputation can be supported: masked genes are no evidence "
         "for another use, which is at best not shown."
     )
     header = ["fact", "good", "care", *(["counts for"] if judged else []), "why"]

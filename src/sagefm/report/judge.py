@@ -14,6 +14,7 @@ from sagefm._uns import record
 from sagefm.pp.counts import find_counts
 from sagefm.report.recovery import GENE_MEAN, LIBRARY_SIZE, MODEL, NEIGHBOR_MEAN, Recovery, recover
 from sagefm.report.rules import NOVEL, RULE, USES, Grade, verdict
+from sagefm.report.training_slides import Comparison, compare
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -60,8 +61,10 @@ def quality(
     """Judge what a slide shows of a model: where it works, fails, or nothing is known.
 
     The facts are the library sizes and genes of the slide, how many of the genes of the model it
-    has, its distance from the training spots, and how well the model predicts masked genes,
-    compared with the simple methods of :func:`sagefm.evaluate.recovery` that need no other slide.
+    has, its distance from the training spots, how its technology, set of genes, depth and pitch
+    compare with those of the training slides that the model records, and how well the model
+    predicts masked genes, compared with the simple methods of :func:`sagefm.evaluate.recovery` that
+    need no other slide.
     The rules are :data:`sagefm.report.rules.RULES`. Masked genes are evidence for imputation only.
     For embedding, domains and perturbation the verdict is *not shown*, or *do not* where a fact
     speaks against the model.
@@ -104,35 +107,41 @@ def quality(
         "genes": float(np.median(n_genes)),
     }  # fmt: skip
     made: dict[str, Any] = {"mask_fraction": mask_fraction, "seed": seed, "sagefm": __version__}
-    best, recovery = "", None
+    trained, recovery = Comparison(), None
     if model is not None:
         prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
         values["model_genes"] = float(prepared.measured.mean())
         values["model_counts"] = prepared.fraction_of_counts
-        spots["novelty"] = _novelty(model, prepared)
+        spots["novelty"], profile = _placed(model, prepared)
         values["novelty"] = float(np.median(spots["novelty"]))
         values["novel"] = _fraction_above(spots["novelty"], NOVEL)
+        trained = compare(slide, model, prepared, profile)
+        values |= trained.values
         recovery = recover(
             slide, model, prepared, mask_fraction=mask_fraction, seed=seed, layer=layer,
             slide_key=slide_key, adapt=adapt and can_adapt(model.network),
         )  # fmt: skip
-        compared, best = _compared(recovery)
+        compared, trained.words["best"] = _compared(recovery)
         values |= compared
         for column, name in (("error", MODEL), ("error_neighbor_mean", NEIGHBOR_MEAN)):
             spots[column] = np.nan if recovery is None else recovery.errors[name]
         made |= {
             "model": repr(model), "fingerprint": model.fingerprint, "matched": prepared.summary,
         }  # fmt: skip
-    judged = _judged(values, best, model, spots, recovery, made)
+    judged = _judged(values, trained, model, spots, recovery, made)
     _store(slide, judged)
     return judged
 
 
-def _novelty(model: "SageFM", prepared: "AlignedSlide") -> Any:
-    """Compute the novelty of each spot; NaN if the model file has no sample of training spots."""
+def _placed(model: "SageFM", prepared: "AlignedSlide") -> tuple[Any, Any]:
+    """Compute the novelty of each spot and the mean of their embeddings.
+
+    NaN and None if the model file has no sample of training spots.
+    """
     if model.trained_on is None:
-        return np.full(len(prepared.neighbors), np.nan)
-    return model.trained_on.novelty(model.embed(prepared))
+        return np.full(len(prepared.neighbors), np.nan), None
+    z = model.embed(prepared)
+    return model.trained_on.novelty(z), model.trained_on.reduce(z).mean(axis=0)
 
 
 def _fraction_above(values: "pd.Series[float]", bound: float) -> float:
@@ -158,18 +167,18 @@ def _compared(recovery: Recovery | None) -> tuple[dict[str, float], str]:
 
 
 def _judged(
-    values: dict[str, float], best: str, model: "SageFM | None", spots: pd.DataFrame,
+    values: dict[str, float], trained: Comparison, model: "SageFM | None", spots: pd.DataFrame,
     recovery: Recovery | None, made: dict[str, Any],
 ) -> Quality:  # fmt: skip
     """Grade every value, and judge the slide for every use."""
-    expected = _expected(model)
+    expected = _expected(model) | trained.expected
     rows, graded = {}, dict[str, tuple[Grade, str]]()
     for name, value in values.items():
         rule = RULE[name]
         grade = rule.grade(value)
         if name in _DISTANCES and grade == "bad" and _of_one_group(model):
             grade = "care"  # compared with distances within one slide, all other slides are far
-        said = rule.said[grade].format(best=best)
+        said = rule.said[grade].format(**trained.words)
         graded[name] = grade, said
         shown = "not known" if np.isnan(value) else rule.form.format(value)
         rows[name] = [rule.what, value, shown, expected.get(name, ""), grade, said]

@@ -53,6 +53,8 @@ class Rule:
         The uses whose verdict depends on it.
     form
         Format of the number.
+    required
+        Whether a missing value counts as care.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Rule:
     less: bool = False
     uses: tuple[str, ...] = USES
     form: str = "{:,.0f}"
+    required: bool = True
 
     def grade(self, value: float) -> Grade:
         """Grade a value; a missing one is unknown."""
@@ -160,6 +163,79 @@ RULES = (
         less=True, form=_PERCENT,
     ),
     Rule(
+        "recorded", "training slides that the model records", 1, -np.inf,
+        "without records nothing is known of the technology, genes and depth that it has seen",
+        {
+            "good": "Organs of the training slides: {organs}.",
+            "care": "The model file does not record the kinds of slides it was trained on: "
+            "technology, genes and depth cannot be compared with them.",
+        },
+        uses=(),
+    ),
+    Rule(
+        "nearest_slide", "distance of the nearest training slide, as a rank", 0.9, np.inf,
+        "the fraction of training slides that are nearer to one of another patient, by their mean "
+        "embeddings; every patient counts the same",
+        {
+            "good": "Nearest training slides: {nearest}.",
+            "care": "A slide unlike the training slides, in tissue or technology; the nearest are "
+            "{nearest}.",
+            "unknown": "The model file does not say where its training slides lie.",
+        },
+        less=True, form="{:.2f}", required=False,
+    ),
+    Rule(
+        "same_array", "training slides of the same technology", 1, -np.inf,
+        "inferred from barcodes, grid and pitch of the spots, for both; what a technology changes "
+        "can only be learned from slides of it",
+        {
+            "good": "Technology, as barcodes and grid show it: {array}, that of {same_array}.",
+            "care": "Technology, as barcodes and grid show it: {array}, that of no training slide.",
+            "unknown": "Its technology is unknown: barcodes, grid and pitch do not show it.",
+        },
+        required=False,
+    ),
+    Rule(
+        "same_gene_set", "training slides with such a set of genes", 1, -np.inf,
+        "probes, panels and whole transcriptomes have other library sizes and leave out other "
+        "genes",
+        {
+            "good": "Genes: {gene_set}, as in {same_gene_set}; which ones is not compared.",
+            "care": "Genes: {gene_set}, as in no training slide.",
+        },
+        required=False,
+    ),
+    Rule(
+        "range_counts", "counts per spot, relative to the range of the training slides", 2.0,
+        np.inf, "sections of one patient differ by a factor of 2",
+        {
+            "good": "{counts} counts per spot are within or near the range of the training slides.",
+            "care": "{counts} counts per spot are far outside the range of the training slides.",
+        },
+        less=True, form=_RATIO, required=False,
+    ),
+    Rule(
+        "range_measured", "genes measured, relative to the range of the training slides", 1.1,
+        np.inf, "1 is within; sections of one study differ by less than 10 %",
+        {
+            "good": "{measured} of the vocabulary was measured, within the range of the training "
+            "slides.",
+            "care": "{measured} of the vocabulary was measured, outside the range of the training "
+            "slides.",
+        },
+        less=True, form=_RATIO, required=False,
+    ),
+    Rule(
+        "range_pitch_um", "pitch of the spots, relative to the range of the training slides", 1.1,
+        np.inf, "1 is within; at another pitch a neighborhood holds other cells",
+        {
+            "good": "Spots {pitch_um} apart, within the range of the training slides.",
+            "care": "Spots {pitch_um} apart, outside the range of the training slides.",
+            "unknown": "The slide does not say how far its spots are apart in micrometers.",
+        },
+        less=True, form=_RATIO, required=False,
+    ),
+    Rule(
         "error_gene_mean", "error on masked genes, relative to the gene mean", 1.0, 2.0,
         "the mean of the gene over this slide is the same for all spots",
         {
@@ -223,7 +299,9 @@ RULE = {rule.name: rule for rule in RULES}
 
 
 def verdict(use: str, graded: Mapping[str, tuple[Grade, str]]) -> tuple[str, str]:
-    """Judge a slide for a use by the worst of its grades; an unknown grade counts as care.
+    """Judge a slide for a use by the worst of its grades.
+
+    An unknown grade counts as care where the rule requires a value, and not at all elsewhere.
 
     A slide and its masked genes can show that a model fails. That it works they show for
     imputation only: other uses are at best not shown.
@@ -240,8 +318,10 @@ def verdict(use: str, graded: Mapping[str, tuple[Grade, str]]) -> tuple[str, str
     supported, with care, not shown, or do not; and the reasons, as sentences.
     """
     relevant = {name: pair for name, pair in graded.items() if use in RULE[name].uses}
+    missing: dict[bool, Grade] = {True: "care", False: "good"}
     levels = {
-        name: "care" if grade == "unknown" else grade for name, (grade, _) in relevant.items()
+        name: missing[RULE[name].required] if grade == "unknown" else grade
+        for name, (grade, _) in relevant.items()
     }
     worst = max(levels.values(), key=_WORST.index)
     why = [said for name, (_, said) in relevant.items() if levels[name] == worst != "good"]

@@ -94,8 +94,11 @@ class ReferenceSpots:
 
     def distance(self, z: NDArray[Any]) -> Floats:
         """Compute the distance of each spot (rows × width) from the reference."""
-        reduced = self.reduction(_unit_length(z) if self.unit else z)
-        return _to_nearest(cKDTree(self.spots), reduced, 0)
+        return _to_nearest(cKDTree(self.spots), self.reduce(z), 0)
+
+    def reduce(self, z: NDArray[Any]) -> Floats:
+        """Compute the components of embeddings (rows × width)."""
+        return self.reduction(_unit_length(z) if self.unit else z)
 
     def novelty(self, z: NDArray[Any]) -> Floats:
         """Compute the fraction of reference spots that lie nearer to the other groups: 0 to 1.

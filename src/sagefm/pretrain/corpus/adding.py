@@ -15,9 +15,9 @@ from sagefm._errors import InputError
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.counts import coordinates
 from sagefm.pp.detection import DetectionTally
-from sagefm.pp.labels import text_of, word_of
 from sagefm.pp.read import read
 from sagefm.pp.sections import Section, sections_of
+from sagefm.pp.slide_record import noted
 from sagefm.pretrain.corpus.facts import FACTS
 from sagefm.pretrain.corpus.folder import Header, beside, place_of
 from sagefm.pretrain.corpus.stored import Content, DamagedError, Record, write
@@ -193,7 +193,7 @@ def _content(section: Section, aligned: AlignedSlide) -> Content:
 
 def _record(job: Job, name: str, section: Section, content: Content, sections: list[str]) -> Record:
     given = job.given(name)
-    known = {key: given.get(key) or _noted(section, key) for key in FACTS[1:]}
+    known = {key: given.get(key) or noted(section.slide, section.rows, key) for key in FACTS[1:]}
     facts = {
         "patient": given.get("patient") or section.patient,
         **known,
@@ -205,15 +205,6 @@ def _record(job: Job, name: str, section: Section, content: Content, sections: l
         "checksum": content.checksum(),
     }
     return Record(facts, job.name, job.stamp, sections, __version__)
-
-
-def _noted(section: Section, key: str) -> str:
-    """Find a fact in the slide: in a column of obs with a single value, or in uns."""
-    if key in section.slide.obs:
-        values = text_of(section.slide.obs[key].iloc[section.rows]).dropna().unique()
-        return str(values[0]) if len(values) == 1 else ""
-    value = section.slide.uns.get(key, "")
-    return (word_of(value) or "") if isinstance(value, str) else ""
 
 
 def _described(aligned: AlignedSlide, kept: float) -> str:

@@ -7,6 +7,7 @@ from sagefm import __version__
 from sagefm._keys import EMBEDDING
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
+from sagefm.pp.slide_record import without_records
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,7 +64,7 @@ def embed(
         "model": repr(model),
         "fingerprint": model.fingerprint,
         **({"base": shipped.fingerprint} if adapt else {}),
-        "model_provenance": json.dumps(model.provenance),
+        "model_provenance": json.dumps(without_records(model.provenance)),
         "genes": aligned.summary,
         "gene_names": known_gene_names().version,
         "sagefm": __version__,

@@ -17,6 +17,7 @@ from sagefm._uns import record
 from sagefm.pp.counts import coordinates
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.selection import selected_spots
+from sagefm.pp.slide_record import without_records
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.imputation._recovery import GeneRecovery, areas_of, masked_blocks, of_similar
 
@@ -183,7 +184,7 @@ def impute(
         "seed": seed,
         "model": repr(model),
         "fingerprint": model.fingerprint,
-        "model_provenance": json.dumps(model.provenance),
+        "model_provenance": json.dumps(without_records(model.provenance)),
         "genes": aligned.summary,
         "gene_names": known_gene_names().version,
         "sagefm": __version__,

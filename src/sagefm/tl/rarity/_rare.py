@@ -14,6 +14,7 @@ from sagefm._progress import stage
 from sagefm._types import Positions
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
+from sagefm.pp.slide_record import without_records
 from sagefm.tl.rarity._counts import Counted, count, expect
 from sagefm.tl.rarity._genes import enrichment
 from sagefm.tl.rarity._score import N_SIMILAR, group, score
@@ -149,7 +150,7 @@ def rare(
         "seed": seed,
         "model": "none" if model is None else repr(model),
         "fingerprint": "" if model is None else model.fingerprint,
-        "model_provenance": json.dumps({} if model is None else model.provenance),
+        "model_provenance": json.dumps({} if model is None else without_records(model.provenance)),
         "genes_used": counted.summary,
         "gene_names": known_gene_names().version,
         "sagefm": __version__,

@@ -16,6 +16,7 @@ from sagefm._types import Codes, Floats
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.sections import Section
+from sagefm.pp.slide_record import without_records
 from sagefm.stats.leave_one_out import (
     MIN_PATIENTS,
     N_PERMUTATIONS,
@@ -186,7 +187,8 @@ def subtype(
     facts = {
         "key": key_added, "subtype_key": key if isinstance(key, str) else "", "pooling": pooling,
         "seed": seed, "predicted": table["predicted"].to_dict(), "model": repr(model),
-        "fingerprint": model.fingerprint, "model_provenance": json.dumps(model.provenance),
+        "fingerprint": model.fingerprint,
+        "model_provenance": json.dumps(without_records(model.provenance)),
         "gene_names": known_gene_names().version, "sagefm": __version__,
     }  # fmt: skip
     evidence, slopes = [], []
