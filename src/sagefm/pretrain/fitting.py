@@ -20,7 +20,9 @@ from sagefm._text import few
 from sagefm._validate import short
 from sagefm.model import Config, SageFM, pick_device
 from sagefm.pp.gene_names import known_gene_names
+from sagefm.nn import Context
 from sagefm.pp.sections import sections_of
+from sagefm.pretrain.absent import fit_absent, samples_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
 from sagefm.pretrain.loop import Epochs, train
 from sagefm.pretrain.recipe import DataTable, Recipe
@@ -214,6 +216,8 @@ def _train(
     train(model, run, epochs, state, device=device, devices=devices, progress_bar=progress)
     if is_first_process():
         seed = recipe.train.seed
+        if isinstance(model.network, Context):
+            model.network.absent = fit_absent(list(samples_of(split, seed)), seed)
         model.trained_on = reference_spots_of(model, split.source, split.training, seed=seed)
     history = pd.DataFrame(state.progress.rows).assign(**references)
     return TrainingResult(model, history)
