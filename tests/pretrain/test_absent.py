@@ -68,7 +68,9 @@ def test_it_is_as_good_as_ridge_that_knows_what_is_missing(samples, fitted):
 
     counts, measured = draw(10), without()
     x = np.vstack([each.counts.toarray() for each in samples[:3]])
-    ridge = RidgeCV(alphas=np.logspace(0, 4, 9)).fit(np.log1p(x[:, measured]), np.log1p(x[:, MISSING]))
+    ridge = RidgeCV(alphas=np.logspace(0, 4, 9)).fit(
+        np.log1p(x[:, measured]), np.log1p(x[:, MISSING])
+    )
     known = ridge.predict(np.log1p(counts[:, measured].toarray()))
     usual = np.log1p(x[:, MISSING]).mean(axis=0)
     assert error(known, counts) < 0.8 * error(usual, counts)
@@ -95,7 +97,9 @@ def test_what_the_slide_lacks_has_no_say(fitted):
 def test_neither_the_order_of_genes_nor_of_spots_matters(fitted):
     counts, measured = draw(13), without()
     order, spots = np.random.default_rng(0).permutation(N_GENES), np.arange(399, -1, -1)
-    turned = type(fitted).of(fitted.usual[order], fitted.loadings[order], fitted.coefficients[order])
+    turned = type(fitted).of(
+        fitted.usual[order], fitted.loadings[order], fitted.coefficients[order]
+    )
     at = np.argsort(order)[MISSING]
     other = predicted(turned, counts[spots][:, order], measured[order], at)
     np.testing.assert_allclose(other[spots], predicted(fitted, counts, measured), atol=1e-4)

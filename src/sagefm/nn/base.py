@@ -175,7 +175,7 @@ class Network(nn.Module, ABC):
         """
 
     def make_room(self, weights: Mapping[str, Tensor]) -> None:
-        """Add the optional layers that some stored weights are of: none, unless a network has them."""
+        """Add the optional layers that some stored weights are of; by default there are none."""
 
     @property
     def device(self) -> torch.device:

@@ -32,7 +32,7 @@ _BLOCKS = 10
 _MISSING = (0, 2, 4, 6)
 """How many more blocks a slide lacks."""
 _PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0)
-_GROUPS, _BINS = 4, 8
+_GROUPS, _BINS = 6, 16
 """Penalties are chosen by leaving out each of so many groups of patients, by bins of abundance."""
 _CHOSEN_ON = (0, 5)
 """Blocks that they are chosen on."""
@@ -276,7 +276,7 @@ def _solve(sums: Sequence[_Sums], penalties: Tensor) -> Tensor:
 
 
 def _bins(usual: Tensor) -> Tensor:
-    """Number the genes by abundance, as many in each bin."""
+    """Sort the genes into bins of abundance, as many in each."""
     return usual.argsort(stable=True).argsort() * _BINS // len(usual)
 
 

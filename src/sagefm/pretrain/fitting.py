@@ -19,8 +19,8 @@ from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm._validate import short
 from sagefm.model import Config, SageFM, pick_device
-from sagefm.pp.gene_names import known_gene_names
 from sagefm.nn import Context
+from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.sections import sections_of
 from sagefm.pretrain.absent import fit_absent, samples_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
