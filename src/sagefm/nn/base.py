@@ -7,7 +7,7 @@ input.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -173,6 +173,9 @@ class Network(nn.Module, ABC):
 
         Its groups say by `pace` how many times the learning rate they go at.
         """
+
+    def make_room(self, weights: Mapping[str, Tensor]) -> None:
+        """Add the optional layers that some stored weights are of; by default there are none."""
 
     @property
     def device(self) -> torch.device:

@@ -181,6 +181,7 @@ def fill(
     """
     with torch.device("meta"):
         network = build(name, n_genes, widths)
+        network.make_room(weights)
     for part, wanted in network.state_dict().items():
         found = tuple(weights[part].shape) if part in weights else None
         if found != tuple(wanted.shape):

@@ -19,10 +19,12 @@ from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm._validate import short
 from sagefm.model import Config, SageFM, pick_device
+from sagefm.nn import Context
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.labels import word_of
 from sagefm.pp.sections import sections_of
 from sagefm.pp.slide_record import STATED, TRAINED_SLIDES
+from sagefm.pretrain.absent import fit_absent, samples_of
 from sagefm.pretrain.data import Split, gene_mean_of, of_corpus, of_memory
 from sagefm.pretrain.loop import Epochs, train
 from sagefm.pretrain.recipe import DataTable, Recipe
@@ -225,6 +227,9 @@ def _train(
     }
     state = state or State(Progress(), {}, {}, gene_mean, facts)
     train(model, run, epochs, state, device=device, devices=devices, progress_bar=progress)
+    if is_first_process() and isinstance(model.network, Context):
+        seed = recipe.train.seed
+        model.network.absent = fit_absent(list(samples_of(split, seed)), seed)
     history = pd.DataFrame(state.progress.rows).assign(**references)
     return TrainingResult(model, history)
 

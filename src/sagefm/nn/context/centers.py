@@ -97,6 +97,17 @@ class ContextCenters(Centers):
         """Predict log1p counts: centers × genes."""
         if genes is None:
             genes = torch.arange(len(self._slide.total), device=self._slide.device)
+        absent = ~self._slide.measured[genes]
+        if self._masked is not None or not absent.any() or self._slide.absent is None:
+            return self._predict(genes)
+        spots = torch.from_numpy(self._neighbors[:, 0]).to(self._slide.device)
+        predicted = genes.new_empty(len(spots), len(genes), dtype=torch.float32)
+        if not absent.all():
+            predicted[:, ~absent] = self._predict(genes[~absent])
+        predicted[:, absent] = self._slide.absent.predict(spots, genes[absent])
+        return predicted
+
+    def _predict(self, genes: Tensor) -> Tensor:
         stack, around = self._slide.stack, self._masked is not None and self._masked.neighbors
         if stack is not None and not around and bool(self._slide.measured[genes].all()):
             return stack.predict(self, genes)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sagefm._types import Positions, Singles
 from sagefm.nn.base import EncodedSlide, MaskedGenes, Parts
+from sagefm.nn.context.absent import AbsentGenes
 from sagefm.nn.context.background import Background
 from sagefm.nn.context.centers import ContextCenters
 from sagefm.nn.context.network import Context, Spots
@@ -124,6 +125,14 @@ class ContextSlide(EncodedSlide):
         place[landmarks] = torch.arange(len(landmarks), device=self.device)
         keys = self.network.keys(residuals)
         return Spots(expected.background, size, residuals, keys, landmarks, place, self.measured)
+
+    @cached_property
+    def absent(self) -> AbsentGenes | None:
+        """Predictions of genes that the slide lacks, if the network was trained for it."""
+        fitted = self.network.absent
+        if fitted is None:
+            return None
+        return AbsentGenes(fitted, self.counts, self.library_size, self.measured)
 
     @cached_property
     def landmarks(self) -> Positions:

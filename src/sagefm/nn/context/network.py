@@ -27,11 +27,12 @@ run the formula by the methods of :class:`Context`; they differ in how they gath
 
 Each profile in the base sums to 1, and rare genes lean on the slide. A center has no weight in its
 own base. For a gene that the slide lacks, the usual profile of the training slides takes the place
-of the base, with a correction of its own.
+of the base, with a correction of its own; once a network is trained, what is fitted then predicts
+such genes instead (:mod:`~sagefm.nn.context.absent`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagefm.nn.base import Network
+from sagefm.nn.context.absent import Absent
 from sagefm.nn.context.background import Background, log1p_mean
 from sagefm.nn.sparse import SparseRows
 
@@ -131,6 +133,9 @@ class Context(Network):
 
     usual: Tensor
     """Genes: mean over the training slides of log1p(10⁴ · profile)."""
+    absent: Absent | None
+    """What predicts genes that a slide lacks, of a network that was trained; without it they are
+    predicted by the usual profile and `missing`."""
 
     def __init__(self, n_genes: int, widths: Sequence[int] = DEFAULT_WIDTHS) -> None:
         super().__init__()
@@ -152,6 +157,7 @@ class Context(Network):
         self.slope = nn.Parameter(torch.tensor(1.1))
         self.bonus = nn.Parameter(torch.tensor([0.5, 0.4]))
         self.register_buffer("usual", torch.zeros(n_genes))
+        self.register_module("absent", None)
         for layer in (self.query, self.key):
             nn.init.eye_(layer.weight)
         for layer in (self.ring_query, self.sharpness, self.level):
@@ -168,6 +174,12 @@ class Context(Network):
     def n_keys(widths: Sequence[int]) -> int:
         """How many numbers a key has."""
         return min(Context.N_KEYS, widths[0])
+
+    def make_room(self, weights: Mapping[str, Tensor]) -> None:
+        """Add what predicts absent genes, which files of earlier versions lack."""
+        loadings = weights.get("absent.loadings")
+        if loadings is not None and loadings.ndim == 2:
+            self.absent = Absent(len(self.first), loadings.shape[1])
 
     @torch.no_grad()
     def start_from(self, loadings: Tensor, strength: Tensor, usual: Tensor) -> None:
