@@ -178,7 +178,7 @@ RULES = (
         "embeddings; every patient counts the same",
         {
             "good": "Nearest training slides: {nearest}.",
-            "care": "A slide unlike the training slides, in tissue or technology; the nearest are "
+            "care": "Unlike the training slides, in tissue, technology or depth; the nearest are "
             "{nearest}.",
             "unknown": "The model file does not say where its training slides lie.",
         },
