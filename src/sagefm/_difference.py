@@ -8,7 +8,7 @@ rank.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Difference(NamedTuple):
     provenance: dict[str, Any]
 
     @classmethod
-    def of(cls, path: str | Path, weights: dict[str, Tensor], header: Mapping[str, Any]) -> Any:
+    def of(cls, path: str | Path, weights: dict[str, Tensor], header: Mapping[str, Any]) -> Self:
         """Check the header that was read.
 
         Raises

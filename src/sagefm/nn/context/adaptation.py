@@ -171,10 +171,13 @@ class _Batch(NamedTuple):
     def error(self, network: Context) -> Tensor:
         """Compute the mean squared error of the masked genes."""
         n_scored = int((self.masks.in_order() & self.measured[self.masks.order]).sum())
-        nothing = torch.zeros(self.masks.masked.shape[1], dtype=torch.bool)
-        tile = self.log1p, self.counts, self.neighbors, self.measured, self.masks, nothing
-        moved = [_to(part, network.device) for part in (*tile, self.others)]
-        return tile_error(network, *moved[:-1], (1 / max(1, n_scored), 0.0), moved[-1])
+        tile = _Batch(*(_to(part, network.device) for part in self))
+        nothing = torch.zeros_like(tile.masks.masked[0])
+        weights = 1 / max(1, n_scored), 0.0
+        return tile_error(
+            network, tile.log1p, tile.counts, tile.neighbors, tile.measured, tile.masks, nothing,
+            weights, tile.others,
+        )  # fmt: skip
 
 
 def _to(part: Any, device: torch.device) -> Any:
