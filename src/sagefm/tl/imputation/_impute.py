@@ -44,6 +44,8 @@ _EXPECTED = {
     "r_beyond_depth_expected": ("r_beyond_depth", 50),
 }
 """Columns about a gene that the slide lacks: which score of similar genes, and its percentile."""
+_GOOD = 0.3
+"""Correlation within the slide from which the prediction of a gene is called good."""
 _LEVEL = 0.05
 """False discovery rate of the genes that beat their neighbors."""
 
@@ -231,7 +233,7 @@ def _observed(recovery: GeneRecovery, measured: NDArray[np.bool_], n_spots: int)
     table = pd.DataFrame({name: np.where(measured, v, np.nan) for name, v in scores.items()})
     table.insert(0, "measured", measured)
     table.insert(2, "n", np.where(measured, n_spots, 0))
-    return table.assign(**dict.fromkeys(_EXPECTED, np.nan))
+    return table.assign(**dict.fromkeys([*_EXPECTED, "p_good"], np.nan))
 
 
 def _sampled(
@@ -252,9 +254,19 @@ def _expect(table: pd.DataFrame, recovery: GeneRecovery, sampled: GeneRecovery) 
     """Fill in the expected recovery of the genes that the slide lacks."""
     lacking, scores = ~table["measured"].to_numpy(), sampled.scores()
     mean, varies = recovery.mean_prediction[lacking], recovery.varies[lacking]
-    for column, (score, percentile) in _EXPECTED.items():
-        expected = of_similar(mean, sampled.mean_prediction, scores[score], percentile)
-        table.loc[lacking, column] = np.where(varies, expected, 0.0)
+    similar = {
+        score: of_similar(mean, sampled.mean_prediction, scores[score])
+        for score in ("r_model", "r_beyond_depth")
+    }
+    # Ranks out of 51, so that another gene lies between the 10th and the 90th in 80 % of the cases.
+    expected = {
+        column: np.percentile(similar[score], percentile, axis=1, method="weibull")
+        for column, (score, percentile) in _EXPECTED.items()
+    }
+    r = similar["r_model"]
+    expected["p_good"] = np.where(np.isnan(r), np.nan, r >= _GOOD).mean(axis=1)
+    for column, values in expected.items():
+        table.loc[lacking, column] = np.where(varies, values, 0.0)
 
 
 def _slide_genes(alignment: "Alignment", positions: Positions) -> list[str]:

@@ -254,10 +254,8 @@ def _sums_beyond(truth: Singles, predicted: Singles, from_library_size: Singles)
     return GeneSums(n, sum_t, tt, sum_d, dd, td, sum_p, pp, tp, pd, np.zeros_like(n))
 
 
-def of_similar(
-    mean: Floats, measured_mean: Floats, values: Floats, percentile: float = 50
-) -> Floats:
-    """Estimate a value of genes from measured genes that are predicted to be as common.
+def of_similar(mean: Floats, measured_mean: Floats, values: Floats) -> Floats:
+    """Find the values of measured genes that are predicted to be as common as other genes.
 
     Parameters
     ----------
@@ -267,17 +265,15 @@ def of_similar(
         The same of each measured gene.
     values
         The value of each measured gene; those without one (NaN) do not count.
-    percentile
-        Of the values of similar genes: the median unless set.
 
     Returns
     -------
-    For each gene the percentile over the 50 nearest measured genes; NaN where there is none.
+    For each gene the values of the 50 nearest measured genes; NaN where there is none.
     """
     finite = np.isfinite(values)
     if not finite.any():
-        return np.full(len(mean), np.nan)
+        return np.full((len(mean), 1), np.nan)
     n_similar = min(_SIMILAR, int(finite.sum()))
     tree = cKDTree(measured_mean[finite][:, None])
     _, nearest = tree.query(mean[:, None], np.arange(1, n_similar + 1))
-    return np.asarray(np.percentile(values[finite][nearest], percentile, axis=1), dtype=np.float64)
+    return np.asarray(values[finite][nearest], dtype=np.float64)
