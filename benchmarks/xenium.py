@@ -15,6 +15,8 @@ Xenium counts of the spot removed. Intervals (95 %) are of paired differences, o
 """
 
 import argparse
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import anndata as ad
@@ -38,6 +40,7 @@ from sagefm.tl.imputation._recovery import areas_of
 SLIDE, CELLS = "breast_cytassist_eevee", "breast_xenium_same_region_as_eevee"
 SPOT, HALF_PITCH = 27.5, 50.0
 GROUPS, CEILING, GOOD = 10, 0.3, 0.3
+STEPS = (0, 0.2, 0.5, 0.8, 1.01)
 MODEL, RANDOM, VISIUM = "model", "random weights", "measured Visium gene"
 SMOOTHED = "measured Visium gene, mean of 15 spots"
 REFERENCES = ("ridge on the center", "ridge on center and neighbors", predictors.REFERENCE_PROFILE)
@@ -60,10 +63,10 @@ def training_slides(data, model):
     table = pd.read_csv(data / "slides.csv", index_col="slide")
     names = list(model.provenance.get("slides", []))
     if SLIDE in names or table.loc[SLIDE, "patient"] in model.provenance.get("patients", []):
-        raise SystemExit(f"the model was trained on {SLIDE}; give one that was not: --model FILE")
+        sys.exit(f"the model was trained on {SLIDE}; give one that was not: --model FILE")
     found = [(name, table.loc[name, "patient"], data / "slides" / f"{name}.h5ad")
              for name in names if name in table.index]  # fmt: skip
-    return found or exit("the model does not say which slides of DATA it was trained on")
+    return found or sys.exit("the model does not say which slides of DATA it was trained on")
 
 
 def learned(slides, vocabulary, genes, seed):
@@ -179,57 +182,68 @@ def table_of(sums, genes, design, seed):
     return [*lines, ""], pd.concat(rows)
 
 
-def calibration(table, r):
-    """Compare what the table of confidence says with what is found, against both technologies."""
-    lines = ["| truth | in 80 % range | below it | above it | stated good: genes, stated, found |"
-             + " p_good: stated and found |", "|---" * 6 + "|"]  # fmt: skip
-    for name, truth in r.items():
-        low, high = truth < table["r_expected_low"], truth > table["r_expected_high"]
-        p, good = table["p_good"].to_numpy(), truth >= GOOD
-        chosen = p >= 0.5
-        bins = [(p >= start) & (p < stop) for start, stop in ((0, 0.2), (0.2, 0.5), (0.5, 0.8),
-                                                              (0.8, 1.01))]  # fmt: skip
-        steps = [f"{p[b].mean():.2f} {good[b].mean():.2f} ({b.sum()})" for b in bins if b.any()]
+def calibration(tables):
+    """Compare what each table of confidence says with the correlations `r` that were found."""
+    lines = [
+        "| | in the 80 % range | below | above | good, stated | good, found "
+        "| p_good: stated, found (genes) |",
+        "|---" * 7 + "|",
+    ]
+    for name, table in tables.items():
+        r, p = table["r"], table["p_good"]
+        below, above = (r < table["r_expected_low"]).mean(), (r > table["r_expected_high"]).mean()
+        good, probably = r >= GOOD, p >= 0.5
+        steps = [f"{p[b].mean():.2f}, {good[b].mean():.2f} ({b.sum()})"
+                 for low, high in pairwise(STEPS) if (b := (p >= low) & (p < high)).any()]  # fmt: skip
         lines.append(
-            f"| {name} | {1 - low.mean() - high.mean():.0%} | {low.mean():.0%} | {high.mean():.0%} "
-            f"| {chosen.sum()}, {p[chosen].mean():.0%}, {good[chosen].mean():.0%} "
+            f"| {name} | {1 - below - above:.0%} | {below:.0%} | {above:.0%} "
+            f"| {p[probably].mean():.0%} of {probably.sum()} | {good[probably].mean():.0%} "
             f"| {'; '.join(steps)} |"
         )
-    return [*lines, ""]
+    return lines
 
 
-def compare(slide, cells, model, genes, reference, partners, designs, seed):
-    """Impute by every method in each design: lines of the report and a row per gene."""
+def predictions(slide, panel, models, genes, groups, learned_from, seed):
+    """Predict all genes by every method, one group at a time; also the table of confidence."""
+    reference, partners = learned_from
+    positions, predicted, tables = models[MODEL].vocabulary.positions(genes), {}, []
+    for group in groups:
+        of_group = by_baselines(panel, reference, partners[group], positions[group], seed)
+        for name, model in models.items():
+            of_group[name], table = imputed(slide, model, [genes[i] for i in group])
+            tables += [table] if name == MODEL else []
+        for name in [*models, *of_group]:
+            values = predicted.setdefault(name, np.empty((slide.n_obs, len(genes))))
+            values[:, group] = of_group[name]
+    predicted[VISIUM] = panel.log[:, positions].toarray()
+    predicted[SMOOTHED] = smooth(panel, positions)
+    return predicted, pd.concat(tables).loc[genes]
+
+
+def compare(slide, cells, model, genes, learned_from, designs, seed):
+    """Compare all methods in each design: lines of the report and a row per gene."""
     panel = PanelSlide.of(slide, model.vocabulary)
-    positions = model.vocabulary.positions(genes)
     counts, _ = pooled(slide, cells, list(cells.var_names), HALF_PITCH)
-    size, own = np.log1p(counts.sum(axis=1)), cells.var_names.get_indexer(genes)
-    truth = np.log1p(counts[:, own])
+    size = np.log1p(counts.sum(axis=1))
+    truth = np.log1p(counts[:, cells.var_names.get_indexer(genes)])
     tiles = areas_of(slide.obsm["spatial"], np.zeros(slide.n_obs, dtype=int))
-    blank = sagefm.SageFM.new(model.vocabulary, model.config, seed=seed)
+    models = {
+        MODEL: model,
+        RANDOM: sagefm.SageFM.new(model.vocabulary, model.config, seed=seed),
+    }
     lines, rows = [], []
     for design, groups in designs.items():
-        predicted, tables = {}, []
-        for group in groups:
-            names = [genes[i] for i in group]
-            values, table = imputed(slide, model, names)
-            tables.append(table)
-            of_group = {MODEL: values, RANDOM: imputed(slide, blank, names)[0]}
-            of_group |= by_baselines(panel, reference, partners[group], positions[group], seed)
-            for name, one in of_group.items():
-                predicted.setdefault(name, np.empty_like(truth))[:, group] = one
-        predicted[VISIUM] = panel.log[:, positions].toarray()
-        predicted[SMOOTHED] = smooth(panel, positions)
+        predicted, table = predictions(slide, panel, models, genes, groups, learned_from, seed)
         sums = {name: sums_of(truth, values, size, tiles) for name, values in predicted.items()}
         of_methods, of_genes = table_of(sums, genes, design, seed)
-        visium = sums_of(predicted[VISIUM], predicted[MODEL], size, tiles)
-        every = np.ones((1, len(np.unique(tiles))))
-        r = {
-            name: correlations(each, every)[0][0]
-            for name, each in (("Visium counts", visium), ("Xenium counts", sums[MODEL]))
-        }
-        lines += [*of_methods, *calibration(pd.concat(tables).loc[genes], r)]
+        of_genes["p_good"] = np.tile(table["p_good"], len(sums))
         rows.append(of_genes)
+        r = {
+            f"against {name}": GeneSums.of(values, predicted[MODEL], size).pearson()
+            for name, values in (("Visium", predicted[VISIUM]), ("Xenium", truth))
+        }
+        against = {name: table.assign(r=np.nan_to_num(values)) for name, values in r.items()}
+        lines += [*of_methods, *calibration(against), ""]
     return lines, pd.concat(rows)
 
 
@@ -247,27 +261,32 @@ def ceilings(slide, cells):
     return [*lines, ""]
 
 
-def main():
-    parser = argparse.ArgumentParser(usage="xenium.py DATA [--model FILE] [--seed S]")
+def options(script):
+    """Get the folder of data, the model and the seed from the command line."""
+    parser = argparse.ArgumentParser(usage=f"{script} DATA [--model FILE] [--seed S]")
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="default")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    model = sagefm.SageFM.load(chosen.model)
-    slides = training_slides(chosen.data, model)
-    slide = sagefm.read(chosen.data / "slides" / f"{SLIDE}.h5ad")
-    cells = ad.read_h5ad(chosen.data / "extras" / f"{CELLS}.h5ad")
+    return chosen.data, sagefm.SageFM.load(chosen.model), chosen.seed
+
+
+def main():
+    data, model, seed = options("xenium.py")
+    slides = training_slides(data, model)
+    slide = sagefm.read(data / "slides" / f"{SLIDE}.h5ad")
+    cells = ad.read_h5ad(data / "extras" / f"{CELLS}.h5ad")
     genes = [g for g in cells.var_names if g in slide.var_names and g in model.vocabulary]
-    reference, partners = learned(slides, model.vocabulary, genes, chosen.seed)
-    order = np.random.default_rng(chosen.seed).permutation(len(genes))
+    learned_from = learned(slides, model.vocabulary, genes, seed)
+    order = np.random.default_rng(seed).permutation(len(genes))
     designs = {
         f"{GROUPS} groups, one removed at a time": np.array_split(order, GROUPS),
         "all removed together": [np.arange(len(genes))],
     }
-    lines, rows = compare(slide, cells, model, genes, reference, partners, designs, chosen.seed)
+    lines, rows = compare(slide, cells, model, genes, learned_from, designs, seed)
     OUT.mkdir(exist_ok=True)
     rows.to_csv(OUT / "xenium.csv", index=False)
-    report("xenium", [f"{model!r}, seed {chosen.seed}", "", *ceilings(slide, cells), *lines])
+    report("xenium", [f"{model!r}, seed {seed}", "", *ceilings(slide, cells), *lines])
 
 
 if __name__ == "__main__":
