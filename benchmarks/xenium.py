@@ -193,8 +193,11 @@ def calibration(tables):
         r, p = table["r"], table["p_good"]
         below, above = (r < table["r_expected_low"]).mean(), (r > table["r_expected_high"]).mean()
         good, probably = r >= GOOD, p >= 0.5
-        steps = [f"{p[b].mean():.2f}, {good[b].mean():.2f} ({b.sum()})"
-                 for low, high in pairwise(STEPS) if (b := (p >= low) & (p < high)).any()]  # fmt: skip
+        steps = [
+            f"{p[rows].mean():.2f}, {good[rows].mean():.2f} ({rows.sum()})"
+            for low, high in pairwise(STEPS)
+            if (rows := (p >= low) & (p < high)).any()
+        ]
         lines.append(
             f"| {name} | {1 - below - above:.0%} | {below:.0%} | {above:.0%} "
             f"| {p[probably].mean():.0%} of {probably.sum()} | {good[probably].mean():.0%} "
