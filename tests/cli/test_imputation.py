@@ -9,6 +9,7 @@ import pytest
 
 import sagefm
 import test_docs
+from sagefm.cli.imputation import _print_summary
 
 
 @pytest.fixture
@@ -35,6 +36,17 @@ def test_all_genes_that_the_slide_lacks(run, slide, model):
     )
     assert (written.X != slide.X).nnz == 0
     assert sorted(os.listdir()) == ["m.safetensors", "o.h5ad", "s.h5ad"]
+
+
+def test_how_many_of_the_genes_that_are_called_good_are(capsys):
+    columns = ["measured", "r_expected", "p_good"]
+    rows = [(False, 0.4, 0.9), (False, 0.3, 0.5), (False, 0.1, 0.2), (True, np.nan, np.nan)]
+    table = pd.DataFrame(rows, columns=columns).assign(r_model=0.5, beats_neighbors=False)
+    _print_summary(table)
+    said = "expected correlation of at least 0.3: 2 genes, and about 70% of them have it"
+    assert said in capsys.readouterr().out.splitlines()
+    _print_summary(table[2:])
+    assert "at least" not in capsys.readouterr().out
 
 
 def test_chosen_genes_in_a_region_with_table_and_picture(run, slide, model):

@@ -110,6 +110,12 @@ def _print_summary(table: "pd.DataFrame") -> None:
     ):
         if len(r):
             typer.echo(f"{name}: {r.median():.2f} (median), {r.min():.2f} to {r.max():.2f}")
+    good = table.loc[table["r_expected"] >= 0.3, "p_good"]
+    if len(good):
+        typer.echo(
+            f"expected correlation of at least 0.3: {numbered(len(good), 'gene')}, and about "
+            f"{good.mean():.0%} of them have it"
+        )
     if measured.any():
         n_ahead = int(table["beats_neighbors"].sum())
         typer.echo(

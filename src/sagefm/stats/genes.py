@@ -94,14 +94,21 @@ class GeneSums:
         """Correlate truth and library size; NaN and 0 as for :meth:`pearson`."""
         return _correlation(self.n, self.t, self.d, self.tt, self.dd, self.td)
 
+    def library_predicted(self) -> Floats:
+        """Correlate prediction and library size; 0 if one of them is constant."""
+        return np.nan_to_num(_correlation(self.n, self.p, self.d, self.pp, self.dd, self.pd))
+
+    def predicted_variance(self) -> Floats:
+        """Compute the variance of the prediction."""
+        return _variance(self.n, self.p, self.pp) / self.n
+
     def depth_removed(self) -> Floats:
         """Compute the partial correlation of truth and prediction given library size.
 
         NaN and 0 as for :meth:`pearson`.
         """
         truth = self.library_pearson()
-        guess = _correlation(self.n, self.p, self.d, self.pp, self.dd, self.pd)
-        guess = np.nan_to_num(guess)
+        guess = self.library_predicted()
         left = (1 - truth**2) * (1 - guess**2)
         with np.errstate(invalid="ignore", divide="ignore"):
             r = (self.pearson() - truth * guess) / np.sqrt(left)

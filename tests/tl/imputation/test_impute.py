@@ -17,10 +17,10 @@ from sagefm import InputError, SageFM
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.poisson import log1p_mean
+from sagefm.stats.poisson import log1p_mean, log1p_variance, rate_of
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl import impute
-from sagefm.tl.imputation._recovery import GeneRecovery, MaskedBlock, areas_of, of_similar
+from sagefm.tl.imputation._recovery import GeneRecovery, MaskedBlock, areas_of, similar_genes
 
 inside = importlib.import_module("sagefm.tl.imputation._impute")
 
@@ -236,7 +236,16 @@ def test_correlations_are_within_slides(slide, model, genes):
     check_table(table, both, model, shown, parts_of(model, slide, shown), groups)
 
 
-def test_what_to_expect_comes_from_genes_that_are_as_common(slide, model):
+def described(guess, library_size):
+    """Say how common genes are predicted, how variable, and how much they follow library size."""
+    mean, variance = guess.mean(axis=0), guess.var(axis=0)
+    strength = np.sqrt(variance / np.maximum(variance + log1p_variance(rate_of(mean)), 1e-4))
+    size = np.log1p(library_size)
+    follows = [correlation(size[:, i], guess[:, i]) for i in range(guess.shape[1])]
+    return np.column_stack([np.log(np.maximum(mean, 1e-4)), strength, follows])
+
+
+def test_what_to_expect_comes_from_genes_whose_predictions_are_similar(slide, model):
     table = impute(slide.copy(), model, seed=3)
     chance = np.random.default_rng(3)
     prepared = model.prepare(slide)
@@ -245,24 +254,48 @@ def test_what_to_expect_comes_from_genes_that_are_as_common(slide, model):
     parts = inside._groups(positions, np.ones(len(known), dtype=bool), chance)
     guess = predicted(model, slide, known, parts, around=True)
     truth = prepared.log1p[:, positions].toarray()
+    counts = prepared.counts[:, positions].toarray()
+    size = np.tile(prepared.library_size[:, None], len(known))
+    for part in parts:
+        size[:, part] -= counts[:, part].sum(axis=1)[:, None]
     r = np.array([correlation(truth[:, i], guess[:, i]) for i in range(len(known))])
     varies = ~np.isnan(r)
-    for name in ("NOT1A", "NOT2A"):
-        distance = np.abs(guess.mean(axis=0) - model.predict(slide, genes=[name]).mean())
-        nearest = np.argsort(distance[varies])[:50]
-        similar = np.percentile(r[varies][nearest], [10, 50, 90])
+    peers = described(guess, size)[varies]
+    lacking = ["NOT1A", "NOT2A"]
+    whole = np.tile(prepared.library_size[:, None], 2)
+    asked = described(model.predict(slide, genes=lacking), whole)
+    for name, own in zip(lacking, asked, strict=True):
+        distance = np.linalg.norm((peers - own) / peers.std(axis=0), axis=1)
+        similar = np.sort(r[varies][np.argsort(distance)[:50]])
+        middle = np.median(similar)
+        similar = np.clip(middle + 1.4 * (similar - middle), -1, 1)
+        ranks = [5.1, 25.5, 45.9]  # a 51st gene is as likely at every rank
+        wanted = np.interp(ranks, np.arange(1, 51), similar)
         columns = ["r_expected_low", "r_expected", "r_expected_high"]
-        assert table.loc[name, columns].tolist() == pytest.approx(similar.tolist(), 1e-4)
+        assert table.loc[name, columns].tolist() == pytest.approx(wanted.tolist(), 1e-4)
+        assert table.loc[name, "p_good"] == pytest.approx((similar >= 0.3).mean())
 
 
-def test_values_of_similar_genes():
-    known_mean, known = np.arange(200.0), np.arange(200.0) ** 2
-    known[60:140] = np.nan
-    # The nearest 50 of those that have a value: 0 to 49, and 35 to 59 with 140 to 164.
-    wanted = [24.5**2 + 0.25, (59**2 + 140**2) / 2, np.median(np.arange(150.0, 200) ** 2)]
-    assert of_similar(np.array([0.0, 99.5, 900.0]), known_mean, known) == pytest.approx(wanted)
-    assert of_similar(np.zeros(1), np.zeros(3), np.array([1.0, 5.0, 2.0]))[0] == 2.0
-    assert np.isnan(of_similar(np.zeros(2), np.zeros(3), np.full(3, np.nan))).all()
+def test_similar_genes_are_near_in_units_of_their_spread():
+    measured = np.column_stack([np.arange(200.0), np.tile([0.0, 0.01], 100)])
+    near = similar_genes(np.array([[0.0, 0.0], [199.0, 0.01]]), measured)
+    assert sorted(near[0][:40]) == list(range(0, 80, 2))
+    assert sorted(near[1][:40]) == list(range(121, 200, 2))
+    assert near.shape == (2, 50)
+    assert sorted(similar_genes(measured[:1], measured[:3])[0]) == [0, 1, 2]
+
+
+def test_of_the_genes_the_stated_share_is_good_and_in_the_range(context_model):
+    whole = simulate(300, seed=31)
+    genes = [gene for gene in context_model.vocabulary if gene in whole.var_names]
+    taken = list(np.random.default_rng(0).permutation(genes)[: len(genes) // 4])
+    slide = whole[:, ~whole.var_names.isin(taken)].copy()
+    table = impute(slide, context_model, taken)
+    truth, guess = np.log1p(whole[:, taken].X.toarray()), slide.obsm["sagefm_imputed"].to_numpy()
+    r = np.array([correlation(truth[:, i], guess[:, i]) for i in range(len(taken))])
+    within = (r >= table["r_expected_low"]) & (r <= table["r_expected_high"])
+    assert within.mean() >= 0.8
+    assert table["p_good"].mean() == pytest.approx((r >= 0.3).mean(), abs=0.1)
 
 
 def test_genes_that_do_not_vary(slide, model, genes):
@@ -277,7 +310,8 @@ def test_genes_that_do_not_vary(slide, model, genes):
     assert table.loc[genes[0], ["r_model", "r_depth", "r_beyond_depth"]].isna().all()
     assert table.loc[genes[0], "mse_model"] >= 0
     assert table.loc[genes[1], ["r_model", "r_beyond_depth"]].tolist() == [0, 0]
-    assert table.loc["NOT2A", ["r_expected", "r_beyond_depth_expected"]].tolist() == [0, 0]
+    expected = ["r_expected", "r_beyond_depth_expected", "p_good"]
+    assert table.loc["NOT2A", expected].tolist() == [0, 0, 0]
     assert not table["beats_neighbors"].any()
 
 

@@ -19,7 +19,7 @@ from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.selection import selected_spots
 from sagefm.pp.slide_record import without_records
 from sagefm.stats.resampling import benjamini_hochberg
-from sagefm.tl.imputation._recovery import GeneRecovery, areas_of, masked_blocks, of_similar
+from sagefm.tl.imputation._recovery import GeneRecovery, areas_of, masked_blocks, similar_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,13 +39,19 @@ _SAMPLE = 4096
 """Spots in which measured genes are masked to estimate how well unmeasured ones are predicted."""
 _LEAST_SPOTS = 50
 """Minimum number of spots to test a gene."""
-_EXPECTED = {
-    "r_expected": ("r_model", 50),
-    "r_expected_low": ("r_model", 10),
-    "r_expected_high": ("r_model", 90),
-    "r_beyond_depth_expected": ("r_beyond_depth", 50),
-}
-"""Columns about a gene that the slide lacks: which score of similar genes, and its percentile."""
+_EXPECTED = (
+    "r_expected",
+    "r_expected_low",
+    "r_expected_high",
+    "r_beyond_depth_expected",
+    "p_good",
+)
+"""Columns about a gene that the slide lacks."""
+_WIDER = 1.4
+"""Markers differ by so much more than random genes whose predictions are as similar; measured on
+patients that the model was not trained on."""
+_GOOD = 0.3
+"""Correlation within the slide from which the prediction of a gene is called good."""
 _LEVEL = 0.05
 """False discovery rate of the genes that beat their neighbors."""
 
@@ -115,9 +121,13 @@ def impute(
       it needs no model. `r_beyond_depth`: of truth and prediction, library size removed from both.
     - `r_expected`, `r_beyond_depth_expected`: for genes that the slide lacks there is no truth.
       The measured genes are masked everywhere on the slide, a tenth at a time (on 4,096 spots at
-      most), and the median of the 50 that are predicted to be about as common is given; 0 if the
-      prediction does not vary. `r_expected_low`, `r_expected_high`: the 10th and 90th percentile
-      of the 50 correlations, since single genes differ.
+      most), and the median of the 50 whose predictions are most similar is given (as common, as
+      variable, and following the library size as much); 0 if the prediction does not vary.
+      `r_expected_low`, `r_expected_high`: their 10th and 90th percentile, after their distances
+      from the median are multiplied by 1.4, because markers differ more than random genes.
+    - `p_good`: for genes that the slide lacks, the probability that the prediction is good, a
+      correlation of at least 0.3: the fraction of the 50, spread in the same way. Of the genes
+      that you keep, their mean `p_good` is expected to be good.
     - `q`, `beats_neighbors`: whether `r_model` is above `r_neighbor_mean` and `r_beyond_depth`
       above 0 by more than chance (`q` below 0.05). This does not say that the prediction is right:
       `r_model` says how right it is. False for a gene that the slide lacks and on fewer than 50
@@ -263,10 +273,25 @@ def _sampled(
 def _expect(table: pd.DataFrame, recovery: GeneRecovery, sampled: GeneRecovery) -> None:
     """Fill in the expected recovery of the genes that the slide lacks."""
     lacking, scores = ~table["measured"].to_numpy(), sampled.scores()
-    mean, varies = recovery.mean_prediction[lacking], recovery.varies[lacking]
-    for column, (score, percentile) in _EXPECTED.items():
-        expected = of_similar(mean, sampled.mean_prediction, scores[score], percentile)
-        table.loc[lacking, column] = np.where(varies, expected, 0.0)
+    known = np.isfinite(scores["r_model"])
+    if not known.any():
+        return
+    similar = similar_genes(recovery.predicted[lacking], sampled.predicted[known])
+    r = scores["r_model"][known][similar]
+    median = np.median(r, axis=1)
+    spread = np.clip(median[:, None] + _WIDER * (r - median[:, None]), -1, 1)
+    # Ranks out of 51, so that another gene lies between the 10th and the 90th in 80 % of the cases.
+    low, high = np.percentile(spread, [10, 90], axis=1, method="weibull")
+    expected = {
+        "r_expected": median,
+        "r_expected_low": low,
+        "r_expected_high": high,
+        "r_beyond_depth_expected": np.median(scores["r_beyond_depth"][known][similar], axis=1),
+        "p_good": (spread >= _GOOD).mean(axis=1),
+    }
+    varies = recovery.varies[lacking]
+    for column in _EXPECTED:
+        table.loc[lacking, column] = np.where(varies, expected[column], 0.0)
 
 
 def _slide_genes(alignment: "Alignment", positions: Positions) -> list[str]:

@@ -13,7 +13,7 @@ from sagefm._types import Bools, Codes, Floats, Positions, Singles, Where
 from sagefm.pp.curve import along_curve
 from sagefm.pp.neighborhood import average
 from sagefm.stats.genes import GeneSums, GeneTally
-from sagefm.stats.poisson import log1p_mean
+from sagefm.stats.poisson import log1p_mean, log1p_variance, rate_of
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
@@ -23,6 +23,8 @@ _BLOCK = 4096
 """Spots whose predictions are in memory together."""
 _SIMILAR = 50
 """Number of measured genes from which the recovery of another gene is estimated."""
+_LEAST = 1e-4
+"""Log1p counts; rarer genes are all alike."""
 _AREAS, _SPOTS_PER_AREA = 20, 6
 """Areas of a section that are left out in turn for standard errors: at most so many, and fewer on a
 small section (with 3 spots in each, the tails of the test are too light)."""
@@ -165,9 +167,20 @@ class GeneRecovery:
         return self._detected / len(self._area)
 
     @property
-    def mean_prediction(self) -> Floats:
-        """Mean prediction over all spots, log1p counts."""
-        return np.asarray(sum(sums.p for sums in self._model_sums) / len(self._area))
+    def predicted(self) -> Floats:
+        """Describe the prediction of each gene, without its truth: genes × 3.
+
+        How common the gene is predicted to be, how much of the variance of its counts the
+        prediction would be if it were right, and how much it follows the library size.
+        """
+        sections = self._of_sections(self._model_sums)
+        mean = sum(sums.p for sums in sections) / len(self._area)
+        weights = [sums.n / len(self._area) for sums in sections]
+        varies = sum(w * s.predicted_variance() for w, s in zip(weights, sections, strict=True))
+        follows = sum(w * s.library_predicted() for w, s in zip(weights, sections, strict=True))
+        noise = log1p_variance(rate_of(mean))
+        strength = np.sqrt(varies / np.maximum(varies + noise, _LEAST))
+        return np.column_stack([np.log(np.maximum(mean, _LEAST)), strength, follows])
 
     @property
     def varies(self) -> Bools:
@@ -258,30 +271,20 @@ def _sums_beyond(truth: Singles, predicted: Singles, from_library_size: Singles)
     return GeneSums(n, sum_t, tt, sum_d, dd, td, sum_p, pp, tp, pd, np.zeros_like(n))
 
 
-def of_similar(
-    mean: Floats, measured_mean: Floats, values: Floats, percentile: float = 50
-) -> Floats:
-    """Estimate a value of genes from measured genes that are predicted to be as common.
+def similar_genes(predicted: Floats, measured: Floats) -> Positions:
+    """Find the measured genes whose predictions are most similar to those of other genes.
 
     Parameters
     ----------
-    mean
-        Mean prediction of each gene, log1p counts.
-    measured_mean
-        The same of each measured gene.
-    values
-        The value of each measured gene; those without one (NaN) do not count.
-    percentile
-        Of the values of similar genes: the median unless set.
+    predicted
+        Genes × descriptions, as :attr:`GeneRecovery.predicted`.
+    measured
+        The same of measured genes.
 
     Returns
     -------
-    For each gene the percentile over the 50 nearest measured genes; NaN where there is none.
+    For each gene the rows of the 50 nearest measured genes, or of as many as there are.
     """
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.full(len(mean), np.nan)
-    n_similar = min(_SIMILAR, int(finite.sum()))
-    tree = cKDTree(measured_mean[finite][:, None])
-    _, nearest = tree.query(mean[:, None], np.arange(1, n_similar + 1))
-    return np.asarray(np.percentile(values[finite][nearest], percentile, axis=1), dtype=np.float64)
+    scale = np.maximum(measured.std(axis=0), _LEAST)
+    nearest = np.arange(1, min(_SIMILAR, len(measured)) + 1)
+    return np.asarray(cKDTree(measured / scale).query(predicted / scale, nearest)[1])
