@@ -143,7 +143,9 @@ def test_the_context_network_needs_three_widths():
 
 
 def test_bad_files_are_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match="no such recipe; give context or published or small"):
+    with pytest.raises(
+        InputError, match="no such recipe; give atlas or context or published or small"
+    ):
         Recipe.load("big")
     path = tmp_path / "bad.toml"
     odd = ["[train\n", "[train]\nseed=1\nseed=2", f"a={'[' * 9999}", f"[train]\nseed={'9' * 5000}"]
