@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, random_array
 
-from sagefm.pp.aligned import AlignedSlide
+from sagefm.pp.aligned import AlignedSlide, rank_by_place
 
 
 def unsorted(n_spots, n_genes, seed):
@@ -60,6 +60,12 @@ def test_a_section_has_its_own_spots(number):
     counts, dense = unsorted(20, 6, 1)
     slide = AlignedSlide.of_counts(counts, np.arange(20)[:, None], np.ones(6, dtype=bool))
     slide.sections[12:] = 1
-    section = slide.section(number)
+    section = slide.subset(np.flatnonzero(slide.sections == number))
     np.testing.assert_array_equal(section.counts.toarray(), dense[slide.sections == number])
     assert len(section.library_size) == (12, 8)[number]
+
+
+def test_spots_are_ranked_by_place_within_their_section():
+    places = np.array([[5.0, 1.0], [0.0, 9.0], [0.0, 2.0], [7.0, 0.0], [1.0, 0.0]])
+    sections = np.array([1, 0, 0, 0, 1])
+    assert rank_by_place(places, sections).tolist() == [1, 1, 0, 2, 0]

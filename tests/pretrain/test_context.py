@@ -75,7 +75,7 @@ def a_batch(source, slide="s1", spots=(3, 50, 7, 90, 11), share=slice(None), tas
     task = task or ContextTask(0.3, 1.0)
     region = source.read(slide, 0, int(source.table.loc[slide, "spots"]))
     own, chance = np.array(spots, dtype=np.int64), np.random.default_rng(seed)
-    return task.batch([(region, own[share])], share, len(own), 5, chance)
+    return task.batch([(region, own[share])], share, [own], 5, chance)
 
 
 @steady
@@ -164,8 +164,8 @@ def test_the_loss_is_the_mean_of_what_is_hidden_and_a_tenth_of_what_is_missing(s
     assert batch.n_missing == len(hidden) * int(missing.sum()) > 0
     parts = batch[:6]
     with torch.no_grad():
-        of_hidden = tile_error(network, *parts, (1 / batch.n_masked, 0.0))
-        of_missing = tile_error(network, *parts, (0.0, 1 / batch.n_missing))
+        of_hidden = tile_error(network, *parts, (1 / batch.n_masked, 0.0), batch.others)
+        of_missing = tile_error(network, *parts, (0.0, 1 / batch.n_missing), batch.others)
         loss = batch.error(network, 1.0)
         assert float(of_missing) > 0
         assert float(loss) == pytest.approx(float(of_hidden + MISSING * of_missing), rel=1e-5)

@@ -39,5 +39,5 @@ def encode(network: Network, slide: "AlignedSlide") -> EncodedSlide:
     numbers, sections = np.unique(slide.sections, return_inverse=True)
     if len(numbers) == 1:
         return ContextSlide(network, slide)
-    one_by_one = [slide.section(number) for number in numbers]
+    one_by_one = [slide.subset(np.flatnonzero(sections == i)) for i in range(len(numbers))]
     return MultiSlide([ContextSlide(network, section) for section in one_by_one], sections)

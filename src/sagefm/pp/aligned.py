@@ -43,6 +43,9 @@ class AlignedSlide:
         For each spot the number of its section; neighborhoods never cross sections.
     library_size
         For each spot its counts over all genes of the slide, in the vocabulary or not.
+    rank
+        For each spot its rank by place among those of its section: what divides spots into folds,
+        whatever their order and their counts.
     alignment
         How the genes of the slide map to the vocabulary; None for counts that were aligned before.
     """
@@ -52,6 +55,7 @@ class AlignedSlide:
     measured: NDArray[np.bool_]
     sections: NDArray[np.int64]
     library_size: NDArray[np.float64]
+    rank: NDArray[np.int64]
     alignment: Alignment | None = None
 
     def __post_init__(self) -> None:
@@ -97,13 +101,14 @@ class AlignedSlide:
         ids = raw.var[GENE_IDS].astype(str).tolist() if GENE_IDS in raw.var else None
         alignment = vocabulary.align(raw.var.index.astype(str).tolist(), ids)
         aligned = alignment.apply(raw.matrix)
-        sections = section_codes(slide, slide_key)
+        sections, places = section_codes(slide, slide_key), coordinates(slide)
         return cls(
             counts=aligned,
-            neighbors=nearest(coordinates(slide), n_neighbors, sections),
+            neighbors=nearest(places, n_neighbors, sections),
             measured=alignment.measured,
             sections=sections,
             library_size=row_sums(raw.matrix),
+            rank=rank_by_place(places, sections),
             alignment=alignment,
         )
 
@@ -111,9 +116,9 @@ class AlignedSlide:
     def of_counts(
         cls, counts: csr_matrix, neighbors: NDArray[np.int64], measured: NDArray[np.bool_]
     ) -> Self:
-        """Wrap aligned counts of one section."""
-        sections = np.zeros(counts.shape[0], dtype=np.int64)
-        return cls(counts, neighbors, measured, sections, row_sums(counts))
+        """Wrap aligned counts of one section, whose rows are ordered by place."""
+        sections, rank = np.zeros(counts.shape[0], dtype=np.int64), np.arange(counts.shape[0])
+        return cls(counts, neighbors, measured, sections, row_sums(counts), rank)
 
     @cached_property
     def log1p(self) -> csr_matrix:
@@ -141,17 +146,6 @@ class AlignedSlide:
             kept.__dict__["log1p"] = self.log1p
         return kept
 
-    def section(self, number: int) -> Self:
-        """Keep the spots of one section, without centers."""
-        is_member = self.sections == number
-        return replace(
-            self,
-            counts=self.counts[is_member],
-            neighbors=self.neighbors[:0],
-            sections=self.sections[is_member],
-            library_size=self.library_size[is_member],
-        )
-
     def subset(self, spots: NDArray[np.int64]) -> Self:
         """Keep some spots, in the given order; all neighbors of each must be among them."""
         place = np.empty(self.counts.shape[0], dtype=np.int64)
@@ -162,6 +156,7 @@ class AlignedSlide:
             neighbors=place[self.neighbors[spots]],
             sections=self.sections[spots],
             library_size=self.library_size[spots],
+            rank=self.rank[spots],
         )
 
     def without(self, genes: NDArray[np.int64]) -> Self:
@@ -173,6 +168,15 @@ class AlignedSlide:
         remaining = csr_matrix(self.counts.multiply(kept), dtype=np.float32)
         remaining.eliminate_zeros()
         return replace(self, counts=remaining, measured=measured)
+
+
+def rank_by_place(places: NDArray[np.float64], sections: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rank the spots of each section by their coordinates, the first one first."""
+    order = np.lexsort((*places.T[::-1], sections))
+    starts = np.searchsorted(sections[order], sections[order])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - starts
+    return rank
 
 
 def _sort_indices(counts: csr_matrix) -> None:

@@ -20,6 +20,8 @@ from sagefm.pretrain.source import Source
 
 Chosen = Sequence[tuple[AlignedSlide, NDArray[np.int64]]]
 """Tiles that were read, and the spots of each that are centers."""
+Spots = Sequence[NDArray[np.int64]]
+"""Centers of each patch of a batch, those of all processes."""
 
 
 class Batch(Protocol):
@@ -68,7 +70,7 @@ class Task(ABC):
 
     @abstractmethod
     def batch(
-        self, tiles: Chosen, part: slice, n_spots: int, number: int, chance: np.random.Generator
+        self, tiles: Chosen, part: slice, whole: Spots, number: int, chance: np.random.Generator
     ) -> Batch:
         """Make a batch.
 
@@ -77,7 +79,9 @@ class Task(ABC):
         tiles
             The centers that this process works on.
         part
-            Which of the `n_spots` centers of the whole batch these are.
+            Which of the centers of the whole batch these are.
+        whole
+            The centers of the whole batch.
         number
             Place in the epoch.
         chance
@@ -133,10 +137,10 @@ class Batches:
 
     def _gather(self, number: int, tiles: dict[Tile, "Future[AlignedSlide]"]) -> Batch:
         batch = self.plan[number]
-        n_spots = sum(len(patch.spots) for patch in batch)
         part, patches = part_of_process(batch, self.rank, self.world)
         chance = np.random.default_rng([*self.seed, number])
         # With fewer spots than processes, some process gets a tile without centers.
         patches = patches or [Patch(batch[0].tile, batch[0].spots[:0])]
         chosen = [(tiles[patch.tile].result(), patch.spots) for patch in patches]
-        return self.task.batch(chosen, part, n_spots, number, chance)
+        whole = [patch.spots for patch in batch]
+        return self.task.batch(chosen, part, whole, number, chance)

@@ -1,6 +1,6 @@
 """Batches of the context network: spots of one tile, with all of the tile as their context."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self, cast
 
 import numpy as np
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sagefm.nn import Context, Masks, Network, SparseRows, draw_masks
 from sagefm.nn.context.loss import tile_error
-from sagefm.pretrain.batches import Chosen, Task
+from sagefm.pretrain.augment import Augmentation
+from sagefm.pretrain.batches import Chosen, Spots, Task
 from sagefm.pretrain.plan import TileBatchPlan
 from sagefm.pretrain.recipe import TrainTable
 
@@ -43,6 +44,8 @@ class ContextBatch(NamedTuple):
     """Missing entries of the same centers that are measured."""
     n_own: int
     """Masked entries of the centers of this process, counted likewise."""
+    others: Tensor
+    """(spots of the tile) boolean: not a center of the batch, nor of what other processes do."""
     number: int
     """Place in the epoch."""
 
@@ -53,7 +56,7 @@ class ContextBatch(NamedTuple):
         tile = self.rows, self.counts, self.neighbors, self.measured, self.masks, self.missing
         # Processes that train together wait for a gradient of every weight, also of weights that
         # are not used where nothing is missing.
-        return tile_error(context, *tile, weights) + 0 * context.missing.sum()
+        return tile_error(context, *tile, weights, self.others) + 0 * context.missing.sum()
 
     @property
     def truth(self) -> Tensor:
@@ -84,37 +87,54 @@ class ContextTask(Task):
 
     mask_fraction: float
     missing_fraction: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
     plan = TileBatchPlan
 
     @classmethod
     def of(cls, settings: TrainTable, *, learning: bool) -> Self:
         """Make the task; in validation no genes are missing but those that a slide lacks."""
-        return cls(settings.mask_fraction, settings.missing_fraction if learning else 0.0)
+        if not learning:
+            return cls(settings.mask_fraction)
+        changes = Augmentation(
+            settings.thin_fraction, settings.panel_fraction, settings.crop_fraction
+        )
+        return cls(settings.mask_fraction, settings.missing_fraction, changes)
 
     def batch(
-        self, tiles: Chosen, part: slice, n_spots: int, number: int, chance: np.random.Generator
+        self, tiles: Chosen, part: slice, whole: Spots, number: int, chance: np.random.Generator
     ) -> ContextBatch:
         """Make a batch."""
-        [(tile, spots)] = tiles
-        # A source may return more rows than a tile needs: keep its spots and their neighbors.
-        members, places = np.unique(tile.neighbors, return_inverse=True)
-        neighbors = places.reshape(tile.neighbors.shape)[spots]
-        masks = draw_masks(n_spots, len(tile.measured), self.mask_fraction, chance)
+        [(tile, _)], [spots] = tiles, whole
+        masks = draw_masks(len(spots), len(tile.measured), self.mask_fraction, chance)
         missing = torch.from_numpy(self._missing(len(masks.ends) - 1, chance))
         masks = masks._replace(masked=masks.masked & ~missing)  # missing genes are not masked
-        sizes = np.add.reduceat(tile.measured[masks.order.numpy()], masks.ends[:-1].numpy())
+        kept = self.augmentation.kept(len(tile.neighbors), spots, chance)
+        # A source may return more rows than a tile needs: keep its spots and their neighbors.
+        members = np.unique(tile.neighbors[kept])
+        counts, measured = self.augmentation(tile.counts[members], tile.measured, chance)
+        is_center = kept[spots]
+        neighbors = np.searchsorted(members, tile.neighbors[spots])
+        others = np.ones(len(members), dtype=bool)
+        if is_center.sum() < len(members):  # else nothing is left of a tiny tile
+            others[neighbors[is_center, 0]] = False
+        own = np.zeros(len(spots), dtype=bool)
+        own[part] = is_center[part]
+        whole_masks, own_masks = (
+            masks._replace(masked=masks.masked[torch.from_numpy(rows)]) for rows in (is_center, own)
+        )
+        sizes = np.add.reduceat(measured[masks.order.numpy()], masks.ends[:-1].numpy())
         measured_of_block = torch.from_numpy(sizes.astype(np.int64))
-        own = masks.of(part)
         return ContextBatch(
-            rows=SparseRows.from_scipy(tile.log1p[members]),
-            counts=SparseRows.from_scipy(tile.counts[members]),
-            neighbors=torch.from_numpy(neighbors),
-            measured=torch.from_numpy(tile.measured),
-            masks=own,
+            rows=SparseRows.from_scipy(counts.log1p()),
+            counts=SparseRows.from_scipy(counts),
+            neighbors=torch.from_numpy(neighbors[own]),
+            measured=torch.from_numpy(measured),
+            masks=own_masks,
             missing=missing,
-            n_masked=int((masks.masked * measured_of_block).sum()),
-            n_missing=n_spots * int(measured_of_block[missing].sum()),
-            n_own=int((own.masked * measured_of_block).sum()),
+            n_masked=int((whole_masks.masked * measured_of_block).sum()),
+            n_missing=int(is_center.sum()) * int(measured_of_block[missing].sum()),
+            n_own=int((own_masks.masked * measured_of_block).sum()),
+            others=torch.from_numpy(others),
             number=number,
         )
 

@@ -132,7 +132,8 @@ class TileBatchPlan(BatchPlan):
     """A plan whose batches are spots of a single tile, with all of the tile as their context.
 
     The spots of a batch are drawn at random from the tile: about `batch_size` of them, so that
-    all batches of a tile are of one size. `patch` is ignored.
+    all batches of a tile are of one size, and never all of them: the others are the background.
+    `patch` is ignored.
     """
 
     most = CONTEXT_TILE
@@ -154,7 +155,7 @@ class TileBatchPlan(BatchPlan):
         return np.array_split(chance.permutation(spots), self._n_parts(spots))
 
     def _n_parts(self, spots: NDArray[np.int64]) -> int:
-        return max(1, round(len(spots) / self.batch_size))
+        return max(min(2, len(spots)), round(len(spots) / self.batch_size))
 
     def _batches(self, patches: Sequence[Patch]) -> list[list[Patch]]:
         """Make a batch of every patch."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sagefm.nn import Masks, Network, Published, SparseRows, draw_masks
-from sagefm.pretrain.batches import Chosen, Task
+from sagefm.pretrain.batches import Chosen, Spots, Task
 from sagefm.pretrain.plan import BatchPlan
 from sagefm.pretrain.recipe import TrainTable
 
@@ -65,11 +65,11 @@ class PublishedTask(Task):
         return cls(settings.mask_fraction)
 
     def batch(
-        self, tiles: Chosen, part: slice, n_spots: int, number: int, chance: np.random.Generator
+        self, tiles: Chosen, part: slice, whole: Spots, number: int, chance: np.random.Generator
     ) -> PublishedBatch:
         """Make a batch."""
         n_genes = tiles[0][0].counts.shape[1]
-        masks = draw_masks(n_spots, n_genes, self.mask_fraction, chance)
+        masks = draw_masks(sum(map(len, whole)), n_genes, self.mask_fraction, chance)
         return gather(tiles, masks.of(part), masks.n_masked(), number)
 
 

@@ -30,23 +30,27 @@ class Background(NamedTuple):
     """(sizes) logarithms of the tabulated library sizes."""
     expected: Tensor
     """Sizes × genes, log1p counts."""
+    mean_size: Tensor
+    """Mean library size."""
 
     @classmethod
     def of(cls, total: Tensor, library_size: Tensor) -> Self:
-        """Tabulate a slide.
+        """Tabulate a slide, or some of its spots.
 
         Parameters
         ----------
         total
-            Genes: counts over all spots.
+            Genes: counts over these spots.
         library_size
             (spots) counts of each.
         """
         profile = total / total.sum().clamp(min=1)
-        sizes = library_size.clamp(min=1)
+        # Of no spot at all, which a mask of the only neighborhood leaves, nothing is expected.
+        sizes = library_size.clamp(min=1) if len(library_size) else total.new_ones(1)
         low, high = math.log(_SMALLEST * float(sizes.min())), math.log(2 * float(sizes.max()))
         logs = torch.linspace(low, high, N_SIZES, device=total.device)
-        return cls(profile, logs, log1p_mean(logs.exp()[:, None] * profile))
+        expected = log1p_mean(logs.exp()[:, None] * profile)
+        return cls(profile, logs, expected, sizes.mean())
 
     def weights(self, library_size: Tensor) -> Tensor:
         """Interpolate between the rows of the table, by cubics (Lagrange): spots × sizes."""

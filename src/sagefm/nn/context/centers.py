@@ -1,6 +1,6 @@
 """Some centers of a slide: what is visible of them, what they attend to, what is predicted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from sagefm._types import Positions, Where
 from sagefm.nn.base import Centers, MaskedGenes
 from sagefm.nn.context.network import Attention, Context, Visible, split_rings
-from sagefm.nn.sparse import columns_of, sum_over
+from sagefm.nn.sparse import SparseRows, columns_of, sum_over
 
 if TYPE_CHECKING:
-    from sagefm.nn.context.encoded import ContextSlide
+    from sagefm.nn.context.encoded import ContextSlide, Expected
 
 CENTERS = 512
 """Centers whose rows of genes are in memory together."""
@@ -34,26 +34,58 @@ class ContextCenters(Centers):
     ----------
     neighbors
         Centers × 15 rows of the slide, the center first.
+    sharpen
+        As in :meth:`Context.attend`.
     """
 
     def __init__(
-        self, slide: "ContextSlide", neighbors: Positions, masked: MaskedGenes | None
+        self,
+        slide: "ContextSlide",
+        neighbors: Positions,
+        masked: MaskedGenes | None,
+        sharpen: float = 1.0,
     ) -> None:
         self._slide, self._network, self._neighbors = slide, slide.network, neighbors
         self._masked = None if masked is None else _masked_counts(masked, slide)
-        attended = [self._attend(rows) for rows in self._blocks()]
-        self._attention = Attention(*map(torch.cat, zip(*attended, strict=True)))
+        self._attention = self._attend(sharpen)
         self.pooled = self._attention.pooled
         self._expected_of: dict[bytes, Tensor] = {}
         self._scale_of: dict[int, Tensor] = {}
 
-    def _attend(self, rows: slice) -> Attention:
+    def _attend(self, sharpen: float) -> Attention:
+        """Attend from all centers: those of a fold together, a block at a time."""
+        attended, order = [], []
+        for expected, centers in self._by_background():
+            for start in range(0, len(centers), CENTERS):
+                rows = centers[start : start + CENTERS]
+                attended.append(self._attend_from(rows, expected, sharpen))
+                order.append(rows)
+        if not attended:
+            return self._attend_from(np.arange(0), self._slide.expected, sharpen)
+        whole = map(torch.cat, zip(*attended, strict=True))
+        inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(self._slide.device)
+        return Attention(*(part[inverse] for part in whole))
+
+    def _by_background(self) -> Iterator[tuple["Expected", Positions]]:
+        """Divide the centers by the background they are compared with."""
+        if self._masked is None:
+            yield self._slide.expected, np.arange(len(self._neighbors))
+            return
+        around = self._masked.neighbors
+        folds = self._slide.folds(self._neighbors[:, 0], neighbors_masked=around)
+        for fold in np.unique(folds).tolist():
+            expected = self._slide.expected_of(fold, neighbors_masked=around)
+            yield expected, np.flatnonzero(folds == fold)
+
+    def _attend_from(self, rows: Positions, expected: "Expected", sharpen: float) -> Attention:
         slide, neighbors = self._slide, self._neighbors[rows]
-        at = torch.from_numpy(neighbors).to(slide.device)
-        visible = self._network.visible(slide.spots, at)
+        members = np.union1d(slide.landmarks, neighbors)
+        spots = slide.spots(members, expected)
+        at = torch.from_numpy(np.searchsorted(members, neighbors)).to(slide.device)
+        visible = self._network.visible(spots, at)
         if self._masked is not None:
-            visible = _visible(slide, split_rings(at), visible, _of(self._masked, rows))
-        return self._network.attend(slide.spots, at, visible)
+            visible = _visible(slide, expected, neighbors, visible, _of(self._masked, rows))
+        return self._network.attend(spots, at, visible, sharpen)
 
     @cached_property
     def _z(self) -> Tensor:
@@ -206,64 +238,83 @@ class ContextCenters(Centers):
         """
         slide, neighbors, attention = self._slide, self._neighbors[rows], self._attention
         counts = columns_of(slide.counts, genes.cpu().numpy())
-        landmarks = _dense(counts[slide.spots.landmarks.cpu().numpy()], slide)
+        landmarks = _dense(counts[slide.landmarks], slide)
         of_neighbors = _weighted(counts, neighbors[:, 1:], attention.to_neighbors[rows])
         similar = attention.to_landmarks[rows] @ landmarks + _dense(of_neighbors, slide)
         similar_size = attention.similar_size[rows].clamp(min=1e-6)
         neighbors_masked = self._masked is not None and self._masked.neighbors
         left_out = neighbors if neighbors_masked else neighbors[:, :1]
         others = (slide.total[genes] - _dense(sum_over(counts, left_out), slide)).clamp(min=0)
-        own_size = slide.library_size[torch.from_numpy(left_out).to(slide.device)].sum(dim=1)
-        others_size = (slide.library_size.sum() - own_size).clamp(min=1)
+        sizes = slide.library_size.double()
+        own_size = sizes[torch.from_numpy(left_out).to(slide.device)].sum(dim=1)
+        others_size = (sizes.sum() - own_size).clamp(min=1).float()
         n_others = max(1, len(slide.library_size) - left_out.shape[1])
         return similar / similar_size[:, None], others / others_size[:, None], others / n_others
 
 
-def _masked_counts(masked: MaskedGenes, slide: "ContextSlide") -> MaskedGenes:
+def _masked_counts(masked: MaskedGenes, slide: "ContextSlide") -> MaskedGenes | None:
     """Leave out genes that the slide lacks, and genes that no center masks."""
     kept = slide.measured.cpu().numpy()[masked.genes]
-    if masked.mask is None:
-        return masked._replace(genes=masked.genes[kept])
-    kept &= masked.mask.any(axis=0)
-    return masked._replace(genes=masked.genes[kept], mask=masked.mask[:, kept])
+    if masked.mask is not None:
+        kept &= masked.mask.any(axis=0)
+        masked = masked._replace(mask=masked.mask[:, kept])
+    return masked._replace(genes=masked.genes[kept]) if kept.any() else None
 
 
-def _of(masked: MaskedGenes, rows: slice) -> MaskedGenes:
+def _of(masked: MaskedGenes, rows: slice | Positions) -> MaskedGenes:
     """Keep the masks of some centers."""
     return masked if masked.mask is None else masked._replace(mask=masked.mask[rows])
 
 
 def _visible(
-    slide: "ContextSlide", rings: tuple[Tensor, ...], whole: Visible, masked: MaskedGenes
+    slide: "ContextSlide",
+    expected: "Expected",
+    neighbors: Positions,
+    whole: Visible,
+    masked: MaskedGenes,
 ) -> Visible:
-    """Subtract what is masked from the center, or from the whole neighborhood."""
-    background = slide.background
+    """Compute anew, from what is not masked, the center, or all rings of the neighborhood.
+
+    To subtract what is masked would leave its rounding errors.
+    """
+    background, first = expected.background, slide.network.first
     genes = torch.from_numpy(masked.genes).to(slide.device)
-    counts, log1p = (columns_of(m, masked.genes) for m in (slide.counts, slide.slide.log1p))
-    mask = torch.ones(len(rings[0]), 1, device=slide.device)
+    mask = torch.ones(len(neighbors), 1, device=slide.device)
     if masked.mask is not None:
         mask = torch.from_numpy(masked.mask).to(slide.device).float()
-    visible_fraction = (1 - (mask * background.profile[genes]).sum(dim=1)).clamp(min=1e-6)
-
-    def mean(values: csr_matrix, ring: Tensor) -> Tensor:
-        total = _dense(sum_over(values, ring.cpu().numpy()), slide)
-        return mask * total / ring.shape[1]
-
+    fraction = (1 - (mask * background.profile[genes]).sum(dim=1)).clamp(min=1e-6)
     residuals, sizes = list(whole.residuals), list(whole.library_sizes)
+    rings = [ring.numpy() for ring in split_rings(torch.from_numpy(neighbors))]
     for i, ring in enumerate(rings if masked.neighbors else rings[:1]):
-        left = sizes[i] - mean(counts, ring).sum(dim=1)
-        scaled_up = left.clamp(min=0) / visible_fraction
-        factor = scaled_up / sizes[i].clamp(min=1e-6)
-        weights = background.weights(slide.library_size[ring] * factor[:, None]).mean(dim=1)
-        expected = mask * (weights @ background.expected[:, genes])
-        removed = (mean(log1p, ring) - expected) @ slide.network.first[genes]
-        residuals[i] = slide.projected[ring].mean(dim=1) - weights @ slide.expected - removed
-        sizes[i] = scaled_up
+        scaled_up = _visible_sizes(slide, ring, masked) / fraction[:, None]
+        weights = background.weights(scaled_up).mean(dim=1)
+        hidden = (mask * (weights @ background.expected[:, genes])) @ first[genes]
+        log1p = unmasked(sum_over(slide.slide.log1p, ring), masked)
+        projected = SparseRows.from_scipy(log1p, slide.device).times(first) / ring.shape[1]
+        residuals[i] = projected - (weights @ expected.projected - hidden)
+        sizes[i] = scaled_up.mean(dim=1)
     center, near, far = residuals
     return Visible(
-        (center, near, far), (sizes[0], sizes[1], sizes[2]), sizes[0] * visible_fraction,
-        masked.neighbors,
-    )  # fmt: skip
+        (center, near, far), (sizes[0], sizes[1], sizes[2]), sizes[0] * fraction, masked.neighbors
+    )
+
+
+def _visible_sizes(slide: "ContextSlide", ring: Positions, masked: MaskedGenes) -> Tensor:
+    """Sum the counts of each spot of a ring that are not masked: centers × spots of the ring."""
+    sums = [unmasked(slide.counts[rows], masked).sum(axis=1, dtype=np.float64) for rows in ring.T]
+    return torch.from_numpy(np.hstack(sums).astype(np.float32)).to(slide.device)
+
+
+def unmasked(rows: csr_matrix, masked: MaskedGenes) -> csr_matrix:
+    """Set the masked genes of centers to 0: centers × genes."""
+    place = np.full(rows.shape[1], -1)
+    place[masked.genes] = np.arange(len(masked.genes))
+    at = place[rows.indices]
+    kept = at < 0
+    if masked.mask is not None:
+        of_row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+        kept[~kept] = ~masked.mask[of_row[~kept], at[~kept]]
+    return csr_matrix((rows.data * kept, rows.indices, rows.indptr), shape=rows.shape)
 
 
 def _dense(rows: csr_matrix, slide: "ContextSlide") -> Tensor:

@@ -5,7 +5,7 @@ most 1,024 other spots (landmarks), and predictions are made for some hundred ce
 """
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +23,18 @@ from sagefm.nn.sparse import project_log1p, sum_over
 if TYPE_CHECKING:
     from sagefm.pp.aligned import AlignedSlide
 
-_BLOCK = 8192
-"""Spots whose counts are converted together."""
 _SHORTEST = 1e-12
 """Lower bound of lengths."""
+FOLDS, FOLDS_OF_NEIGHBORHOODS = 4, 32
+"""Folds of the spots of a slide where genes are masked in centers, or in whole neighborhoods."""
+
+
+class Expected(NamedTuple):
+    """The background of some spots of a slide."""
+
+    background: Background
+    projected: Tensor
+    """Sizes × width: the background times the first-layer weights."""
 
 
 class ContextSlide(EncodedSlide):
@@ -42,8 +50,9 @@ class ContextSlide(EncodedSlide):
         self.network, self.device = network, network.device
         self.slide, self.counts = slide, slide.counts
         self.measured = torch.from_numpy(slide.measured).to(self.device)
-        self.library_size = self._tensor(self.counts.sum(axis=1))
-        self.total = self._tensor(self.counts.sum(axis=0))
+        self.library_size = self._tensor(self.counts.sum(axis=1, dtype=np.float64))
+        self.total = self._tensor(self.counts.sum(axis=0, dtype=np.float64))
+        self._of_fold: dict[tuple[int, bool], Expected] = {}
 
     def _tensor(self, values: ArrayLike) -> Tensor:
         flat = np.asarray(values, dtype=np.float32).ravel()
@@ -55,46 +64,71 @@ class ContextSlide(EncodedSlide):
         return project_log1p(self.counts, self.network.first)
 
     @cached_property
-    def background(self) -> Background:
-        """Mean log1p counts of random draws from the slide."""
-        return Background.of(self.total, self.library_size)
+    def expected(self) -> Expected:
+        """The background of all spots."""
+        return self._expected(self.total, self.library_size)
 
-    @cached_property
-    def expected(self) -> Tensor:
-        """Sizes × width: the background times the first-layer weights."""
-        return self.background.expected @ self.network.first
+    def _expected(self, total: Tensor, library_size: Tensor) -> Expected:
+        background = Background.of(total, library_size)
+        return Expected(background, background.expected @ self.network.first)
 
     @cached_property
     def residuals(self) -> Tensor:
         """Spots × width."""
-        return self.projected - self.background.weights(self.library_size) @ self.expected
+        expected, projected = self.expected
+        return self.projected - expected.weights(self.library_size) @ projected
 
-    @cached_property
-    def spots(self) -> Spots:
-        """The spots, as the formula of the network needs them."""
-        landmarks, residuals = self._landmarks(), self.residuals
-        place = torch.full_like(self.library_size, len(landmarks), dtype=torch.long)
+    def folds(self, centers: Positions, *, neighbors_masked: bool) -> Positions:
+        """Divide centers into folds by place: (centers) the number of the fold of each."""
+        n_folds = FOLDS_OF_NEIGHBORHOODS if neighbors_masked else FOLDS
+        return self.slide.rank[centers] % n_folds
+
+    def expected_of(self, fold: int, *, neighbors_masked: bool) -> Expected:
+        """Compute the background of the spots of which no center of a fold masks anything.
+
+        These are the spots of the other folds; where neighbors are masked too, those that are no
+        neighbor of a spot of the fold. So no masked count reaches a prediction.
+        """
+        key = fold, neighbors_masked
+        if key not in self._of_fold:
+            every = np.arange(len(self.library_size))
+            touched = every[self.folds(every, neighbors_masked=neighbors_masked) == fold]
+            left = np.ones(len(every), dtype=bool)
+            left[self.slide.neighbors[touched] if neighbors_masked else touched] = False
+            total = self.counts[left].sum(axis=0, dtype=np.float64)
+            size = self.library_size[torch.from_numpy(left).to(self.device)]
+            self._of_fold[key] = self._expected(self._tensor(total), size)
+        return self._of_fold[key]
+
+    def spots(self, rows: Positions, expected: Expected) -> Spots:
+        """Get some spots, the landmarks among them, as the formula of the network needs them.
+
+        Parameters
+        ----------
+        rows
+            Of the slide, in ascending order.
+        expected
+            The background to compare with.
+        """
+        at = torch.from_numpy(rows).to(self.device)
+        size = self.library_size[at]
+        residuals = self.projected[at] - expected.background.weights(size) @ expected.projected
+        landmarks = torch.from_numpy(np.searchsorted(rows, self.landmarks)).to(self.device)
+        place = torch.full_like(at, len(landmarks))
         place[landmarks] = torch.arange(len(landmarks), device=self.device)
         keys = self.network.keys(residuals)
-        return Spots(
-            self.background, self.library_size, residuals, keys, landmarks, place, self.measured
-        )
+        return Spots(expected.background, size, residuals, keys, landmarks, place, self.measured)
 
-    def _landmarks(self) -> Tensor:
-        """Choose the spots that every center is compared with: all of a small slide.
+    @cached_property
+    def landmarks(self) -> Positions:
+        """The spots that every center is compared with, in ascending order: all of a small slide.
 
-        Of a large one they are evenly spaced by library size. That depends neither on the order of
-        the spots nor on the last bits of the weights: sums of counts, and what breaks their ties,
-        are whole numbers.
+        Of a large one they are evenly spaced by place, which depends neither on the order of the
+        spots nor on any count.
         """
         n_spots, most = len(self.library_size), self.network.MOST
-        if n_spots <= most:
-            return torch.arange(n_spots, device=self.device)
-        numbers = np.stack([np.arange(self.counts.shape[1]), np.ones(self.counts.shape[1])], axis=1)
-        blocks = [self.counts[start : start + _BLOCK] for start in range(0, n_spots, _BLOCK)]
-        order = np.lexsort(np.concatenate([block @ numbers for block in blocks]).T)
-        chosen = order[np.linspace(0, n_spots - 1, most).round().astype(np.int64)]
-        return torch.from_numpy(np.sort(chosen)).to(self.device)
+        chosen = np.linspace(0, n_spots - 1, min(most, n_spots)).round().astype(np.int64)
+        return np.sort(np.argsort(self.slide.rank, kind="stable")[chosen])
 
     def centers(self, neighbors: Positions, masked: MaskedGenes | None = None) -> ContextCenters:
         """Attend from some centers, all of their genes visible or some masked."""
@@ -131,14 +165,16 @@ class ContextSlide(EncodedSlide):
     def _residuals(self, rows: Positions) -> Singles:
         """Subtract the background from log1p counts of a few spots: spots × genes."""
         sizes = self.library_size[torch.from_numpy(rows).to(self.device)]
-        expected = self.background.weights(sizes) @ self.background.expected
+        background = self.expected.background
+        expected = background.weights(sizes) @ background.expected
         residuals: Singles = self.slide.log1p[rows].toarray() - expected.cpu().numpy()
         return residuals
 
     def _mean_residuals(self, neighbors: Positions) -> Singles:
         """Average the residuals of genes over all spots of some neighborhoods."""
         sizes = self.library_size[torch.from_numpy(neighbors.ravel()).to(self.device)]
-        expected = self.background.weights(sizes).mean(dim=0) @ self.background.expected
+        background = self.expected.background
+        expected = background.weights(sizes).mean(dim=0) @ background.expected
         total = self._tensor(sum_over(self.slide.log1p, neighbors).sum(axis=0))
         mean: Singles = (total / neighbors.size - expected).cpu().numpy()
         return mean

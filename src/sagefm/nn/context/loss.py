@@ -1,7 +1,9 @@
 """The training objective: predict the masked genes of some centers of a tile.
 
-The network sees nothing of the slide but the tile, whose spots are all landmarks. The work goes by
-the blocks of genes of the masks: centers that mask a block share one product.
+The network sees nothing of the slide but the tile, whose spots are all landmarks. The background is
+that of the spots that are no centers, so that nothing of what a center masks reaches its
+prediction. The work goes by the blocks of genes of the masks: centers that mask a block share one
+product.
 """
 
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ def tile_error(
     masks: Masks,
     missing: Tensor,
     weights: tuple[float, float],
+    others: Tensor,
 ) -> Tensor:
     """Add up the squared errors of masked genes, on log1p counts.
 
@@ -43,8 +46,10 @@ def tile_error(
         the slide had not measured them.
     weights
         Of a squared error of a masked entry, and of a missing one.
+    others
+        (spots) boolean: those that the background is of.
     """
-    tile = _Tile.of(network, log1p, counts, measured, masks, missing)
+    tile = _Tile.of(network, log1p, counts, measured, masks, missing, others)
     visible = _visible(network, tile, neighbors, masks)
     attention = network.attend(tile.spots, neighbors, visible)
     total = log1p.values.new_zeros(())
@@ -68,6 +73,8 @@ class _Tile(NamedTuple):
     """For each block spots × its genes: counts, also of missing genes."""
     sums: Tensor
     """Spots × blocks: the counts of each block; 0 where it is missing."""
+    of_block: Tensor
+    """(blocks) the counts of the spots that the background is of."""
     scored: tuple[Tensor, ...]
     """For each block which of its genes are measured."""
     expected: Tensor
@@ -82,17 +89,18 @@ class _Tile(NamedTuple):
         measured: Tensor,
         masks: Masks,
         missing: Tensor,
+        others: Tensor,
     ) -> "_Tile":
         """Remove what is missing, and sum up the rest."""
         sizes = torch.diff(masks.ends).tolist()
         gone = missing[masks.block_of()]
         visible = log1p.keep(~gone[log1p.genes.long()]) if missing.any() else log1p
         dense = counts.dense(len(gone))
-        total = torch.where(gone, 0.0, dense.sum(dim=0))
+        total = torch.where(gone, 0.0, others.to(dense) @ dense)
         blocks = torch.split(dense.index_select(1, masks.order), sizes, dim=1)
         sums = torch.stack([block.sum(dim=1) for block in blocks], dim=1) * ~missing
         library_size = sums.sum(dim=1)
-        background = Background.of(total, library_size)
+        background = Background.of(total, library_size[others])
         of_blocks = torch.split(background.expected.index_select(1, masks.order), sizes, dim=1)
         first = torch.split(_permuted(network.first, masks.order), sizes)
         products = [e @ w for e, w in zip(of_blocks, first, strict=True)]
@@ -105,13 +113,14 @@ class _Tile(NamedTuple):
             measured & ~gone,
         )  # fmt: skip
         scored = torch.split(measured[masks.order], sizes)
-        return cls(spots, visible, projected, blocks, sums, scored, expected)
+        of_block = sums[others].sum(dim=0)
+        return cls(spots, visible, projected, blocks, sums, of_block, scored, expected)
 
 
 def _visible(network: Context, tile: _Tile, neighbors: Tensor, masks: Masks) -> Visible:
     """Subtract what is masked from the centers."""
     whole = network.visible(tile.spots, neighbors)
-    centers, of_block = neighbors[:, 0], tile.sums.sum(dim=0)
+    centers, of_block = neighbors[:, 0], tile.of_block
     visible = (~masks.masked).float()
     library_size = (tile.sums[centers] * visible).sum(dim=1)
     fraction = ((visible @ of_block) / of_block.sum().clamp(min=1)).clamp(min=1e-6)

@@ -62,6 +62,7 @@ class Spots(NamedTuple):
     """What is computed once of the spots of a slide, or of a tile in training."""
 
     background: Background
+    """Of spots none of which is a center with masked genes."""
     library_size: Tensor
     """(spots) counts of each."""
     residuals: Tensor
@@ -234,13 +235,17 @@ class Context(Network):
         center = F.embedding(neighbors[:, 0], spots.residuals)
         return Visible((center, near, far), (sizes[0], sizes[1], sizes[2]), sizes[0])
 
-    def attend(self, spots: Spots, neighbors: Tensor, visible: Visible) -> Attention:
+    def attend(
+        self, spots: Spots, neighbors: Tensor, visible: Visible, sharpen: float = 1.0
+    ) -> Attention:
         """Compare centers with their neighbors and the landmarks, and pool the operators.
 
         Parameters
         ----------
         neighbors
             Centers × 15 row numbers, the center first.
+        sharpen
+            Factor of the sharpness: above 1, the most similar spots weigh more.
         """
         center, near, far = visible.residuals
         rings = split_rings(neighbors)[1:]
@@ -250,11 +255,11 @@ class Context(Network):
         facts = self._facts(
             visible.library_sizes[0],
             near_weight * near_size + far_weight * far_size,
-            spots.library_size.mean(),
+            spots.background.mean_size,
             spots.measured.sum(),
         )
         query = self.query(center) + self.ring_query(near_weight * near + far_weight * far)
-        query = self.sharpness(facts).exp() * F.normalize(query, dim=-1)
+        query = sharpen * self.sharpness(facts).exp() * F.normalize(query, dim=-1)
         # A neighbor that is a landmark counts as a neighbor; the center does not count.
         to_landmarks = F.pad(query @ F.embedding(spots.landmarks, spots.keys).T, (0, 1))
         to_landmarks = to_landmarks.scatter(1, spots.place[neighbors], -torch.inf)[:, :-1]
