@@ -131,4 +131,5 @@ def test_the_figure_says_where_the_fits_differ(curve, table, tmp_path, capsys):
     assert (tmp_path / "curve.png").stat().st_size > 10_000
     told = capsys.readouterr().out
     assert "at the 421 slides of HEST-1k" in told
-    assert "4 patients of one kind leave 0.90, of as many kinds 0.70 (difference +0.20" in told
+    assert "; difference +0.20" in told
+    assert "4 patients of one kind leave 0.90, of as many kinds 0.70 (black" in told
