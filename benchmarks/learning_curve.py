@@ -201,8 +201,8 @@ def caption(shares, x, found):
         f"HEST-1k (at most {ATLAS} patients) the logarithm has {log[0]:.2f} ({log[1]:.2f} to "
         f"{log[2]:.2f}), the curve with a floor {floor[0]:.2f} ({floor[1]:.2f} to {floor[2]:.2f}). "
         f"Right: {N_OF_KINDS} patients of one kind leave {means['one']:.2f}, of as many kinds "
-        f"{means['many']:.2f} (black; gray: each section; difference {means['one'] - means['many']:+.2f}, {low:+.2f} to "
-        f"{high:+.2f})."
+        f"{means['many']:.2f} (black; gray: each section; difference "
+        f"{means['one'] - means['many']:+.2f}, {low:+.2f} to {high:+.2f})."
     )
 
 
