@@ -189,11 +189,12 @@ def test_what_does_not_belong_to_a_slide(corpus):
 
 
 def as_before(corpus):
-    """Remove what earlier versions did not write: the checksums of files."""
+    """Remove what earlier versions did not write: the checksums of files, and datasets."""
     for place in (corpus.path / "slides").iterdir():
         about = json.loads((place / "zarr.json").read_text())
         record = about["attributes"]["sagefm"]
-        del record["files"], record["seal"]
+        del record["files"], record["seal"], record["facts"]["dataset"]
+        record["format"] = 1
         record["seal"] = stored._seal(record)
         (place / "zarr.json").write_text(json.dumps(about))
     content = json.loads((corpus.path / "corpus.json").read_text())
@@ -212,6 +213,7 @@ def test_a_corpus_of_an_earlier_version_is_verified_too(corpus, file):
     assert corpus.without_checksums() == []
     as_before(corpus)
     assert Corpus.open(corpus.path).verify() == []
+    assert set(Corpus.open(corpus.path).table["dataset"]) == {""}
     assert corpus.without_checksums() == [f"s{i}" for i in range(6)]
     damaged(corpus.path / "slides" / "s3.zarr" / file, "cut")
     (fault,) = Corpus.open(corpus.path).verify()
@@ -234,7 +236,7 @@ def test_a_changed_header_is_found(corpus, old, new):
 
 def test_a_slide_of_a_later_version(corpus):
     path = corpus.path / "slides" / "s3.zarr" / "zarr.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(InputError, match=r"s3\.zarr: is of sagefm '.*'.* upgrade sagefm"):
         Corpus.open(corpus.path)
 

@@ -1,6 +1,7 @@
 """What a run trains and validates on."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -343,6 +344,28 @@ def test_a_slide_counts_by_its_own_weight_else_by_that_of_its_organ():
     assert weights_of(table, wanted) == {"s0": 0.5, "s1": 3.0, "s3": 2.0}
     assert weights_of(table, {}) == {}
     assert weights_of(table, wanted, mixed=False) == {}  # validation: every spot once
+
+
+def test_organs_are_balanced_without_more_spots_in_an_epoch(caplog):
+    table = a_table(list("abcd"), spots=[900, 100, 400, 77], organ=["lung", "skin", "lung", "eye"])
+    spots = {name: np.arange(table.loc[name, "spots"]) for name in ("s0", "s1", "s2")}
+    source = SimpleNamespace(table=table)  # the eye is not trained on
+
+    def organs(*changes):
+        plan = Split(source, spots, {}).plan(spots, recipe(*changes))
+        often = pd.Series({name: plan.weights[name] * len(spots[name]) for name in spots})
+        return often.groupby(table["organ"]).sum()
+
+    assert organs("data.balance=1").tolist() == pytest.approx([700, 700])
+    half = organs("data.balance=0.5")
+    assert half["lung"] / half["skin"] == pytest.approx(13**0.5)
+    assert half.sum() == pytest.approx(1400)
+    twice = organs("data.balance=1", "data.weights={skin=2}")
+    assert twice["skin"] == pytest.approx(1400)
+    assert not caplog.text
+    bare = Split(SimpleNamespace(table=table[["patient", "spots"]]), spots, {})
+    assert set(bare.plan(spots, recipe("data.balance=1")).weights.values()) == {1.0}
+    assert "data.balance does nothing" in caplog.text
 
 
 def test_slides_without_organs_have_weights_too():

@@ -9,6 +9,7 @@ from sagefm import InputError
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.simulate import simulate
 from sagefm.pretrain.corpus import Corpus, build
+from sagefm.pretrain.folds import folds_of
 from sagefm.pretrain.hest import hest_slides, is_hest
 
 ROW = {
@@ -62,6 +63,14 @@ def test_the_real_table(shared, tmp_path, caplog):
     assert row["source"].startswith("https://www.10xgenomics.com/datasets/human-ovarian-cancer")
     # Blanks are no patient: 188 cells are empty, 114 hold spaces.
     assert "302 of 421 samples name no patient" in caplog.text
+    spots = pd.read_csv(tmp_path / "HEST_v1_1_0.csv").set_index("id")["spots_under_tissue"]
+    table = facts.set_index("slide").assign(spots=spots)
+    sizes = table["spots"].groupby(folds_of(table, 5)).sum()
+    assert sizes.sum() == 1_001_989
+    assert sizes.max() < 1.05 * sizes.min()
+    # Two targeted panels and two sections of one block have titles of their own.
+    by_10x = table[table["dataset"] == "10x Genomics, Breast"]
+    assert len(by_10x) == 7
 
 
 def test_only_human_visium(tmp_path):
@@ -76,7 +85,7 @@ def test_only_human_visium(tmp_path):
     assert slides == {"X1": tmp_path / "st" / "X1.h5ad"}
     assert facts.to_dict("records") == [
         {
-            "slide": "X1", "patient": "Atlas: Patient 1", "organ": "Brain",
+            "slide": "X1", "patient": "Atlas: Patient 1", "dataset": "Atlas", "organ": "Brain",
             "disease": "Cancer (GBM)", "technology": "Visium", "license": "CC BY 4.0",
             "source": "https://study",
         }
@@ -93,6 +102,25 @@ def test_patients_are_of_their_dataset(tmp_path):
     )
     assert hest_slides(tmp_path)[1]["patient"].tolist() == [
         "Atlas: Patient 1", "Other: Patient 1", "Atlas: section 1", "Atlas",
+    ]  # fmt: skip
+
+
+def test_a_supplement_and_all_that_10x_publishes_of_an_organ_are_one_dataset(tmp_path):
+    page = "https://www.10xgenomics.com/datasets/some-slide"
+    download(
+        tmp_path,
+        {"dataset_title": "Atlas: Supplementary Data"},
+        {"id": "X2", "dataset_title": "Human Heart", "organ": "Heart", "download_page_link1": page},
+        {
+            "id": "X3",
+            "dataset_title": "Heart (FFPE)",
+            "organ": "Heart",
+            "download_page_link1": page,
+        },
+        {"id": "X4", "dataset_title": "Human Lung", "organ": "Lung", "download_page_link1": page},
+    )
+    assert hest_slides(tmp_path)[1]["dataset"].tolist() == [
+        "Atlas", "10x Genomics, Heart", "10x Genomics, Heart", "10x Genomics, Lung",
     ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def test_the_published_recipe_has_the_published_values():
 
 
 def test_small_ships_and_is_smaller():
-    assert shipped() == ["context", "published", "small"]
+    assert shipped() == ["atlas", "context", "published", "small"]
     small, published = Recipe.load("small"), Recipe.load("published")
     assert small.data.genes < published.data.genes
     assert all(a < b for a, b in zip(small.network.widths, published.network.widths, strict=True))
@@ -36,6 +36,24 @@ def test_the_context_recipe_has_values_of_its_own():
     assert (train.schedule, train.warmup_steps, train.max_epochs) == ("cosine", 30, 6)
     assert recipe.data == Recipe.load("published").data
     assert Recipe.load("published").train.missing_fraction == 0.0
+
+
+def test_the_atlas_recipe_is_that_of_context_for_many_slides():
+    atlas, context = Recipe.load("atlas"), Recipe.load("context")
+    assert atlas.network == context.network
+    assert isinstance(atlas.data.genes, int)  # chosen from the training slides of a fold
+    assert (atlas.data.validation, atlas.data.folds, atlas.data.fold) == ([], 5, 0)
+    assert 0 < atlas.data.balance < 1
+    assert atlas.train.precision == "float32"
+    assert atlas.train.missing_fraction == context.train.missing_fraction
+
+
+def test_a_fold_is_one_of_the_folds():
+    assert Recipe.load("small", ["data.folds=3", "data.fold=3"]).data.fold == 3
+    with pytest.raises(InputError, match=r"data\.fold: there are 3 folds \(data\.folds\)"):
+        Recipe.load("small", ["data.folds=3", "data.fold=4"])
+    with pytest.raises(InputError, match=r"data\.folds: .*greater than or equal to 2"):
+        Recipe.load("small", ["data.folds=1"])
 
 
 def test_every_network_has_a_task():
@@ -125,7 +143,9 @@ def test_the_context_network_needs_three_widths():
 
 
 def test_bad_files_are_one_clear_line(tmp_path):
-    with pytest.raises(InputError, match="no such recipe; give context or published or small"):
+    with pytest.raises(
+        InputError, match="no such recipe; give atlas or context or published or small"
+    ):
         Recipe.load("big")
     path = tmp_path / "bad.toml"
     odd = ["[train\n", "[train]\nseed=1\nseed=2", f"a={'[' * 9999}", f"[train]\nseed={'9' * 5000}"]

@@ -45,7 +45,8 @@ def build(
     table: Annotated[
         Path | None,
         typer.Option(
-            help="CSV: slide and any of patient, organ, disease, technology, license, source."
+            help="CSV: slide and any of patient, dataset, organ, disease, technology, license, "
+            "source."
         ),
     ] = None,
     patient_key: Annotated[str, typer.Option(help="obs column with the patient.")] = "patient",

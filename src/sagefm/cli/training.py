@@ -38,7 +38,7 @@ def pretrain(
     ],
     out: Out,
     recipe: Annotated[
-        str, typer.Option(help="published, small, context, or the path of a TOML file.")
+        str, typer.Option(help="published, small, context, atlas, or the path of a TOML file.")
     ] = "published",
     overrides: Annotated[
         list[str] | None,
@@ -53,6 +53,10 @@ def pretrain(
     ] = None,
     patient_key: Annotated[
         str | None, typer.Option(help="obs column with the patient (data.patient_key).")
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=1, help="Leave this fold of the slides out, to test on (data.fold)."),
     ] = None,
     layer: Layer = None,
     seed: Annotated[
@@ -86,6 +90,7 @@ def pretrain(
     changes = list(overrides or [])
     changes += [f"data.patient_key={json.dumps(patient_key)}"] if patient_key else []
     changes += [f"train.seed={seed}"] if seed is not None else []
+    changes += [f"data.fold={fold}"] if fold is not None else []
     loaded = sagefm.pretrain.Recipe.load(recipe, changes)
     table, facts = _read_patients(patients) if patients else (None, None)
     source = _source(slides, layer, slide_key, patients)

@@ -18,6 +18,7 @@ from sagefm.pp.detection import most_detected
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.sections import Section
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pretrain.folds import folds_of
 from sagefm.pretrain.memory import Memory
 from sagefm.pretrain.plan import BatchPlan, Tile, tiles_of
 from sagefm.pretrain.recipe import DataTable, Recipe
@@ -47,6 +48,9 @@ class Split:
         for slide, chosen in spots.items():
             tiles |= tiles_of(slide, chosen, sizes[slide], kind.most)
         weights = _weights(table, recipe.data.weights) if mixed else {}
+        if mixed and recipe.data.balance:
+            balanced = _balanced(table.loc[list(spots)], recipe.data.balance)
+            weights = {slide: n * weights.get(slide, 1.0) for slide, n in balanced.items()}
         size, patch = recipe.train.batch_size, recipe.data.patch
         if isinstance(self.source, Memory):  # all slides are in memory anyway
             return kind(tiles, size, patch, weights, window=len(tiles))
@@ -72,7 +76,10 @@ def split_spots(table: pd.DataFrame, data: DataTable, seed: int) -> tuple[Spots,
     unknown = sorted(set(data.leave_out) - set(table["patient"]))
     if unknown:
         raise InputError(f"data.leave_out: no slide is of patient {unknown[0]!r}")
-    table = table[~table["patient"].isin(data.leave_out)]
+    left_out = table["patient"].isin(data.leave_out)
+    if data.fold:
+        left_out |= folds_of(table, data.folds) == data.fold
+    table = table[~left_out]
     if table.empty:
         raise InputError("no slides to train on; name at least one that is not left out")
     sizes = _sizes(table)
@@ -174,7 +181,7 @@ def _centers(source: Source, spots: Spots) -> Iterator[csr_matrix]:
 
 def _weights(table: pd.DataFrame, wanted: Mapping[str, float]) -> dict[str, float]:
     """Get how often a spot of each slide is used: the weight of the slide, else of its organ."""
-    organs = table["organ"] if "organ" in table else pd.Series("", index=table.index)
+    organs = _organs(table)
     unknown = sorted(set(wanted) - set(table.index) - set(organs))
     if unknown:
         raise InputError(
@@ -183,6 +190,23 @@ def _weights(table: pd.DataFrame, wanted: Mapping[str, float]) -> dict[str, floa
         )
     by_organ = {slide: wanted[organ] for slide, organ in organs.items() if organ in wanted}
     return by_organ | {slide: wanted[slide] for slide in table.index if slide in wanted}
+
+
+def _balanced(table: pd.DataFrame, balance: float) -> dict[str, float]:
+    """Get how often a spot of each slide is used for organs to be used about equally often."""
+    organs = _organs(table)
+    spots = table["spots"].groupby(organs).sum()
+    if len(spots) == 1:
+        logger.warning(
+            "data.balance does nothing: the training slides are of one organ, or of none known"
+        )
+    often = spots**-balance
+    often *= spots.sum() / (often * spots).sum()
+    return {str(slide): float(often[organ]) for slide, organ in organs.items()}
+
+
+def _organs(table: pd.DataFrame) -> "pd.Series[str]":
+    return table["organ"] if "organ" in table else pd.Series("", index=table.index)
 
 
 def _sizes(table: pd.DataFrame) -> dict[str, int]:

@@ -29,6 +29,10 @@ def hest_slides(root: str | PathLike[str]) -> tuple[dict[str, Path], pd.DataFram
     name of the patient. Where the table has no patient, dataset and subseries are used instead; a
     subseries is often one section, so that one person can count as several, with a warning.
 
+    A dataset is named by its title up to the first colon: a study with a supplement is one. 10x
+    Genomics publishes sections of one donor under several titles, so that all its slides of an
+    organ count as one dataset.
+
     Parameters
     ----------
     root
@@ -36,9 +40,9 @@ def hest_slides(root: str | PathLike[str]) -> tuple[dict[str, Path], pd.DataFram
 
     Returns
     -------
-    Sample → file, and a table with columns slide, patient, organ, disease, technology, license,
-    source, as for :func:`sagefm.pretrain.corpus.build`. Samples without a file are left out, with a
-    warning.
+    Sample → file, and a table with columns slide, patient, dataset, organ, disease, technology,
+    license, source, as for :func:`sagefm.pretrain.corpus.build`. Samples without a file are left
+    out, with a warning.
 
     Raises
     ------
@@ -98,6 +102,7 @@ def _facts(samples: pd.DataFrame) -> pd.DataFrame:
         {
             "slide": samples.id,
             "patient": (samples.dataset_title + ": " + within).str.removesuffix(": "),
+            "dataset": _datasets(samples),
             "organ": samples.organ,
             "disease": samples.disease_state + code.where(samples.oncotree_code != "", ""),
             "technology": samples.st_technology,
@@ -107,3 +112,10 @@ def _facts(samples: pd.DataFrame) -> pd.DataFrame:
             ),
         }
     ).reset_index(drop=True)
+
+
+def _datasets(samples: pd.DataFrame) -> "pd.Series[str]":
+    """Name what must not be divided between training and test."""
+    title = samples.dataset_title.str.split(":").str[0].str.strip()
+    by_10x = samples.download_page_link1.str.contains("10xgenomics.com", regex=False)
+    return title.mask(by_10x, "10x Genomics, " + samples.organ)

@@ -66,10 +66,23 @@ class DataTable(_Table):
     and the last epoch is kept."""
     leave_out: list[str] = []
     """Patients to use neither for training nor for validation: those to test on."""
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
+    """Number of parts that whole datasets and patients are divided into."""
+    fold: Annotated[int, Field(ge=0)] = 0
+    """The part to use neither for training nor for validation; 0 for none."""
     patch: _Count = 16
     """Spots of a patch of tissue; a batch consists of patches from several slides."""
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}
     """How often a spot is used in an epoch, by organ or slide; 1 where not given."""
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """0: all spots are used equally often; 1: all organs. The spots of an epoch are as many."""
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_the_folds(cls, fold: int, info: ValidationInfo) -> int:
+        if fold > (folds := info.data.get("folds", fold)):
+            raise ValueError(f"there are {folds} folds (data.folds)")
+        return fold
 
 
 class TrainTable(_Table):
@@ -130,7 +143,8 @@ class Recipe(_Table):
         Parameters
         ----------
         name
-            A recipe of the package (``published``, ``small``, ``context``) or the path of a file.
+            A recipe of the package (``published``, ``small``, ``context``, ``atlas``), or the path
+            of a file.
         overrides
             Entries to replace, such as ``train.max_epochs=3``. Values that are not TOML are text.
 

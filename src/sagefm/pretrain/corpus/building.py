@@ -78,9 +78,9 @@ def build(
         Of a new corpus: a gene list file, or how many of the most detected genes to keep; all genes
         of all slides if not given. An existing corpus keeps its own.
     facts
-        A row per slide: columns slide, patient, organ, disease, technology, license, source, of
-        which only slide is required. It takes precedence over the files (``obs`` or ``uns``). A
-        slide without a patient counts as a patient of its own, with a warning.
+        A row per slide: columns slide, patient, dataset, organ, disease, technology, license,
+        source, of which only slide is required. It takes precedence over the files (``obs`` or
+        ``uns``). A slide without a patient counts as a patient of its own, with a warning.
     slide_key
         ``obs`` column with the section of each spot, where a file holds several.
     patient_key

@@ -8,7 +8,7 @@ from sagefm._errors import InputError, logger
 from sagefm._text import few, numbered
 from sagefm.pp.labels import text_of, word_of
 
-FACTS = ("patient", "organ", "disease", "technology", "license", "source")
+FACTS = ("patient", "dataset", "organ", "disease", "technology", "license", "source")
 """Columns of such a table, besides ``slide``."""
 
 

@@ -53,8 +53,9 @@ class Corpus:
     n_neighbors: int
     """Spots in a neighborhood, the center included."""
     table: pd.DataFrame
-    """A row per slide: patient, organ, disease, technology, license, source; spots, depth (median
-    counts per spot), genes (of the vocabulary, measured), nonzeros, checksum (of the content)."""
+    """A row per slide: patient, dataset, organ, disease, technology, license, source; spots, depth
+    (median counts per spot), genes (of the vocabulary, measured), nonzeros, checksum (of the
+    content)."""
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:

@@ -30,7 +30,7 @@ from sagefm.pretrain.corpus.facts import FACTS
 
 NEIGHBORS = "neighbors"
 """``obsm``: spots × k row numbers, the center first."""
-FORMAT = 1
+FORMAT = 2
 _RECORD = "sagefm"
 """Attribute of the root with the record of the slide."""
 _CHUNK = 1 << 17
@@ -93,6 +93,7 @@ class _Facts:
     genes: int
     nonzeros: Annotated[int, Range(0, 2**62)]
     checksum: str
+    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class Record:
             if seal != _seal(content):
                 raise DamagedError("its facts fail their checksum")
             read_as(_Facts, content["facts"])
+            content["facts"].setdefault("dataset", "")  # none in format 1
             return read_as(cls, content)
         except InputError:
             raise
