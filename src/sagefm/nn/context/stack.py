@@ -68,7 +68,7 @@ class Moments(NamedTuple):
         with_truth = products[:, 0].clone()
         for rows, views in _views(centers, genes):
             truth = slide.slide.log1p[spots[rows]][:, measured].toarray()
-            for number in bins[genes].unique(sorted=True).tolist():
+            for number in bins[genes].unique(sorted=True).tolist():  # type: ignore[no-untyped-call]
                 scored = mask[rows].to(slide.device) & (bins[genes] == number)
                 true = torch.from_numpy(truth).to(slide.device)[scored]
                 terms = torch.cat([views[:, scored], true.new_ones(1, len(true))])
