@@ -247,7 +247,7 @@ def _errors(sums: Sequence[_Sums], groups: Tensor, bins: Tensor) -> Tensor:
     Penalties × bins.
     """
     errors = torch.zeros(len(_PENALTIES), _BINS, dtype=torch.float64)
-    for group in groups.unique().tolist():
+    for group in sorted(set(groups.tolist())):
         rest = [s for s, g in zip(sums, groups.tolist(), strict=True) if g != group]
         test = [s for s, g in zip(sums, groups.tolist(), strict=True) if g == group]
         if not rest:
