@@ -152,10 +152,9 @@ def licenses(records: Records) -> str:
     for which, names in without.items():
         left = sorted({patient for name in names for patient in patients.get(name, [])})
         rest = {each.patient for each in records.values()} - set(left)
-        listed = ", ".join(f'"{patient}"' for patient in left)
         text += f"\n\nWithout the slides {which}, {len(rest)} of "
         text += f"{len(rest) + len(left)} patients are left:\n\n"
-        text += f"    {COMMAND} \\\n        --set 'data.leave_out=[{listed}]'"
+        text += f"    {COMMAND} \\\n        --leave-out {' '.join(left)}"
     return text
 
 

@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm.nn.context.absent import AbsentGenes
 from sagefm.pp.aligned import row_sums
-from sagefm.pretrain.absent import Sample, fit_absent, usual_profile
+from sagefm.pretrain.absent import SlideSample, fit_absent, usual_profile
 
 N_GENES, N_FACTORS = 150, 4
 MISSING = np.arange(0, N_GENES, 3)
@@ -30,7 +30,9 @@ def draw(seed, n_spots=400, measured=None, shuffled=None):
 def sample(seed, patient, measured=None, **how):
     counts = draw(seed, measured=measured, **how)
     total = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
-    return Sample(patient, counts, total, np.ones(N_GENES, bool) if measured is None else measured)
+    return SlideSample(
+        patient, counts, total, np.ones(N_GENES, bool) if measured is None else measured
+    )
 
 
 def without(genes=MISSING):

@@ -169,9 +169,22 @@ def test_single_numbers_go_faster_than_weights(slides):
     moved = {
         name: float((weights - born[name]).abs().max())
         for name, weights in model.network.state_dict().items()
+        if name in born
     }
     assert 0.0005 < moved["norm.bias"] < 0.0035
     assert 0.0070 < moved["slope"] < 0.0350
+
+
+def test_the_model_knows_the_genes_that_slides_lack(result, slides, tmp_path):
+    """Genes that a patient who was held out lacks are predicted from the others."""
+    model, lacking = result.model, slides["s1"]  # without its first genes
+    assert model.network.absent is not None
+    genes = [gene for gene in slides["s0"].var_names[:15] if gene in model.vocabulary]
+    prediction = model.predict(lacking, genes=genes)
+    assert prediction.std(axis=0).min() > 0 and prediction.min() >= 0
+    model.save(tmp_path / "m.safetensors")
+    loaded = SageFM.load(tmp_path / "m.safetensors", device="cpu")
+    assert np.array_equal(loaded.predict(lacking, genes=genes), prediction)
 
 
 def test_one_slide_is_trained_on_around_the_piece_that_is_held_out(slides, caplog):

@@ -39,7 +39,7 @@ _CHOSEN_ON = (0, 5)
 _ROUNDS = 5
 
 
-class Sample(NamedTuple):
+class SlideSample(NamedTuple):
     """Some spots of a training slide."""
 
     patient: str
@@ -83,7 +83,7 @@ class _Sums(NamedTuple):
     """Genes of the block."""
 
 
-def samples_of(split: Split, seed: int) -> Iterator[Sample]:
+def samples_of(split: Split, seed: int) -> Iterator[SlideSample]:
     """Draw training spots, as many of each patient: one pass over the data."""
     chance = np.random.default_rng(seed)
     patients = split.source.table["patient"].astype(str)[list(split.training)]
@@ -95,10 +95,10 @@ def samples_of(split: Split, seed: int) -> Iterator[Sample]:
         counts = csr_matrix(vstack([t.counts[t.neighbors[part, 0]] for t, part in tiles]))
         chosen = np.sort(chance.permutation(len(spots))[:n_each])
         total = np.asarray(counts.sum(axis=0, dtype=np.float64)).ravel()
-        yield Sample(patient, counts[chosen], total, tiles[0][0].measured)
+        yield SlideSample(patient, counts[chosen], total, tiles[0][0].measured)
 
 
-def fit_absent(samples: Sequence[Sample], seed: int, n_factors: int = FACTORS) -> Absent:
+def fit_absent(samples: Sequence[SlideSample], seed: int, n_factors: int = FACTORS) -> Absent:
     """Fit loadings and coefficients.
 
     Parameters
@@ -134,7 +134,7 @@ def fit_absent(samples: Sequence[Sample], seed: int, n_factors: int = FACTORS) -
     return absent
 
 
-def usual_profile(samples: Sequence[Sample]) -> NDArray[np.float64]:
+def usual_profile(samples: Sequence[SlideSample]) -> NDArray[np.float64]:
     """Compute log1p(10⁴ · profile) of a slide that would have all genes: genes.
 
     Mean of the patients. A slide that lacks genes has the others in too large fractions, by as much
@@ -158,7 +158,7 @@ def usual_profile(samples: Sequence[Sample]) -> NDArray[np.float64]:
 
 
 def _loadings(
-    samples: Sequence[Sample], usual: Tensor, n_factors: int, chance: np.random.Generator
+    samples: Sequence[SlideSample], usual: Tensor, n_factors: int, chance: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Compute principal axes of residuals.
 
@@ -188,7 +188,7 @@ def _loadings(
 
 
 def _of_slide(
-    sample: Sample, samples: Sequence[Sample], absent: Absent, blocks: Sequence[Tensor]
+    sample: SlideSample, samples: Sequence[SlideSample], absent: Absent, blocks: Sequence[Tensor]
 ) -> _Slide:
     patients = sorted({each.patient for each in samples})
     own = sum(each.counts.shape[0] for each in samples if each.patient == sample.patient)
@@ -247,7 +247,7 @@ def _errors(sums: Sequence[_Sums], groups: Tensor, bins: Tensor) -> Tensor:
     Penalties × bins.
     """
     errors = torch.zeros(len(_PENALTIES), _BINS, dtype=torch.float64)
-    for group in groups.unique().tolist():  # type: ignore[no-untyped-call]
+    for group in sorted(set(groups.tolist())):
         rest = [s for s, g in zip(sums, groups.tolist(), strict=True) if g != group]
         test = [s for s, g in zip(sums, groups.tolist(), strict=True) if g == group]
         if not rest:
@@ -265,11 +265,12 @@ def _solve(sums: Sequence[_Sums], penalties: Tensor) -> Tensor:
     cross = torch.stack([s.cross for s in sums]).sum(dim=0)
     grams, measured = torch.stack([s.gram for s in sums]), torch.stack([s.measured for s in sums])
     kinds = torch.cat([measured.double(), penalties[None]])
-    unique, which = torch.unique(kinds, dim=1, return_inverse=True)
+    unique, inverse = np.unique(kinds.numpy(), axis=1, return_inverse=True)
+    which = inverse.ravel()
     solved, free = torch.zeros_like(cross), torch.ones(len(cross), dtype=cross.dtype)
     free[-1] = 0.01  # the constant
-    for i, kind in enumerate(unique.T):
-        genes = (which == i).nonzero().squeeze(1)
+    for i, kind in enumerate(torch.from_numpy(unique.T)):
+        genes = torch.from_numpy(np.flatnonzero(which == i))
         gram = torch.tensordot(kind[:-1], grams, dims=1) + torch.diag(kind[-1] * free)
         solved[:, genes] = torch.linalg.solve(gram, cross[:, genes])
     return solved
