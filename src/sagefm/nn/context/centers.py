@@ -17,7 +17,7 @@ from sagefm.nn.context.network import Attention, Context, Visible, split_rings
 from sagefm.nn.sparse import SparseRows, columns_of, sum_over
 
 if TYPE_CHECKING:
-    from sagefm.nn.context.encoded import ContextSlide, Expected
+    from sagefm.nn.context.encoded import ContextSlide, SlideBackground
 
 CENTERS = 512
 """Centers whose rows of genes are in memory together."""
@@ -68,7 +68,7 @@ class ContextCenters(Centers):
         inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(self._slide.device)
         return Attention(*(part[inverse] for part in whole))
 
-    def _by_background(self) -> Iterator[tuple["Expected", Positions]]:
+    def _by_background(self) -> Iterator[tuple["SlideBackground", Positions]]:
         """Divide the centers by the background they are compared with."""
         if self._masked is None:
             yield self._slide.expected, np.arange(len(self._neighbors))
@@ -79,7 +79,7 @@ class ContextCenters(Centers):
             expected = self._slide.expected_of(fold, neighbors_masked=around)
             yield expected, np.flatnonzero(folds == fold)
 
-    def _attend_from(self, rows: Positions, expected: "Expected") -> Attention:
+    def _attend_from(self, rows: Positions, expected: "SlideBackground") -> Attention:
         slide, neighbors = self._slide, self._neighbors[rows]
         members = np.union1d(slide.landmarks, neighbors)
         spots = slide.spots(members, expected)
@@ -337,7 +337,7 @@ def _of(masked: MaskedGenes, rows: slice | Positions) -> MaskedGenes:
 
 def _visible(
     slide: "ContextSlide",
-    expected: "Expected",
+    expected: "SlideBackground",
     neighbors: Positions,
     whole: Visible,
     masked: MaskedGenes,

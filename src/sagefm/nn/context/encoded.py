@@ -31,7 +31,7 @@ FOLDS, FOLDS_OF_NEIGHBORHOODS = 4, 32
 """Folds of the spots of a slide where genes are masked in centers, or in whole neighborhoods."""
 
 
-class Expected(NamedTuple):
+class SlideBackground(NamedTuple):
     """The background of some spots of a slide."""
 
     background: Background
@@ -59,7 +59,7 @@ class ContextSlide(EncodedSlide):
         self.measured = torch.from_numpy(slide.measured).to(self.device)
         self.library_size = self._tensor(self.counts.sum(axis=1, dtype=np.float64))
         self.total = self._tensor(self.counts.sum(axis=0, dtype=np.float64))
-        self._of_fold: dict[tuple[int, bool], Expected] = {}
+        self._of_fold: dict[tuple[int, bool], SlideBackground] = {}
 
     def _tensor(self, values: ArrayLike) -> Tensor:
         flat = np.asarray(values, dtype=np.float32).ravel()
@@ -71,13 +71,13 @@ class ContextSlide(EncodedSlide):
         return project_log1p(self.counts, self.network.first)
 
     @cached_property
-    def expected(self) -> Expected:
+    def expected(self) -> SlideBackground:
         """The background of all spots."""
         return self._expected(self.total, self.library_size)
 
-    def _expected(self, total: Tensor, library_size: Tensor) -> Expected:
+    def _expected(self, total: Tensor, library_size: Tensor) -> SlideBackground:
         background = Background.of(total, library_size)
-        return Expected(background, background.expected @ self.network.first)
+        return SlideBackground(background, background.expected @ self.network.first)
 
     @cached_property
     def residuals(self) -> Tensor:
@@ -90,7 +90,7 @@ class ContextSlide(EncodedSlide):
         n_folds = FOLDS_OF_NEIGHBORHOODS if neighbors_masked else FOLDS
         return self.slide.rank[centers] % n_folds
 
-    def expected_of(self, fold: int, *, neighbors_masked: bool) -> Expected:
+    def expected_of(self, fold: int, *, neighbors_masked: bool) -> SlideBackground:
         """Compute the background of the spots of which no center of a fold masks anything.
 
         These are the spots of the other folds; where neighbors are masked too, those that are no
@@ -107,7 +107,7 @@ class ContextSlide(EncodedSlide):
             self._of_fold[key] = self._expected(self._tensor(total), size)
         return self._of_fold[key]
 
-    def spots(self, rows: Positions, expected: Expected) -> Spots:
+    def spots(self, rows: Positions, expected: SlideBackground) -> Spots:
         """Get some spots, the landmarks among them, as the formula of the network needs them.
 
         Parameters
