@@ -125,7 +125,7 @@ def test_a_slide_that_would_lose_something_is_not_written_over(run, slide):
 @pytest.mark.slow
 def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert len(test_docs.blocks("imputation.md")) == 5
+    assert len(test_docs.blocks("imputation.md")) == 6
     test_docs.run("imputation.md", monkeypatch)
     assert "imputed.h5ad: 60 genes imputed\n" in capsys.readouterr().out
     assert (tmp_path / "pictures" / "imputed.png").stat().st_size > 20_000

@@ -89,7 +89,10 @@ def test_training_learns(result, slides):
 
 
 def test_the_loss_is_that_of_the_model_on_the_whole_slide(result, slides):
-    """What training computes of a region is what the model predicts of a slide of its size."""
+    """What training computes of a region is what the model predicts of a slide of its size.
+
+    But for the background, which is of the spots outside of a batch, and outside of a fold.
+    """
     model, [piece] = result.model, sections_of({"s1": slides["s1"]})
     prepared = model.prepare(slides["s1"])
     hidden = np.zeros(prepared.log1p.shape, dtype=bool)
@@ -100,7 +103,7 @@ def test_the_loss_is_that_of_the_model_on_the_whole_slide(result, slides):
     scored = hidden & prepared.measured
     assert scored.sum() < hidden.sum()
     loss = ((predicted - truth)[scored] ** 2).mean()
-    assert loss == pytest.approx(result.history["validation_loss"].min(), rel=1e-4)
+    assert loss == pytest.approx(result.history["validation_loss"].min(), rel=3e-3)
 
 
 def test_the_model_is_whole(result, slides, folder):
@@ -161,7 +164,7 @@ def test_a_corpus_is_as_good_as_its_slides(slides, result, tmp_path):
 
 
 def test_single_numbers_go_faster_than_weights(slides):
-    """Three steps of AdamW, of about the learning rate each, and of ten times that."""
+    """Six steps of AdamW, of about the learning rate each, and of ten times that."""
     steps = {"train__batch_size": 1000, "train__schedule": "plateau", "train__warmup_steps": 0}
     short = recipe(train__max_epochs=1, train__learning_rate=1e-3, **steps, **HELD)
     model = fit(slides, short, progress=False).model
@@ -171,8 +174,8 @@ def test_single_numbers_go_faster_than_weights(slides):
         for name, weights in model.network.state_dict().items()
         if name in born
     }
-    assert 0.0005 < moved["norm.bias"] < 0.0035
-    assert 0.0070 < moved["slope"] < 0.0350
+    assert 0.001 < moved["norm.bias"] < 0.007
+    assert 0.014 < moved["slope"] < 0.070
 
 
 def test_the_model_knows_the_genes_that_slides_lack(result, slides, tmp_path):

@@ -33,7 +33,8 @@ def test_the_context_recipe_has_values_of_its_own():
     train = recipe.train
     assert (train.mask_fraction, train.missing_fraction, train.batch_size) == (0.3, 0.3, 128)
     assert (train.learning_rate, train.weight_decay, train.clip_norm) == (1e-3, 0.05, 1.0)
-    assert (train.schedule, train.warmup_steps, train.max_epochs) == ("cosine", 30, 6)
+    assert (train.schedule, train.warmup_steps, train.max_epochs) == ("cosine", 30, 7)
+    assert (train.panel_fraction, train.thin_fraction) == (0.35, 0.2)
     assert recipe.data == Recipe.load("published").data
     assert Recipe.load("published").train.missing_fraction == 0.0
 

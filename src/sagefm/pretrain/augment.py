@@ -1,4 +1,4 @@
-"""Make a tile look like one of another kind of slide: shallower, smaller, or of fewer genes."""
+"""Make a tile look like one of another kind of slide: shallower, or of fewer genes."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,6 @@ LEAST_DEPTH = 0.1
 """Smallest fraction of the counts that thinning keeps."""
 LEAST_GENES = 500
 """Smallest panel, unless the slide measured fewer genes."""
-LEAST_SPOTS = 0.2
-"""Smallest fraction of the spots of a tile that a crop keeps."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +23,10 @@ class Augmentation:
     panel
         Fraction of the tiles of which only 500 genes or more count as measured: rather those with
         many counts, as panels and selections of genes have them.
-    crop
-        Fraction of the tiles of which only a contiguous 20 to 100 % of the spots are kept.
     """
 
     thin: float = 0.0
     panel: float = 0.0
-    crop: float = 0.0
 
     def __call__(
         self, counts: csr_matrix, measured: NDArray[np.bool_], chance: np.random.Generator
@@ -49,23 +44,6 @@ class Augmentation:
         if thin:
             counts = _thinned(counts, _log_uniform(LEAST_DEPTH, 1, chance), chance)
         return _on_panel(counts, measured, chance) if panel else (counts, measured)
-
-    def kept(
-        self, n_spots: int, centers: NDArray[np.int64], chance: np.random.Generator
-    ) -> NDArray[np.bool_]:
-        """Draw which of the spots of a tile, in the order of its curve, are kept.
-
-        Parameters
-        ----------
-        centers
-            Spots of which some are always kept.
-        """
-        kept = np.ones(n_spots, dtype=bool)
-        if chance.random() < self.crop:
-            n_kept = round(_log_uniform(LEAST_SPOTS, 1, chance) * n_spots)
-            first = int(chance.integers(n_spots - n_kept + 1))
-            kept[:first] = kept[first + n_kept :] = False
-        return kept if kept[centers].any() else np.ones(n_spots, dtype=bool)
 
 
 def _thinned(counts: csr_matrix, fraction: float, chance: np.random.Generator) -> csr_matrix:

@@ -95,9 +95,7 @@ class ContextTask(Task):
         """Make the task; in validation no genes are missing but those that a slide lacks."""
         if not learning:
             return cls(settings.mask_fraction)
-        changes = Augmentation(
-            settings.thin_fraction, settings.panel_fraction, settings.crop_fraction
-        )
+        changes = Augmentation(settings.thin_fraction, settings.panel_fraction)
         return cls(settings.mask_fraction, settings.missing_fraction, changes)
 
     def batch(
@@ -108,32 +106,25 @@ class ContextTask(Task):
         masks = draw_masks(len(spots), len(tile.measured), self.mask_fraction, chance)
         missing = torch.from_numpy(self._missing(len(masks.ends) - 1, chance))
         masks = masks._replace(masked=masks.masked & ~missing)  # missing genes are not masked
-        kept = self.augmentation.kept(len(tile.neighbors), spots, chance)
         # A source may return more rows than a tile needs: keep its spots and their neighbors.
-        members = np.unique(tile.neighbors[kept])
+        members = np.unique(tile.neighbors)
         counts, measured = self.augmentation(tile.counts[members], tile.measured, chance)
-        is_center = kept[spots]
         neighbors = np.searchsorted(members, tile.neighbors[spots])
         others = np.ones(len(members), dtype=bool)
-        if is_center.sum() < len(members):  # else nothing is left of a tiny tile
-            others[neighbors[is_center, 0]] = False
-        own = np.zeros(len(spots), dtype=bool)
-        own[part] = is_center[part]
-        whole_masks, own_masks = (
-            masks._replace(masked=masks.masked[torch.from_numpy(rows)]) for rows in (is_center, own)
-        )
+        others[neighbors[:, 0]] = len(spots) == len(members)  # else nothing is left of a tiny tile
+        own = masks.of(part)
         sizes = np.add.reduceat(measured[masks.order.numpy()], masks.ends[:-1].numpy())
         measured_of_block = torch.from_numpy(sizes.astype(np.int64))
         return ContextBatch(
             rows=SparseRows.from_scipy(counts.log1p()),
             counts=SparseRows.from_scipy(counts),
-            neighbors=torch.from_numpy(neighbors[own]),
+            neighbors=torch.from_numpy(neighbors[part]),
             measured=torch.from_numpy(measured),
-            masks=own_masks,
+            masks=own,
             missing=missing,
-            n_masked=int((whole_masks.masked * measured_of_block).sum()),
-            n_missing=int(is_center.sum()) * int(measured_of_block[missing].sum()),
-            n_own=int((own_masks.masked * measured_of_block).sum()),
+            n_masked=int((masks.masked * measured_of_block).sum()),
+            n_missing=len(spots) * int(measured_of_block[missing].sum()),
+            n_own=int((own.masked * measured_of_block).sum()),
             others=torch.from_numpy(others),
             number=number,
         )

@@ -94,11 +94,9 @@ class TrainTable(_Table):
     not measured them; for the network ``context``."""
     thin_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Fraction of the batches of which some of the counts are dropped, as on shallower slides; like
-    the next two for the network ``context``."""
+    the next for the network ``context``."""
     panel_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Fraction of the batches of which only some genes are measured, as by a panel."""
-    crop_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Fraction of the batches of which only some of the spots are there, as on a smaller slide."""
     batch_size: _Count = 64
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4

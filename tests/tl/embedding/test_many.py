@@ -309,10 +309,10 @@ def test_in_place(tmp_path, folder):
 
 
 def test_an_unexpected_error_stops_one_slide(tmp_path, monkeypatch):
-    def embed(slide, model):
+    def embed(slide, model, **adaptation):
         if slide.n_obs == 200:
             raise RuntimeError("the\nreason")
-        sagefm.tl.embed(slide, model)
+        sagefm.tl.embed(slide, model, **adaptation)
 
     monkeypatch.setattr("sagefm.tl.embedding._many.embed", embed)
     done = embed_many(into(tmp_path, "a", "b"), "m.safetensors", workers=1)
