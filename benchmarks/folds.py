@@ -95,7 +95,9 @@ def score(given, slides):
     """Score each section with the model of each fold that leaves its patient out."""
     if unknown := set(given.sections or ()) - set(slides["slide"]):
         raise InputError(f"--sections: slides.csv has no {', '.join(sorted(unknown))}")
-    methods = ["model", *["adapted"] * given.adapt, *["random"] * given.random]
+    methods = ["model", *["random"] * given.random]
+    if given.adapt:
+        methods += [f"{method}, adapted" for method in methods]
     left_out = folds(given.kind, slides)
     if given.model:
         given.kind, left_out = Path(given.model).stem, {"none": list(slides["patient"])}
@@ -143,9 +145,9 @@ def score_section(slide, model, methods, seed):
     sections, genes = [], []
     for method in methods:
         used = model
-        if method == "random":
+        if method.startswith("random"):
             used = sagefm.SageFM.new(model.vocabulary, model.config, seed=seed)
-        squared, cost = errors_of_model(used, aligned, whole, method == "adapted")
+        squared, cost = errors_of_model(used, aligned, whole, method.endswith("adapted"))
         error = squared.sum() / n.sum()
         sections.append(
             {
