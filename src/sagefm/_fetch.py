@@ -12,7 +12,7 @@ from sagefm._errors import InputError, logger
 DEFAULT = "default"
 """Name of the model that is part of the package."""
 _DEFAULT_FILE = Path(__file__).parent / "weights" / "default.safetensors"
-_DEFAULT_SHA256 = "e62725bceaad06a5020309b67b22867c11d45a5885ea70614f1063b2fd705674"
+_DEFAULT_SHA256 = "a821ac19226a08c258d7b437a8d016202f46df3b4862c7edfa7b724cc5e77710"
 _HUB = "https://huggingface.co"
 _STALE = 24 * 3600
 """Seconds after which an incomplete download that nobody has changed is removed."""
