@@ -106,7 +106,7 @@ def _impute(
     profiles = slide.uns[TRUTH]["domain_profiles"]
     spread = pd.Series(profiles.max(axis=0) - profiles.min(axis=0), index=slide.var_names)
     in_model = spread[spread.index.isin(model.vocabulary.symbols)]
-    table = sagefm.tl.impute(slide, model, in_model.nlargest(_IMPUTED).index.tolist(), seed=seed)
+    table = sagefm.tl.impute(slide, model, in_model.nlargest(_IMPUTED).index.tolist(), adapt=False)
     sagefm.pl.imputed(slide, save=folder / "imputed.png")
     _write(table.reset_index(), folder / "imputed.csv")
     r = table[["r_model", "r_neighbor_mean", "r_depth"]].median()
