@@ -118,7 +118,7 @@ def by_baselines(panel, reference, partners, positions, seed):
     masked = MaskedSpots(panel, "slide", np.arange(n_spots), masks, positions)
     found = {
         method.name: method(masked).log1p
-        for method in predictors.baselines(reference, seed)
+        for method in predictors.baselines(reference, masked, seed)
         if method.name in REFERENCES
     }
     usable = panel.measured.copy()
