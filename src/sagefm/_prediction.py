@@ -101,6 +101,7 @@ def _predict(
 
 
 def blocks_of(n_spots: int, size: int) -> Iterator[slice]:
+    """Divide spots into blocks of at most `size`."""
     return (slice(start, start + size) for start in range(0, n_spots, size))
 
 
@@ -111,6 +112,13 @@ def _rows(mask: Any, block: slice) -> Bools:
 
 
 def require_shape(hidden: Any, n_spots: int, n_genes: int) -> None:
+    """Refuse a mask that is not spots × vocabulary.
+
+    Raises
+    ------
+    InputError
+        It has another shape.
+    """
     if hidden is not None and hidden.shape != (n_spots, n_genes):
         raise InputError(
             f"hidden is {' × '.join(map(str, hidden.shape))}, but the slide has "

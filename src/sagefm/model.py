@@ -365,9 +365,9 @@ class SageFM:
         adapt
             Whether to adapt the network ``context`` to the slide first, by some steps of training
             on its own spots, which takes seconds. It is cross-fitted: every spot is predicted by
-            weights for which none of its counts was a target. Genes that the slide lacks, or with
-            `where` ``"slide"``, are predicted by the weights of the model as they are: to adapt
-            does not help there.
+            weights for which none of its counts was a target; unless neighbors are masked too, six
+            views of the prediction are weighed as suits the slide. Genes that the slide lacks, or
+            with `where` ``"slide"``, keep the weights of the model: to adapt does not help there.
         seed
             Of the adaptation. What was fitted is kept as long as the result of :meth:`prepare`.
 
