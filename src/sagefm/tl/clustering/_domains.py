@@ -119,7 +119,8 @@ def domains(
             raise InputError(f"method={method!r}: give n_domains; only the consensus chooses it")
         space = _space(given, use_rep or EMBEDDING, n_components, seed)
         stage("clustering %s spots by %s", f"{n_spots:,}", method)
-        result = Domains(CLUSTER[method](space, n_domains, seed))
+        facts = {"use_rep": use_rep or EMBEDDING, "n_components": space.shape[1]}
+        result = Domains(CLUSTER[method](space, n_domains, seed), facts=facts)
     else:
         search = Search(
             views=CONSENSUS if method == "consensus" else (method,), n_domains=n_domains,
@@ -131,9 +132,8 @@ def domains(
     labels = _smoothed(given, result.labels, smooth, slide_key) if smooth else result.labels
     _warn(n_domains, labels, method, smooth)
     settings = {
-        "key": key_added, "n_domains": len(np.unique(labels)), "method": method,
-        "use_rep": use_rep or (EMBEDDING if method in CLUSTER else ""), "smooth": smooth,
-        "n_components": n_components, "seed": seed, "sagefm": __version__, **result.facts,
+        "key": key_added, "n_domains": len(np.unique(labels)), "method": method, "smooth": smooth,
+        "seed": seed, "sagefm": __version__, **result.facts,
     }  # fmt: skip
     _write(given, labels, result, settings)
     return _fractions(given, key_added, slide_key)
@@ -251,10 +251,11 @@ def _write(
             second = np.where(others.max(axis=1) >= _SECOND, others.argmax(axis=1), -1)
             slide.obs[DOMAIN_CONFIDENCE] = membership[at, labels[rows]]
             slide.obs[DOMAIN_SECOND] = names.of(second)
+            settings = settings | {"merges": names.merges(result.merges)}
         elif settings["key"] == DOMAIN:
             for key in (DOMAIN_CONFIDENCE, DOMAIN_SECOND):  # of an earlier consensus
                 slide.obs.drop(columns=key, inplace=True, errors="ignore")
-        record(slide, "domains", {**settings, "merges": names.merges(result.merges)})
+        record(slide, "domains", settings)
 
 
 def _fractions(slides: "Sequence[AnnData]", key: str, slide_key: str | None) -> pd.DataFrame:
