@@ -14,6 +14,7 @@ from sagefm.cli import (
     annotation,
     checking,
     corpus,
+    domains,
     evaluation,
     imputation,
     influence,
@@ -37,7 +38,7 @@ app = typer.Typer(
     epilog="Add --debug to any command for the traceback of an error.",
 )
 _VERBS = (
-    checking.check, slides.embed, imputation.impute, slides.domains, annotation.annotate,
+    checking.check, slides.embed, imputation.impute, domains.domains, annotation.annotate,
     perturbation.perturb, influence.influence, rare.rare, subtype.subtype, training.pretrain,
     evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip

@@ -1,15 +1,13 @@
-"""The commands ``sagefm embed`` and ``sagefm domains``."""
+"""The verb embed."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sagefm._errors import InputError
-from sagefm._extras import require
 from sagefm._fetch import DEFAULT
-from sagefm._files import require_free, require_own, require_writable, write_slide
 from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
     Device,
@@ -19,17 +17,12 @@ from sagefm.cli._options import (
     Overwrite,
     Seed,
     SlideKey,
-    SlidePath,
     is_corpus,
-    placed,
-    require_suffix,
     slide_names,
 )
 
 if TYPE_CHECKING:
     from sagefm.tl import Source
-
-Method = Literal["gmm", "kmeans", "leiden"]
 
 
 def embed(
@@ -85,49 +78,6 @@ def embed(
             f"{len(done.failed)} of {len(targets)} slides failed and are not in {out}; fix the "
             "errors above and run the same command again: it embeds only the missing slides"
         )
-
-
-def domains(
-    slide: SlidePath,
-    n_domains: Annotated[int, typer.Option("--n-domains", "-n", min=1, help="Number of domains.")],
-    out: Out,
-    plot: Annotated[Path | None, typer.Option(help="Also draw them (.png, .pdf, .svg).")] = None,
-    method: Annotated[Method, typer.Option(help="Clustering method.")] = "gmm",
-    use_rep: Annotated[str, typer.Option(help="obsm key of the embedding.")] = "X_sagefm",
-    smooth: Annotated[
-        int, typer.Option(min=0, max=100, help="Rounds of majority votes among neighbors.")
-    ] = 0,
-    seed: Seed = 0,
-    layer: Layer = None,
-    slide_key: SlideKey = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Find tissue domains in an embedded slide: writes .h5ad with obs["sagefm_domain"]."""
-    import sagefm
-
-    require_suffix(out, [".h5ad"])
-    require_writable(out)
-    if plot is not None:
-        require_suffix(plot, [".png", ".pdf", ".svg"])
-        require_writable(plot)
-    require_writable(out)
-    require_free(plot, overwrite=overwrite)
-    if method == "leiden":
-        require("igraph", "leiden", "Leiden clustering")
-    loaded = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    require_own(loaded, slide, out, overwrite=overwrite)
-    try:
-        sagefm.tl.domains(
-            loaded, n_domains, method=method, use_rep=use_rep, smooth=smooth, seed=seed,
-            slide_key=slide_key,
-        )  # fmt: skip
-    except InputError as error:
-        raise InputError(placed(slide, error)) from error
-    if plot is not None:
-        sagefm.pl.spatial(loaded, save=plot)
-    write_slide(loaded, out)
-    sizes = loaded.obs["sagefm_domain"].value_counts()
-    typer.echo(f"{out}: " + ", ".join(f"domain {d}: {n:,} spots" for d, n in sizes.items()))
 
 
 def _targets(slides: Sequence[str], out: Path) -> "dict[Path, Source]":

@@ -8,6 +8,7 @@ from sagefm.pl._perturbation import perturbation, response
 from sagefm.pl._quality import quality
 from sagefm.pl._rare import rare
 from sagefm.pl._scorecard import confusion, domain_maps, scorecard
+from sagefm.pl._slides import slides, stability
 from sagefm.pl._spatial import spatial
 from sagefm.pl._style import journal
 from sagefm.pl._subtype import subtype, subtype_evidence
@@ -16,5 +17,5 @@ from sagefm.pl._training import training
 __all__ = [
     "annotation", "annotator", "calibration", "confusion", "domain_maps", "gene_scatter", "imputed",
     "influence", "journal", "method_intervals", "perturbation", "quality", "rare", "response",
-    "scorecard", "spatial", "subtype", "subtype_evidence", "training",
+    "scorecard", "slides", "spatial", "stability", "subtype", "subtype_evidence", "training",
 ]  # fmt: skip

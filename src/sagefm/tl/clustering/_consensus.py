@@ -21,6 +21,8 @@ _MORE_CLUSTERS = (0, 1, 2, 3)
 N_STARTS = 30
 """For each of the clusterings; their agreement makes up for the fewer starts."""
 _MAX_THREADS = 8
+_DIGITS = 9
+"""Points that agree to so many are the same: means over all spots of a tiny section are."""
 
 
 def find_consensus(
@@ -43,7 +45,10 @@ def cluster_views(
 ) -> list[Codes]:
     """Cluster each view into each number of clusters, by a mixture with shared covariance."""
     points = [leading(view) for view in views.values()]
-    jobs = [(one, min(number, len(one))) for number in numbers for one in points]
+    distinct = [len(np.unique(one.round(_DIGITS), axis=0)) for one in points]
+    jobs = [
+        (one, min(number, n)) for number in numbers for one, n in zip(points, distinct, strict=True)
+    ]
     # numpy and scikit-learn leave Python's lock for most of the time.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
         return list(pool.map(lambda job: mixture_clusters(*job, seed, n_starts), jobs))

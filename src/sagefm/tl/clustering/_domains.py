@@ -104,7 +104,7 @@ def domains(
         gene in common, fewer spots than domains, no such method or batch, or a number out of its
         range.
     """
-    given = _given(slides)
+    names, given = _given(slides)
     for name, value, least in (("n_components", n_components, 1), ("smooth", smooth, 0)):
         if value < least:
             raise InputError(f"{name}={value}: give a whole number from {least} on")
@@ -136,18 +136,23 @@ def domains(
         "seed": seed, "sagefm": __version__, **result.facts,
     }  # fmt: skip
     _write(given, labels, result, settings)
-    return _fractions(given, key_added, slide_key)
+    return _fractions(names, given, key_added, slide_key)
 
 
-def _given(slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]") -> "list[AnnData]":
-    if hasattr(slides, "n_obs"):
-        return [slides]
-    given = list(slides.values()) if isinstance(slides, Mapping) else list(slides)
+def _given(
+    slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
+) -> "tuple[list[str], list[AnnData]]":
+    """Name the slides of a call."""
+    if isinstance(slides, Mapping):
+        names, given = [str(name) for name in slides], list(slides.values())
+    else:
+        given = [slides] if hasattr(slides, "n_obs") else list(slides)
+        names = [f"slide {number}" for number in range(1, len(given) + 1)]
     if not given:
         raise InputError("slides: there are none; give one at least")
     if len({id(slide) for slide in given}) < len(given):
         raise InputError("slides: the same slide is given twice; give each once")
-    return given
+    return names, given
 
 
 def _batches(slides: "Sequence[AnnData]", batch_key: str | None, slide_key: str | None) -> Codes:
@@ -258,14 +263,16 @@ def _write(
         record(slide, "domains", settings)
 
 
-def _fractions(slides: "Sequence[AnnData]", key: str, slide_key: str | None) -> pd.DataFrame:
+def _fractions(
+    names: Sequence[str], slides: "Sequence[AnnData]", key: str, slide_key: str | None
+) -> pd.DataFrame:
     """Count the spots of each section, and the fraction in each domain."""
     rows = []
-    for number, slide in enumerate(slides, start=1):
+    for given_name, slide in zip(names, slides, strict=True):
         codes = section_codes(slide, slide_key)
         for code in np.unique(codes):
             own = slide.obs[key][codes == code]
-            name = f"slide {number}" + (f", section {code + 1}" if codes.max() else "")
+            name = given_name + (f", section {code + 1}" if codes.max() else "")
             sizes = own.value_counts(normalize=True, sort=False)
             rows.append({"section": name, "n_spots": len(own), **sizes.to_dict()})
     return pd.DataFrame(rows).set_index("section")

@@ -85,7 +85,10 @@ class Tissue:
             sections += [first + np.flatnonzero(codes == code) for code in np.unique(codes)]
             first += slide.n_obs
         sections = [rows[np.lexsort((size[rows], *places[rows].T))] for rows in sections]
-        sections.sort(key=lambda rows: (batches[rows[0]], len(rows), *size[rows]))
+        sections.sort(key=lambda rows: (len(rows), *size[rows]))
+        # Batches are numbered by their first section, not as the slides were given.
+        number = {code: at for at, code in reversed([*enumerate(batches[r[0]] for r in sections)])}
+        sections.sort(key=lambda rows: number[batches[rows[0]]])
         order = np.concatenate(sections)
         neighbors = np.full((len(order), N_NEAREST), -1, dtype=np.int64)
         first = 0
@@ -98,7 +101,7 @@ class Tissue:
         return cls(
             counts, normalize([counts])[0], neighbors,
             np.repeat(np.arange(len(sections)), [len(rows) for rows in sections]),
-            np.unique(batches[order], return_inverse=True)[1].astype(np.int64), order,
+            np.unique([number[code] for code in batches[order]], return_inverse=True)[1], order,
         )  # fmt: skip
 
     def halved(self, seed: int) -> Self:
