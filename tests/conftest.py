@@ -1,5 +1,6 @@
 """What the tests share: where the real data lie, small slides and models, and the command."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,16 @@ from sagefm.pp.vocabulary import Vocabulary
 sys.path.insert(0, str(Path(__file__).parent))  # for `reference`, the oracle
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def levels_of_loggers():
+    """What a test makes a logger say is not said in the next."""
+    loggers = [logging.getLogger(name) for name in ("sagefm", "sagefm.progress")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

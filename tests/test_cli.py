@@ -257,11 +257,37 @@ def test_domains_and_picture(run, files):
     assert (files / "d.png").stat().st_size > 10_000
 
 
-def test_domains_needs_an_embedding(run, files):
-    status, _, err = run("domains", "a.h5ad", "-n", 3, "-o", "d.h5ad")
+def test_domains_need_no_embedding_and_choose_their_number(run, files):
+    options = ["--curve", "c.png"]
+    status, out, _ = run("domains", "a.h5ad", "-o", "d.h5ad", *options)
+    assert status == 0
+    found = ad.read_h5ad("d.h5ad")
+    n_found = found.uns["sagefm"]["domains"]["n_domains"]
+    assert f"domain {n_found}:" in out
+    assert found.obs["sagefm_domain_confidence"].between(0, 1).all()
+    assert (files / "c.png").stat().st_size > 10_000
+    status, _, err = run("domains", "a.h5ad", "-n", 3, "-o", "x.h5ad", "--method", "kmeans")
     assert status == 2
-    assert "embed" in one_line(err)
-    assert not (files / "d.h5ad").exists()
+    assert "run `sagefm embed` first" in one_line(err)
+    assert not (files / "x.h5ad").exists()
+
+
+def test_domains_of_several_slides(run, files):
+    words = ["domains", "a.h5ad", "b.h5ad", "-n", 3, "-o", "out", "--plot", "d.png"]
+    status, out, _ = run(*words)
+    assert status == 0
+    assert out.startswith("out: domain 1: ")
+    table = pd.read_csv("out/fractions.csv", index_col="section")
+    assert list(table.index) == ["a", "b"]
+    np.testing.assert_allclose(table[["1", "2", "3"]].sum(axis=1), 1, atol=1e-5)
+    for name in "ab":
+        categories = ad.read_h5ad(f"out/{name}.h5ad").obs["sagefm_domain"].cat.categories
+        assert list(categories) == ["1", "2", "3"]
+    assert (files / "d.png").stat().st_size > 10_000
+    assert run(*words)[0] == 0  # its own results are replaced
+    status, _, err = run("domains", "a.h5ad", "b.h5ad", "-n", 3, "-o", "out.h5ad")
+    assert status == 2
+    assert "name a folder for 2 slides" in one_line(err)
 
 
 def test_pretrain_then_use_it(run, files):

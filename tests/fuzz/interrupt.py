@@ -70,7 +70,8 @@ def contents(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_file() and ".run/" not in name and path.name != ".lock":
-            found[name] = _content(path)
+            # A killed run leaves unfinished files, hidden; the next run removes them.
+            found[name] = "" if path.name.startswith(".") else _content(path)
     return found
 
 

@@ -46,5 +46,5 @@ def test_scores_keep_distances():
 
 
 def test_no_more_axes_than_there_are():
-    matrices, operators = parts()
+    matrices, _ = parts()
     assert shared_axes([matrices[0][:4]], [identity(4, format="csr")], 10).shape == (40, 3)

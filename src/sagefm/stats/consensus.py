@@ -112,7 +112,7 @@ def _cut(members: Sequence[Floats], n_clusters: int) -> Codes:
         return np.zeros(n_points, dtype=np.int64)
     tree = linkage(_distances(members), "average")
     for n_cut in range(n_clusters, min(n_points, n_clusters + _MORE) + 1):
-        labels = fcluster(tree, n_cut, "maxclust") - 1
+        labels = fcluster(tree, n_cut, "maxclust").astype(np.int64) - 1
         sizes = np.bincount(labels)
         large = np.argsort(-sizes, kind="stable")[:n_clusters]
         if len(large) == n_clusters and sizes[large[-1]] >= _SMALLEST * n_points:

@@ -1,7 +1,7 @@
 """What a user does to a slide with a model."""
 
 from sagefm.tl.annotation import Annotator, annotate, learn_annotator
-from sagefm.tl.clustering import domains
+from sagefm.tl.clustering import coarsen, domains
 from sagefm.tl.embedding import Done, Source, embed, embed_many, explain
 from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
 from sagefm.tl.imputation import impute
@@ -26,6 +26,7 @@ __all__ = [
     "Source",
     "Subtypes",
     "annotate",
+    "coarsen",
     "consensus_network",
     "domains",
     "embed",

@@ -148,9 +148,7 @@ def test_the_number_is_chosen_and_said(simulated, told):
     assert table["n_domains"].tolist() == list(range(2, 13))
     assert table["n_domains"][table["score"].argmax()] == settings["n_domains"]
     assert f"{settings['n_domains']} domains are chosen" in told.text
-    assert sagefm.pl.stability(slide, show=False).get_title().startswith(
-        str(settings["n_domains"])
-    )
+    assert sagefm.pl.stability(slide, show=False).get_title().startswith(str(settings["n_domains"]))
 
 
 def test_a_slide_of_noise_is_called_unstable(told):
@@ -250,3 +248,21 @@ def test_what_cannot_be_joined_is_refused_in_one_line(pair, spoil, wanted, messa
         sagefm.tl.domains(slides, **{"n_domains": 3} | wanted)
     assert "\n" not in str(raised.value)
     assert all("sagefm_domain" not in slide.obs for slide in slides)
+
+
+def test_coarse_domains_are_unions_of_fine_ones(simulated):
+    slide = simulated.copy()
+    sagefm.tl.domains(slide, 6)
+    for n_domains in (6, 4, 2, 1):
+        sagefm.tl.coarsen(slide, n_domains)
+        coarse = slide.obs[f"sagefm_domain_{n_domains}"]
+        assert len(coarse.cat.categories) == n_domains
+        parts = slide.obs.groupby(coarse.astype(str))["sagefm_domain"].unique()
+        assert {name: "+".join(sorted(map(str, fine))) for name, fine in parts.items()} == {
+            name: name for name in parts.index
+        }
+    assert agreement(slide.obs["domain"], slide.obs["sagefm_domain_4"]) > 0.7
+    with pytest.raises(InputError, match="request 1 to 6"):
+        sagefm.tl.coarsen(slide, 7)
+    with pytest.raises(InputError, match=r"run sagefm\.tl\.domains first"):
+        sagefm.tl.coarsen(simulated.copy(), 2)

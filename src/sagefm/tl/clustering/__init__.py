@@ -1,5 +1,6 @@
-"""Find tissue domains."""
+"""Tissue domains: clusters of spots."""
 
+from sagefm.tl.clustering._coarsen import coarsen
 from sagefm.tl.clustering._domains import Method, domains
 
-__all__ = ["Method", "domains"]
+__all__ = ["Method", "coarsen", "domains"]

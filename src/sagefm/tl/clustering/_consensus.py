@@ -51,7 +51,7 @@ def cluster_views(
     ]
     # numpy and scikit-learn leave Python's lock for most of the time.
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
-        return list(pool.map(lambda job: mixture_clusters(*job, seed, n_starts), jobs))
+        return list(pool.map(lambda job: mixture_clusters(job[0], job[1], seed, n_starts), jobs))
 
 
 def leading(view: Floats) -> Floats:

@@ -104,7 +104,7 @@ def domains(
         gene in common, fewer spots than domains, no such method or batch, or a number out of its
         range.
     """
-    names, given = _given(slides)
+    names, given = named_slides(slides)
     for name, value, least in (("n_components", n_components, 1), ("smooth", smooth, 0)):
         if value < least:
             raise InputError(f"{name}={value}: give a whole number from {least} on")
@@ -139,10 +139,10 @@ def domains(
     return _fractions(names, given, key_added, slide_key)
 
 
-def _given(
+def named_slides(
     slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
 ) -> "tuple[list[str], list[AnnData]]":
-    """Name the slides of a call."""
+    """Name the slides of a call: by their keys, or "slide 1", "slide 2", …"""
     if isinstance(slides, Mapping):
         names, given = [str(name) for name in slides], list(slides.values())
     else:
