@@ -117,8 +117,7 @@ def _cut(members: Sequence[Floats], n_clusters: int) -> Codes:
         large = np.argsort(-sizes, kind="stable")[:n_clusters]
         if len(large) == n_clusters and sizes[large[-1]] >= _SMALLEST * n_points:
             return _attach(members, labels, large)
-    labels = fcluster(tree, n_clusters, "maxclust") - 1
-    return np.asarray(labels, dtype=np.int64)
+    return fcluster(tree, n_clusters, "maxclust").astype(np.int64) - 1
 
 
 def _attach(members: Sequence[Floats], labels: Codes, large: Positions) -> Codes:

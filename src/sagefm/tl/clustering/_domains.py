@@ -142,7 +142,7 @@ def domains(
 def named_slides(
     slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
 ) -> "tuple[list[str], list[AnnData]]":
-    """Name the slides of a call: by their keys, or "slide 1", "slide 2", …"""
+    """Name the slides of a call, by their keys or by number."""
     if isinstance(slides, Mapping):
         names, given = [str(name) for name in slides], list(slides.values())
     else:
