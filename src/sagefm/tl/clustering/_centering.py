@@ -9,9 +9,9 @@ import numpy as np
 
 from sagefm._types import Codes
 from sagefm.stats.mixture import mixture_clusters
+from sagefm.tl._tissue import Tissue
+from sagefm.tl._views import Views
 from sagefm.tl.clustering._consensus import leading
-from sagefm.tl.clustering._tissue import Tissue
-from sagefm.tl.clustering._views import Views
 
 _VIEW = "pca15"
 _N_STARTS = 10

@@ -15,10 +15,10 @@ from sagefm._uns import record
 from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.sections import section_codes
+from sagefm.tl._views import CONSENSUS
 from sagefm.tl.clustering._methods import CLUSTER
 from sagefm.tl.clustering._result import Domains, named
 from sagefm.tl.clustering._search import Search, find_domains
-from sagefm.tl.clustering._views import CONSENSUS
 
 if TYPE_CHECKING:
     from anndata import AnnData

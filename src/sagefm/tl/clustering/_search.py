@@ -11,12 +11,12 @@ from sagefm._errors import InputError, logger
 from sagefm._progress import stage
 from sagefm._types import Codes, Floats
 from sagefm.stats.mixture import fit_mixture
+from sagefm.tl._tissue import Tissue
+from sagefm.tl._views import Views
 from sagefm.tl.clustering._centering import agreement_with_batches, should_center
 from sagefm.tl.clustering._consensus import find_consensus, leading
 from sagefm.tl.clustering._number import MOST, UNSTABLE, best, stability
 from sagefm.tl.clustering._result import Domains
-from sagefm.tl.clustering._tissue import Tissue
-from sagefm.tl.clustering._views import Views
 
 if TYPE_CHECKING:
     from anndata import AnnData

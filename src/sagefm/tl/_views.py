@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from sagefm._types import Floats, Singles
 from sagefm.stats.components import project, scores, shared_axes
 from sagefm.stats.poisson import log1p_mean
-from sagefm.tl.clustering._tissue import Tissue
+from sagefm.tl._tissue import Tissue
 
 _N_AXES = 100
 _SMOOTHED = 7
