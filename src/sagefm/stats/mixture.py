@@ -4,7 +4,7 @@ import numpy as np
 
 from sagefm._types import Codes, Floats
 
-_N_STARTS = 5
+N_STARTS = 5
 _MAX_ITER = 300
 
 
@@ -18,6 +18,6 @@ def mixture_clusters(points: Floats, n_clusters: int, seed: int = 0) -> Codes:
     from sklearn.mixture import GaussianMixture
 
     mixture = GaussianMixture(
-        n_clusters, covariance_type="tied", n_init=_N_STARTS, max_iter=_MAX_ITER, random_state=seed
+        n_clusters, covariance_type="tied", n_init=N_STARTS, max_iter=_MAX_ITER, random_state=seed
     )
     return np.asarray(mixture.fit_predict(points), dtype=np.int64)
