@@ -92,7 +92,7 @@ def competitors(
 
 def _components(seed: int) -> list[Embedding]:
     """List what needs expression alone, and embeds one slide as well as several."""
-    every: "dict[str, Embed]" = {
+    every: dict[str, Embed] = {
         "raw HVG": _raw,
         "PCA": partial(joint_pca, seed=seed),
         "PCA of 7-spot means": partial(joint_pca, smooth=7, seed=seed),
