@@ -78,9 +78,9 @@ def annotation(
 
     Returns
     -------
-    A summary for each group and probe; details ``annotation`` (a row per held-out slide, method, probe
-    and draw), ``annotation_classes`` (and class) and ``annotation_confusion`` (counts of spots by
-    truth and prediction, all slides of a group together).
+    A summary for each group and probe; details ``annotation`` (a row per held-out slide, method,
+    probe and draw), ``annotation_classes`` (and class) and ``annotation_confusion`` (counts of
+    spots by truth and prediction, all slides of a group together).
 
     Raises
     ------

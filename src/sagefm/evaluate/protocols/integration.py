@@ -73,7 +73,7 @@ def integration(
     patients, untrained = cohort.table["patient"], untrained_of(embeddings)
     tables, transfers, mixings, notes = {}, [], [], _notes()
     for names in groups:
-        group = _Group(cohort, names, label_key)
+        group = _SlidesTogether(cohort, names, label_key)
         rows: list[Row] = []
         mixed: list[Row] = []
         for embedding in embeddings:
@@ -107,7 +107,7 @@ def integration(
     return tables, details, notes
 
 
-class _Group:
+class _SlidesTogether:
     """Slides that share labels, in memory."""
 
     def __init__(self, cohort: Cohort, names: list[str], label_key: str) -> None:
