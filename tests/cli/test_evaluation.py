@@ -1,6 +1,7 @@
 """The verb evaluate, as a user types it."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -50,6 +51,14 @@ def test_a_users_own_two_slides(run, folder):
     page = (card / "scorecard.md").read_text()
     assert "neighbor mean" in page
     assert (card / "scorecard.csv").is_file()
+    html = (card / "scorecard.html").read_text()
+    assert "neighbor mean" in html
+    assert "sagefm evaluate --slides s1.h5ad" in html
+    assert html.count("data:image/png;base64,") == page.count("![")
+    assert not [link for link in re.findall(r'(?:src|href)="([^"]*)"', html)
+                if not link.startswith(("data:image/png", "#"))]  # fmt: skip
+    widths = [line.count("|") - 1 for line in page.splitlines() if line.startswith("|")]
+    assert max(widths) <= 8
     for line in page.splitlines():
         if line.startswith("!["):
             assert (card / line.split("](")[1][:-1]).is_file()
