@@ -218,8 +218,9 @@ class _Pictures:
             yield from self._intervals("ari", caption, table, "ari")
             if caption.startswith(_TOGETHER):
                 groups += 1
+                title = f"Labels carried between slides:\n{caption.removeprefix(_TOGETHER)}"
                 yield from self._intervals(
-                    f"group{groups}_macro_f1", caption, table, "macro_f1", "domains_transfer",
+                    f"group{groups}_macro_f1", title, table, "macro_f1", "domains_transfer",
                     group=caption.removeprefix(_TOGETHER),
                 )  # fmt: skip
         spots = self._detail("domains_spots")

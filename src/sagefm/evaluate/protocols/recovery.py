@@ -130,7 +130,10 @@ def recovery(
             fitted = predictors.baselines(others, masked, seed)
             columns = np.searchsorted(np.flatnonzero(scored), masked.genes)
             _score(tallies, task, name, masked, columns, [*fitted, *methods], seed + i)
-    return tallies.result(cohort.table["patient"], _notes(cohort, reference, summaries))
+    notes = _notes(cohort, reference, summaries)
+    if models and adapt:
+        notes.append("Random weights are adapted to the slide as those of the models are.")
+    return tallies.result(cohort.table["patient"], notes)
 
 
 def _panel(models: Mapping[str, SageFM], cohort: Cohort) -> tuple[Vocabulary, NDArray[np.bool_]]:
