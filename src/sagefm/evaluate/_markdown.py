@@ -53,5 +53,5 @@ def _table(table: ShownTable) -> list[str]:
     lines += ["| " + " | ".join(table.header) + " |", "|" + "---|" * len(table.header)]
     for kind, (method, *cells) in zip(table.kinds, table.rows, strict=True):
         mark = _EMPHASIS.get(kind, "")
-        lines.append("| " + " | ".join([f"{mark}{method}{mark}", *cells]) + " |")
+        lines.append("| " + " | ".join([f"{mark}{method}{mark}", *map(str, cells)]) + " |")
     return lines

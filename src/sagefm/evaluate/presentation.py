@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -26,6 +27,17 @@ _FOUR_DIGITS = frozenset({"mse", "excess", "deviance"})
 _NOT_METRICS = frozenset({"method", "kind", "unit", "verdict", "n_slides", "n_patients"})
 
 
+class Cell(NamedTuple):
+    """The text of a cell, and the interval of a mean."""
+
+    text: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        """Write both in one line."""
+        return f"{self.text} ({self.interval})" if self.interval else self.text
+
+
 @dataclass(frozen=True)
 class ShownTable:
     """A table of at most eight columns.
@@ -39,7 +51,7 @@ class ShownTable:
     header
         Names of the columns; the first is the method.
     rows
-        Text of the cells.
+        Their cells.
     kinds
         Of the method in each row.
     """
@@ -47,7 +59,7 @@ class ShownTable:
     caption: str
     remark: str
     header: list[str]
-    rows: list[list[str]]
+    rows: list[list[Cell]]
     kinds: list[str]
 
 
@@ -119,10 +131,10 @@ def _shown(caption: str, table: pd.DataFrame, protocol: str) -> ShownTable:
     n, remark = _numbers(table)
     rows = [
         [
-            f"{row['method']}{n[i]}",
-            *([row["kind"]] if "kind" in around else []),
+            Cell(f"{row['method']}{n[i]}"),
+            *([Cell(row["kind"])] if "kind" in around else []),
             *(_cell(row, name) for name in chosen),
-            *([row["verdict"] or ""] if "verdict" in around else []),
+            *([Cell(row["verdict"] or "")] if "verdict" in around else []),
         ]
         for i, (_, row) in enumerate(table.iterrows())
     ]
@@ -150,13 +162,12 @@ def _count(n: int, what: str) -> str:
     return f"{n} {what}{'s' if n != 1 else ''}"
 
 
-def _cell(row: "pd.Series[object]", name: str) -> str:
-    """Write a value, with its interval where there is one."""
-    cell = _format(row[name], name)
-    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    if cell and low is not None and pd.notna(low):
-        cell += f" ({_format(low, name)} to {_format(high, name)})"
-    return cell
+def _cell(row: "pd.Series[Any]", name: str) -> Cell:
+    text = _format(row[name], name)
+    low, high = (row.get(f"{name}_{end}") for end in ("low", "high"))
+    if not text or low is None or pd.isna(low):
+        return Cell(text)
+    return Cell(text, f"{_format(low, name)} to {_format(high, name)}")
 
 
 def _format(value: object, name: str) -> str:

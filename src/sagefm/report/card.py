@@ -10,7 +10,7 @@ from sagefm.model import SageFM
 from sagefm.report.rendering import picture, template
 
 _COLORS = 128
-_SCALE = 0.36
+_SCALE = 0.31
 """Pixels of the page per pixel of a picture, which is made for print."""
 
 
