@@ -131,6 +131,14 @@ def test_rings_are_means_of_the_components_around_a_spot(one):
         np.testing.assert_allclose(rings[:, 50 * i : 50 * (i + 1)], wanted, atol=1e-5)
 
 
+def test_expression_without_differences_has_no_components(one):
+    few = one[:25].copy()
+    with pytest.raises(InputError, match="the same in every spot"):
+        pca(few, smooth=25)
+    with pytest.raises(InputError, match=r"1 spots, .* need two each"):
+        pca(one[:1].copy())
+
+
 def test_slides_that_cannot_go_together_are_refused(one, other):
     strange = other.copy()
     strange.var_names = [f"X{i}" for i in range(strange.n_vars)]

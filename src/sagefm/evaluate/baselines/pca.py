@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags_array, identity, vstack
-from scipy.sparse.linalg import LinearOperator, svds
+from scipy.sparse.linalg import ArpackError, LinearOperator, svds
 
 from sagefm._errors import InputError
 from sagefm._extras import require
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _RINGS = (1, 7, 19, 37)
 """Where the rings of a hexagonal grid end among the nearest spots."""
+
+_ROUNDING = 1e-7
+"""Components with a smaller fraction of the expression are rounding."""
 
 
 def pca(
@@ -112,7 +115,7 @@ def joint_pca(
         for slide in slides
     ]
     expression = [x.astype(np.float64) for x in expression]  # float32 costs three digits
-    means = [(a.mean(axis=0) @ x).A1 for a, x in zip(averages, expression, strict=True)]
+    means = [np.ravel(a.mean(axis=0) @ x) for a, x in zip(averages, expression, strict=True)]
     learned = [i for i, used in enumerate(learn_from) if used]
     if not center:
         sizes = [slides[i].n_obs for i in learned]
@@ -144,18 +147,28 @@ def _leading_axes(parts: Sequence[Centered], n_components: int, seed: int) -> Fl
     """Compute genes × components, with the sign that makes the largest loading positive."""
     ends = np.cumsum([part.average.shape[0] for part in parts])
     shape = int(ends[-1]), len(parts[0].mean)
+
+    def transposed(left: Floats) -> Floats:
+        own = zip(parts, np.split(left.ravel(), ends[:-1]), strict=True)
+        return np.asarray(np.sum([part.transposed(rows) for part, rows in own], axis=0))
+
     stacked = LinearOperator(
-        shape, dtype=np.float64,
-        matvec=lambda v: np.concatenate([part @ v.ravel() for part in parts]),
-        rmatvec=lambda u: sum(
-            part.transposed(own)
-            for part, own in zip(parts, np.split(u.ravel(), ends[:-1]), strict=True)
-        ),
+        shape, dtype=np.float64, rmatvec=transposed,
+        matvec=lambda right: np.concatenate([part @ right.ravel() for part in parts]),
     )  # fmt: skip
+    if min(shape) < 2:
+        raise InputError(f"{shape[0]} spots, {shape[1]} genes: principal components need two each")
     start = np.random.default_rng(seed).uniform(-1, 1, size=min(shape))
-    loadings = svds(
-        stacked, min(n_components, min(shape) - 1), v0=start, return_singular_vectors="vh"
-    )[2][::-1]
+    try:
+        _, spread, loadings = svds(stacked, min(n_components, min(shape) - 1), v0=start)
+    except ArpackError:  # there is no direction at all
+        spread = np.zeros(1)
+    size = sum(part.average.shape[0] * float(part.mean @ part.mean) for part in parts) ** 0.5
+    if spread.max() <= _ROUNDING * size:
+        raise InputError(
+            "expression is the same in every spot; average over fewer spots, or leave the slide out"
+        )
+    loadings = loadings[::-1]
     largest = np.abs(loadings).argmax(axis=1)
     signs = np.sign(loadings[np.arange(len(loadings)), largest])
     return np.asarray(loadings.T * signs)

@@ -63,9 +63,9 @@ def by_class(predictions: Sequence[SlidePrediction]) -> pd.DataFrame:
     parts = []
     for one in predictions:
         part = classes.per_class(one.truth, one.predicted).reset_index()
-        who = {"group": one.group, "slide": one.slide, "method": one.method, "kind": one.kind}
-        who |= {"probe": one.probe, "draw": one.draw}
-        parts.append(part.assign(**who)[[*who, *part.columns]])
+        who = ("group", "slide", "method", "kind", "probe", "draw")
+        part = part.assign(**{name: getattr(one, name) for name in who})
+        parts.append(part[[*who, "class", "recall", "f1", "n"]])
     return pd.concat(parts, ignore_index=True)
 
 

@@ -132,14 +132,14 @@ class _SlidesTogether:
             together = cluster(embedding.name, space, len(np.unique(self.truth)), seed=seed + draw)
             for name in self.names:
                 of_slide = self.slide_of == name
-                row = {"group": self.caption, "slide": name, "method": embedding.name}
+                row: Row = {"group": self.caption, "slide": name, "method": embedding.name}
                 row |= {"kind": embedding.kind, "draw": draw} | self._carried(space, of_slide)
                 truth = pd.Series(self.truth[of_slide])
                 row["ari_together"] = agreement(truth, together[of_slide])["ari"]
                 rows.append(row)
             if find_spec("scib_metrics") is not None:
                 mixed.append(batch_mixing(space, self.truth, self.slide_of, seed=seed))
-        mean = pd.DataFrame(mixed).mean().to_dict()
+        mean = {str(metric): value for metric, value in pd.DataFrame(mixed).mean().items()}
         sizes = {"n_slides": len(self.names), "n_spots": len(self.truth)}
         who = {"group": self.caption, "slides": ", ".join(self.names)}
         return rows, {**who, "method": embedding.name, "kind": embedding.kind, **mean, **sizes}
