@@ -24,7 +24,7 @@ from sagefm.model import SageFM
 PROTOCOLS = ("recovery", "imputation", "domains", "annotation", "subtype")
 _PACKAGES = (
     "sagefm", "numpy", "scipy", "pandas", "scikit-learn", "torch", "anndata", "scanpy", "mofapy2",
-    "scib-metrics",
+    "scib-metrics", "harmonypy", "igraph",
 )  # fmt: skip
 
 
