@@ -171,7 +171,7 @@ def _embedded(
 
 def _untrained(network: Untrained, seed: int) -> Embedding:
     drawn = [partial(_embedded, model=network.draw(seed + i)) for i in range(N_DRAWS)]
-    note = f"the network of {few(network.models)}, untrained; the mean of {N_DRAWS} draws"
+    note = f"the network of {few(network.models)}, untrained, in {N_DRAWS} draws (one for subtypes)"
     return Embedding(network.name, "control", drawn[0], note, draws=tuple(drawn[1:]))
 
 
