@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from sagefm._text import numbered
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.result import Result
 from sagefm.model import SageFM
@@ -102,7 +103,7 @@ def introduction(cohort: Cohort, models: Mapping[str, SageFM]) -> tuple[str, lis
     """
     table = cohort.table
     about = (
-        f"{len(table)} slides of {table['patient'].nunique()} patients, "
+        f"{numbered(len(table), 'slide')} of {numbered(table['patient'].nunique(), 'patient')}, "
         f"{int(table['spots'].sum()):,} spots. Intervals are 95 % bootstrap intervals over "
         "patients (over slides if there are fewer than three patients)."
     )
@@ -147,19 +148,15 @@ def _numbers(table: pd.DataFrame) -> tuple[list[str], str]:
     """Say how many slides there are: of each row, if they differ, or of all."""
     if "n_slides" not in table or table.empty:
         return [""] * len(table), ""
-    n = [_count(int(row["n_slides"]), "slide") for _, row in table.iterrows()]
+    n = [numbered(int(row["n_slides"]), "slide") for _, row in table.iterrows()]
     if len(set(n)) > 1:
         return [f" ({one})" for one in n], ""
     remark = n[0]
     if "n_patients" in table and table["n_patients"].nunique() == 1:
-        remark += f" of {_count(int(table['n_patients'].iloc[0]), 'patient')}"
+        remark += f" of {numbered(int(table['n_patients'].iloc[0]), 'patient')}"
     if "unit" in table:
         remark += f"; intervals over {table['unit'].iloc[0]}s"
     return [""] * len(table), remark
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' if n != 1 else ''}"
 
 
 def _cell(row: "pd.Series[Any]", name: str) -> Cell:

@@ -31,9 +31,7 @@ class SharedExpression:
     slides: tuple[csr_matrix, ...]
 
 
-def shared_expression(
-    slides: "Sequence[AnnData]", *, layer: str | None = None
-) -> SharedExpression:
+def shared_expression(slides: "Sequence[AnnData]", *, layer: str | None = None) -> SharedExpression:
     """Normalize slides together on the genes that all of them measured.
 
     Parameters
