@@ -8,7 +8,8 @@ import pytest
 
 from sagefm._files import write_slide
 from sagefm.cli import evaluation
-from sagefm.evaluate import Cohort
+from sagefm.evaluate import Cohort, _scorecard
+from sagefm.evaluate.baselines import embeddings
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
@@ -28,6 +29,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def run(run, folder, monkeypatch):
+    """With few baselines, whose own tests are elsewhere."""
+    kept = {"raw HVG", "PCA", "joint PCA", "net", "random weights", "random numbers"}
+    every = _scorecard.competitors
+    monkeypatch.setattr(
+        _scorecard,
+        "competitors",
+        lambda *given, **how: [one for one in every(*given, **how) if one.name in kept],
+    )
+    monkeypatch.setattr(embeddings, "N_DRAWS", 1)
     monkeypatch.chdir(folder)
     return lambda *words: run("evaluate", *words)
 
