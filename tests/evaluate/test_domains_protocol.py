@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from sagefm import InputError
+from sagefm.evaluate.baselines.clustering import CONSENSUS, Clustering
 from sagefm.evaluate.baselines.embedding import Embedding
 from sagefm.evaluate.baselines.embeddings import competitors
 from sagefm.evaluate.baselines.pca import pca
@@ -57,6 +58,9 @@ def of_labeled(slides, learn_from):
     if any("domain" not in slide.obs for slide in slides):
         raise InputError("labels: are missing; label the slide")
     return knows(slides, learn_from)
+
+
+ORACLE = Embedding("oracle", "model", of_labeled)
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +185,34 @@ def test_every_seed_of_a_random_method_is_another_draw(slides):
     assert first == pytest.approx(1)
     assert abs(second) < 0.1
     assert third == pytest.approx(1)
+
+
+def test_a_clustering_is_scored_as_it_is(slides):
+    """It has no embedding, and so no other readout; the slide is left alone."""
+    calls = []
+
+    def find(slide, n_domains, seed):
+        calls.append((n_domains, seed))
+        return np.array([label[1:] for label in slide.obs["domain"]])
+
+    own = Clustering("own", "model", find, "finds all")
+    found = domains(
+        Cohort({"s0": slides["s0"]}), [ORACLE], "domain", clusterings=[own], seeds=[0, 1]
+    )
+    table = found.summary[AGREEMENT]
+    assert list(table["method"]) == ["oracle", "own"]
+    assert of(table, "own")["ari"] == pytest.approx(1)
+    assert np.isnan(of(table, "own")["ari_kmeans"])
+    assert calls == [(4, 0), (4, 1)]
+    assert "own: finds all." in found.notes
+
+
+def test_the_default_of_the_tool_is_one_of_them(slides):
+    slide = slides["s0"]
+    before = list(slide.obs)
+    found = CONSENSUS.of(slide, 3, 0)
+    assert set(found) == {"1", "2", "3"}
+    assert list(slide.obs) == before
 
 
 def test_what_needs_several_slides_is_not_scored_on_one(slides):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError, logger
 from sagefm._text import few
+from sagefm.evaluate.baselines.clustering import Clustering
 from sagefm.evaluate.baselines.embedding import Embedding, untrained_of
 from sagefm.evaluate.baselines.pca import pca
 from sagefm.evaluate.cohort import Cohort
@@ -57,6 +58,7 @@ def domains(
     embeddings: Sequence[Embedding],
     label_key: str | None,
     *,
+    clusterings: Sequence[Clustering] = (),
     seeds: Sequence[int] = (0, 1, 2),
     n_domains: int | None = None,
     seed: int = 0,
@@ -73,6 +75,8 @@ def domains(
     label_key
         ``obs`` column with labels. A slide with fewer than two, or without the column, is scored
         without labels; so are all slides if None.
+    clusterings
+        Methods that find domains by themselves, to compare with.
     seeds
         One clustering each; a method that is random is drawn anew.
     n_domains
@@ -94,7 +98,7 @@ def domains(
     """
     rows: list[Row] = []
     spots, failures, names_of_labels = [], [], {}
-    alone = [one for one in embeddings if not one.joint]
+    alone = [*(one for one in embeddings if not one.joint), *clusterings]
     for name, slide in cohort.items():
         truth = _labels(slide, label_key)
         labels = set(truth.dropna())
@@ -107,13 +111,15 @@ def domains(
         spots.append(spot_domains)
         failures += failed
     notes = _notes(embeddings, label_key, names_of_labels, seeds, n_domains or _DEFAULT_DOMAINS)
+    notes += [f"{one.name}: {one.note}." for one in clusterings if one.note]
     if not rows:
         return Result("domains", {}, {}, notes + failures)
     scores = pd.DataFrame(rows)
     per_spot = pd.concat(spots, ignore_index=True)
     methods = [one.name for one in alone if one.name in per_spot]
     details = {"domains": scores, "domains_spots": per_spot[_PLACE + methods]}
-    summary = _summary(scores, alone, cohort.table["patient"], seed)
+    names = [one.name for one in alone]
+    summary = _summary(scores, names, cohort.table["patient"], untrained_of(embeddings), seed)
     if label_key is not None:
         together, compared, more = integration(
             cohort, names_of_labels, embeddings, label_key, seed=seed, progress=progress
@@ -132,7 +138,7 @@ def _score(
     name: str,
     slide: "AnnData",
     truth: "pd.Series[str]",
-    embeddings: Sequence[Embedding],
+    methods: "Sequence[Embedding | Clustering]",
     n_domains: int,
     seeds: Sequence[int],
     seed: int,
@@ -152,30 +158,36 @@ def _score(
     ).assign(label=truth.to_numpy())
     rows: list[Row] = []
     failures = []
-    for embedding in embeddings:
-        progress(f"{name}: {embedding.name}")
+    for method in methods:
+        progress(f"{name}: {method.name}")
         try:
-            spaces = [
-                leading_components(embedded(drawn, [slide], [True])[0])
-                for drawn in embedding.drawn()
-            ]
+            spaces = _spaces(method, slide)
             clusterings = [
-                cluster(embedding.name, spaces[i % len(spaces)], n_domains, seed=one)
+                cluster(method.name, spaces[i % len(spaces)], n_domains, seed=one)
+                if isinstance(method, Embedding)
+                else method.of(slide, n_domains, one)
                 for i, one in enumerate(seeds)
             ]
         except InputError as error:
-            failures.append(f"{embedding.name} is left out on {name}: {error}")
+            failures.append(f"{method.name} is left out on {name}: {error}")
             continue
-        spots[embedding.name] = clusterings[0]
+        spots[method.name] = clusterings[0]
         for i, (one, domains) in enumerate(zip(seeds, clusterings, strict=True)):
-            who = {"slide": name, "method": embedding.name, "kind": embedding.kind, "seed": one}
-            scores = readout.scores(domains) | readout.others(spaces[i % len(spaces)], one)
-            rows.append({**who, **scores, **sizes})
-            if readout.truth is not None and embedding.name == _PERMUTED_OF:
+            who = {"slide": name, "method": method.name, "kind": method.kind, "seed": one}
+            others = readout.others(spaces[i % len(spaces)], one) if spaces else {}
+            rows.append({**who, **readout.scores(domains), **others, **sizes})
+            if readout.truth is not None and method.name == _PERMUTED_OF:
                 row = {"slide": name, "method": _PERMUTED, "kind": "control", "seed": one}
                 row |= agreement(_permuted(truth, [seed, one]), domains)
                 rows.append(row | dict.fromkeys(_SEPARATION, np.nan) | sizes)
     return rows, spots, failures
+
+
+def _spaces(method: "Embedding | Clustering", slide: "AnnData") -> list[NDArray[Any]]:
+    """Embed a slide by all draws of an embedding; nothing for a method that clusters."""
+    if not isinstance(method, Embedding):
+        return []
+    return [leading_components(embedded(one, [slide], [True])[0]) for one in method.drawn()]
 
 
 @dataclass(frozen=True)
@@ -229,11 +241,12 @@ def _permuted(truth: "pd.Series[str]", seed: Sequence[int]) -> "pd.Series[str]":
 
 def _summary(
     scores: pd.DataFrame,
-    embeddings: Sequence[Embedding],
+    methods: Sequence[str],
     patients: "pd.Series[str]",
+    untrained: Mapping[str, str],
     seed: int,
 ) -> dict[str, pd.DataFrame]:
-    order = [*(one.name for one in embeddings), _PERMUTED]
+    order = [*methods, _PERMUTED]
     scores = scores.sort_values("method", key=lambda names: names.map(order.index), kind="stable")
     kinds = dict(zip(scores["method"], scores["kind"], strict=True))
     tables = {}
@@ -244,7 +257,7 @@ def _summary(
         spread = labeled.groupby(["method", "slide"])["ari"].std().groupby("method").mean()
         table["sd_seeds"] = table["method"].map(spread)
         table["verdict"] = verdicts(
-            table, labeled, "ari", kinds, patients, untrained=untrained_of(embeddings), seed=seed
+            table, labeled, "ari", kinds, patients, untrained=untrained, seed=seed
         )
         tables[AGREEMENT] = table
     without = scores[scores["method"] != _PERMUTED]
