@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +11,7 @@ from sagefm._files import write_slide
 from sagefm.cli import evaluation
 from sagefm.evaluate import Cohort, _scorecard
 from sagefm.evaluate.baselines import embeddings
+from sagefm.evaluate.baselines.clustering import Clustering
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
@@ -38,6 +40,10 @@ def run(run, folder, monkeypatch):
         lambda *given, **how: [one for one in every(*given, **how) if one.name in kept],
     )
     monkeypatch.setattr(embeddings, "N_DRAWS", 1)
+    halves = Clustering(
+        "halves", "model", lambda slide, *_: np.where(np.arange(len(slide)) % 2, "1", "2")
+    )
+    monkeypatch.setattr(_scorecard, "CONSENSUS", halves)
     monkeypatch.chdir(folder)
     return lambda *words: run("evaluate", *words)
 

@@ -98,7 +98,10 @@ def domains(
     """
     rows: list[Row] = []
     spots, failures, names_of_labels = [], [], {}
-    alone = [*(one for one in embeddings if not one.joint), *clusterings]
+    alone: list[Embedding | Clustering] = [
+        *(one for one in embeddings if not one.joint),
+        *clusterings,
+    ]
     for name, slide in cohort.items():
         truth = _labels(slide, label_key)
         labels = set(truth.dropna())
