@@ -1,13 +1,17 @@
 """The verb evaluate, as a user types it."""
 
 import json
+import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from sagefm._files import write_slide
 from sagefm.cli import evaluation
-from sagefm.evaluate import Cohort
+from sagefm.evaluate import Cohort, _scorecard
+from sagefm.evaluate.baselines import embeddings
+from sagefm.evaluate.baselines.clustering import Clustering
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
@@ -27,6 +31,19 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def run(run, folder, monkeypatch):
+    """With few baselines, whose own tests are elsewhere."""
+    kept = {"raw HVG", "PCA", "joint PCA", "net", "random weights", "random numbers"}
+    every = _scorecard.competitors
+    monkeypatch.setattr(
+        _scorecard,
+        "competitors",
+        lambda *given, **how: [one for one in every(*given, **how) if one.name in kept],
+    )
+    monkeypatch.setattr(embeddings, "N_DRAWS", 1)
+    halves = Clustering(
+        "halves", "model", lambda slide, *_: np.where(np.arange(len(slide)) % 2, "1", "2")
+    )
+    monkeypatch.setattr(_scorecard, "CONSENSUS", halves)
     monkeypatch.chdir(folder)
     return lambda *words: run("evaluate", *words)
 
@@ -50,6 +67,14 @@ def test_a_users_own_two_slides(run, folder):
     page = (card / "scorecard.md").read_text()
     assert "neighbor mean" in page
     assert (card / "scorecard.csv").is_file()
+    html = (card / "scorecard.html").read_text()
+    assert "neighbor mean" in html
+    assert "sagefm evaluate --slides s1.h5ad" in html
+    assert html.count("data:image/png;base64,") == page.count("![")
+    assert not [link for link in re.findall(r'(?:src|href)="([^"]*)"', html)
+                if not link.startswith(("data:image/png", "#"))]  # fmt: skip
+    widths = [line.count("|") - 1 for line in page.splitlines() if line.startswith("|")]
+    assert max(widths) <= 8
     for line in page.splitlines():
         if line.startswith("!["):
             assert (card / line.split("](")[1][:-1]).is_file()

@@ -1,5 +1,6 @@
 import logging
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -7,12 +8,31 @@ import pytest
 from scipy import sparse
 
 from sagefm import InputError
+from sagefm.evaluate.baselines import embeddings
 from sagefm.evaluate.baselines.embeddings import competitors
 from sagefm.evaluate.baselines.mofa import mofa_factors
 from sagefm.evaluate.baselines.pca import joint_pca, pca
+from sagefm.model import SageFM
 from sagefm.pp import simulate
 
-BASELINES = ["raw HVG", "PCA", "PCA of 7-spot means", "PCA of 19-spot means"]
+SMOOTH = {
+    "PCA": {},
+    "PCA of 7-spot means": {"smooth": 7},
+    "PCA of 7-spot means, all genes": {"smooth": 7, "n_genes": None},
+    "PCA of 15-spot means, all genes": {"smooth": 15, "n_genes": None},
+    "NichePCA": {"smooth": 25, "n_genes": None},
+    "joint PCA": {"smooth": 15, "n_genes": None, "center": True},
+}
+BASELINES = ["raw HVG", *list(SMOOTH)[:-1], "CellCharter aggregation", "joint PCA"]
+
+
+@pytest.fixture(autouse=True)
+def no_harmony(monkeypatch):
+    """So that the methods are the same wherever the tests run."""
+    found = embeddings.find_spec
+    monkeypatch.setattr(
+        embeddings, "find_spec", lambda name: None if name == "harmonypy" else found(name)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +79,13 @@ def test_each_gives_spots_by_width_in_one_space_and_the_same_every_time(slides, 
 
 def test_baselines_are_what_they_are_called(slides):
     field = competitors({}, mofa=False, seed=4)
-    for name, smooth in (("PCA", 1), ("PCA of 7-spot means", 7), ("PCA of 19-spot means", 19)):
+    for name, how in SMOOTH.items():
         z = called(name, field).of(slides, [True, False])
-        for found, wanted in zip(
-            z, joint_pca(slides, [True, False], smooth=smooth, seed=4), strict=True
-        ):
+        for found, wanted in zip(z, joint_pca(slides, [True, False], **how, seed=4), strict=True):
             np.testing.assert_array_equal(found, wanted)
-        np.testing.assert_array_equal(z[0], pca(slides[0], smooth=smooth, seed=4))
+        assert called(name, field).joint == ("center" in how)
+        if "center" not in how:
+            np.testing.assert_array_equal(z[0], pca(slides[0], **how, seed=4))
     raw = called("raw HVG", field).of(slides, [True, True])[0]
     counts = slides[0].X.toarray()
     depth = np.median(np.concatenate([s.X.sum(axis=1).A1 for s in slides]))
@@ -83,6 +103,11 @@ def test_models_and_controls(slides, model):
     (z,) = untrained.of(slides[:1], [True])
     assert z.shape == known[0].shape
     assert not np.allclose(z, known[0], atol=1e-3)
+    drawn = [one.of(slides[:1], [True])[0] for one in untrained.drawn()]
+    assert len(drawn) == 3
+    np.testing.assert_array_equal(drawn[0], z)
+    assert not np.allclose(drawn[1], drawn[2])
+    assert called("mine", field).untrained == "random weights"
     other = called("random weights", competitors({"mine": model}, mofa=False, seed=1))
     assert not np.array_equal(other.of(slides[:1], [True])[0], z)
     numbers = called("random numbers", field).of(slides, [True, True])
@@ -90,6 +115,39 @@ def test_models_and_controls(slides, model):
     assert abs(numbers[0].mean()) < 0.1
     assert numbers[0].std() == pytest.approx(1, abs=0.1)
     assert not np.array_equal(numbers[0][:70], numbers[1])
+
+
+def test_every_network_has_its_own_random_weights(model, context_model):
+    """Models that differ in nothing but weights share them."""
+    again = SageFM.new(model.vocabulary, model.config, seed=9)
+    field = competitors({"a": model, "b": again, "c": context_model}, mofa=False)
+    controls = {one.name: one.untrained for one in field if one.kind == "model"}
+    assert controls == {
+        "a": "random weights (a)", "b": "random weights (a)", "c": "random weights (c)",
+    }  # fmt: skip
+    assert {"random weights (a)", "random weights (c)"} < {one.name for one in field}
+
+
+def test_harmony_takes_part_if_it_is_installed(slides, monkeypatch):
+    """It is given the components of all slides together, and a batch per slide."""
+    calls = []
+
+    def run_harmony(z, batches, key, random_state):
+        calls.append((z, batches[key].tolist(), random_state))
+        return SimpleNamespace(Z_corr=2 * z)
+
+    monkeypatch.setitem(sys.modules, "harmonypy", SimpleNamespace(run_harmony=run_harmony))
+    monkeypatch.setattr(embeddings, "find_spec", lambda name: object())
+    one = called("Harmony", competitors({}, mofa=False, seed=3))
+    assert one.joint
+    assert one.transductive
+    found = one.of(slides, [True, False])
+    wanted = joint_pca(slides, [True, True], smooth=15, n_genes=None, seed=3)
+    for z, plain in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(z, 2 * plain, rtol=1e-6)
+    [(_, batches, seed)] = calls
+    assert batches == ["0"] * 90 + ["1"] * 70
+    assert seed == 3
 
 
 def test_embeddings_in_the_slides(slides):

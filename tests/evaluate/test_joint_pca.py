@@ -3,7 +3,7 @@ import pytest
 from scipy import sparse
 
 from sagefm import InputError
-from sagefm.evaluate.baselines.pca import joint_pca, pca, variable_genes
+from sagefm.evaluate.baselines.pca import joint_pca, pca, ring_means, variable_genes
 from sagefm.pp import nearest, simulate
 
 
@@ -92,6 +92,51 @@ def test_spots_without_counts_are_zero(one, other):
     assert second[3].nnz == 0
     assert first.shape[1] == second.shape[1] == 50
     assert np.isfinite(np.concatenate(joint_pca([one, empty], [True, True]))).all()
+
+
+def test_all_genes_are_kept_if_no_number_is_given(one):
+    detected = one[:, one.X.getnnz(axis=0) > 0].copy()
+    every, few = (pca(detected, n_components=5, n_genes=n, smooth=7) for n in (None, 100))
+    same(every, pca(detected, n_components=5, n_genes=detected.n_vars, smooth=7), atol=1e-5)
+    assert not np.allclose(np.abs(every), np.abs(few), atol=0.1)
+
+
+def test_centered_slides_have_mean_zero_and_their_shift_is_lost(one):
+    """The same tissue with one gene that the library of the second slide has doubled."""
+    shifted = one.copy()
+    boost = np.ones(one.n_vars)
+    boost[np.asarray(one.X.sum(axis=0)).argmax()] = 8
+    shifted.X = sparse.csr_matrix(one.X.multiply(boost))
+    together = {
+        center: joint_pca([one, shifted], [True, True], n_components=5, center=center, smooth=7)
+        for center in (True, False)
+    }
+    for z in together[True]:
+        np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-4)
+    gap = {
+        center: np.linalg.norm(a.mean(axis=0) - b.mean(axis=0))
+        for center, (a, b) in together.items()
+    }
+    assert gap[False] > 1
+    assert gap[True] < 1e-3
+
+
+def test_rings_are_means_of_the_components_around_a_spot(one):
+    [rings] = ring_means([one], [True])
+    [own] = joint_pca([one], [True], n_genes=None)
+    near = nearest(one.obsm["spatial"], 37)
+    np.testing.assert_array_equal(rings[:, :50], own)
+    for i, (start, stop) in enumerate(((1, 7), (7, 19), (19, 37)), start=1):
+        wanted = own[near[:, start:stop]].mean(axis=1)
+        np.testing.assert_allclose(rings[:, 50 * i : 50 * (i + 1)], wanted, atol=1e-5)
+
+
+def test_expression_without_differences_has_no_components(one):
+    few = one[:25].copy()
+    with pytest.raises(InputError, match="the same in every spot"):
+        pca(few, smooth=25)
+    with pytest.raises(InputError, match=r"1 spots, .* need two each"):
+        pca(one[:1].copy())
 
 
 def test_slides_that_cannot_go_together_are_refused(one, other):

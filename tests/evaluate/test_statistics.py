@@ -64,3 +64,36 @@ def test_a_model_that_loses_is_reported_as_losing(gap, word):
     found = verdicts(summarize(frame, ["ari"], patients), frame, "ari", kinds, patients)
     assert found.iloc[0] == ""
     assert found.iloc[1].startswith(word)
+
+
+@pytest.mark.parametrize(
+    ("of_random", "start"),
+    [
+        (0.1, "beats base (+0.500); beats random (+0.400)"),
+        (0.5, "undecided: beats base (+0.500); "),
+    ],
+)
+def test_a_win_that_random_weights_have_too_is_none(of_random, start):
+    frame, patients = scores(5, 0.5)
+    random = frame[frame["method"] == "base"].assign(method="random")
+    random["ari"] += of_random
+    frame = pd.concat([frame, random])
+    kinds = {"base": "baseline", "model": "model", "random": "control"}
+    found = verdicts(
+        summarize(frame, ["ari"], patients), frame, "ari", kinds, patients,
+        untrained={"model": "random"},
+    )  # fmt: skip
+    assert found.iloc[1].startswith(start)
+
+
+def test_losing_to_a_baseline_is_losing_whatever_random_weights_do():
+    frame, patients = scores(5, -0.5)
+    random = frame[frame["method"] == "base"].assign(method="random")
+    random["ari"] -= 2
+    frame = pd.concat([frame, random])
+    kinds = {"base": "baseline", "model": "model", "random": "control"}
+    found = verdicts(
+        summarize(frame, ["ari"], patients), frame, "ari", kinds, patients,
+        untrained={"model": "random"},
+    )  # fmt: skip
+    assert found.iloc[1] == "loses to base (-0.500); beats random (+1.500)"

@@ -266,8 +266,16 @@ def results():
         ),
         Result(
             "domains",
-            {"Agreement with labels": summary("ari"), "Without labels": summary("silhouette")},
-            {"domains": tidy("ari"), "domains_spots": maps},
+            {
+                "Agreement with labels": summary("ari"),
+                "Without labels": summary("silhouette"),
+                "Slides together: s0, s1": summary("macro_f1"),
+            },
+            {
+                "domains": tidy("ari"),
+                "domains_spots": maps,
+                "domains_transfer": tidy("macro_f1", group="s0, s1"),
+            },
         ),
         Result(
             "annotation",
@@ -288,7 +296,7 @@ def test_a_scorecard_draws_all_that_there_is(tmp_path):
         "recovery": [
             "task1_mse", "task1_genes_r_within_ours", "task1_genes_mse_ours", "task1_calibration",
         ],
-        "domains": ["ari", "map_s1", "map_s2", "map_s3", "map_s4"],
+        "domains": ["ari", "group1_macro_f1", "map_s1", "map_s2", "map_s3", "map_s4"],
         "annotation": ["group1_linear_balanced_accuracy", "group1_linear_confusion"],
         "subtype": ["auroc"],
         "unheard of": [],

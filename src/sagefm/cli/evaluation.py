@@ -81,6 +81,7 @@ def evaluate(
     """
     import sagefm
     from sagefm.evaluate import Cohort, markdown
+    from sagefm.report import scorecard_page
 
     loaded = {Path(path).stem: sagefm.SageFM.load(path, device=device) for path in model or []}
     if len(loaded) < len(model or []):
@@ -92,17 +93,22 @@ def evaluate(
     reference_cohort = Cohort(
         by_name(reference), facts=facts, patient_key=patient_key, layer=layer, slide_key=slide_key
     ) if reference else None  # fmt: skip
+    command = shlex.join(["sagefm", *sys.argv[1:]])
     results = sagefm.evaluate.scorecard(
         cohort, loaded, out, protocols=_protocols(protocol, cohort, label_key, subtype_key),
         reference=reference_cohort, label_key=label_key, subtype_key=subtype_key, obsm=obsm or [],
         mofa=mofa, adapt=adapt, seed=seed,
-        command=shlex.join(["sagefm", *sys.argv[1:]]), overwrite=overwrite,
-        progress=print_progress,
+        command=command, overwrite=overwrite, progress=print_progress,
     )  # fmt: skip
     pictures = sagefm.pl.scorecard(results, out)
-    with replacing(out / "scorecard.md") as beside:
-        beside.write_text(markdown(results, cohort, loaded, pictures, out), encoding="utf-8")
-    typer.echo(f"{out / 'scorecard.md'}: {', '.join(results)} on {len(cohort)} slides")
+    pages = {
+        "scorecard.md": markdown(results, cohort, loaded, pictures, out),
+        "scorecard.html": scorecard_page(results, cohort, loaded, pictures, command=command),
+    }
+    for name, text in pages.items():
+        with replacing(out / name) as beside:
+            beside.write_text(text, encoding="utf-8")
+    typer.echo(f"{out / 'scorecard.html'}: {', '.join(results)} on {len(cohort)} slides")
 
 
 def _protocols(

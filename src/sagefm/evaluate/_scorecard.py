@@ -12,6 +12,7 @@ from typing import Any
 from sagefm._errors import InputError
 from sagefm._files import locked
 from sagefm.evaluate import _resume
+from sagefm.evaluate.baselines.clustering import CONSENSUS
 from sagefm.evaluate.baselines.embeddings import competitors
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols.annotation import annotation
@@ -24,7 +25,7 @@ from sagefm.model import SageFM
 PROTOCOLS = ("recovery", "imputation", "domains", "annotation", "subtype")
 _PACKAGES = (
     "sagefm", "numpy", "scipy", "pandas", "scikit-learn", "torch", "anndata", "scanpy", "mofapy2",
-    "scib-metrics",
+    "scib-metrics", "harmonypy", "igraph",
 )  # fmt: skip
 
 
@@ -109,7 +110,9 @@ def scorecard(
     run: dict[str, Callable[[], Result]] = {
         "recovery": lambda: recovery(cohort, models, reference, adapt=adapt, **options),
         "imputation": lambda: recovery(cohort, models, reference, protocol="imputation", **options),
-        "domains": lambda: domains(cohort, methods(), label_key, **options),
+        "domains": lambda: domains(
+            cohort, methods(), label_key, clusterings=[CONSENSUS], **options
+        ),
         "annotation": lambda: annotation(cohort, methods(), label_key, **options),
         "subtype": lambda: subtype(cohort, methods(), subtype_key or "", **options),
     }

@@ -1,13 +1,14 @@
 """Plots that return Axes and take `show` and `save`, as those of scanpy do."""
 
 from sagefm.pl._annotation import annotation, annotator
+from sagefm.pl._domain_maps import domain_maps
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals
 from sagefm.pl._imputation import imputed
 from sagefm.pl._influence import influence
 from sagefm.pl._perturbation import perturbation, response
 from sagefm.pl._quality import quality
 from sagefm.pl._rare import rare
-from sagefm.pl._scorecard import confusion, domain_maps, scorecard
+from sagefm.pl._scorecard import confusion, scorecard
 from sagefm.pl._slides import slides, stability
 from sagefm.pl._spatial import spatial
 from sagefm.pl._style import journal

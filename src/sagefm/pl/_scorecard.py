@@ -11,94 +11,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from sagefm._errors import InputError
 from sagefm._text import few
+from sagefm.pl._domain_maps import SPOT_COLUMNS, domain_maps
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals, only, wrapped
-from sagefm.pl._spatial import spatial
 from sagefm.pl._style import colors, finish, journal
 
 if TYPE_CHECKING:
     from sagefm.evaluate.result import Result
 
-_SPOT_COLUMNS = ["slide", "spot", "x", "y", "label"]
-_MAX_COLUMNS = 4
 _N_MAPS = 4
 _N_SCATTERED = 2
 """Models with a scatter plot of genes."""
-_NOT_LABELED, _FURTHER = "not labeled", "further domain"
+_TOGETHER = "Slides together: "
 _ANNOTATION = re.compile(r"(.+, (\w+) probe), (.+)$")
 
 Drawing = tuple[str, Callable[..., Any]]
 """A file name without suffix, and the function that draws and saves the file."""
-
-
-def domain_maps(
-    spots: pd.DataFrame,
-    methods: Sequence[str] | None = None,
-    *,
-    show: bool | None = None,
-    save: str | Path | None = None,
-) -> list[Axes]:
-    """Plot the labels of a slide, and the domains that methods find.
-
-    Domains are matched to labels so that as many spots as possible agree, and have the color of
-    their label; domains without a label have further colors.
-
-    Parameters
-    ----------
-    spots
-        Table ``domains_spots`` of a result, one slide of it: x, y, label (may be missing) and a
-        column per method.
-    methods
-        What to plot; all columns with domains if not given.
-    show, save
-        As in scanpy; `save` is a file name.
-
-    Returns
-    -------
-    The Axes: the labels if there are any, then the methods.
-
-    Raises
-    ------
-    InputError
-        There are several slides, a method is not in the table, or there is nothing to draw.
-    """
-    if "slide" in spots and spots["slide"].nunique() > 1:
-        raise InputError(f"several slides ({few(spots['slide'].unique())}); draw one at a time")
-    if methods is None:
-        methods = [str(c) for c in spots if c not in _SPOT_COLUMNS and spots[c].notna().any()]
-    if missing := [name for name in methods if name not in spots]:
-        raise InputError(f"{few(missing)}: not in the table, which has {few(spots.columns, 20)}")
-    panels = _matched(spots, methods)
-    if not panels:
-        raise InputError("there is nothing to draw: neither labels nor domains")
-    names = list(dict.fromkeys(name for one in panels.values() for name in sorted(set(one))))
-    names.sort(key=lambda name: (name == _NOT_LABELED, name.startswith(_FURTHER)))
-    labeled = [name for name in names if name != _NOT_LABELED]
-    shades = dict(zip(labeled, colors(len(labeled)), strict=True)) | {_NOT_LABELED: "#DDDDDD"}
-    with journal():
-        n_rows, n_columns = -(-len(panels) // _MAX_COLUMNS), min(len(panels), _MAX_COLUMNS)
-        legend_columns = -(-len(names) // (18 * n_rows))
-        legend = legend_columns * (0.3 + 0.05 * min(max(len(name) for name in names), 40))
-        figure, grid = plt.subplots(
-            n_rows, n_columns, figsize=(1.8 * n_columns + 0.1 + legend, 2.1 * n_rows),
-            squeeze=False, layout="compressed",
-        )  # fmt: skip
-        axes = list(grid.flat)
-        for spare in axes[len(panels) :]:
-            spare.set_axis_off()
-        for panel, (title, values) in zip(axes, panels.items(), strict=False):
-            _draw_map(panel, spots, values, shades, title)
-        handles = [Line2D([], [], marker="o", ls="", ms=4, color=shades[n], label=wrapped(n, 40))
-                   for n in names]  # fmt: skip
-        figure.legend(
-            handles=handles, loc="outside right center", frameon=False, handletextpad=0.1,
-            labelspacing=0.4, ncols=legend_columns,
-        )  # fmt: skip
-        finish(axes[: len(panels)], show, save)
-    return axes[: len(panels)]
 
 
 def confusion(
@@ -239,11 +169,17 @@ class _Pictures:
         return table
 
     def _intervals(
-        self, name: str, title: str, table: pd.DataFrame, metric: str, **chosen: str
+        self,
+        name: str,
+        title: str,
+        table: pd.DataFrame,
+        metric: str,
+        detail: str = "",
+        **chosen: str,
     ) -> Iterator[Drawing]:
         if not {"method", "kind", metric} <= set(table) or table[metric].isna().all():
             return
-        scores = self._detail(self.result.protocol, **chosen)
+        scores = self._detail(detail or self.result.protocol, **chosen)
         yield name, partial(
             method_intervals, table, metric, scores if len(scores) else None, title=title,
             palette=self.palette,
@@ -277,15 +213,23 @@ class _Pictures:
             )
 
     def _domains(self) -> Iterator[Drawing]:
+        groups = 0
         for caption, table in self.result.summary.items():
             yield from self._intervals("ari", caption, table, "ari")
+            if caption.startswith(_TOGETHER):
+                groups += 1
+                title = f"Labels carried between slides:\n{caption.removeprefix(_TOGETHER)}"
+                yield from self._intervals(
+                    f"group{groups}_macro_f1", title, table, "macro_f1", "domains_transfer",
+                    group=caption.removeprefix(_TOGETHER),
+                )  # fmt: skip
         spots = self._detail("domains_spots")
         if not len(spots):
             return
         labeled = spots.get("label", pd.Series(None, index=spots.index, dtype=object)).notna()
         ranked = labeled.groupby(spots["slide"], sort=False).agg(["sum", "size"])
         ranked = ranked.sort_values(["sum", "size"], ascending=False, kind="stable")
-        methods = [c for c in spots if c not in _SPOT_COLUMNS]
+        methods = [c for c in spots if c not in SPOT_COLUMNS]
         for slide in ranked.index[:_N_MAPS]:
             of_slide = spots[spots["slide"] == slide]
             if of_slide[methods].notna().any(axis=None):
@@ -311,60 +255,6 @@ class _Pictures:
                 if len(counts):
                     title = f"{method}, {probe} probe\n{group}"
                     yield f"{name}_confusion", partial(confusion, counts, title=title)
-
-
-def _matched(spots: pd.DataFrame, methods: Sequence[str]) -> "dict[str, pd.Series[str]]":
-    """Rename the domains of all methods after the labels, or the domains of the first method."""
-    panels: dict[str, pd.Series[str]] = {}
-    truth = spots["label"] if "label" in spots else pd.Series(None, index=spots.index, dtype=object)
-    if truth.notna().any():
-        panels["labels"] = _named(truth, {})
-    for method in methods:
-        domains = spots[method]
-        if not truth.notna().any():
-            truth = domains.astype(object).map(_domain, na_action="ignore")
-        panels[method] = _named(domains, _match(domains, truth))
-    return panels
-
-
-def _domain(domain: object) -> str:
-    """Name a domain; numbers are floats in a column with missing values."""
-    return f"domain {int(domain) if isinstance(domain, float) else domain}"
-
-
-def _match(domains: "pd.Series[Any]", truth: "pd.Series[Any]") -> dict[Any, str]:
-    """Match domains to labels so that as many spots as possible agree."""
-    from scipy.optimize import linear_sum_assignment
-
-    table = pd.crosstab(domains, truth)
-    names_of_domains, labels, n_spots = list(table.index), list(table.columns), table.to_numpy()
-    rows, columns = linear_sum_assignment(-n_spots)
-    pairs = [(i, j) for i, j in zip(rows, columns, strict=True) if n_spots[i, j]]
-    names = {names_of_domains[i]: str(labels[j]) for i, j in pairs}
-    rest = [domain for domain in sorted(domains.dropna().unique()) if domain not in names]
-    return names | {domain: f"{_FURTHER} {i + 1}" for i, domain in enumerate(rest)}
-
-
-def _named(values: "pd.Series[Any]", names: Mapping[Any, str]) -> "pd.Series[str]":
-    named = values.astype(object).map(lambda one: names.get(one, str(one)), na_action="ignore")
-    return named.where(values.notna(), _NOT_LABELED)
-
-
-def _draw_map(
-    panel: Axes, spots: pd.DataFrame, values: "pd.Series[str]", shades: dict[str, str], title: str
-) -> None:
-    from anndata import AnnData
-
-    names = [name for name in shades if name in set(values) and name != _NOT_LABELED]
-    obs = pd.DataFrame(
-        {"domain": pd.Categorical(values.where(values.isin(names)), categories=names)},
-        index=np.arange(len(spots)).astype(str),
-    )
-    slide = AnnData(obs=obs, obsm={"spatial": spots[["x", "y"]].to_numpy(dtype=float)})
-    spatial(slide, "domain", title=wrapped(title, 28), ax=panel, show=False,
-            palette=[shades[name] for name in names])  # fmt: skip
-    if legend := panel.get_legend():  # one legend serves all panels
-        legend.remove()
 
 
 def _of_kind(table: pd.DataFrame, kind: str) -> list[str]:

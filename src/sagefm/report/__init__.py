@@ -1,15 +1,18 @@
-"""Judge a slide and a model on it, and write the result as one self-contained page."""
+"""Judge a slide and a model on it; write this, or a scorecard, as one self-contained page."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sagefm.report.card import scorecard_page
     from sagefm.report.html import page
     from sagefm.report.judge import Quality, quality
     from sagefm.report.rules import RULES, Rule
     from sagefm.report.words import contents, remarks
 
-__all__ = ["RULES", "Quality", "Rule", "contents", "page", "quality", "remarks"]
+__all__ = [
+    "RULES", "Quality", "Rule", "contents", "page", "quality", "remarks", "scorecard_page",
+]  # fmt: skip
 
 # The contents of a slide are printed without loading torch and matplotlib.
 _HOMES = {
@@ -20,6 +23,7 @@ _HOMES = {
     "page": "html",
     "quality": "judge",
     "remarks": "words",
+    "scorecard_page": "card",
 }
 
 

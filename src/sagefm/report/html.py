@@ -1,16 +1,13 @@
 """Render a self-contained HTML page about a slide."""
 
-import base64
 import io
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
@@ -22,6 +19,7 @@ from sagefm.pp.counts import coordinates
 from sagefm.pp.sections import section_codes
 from sagefm.report.judge import Quality
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN
+from sagefm.report.rendering import picture, template
 from sagefm.report.rules import RULES, USES, VERDICTS
 from sagefm.report.words import contents, remarks
 
@@ -66,7 +64,7 @@ def page(
     HTML that includes all pictures.
     """
     codes = section_codes(slide, slide_key)
-    return _template().render(
+    return template("page.html.jinja").render(
         name=name, marks=_MARKS, made=quality.made,
         verdicts=[
             {"use": use, "grade": _GRADES[row["verdict"]], **row}
@@ -86,15 +84,6 @@ def page(
         how=[(key.replace("_", " "), value) for key, value in quality.made.items()
              if key != "matched"],
     )  # fmt: skip
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("sagefm.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.get_template("page.html.jinja")
 
 
 def _maps(slide: AnnData, quality: Quality, codes: NDArray[np.int64]) -> dict[str, str]:
@@ -134,7 +123,7 @@ def _figure(axes: Sequence[Axes], caption: str) -> dict[str, str]:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
     plt.close(figure)
-    return {"png": base64.b64encode(buffer.getvalue()).decode(), "caption": caption}
+    return picture(buffer.getvalue(), caption)
 
 
 def _recovery(quality: Quality) -> str:

@@ -214,11 +214,12 @@ def verdicts(
     kinds: Mapping[str, str],
     patients: "pd.Series[str]",
     *,
+    untrained: Mapping[str, str] | None = None,
     larger_is_better: bool = True,
     by: str = "method",
     seed: int = 0,
 ) -> "pd.Series[str]":
-    """Judge whether each model beats the best baseline.
+    """Judge whether each model beats the best baseline, and its network with random weights.
 
     Parameters
     ----------
@@ -228,26 +229,52 @@ def verdicts(
         As for :func:`summarize`.
     kinds
         Method → ``"baseline"``, ``"model"`` or ``"control"``.
+    untrained
+        Model → the control with the same network and random weights.
 
     Returns
     -------
     A text for each row of `summary`, empty for all but models: wins or loses if the 95 % interval
-    of the paired difference excludes zero, else undecided.
+    of the paired difference excludes zero, else undecided. A model that does not beat its own
+    network with random weights does not win, for what it has learned has no part in it.
     """
     of_baselines = summary[summary[by].map(kinds) == "baseline"].set_index(by)[metric].dropna()
     if of_baselines.empty:
         return pd.Series("", index=summary.index)
     best = str(of_baselines.idxmax() if larger_is_better else of_baselines.idxmin())
-    compared = compare(scores, metric, best, patients, by=by, seed=seed).set_index(by)
-    words = []
-    for method in summary[by]:
+    sign = 1 if larger_is_better else -1
+    measured = set(summary[by])
+
+    def judge(method: str) -> str:
         if kinds.get(method) != "model":
-            words.append("")
-            continue
-        row = compared.loc[method]
-        gain = row["difference"] * (1 if larger_is_better else -1)
-        sure = row["low"] > 0 or row["high"] < 0
-        ahead = "ahead of" if gain > 0 else "behind"
-        outcome = ("beats" if gain > 0 else "loses to") if sure else f"undecided, {ahead}"
-        words.append(f"{outcome} {best} ({row['difference']:+.3f})")
-    return pd.Series(words, index=summary.index)
+            return ""
+        others = [best, *{(untrained or {}).get(method, best)} & measured - {best}]
+        found = [
+            _compared(scores, metric, method, other, patients, by=by, sign=sign, seed=seed)
+            for other in others
+        ]
+        text = "; ".join(words for _, words in found)
+        decided = found[0][0] is False or all(won for won, _ in found)
+        return text if decided else f"undecided: {text}"
+
+    return pd.Series([judge(str(method)) for method in summary[by]], index=summary.index)
+
+
+def _compared(
+    scores: pd.DataFrame,
+    metric: str,
+    method: str,
+    against: str,
+    patients: "pd.Series[str]",
+    *,
+    by: str,
+    sign: int,
+    seed: int,
+) -> tuple[bool | None, str]:
+    """Compare two methods: whether the first wins, None if undecided; and the words for it."""
+    pair = scores[scores[by].isin([method, against])]
+    row = compare(pair, metric, against, patients, by=by, seed=seed).iloc[0]
+    gain = sign * row["difference"]
+    won = bool(gain > 0) if row["low"] > 0 or row["high"] < 0 else None
+    words = {True: "beats", False: "loses to", None: "ahead of" if gain > 0 else "behind"}
+    return won, f"{words[won]} {against} ({row['difference']:+.3f})"

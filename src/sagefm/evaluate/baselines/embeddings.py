@@ -12,17 +12,25 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm.evaluate.baselines.embedding import Embedding
+from sagefm.evaluate.baselines.harmony import harmony
 from sagefm.evaluate.baselines.mofa import mofa_factors
-from sagefm.evaluate.baselines.pca import joint_pca, variable_genes
+from sagefm.evaluate.baselines.pca import joint_pca, ring_means, variable_genes
+from sagefm.evaluate.baselines.untrained import Untrained, untrained, untrained_models
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sagefm.evaluate.baselines.embedding import Embed
     from sagefm.model import SageFM
+
+N_DRAWS = 3
+"""Draws of random weights and of random numbers."""
 
 _RAW_GENES = 3000
 _MOFA_GENES = 2000
 _RANDOM_WIDTH = 50
+_JOINT = 15
+"""Spots that the methods for several slides average over."""
 
 
 def competitors(
@@ -48,34 +56,71 @@ def competitors(
 
     Returns
     -------
-    Baselines: raw HVG (log1p, 3,000 most variable genes), PCA (50 components), PCA of 7- and of
-    19-spot means, MOFA (20 factors of 2,000 genes). Then an embedding for each key of `obsm` and
-    for each model. Controls: an untrained model like the first one, and random numbers.
+    Baselines: raw HVG (log1p, 3,000 most variable genes), PCA of these genes (50 components) and of
+    their 7-spot means, PCA of 7- and of 15-spot means of all genes, NichePCA (of 25-spot means),
+    the aggregation of CellCharter (components of all genes, and their means over three rings).
+    For several slides together: joint PCA (15-spot means of all genes, centered in each slide)
+    and, with harmonypy, Harmony. MOFA (20 factors of 2,000 genes). Then an embedding for each key
+    of `obsm` and for each model. Controls: the networks of the models with random weights, drawn
+    three times, and random numbers.
 
     Raises
     ------
     InputError
         Two of them have the same name.
     """
-    embeddings = [Embedding("raw HVG", "baseline", _raw)]
-    for name, smooth in (("PCA", 1), ("PCA of 7-spot means", 7), ("PCA of 19-spot means", 19)):
-        embeddings.append(Embedding(name, "baseline", partial(joint_pca, smooth=smooth, seed=seed)))
+    embeddings = [*_components(seed), *_of_several(seed)]
     if mofa and find_spec("mofapy2") is None:
         logger.warning("MOFA is left out: mofapy2 is missing; pip install sagefm[evaluate]")
     elif mofa:
         note = "is fitted to every slide that it embeds: it has no projection for new data"
         embeddings.append(Embedding("MOFA", "baseline", partial(_mofa, seed=seed), note, True))
     embeddings += [Embedding(f"obsm {key}", "model", partial(_in_slides, key=key)) for key in obsm]
+    controls = untrained_models(models)
     embeddings += [
-        Embedding(name, "model", partial(_embedded, model=model)) for name, model in models.items()
+        Embedding(name, "model", partial(_embedded, model=model), untrained=controls[name])
+        for name, model in models.items()
     ]
-    if models:
-        embeddings.append(_untrained(*next(iter(models.items())), seed))
-    embeddings.append(Embedding("random numbers", "control", partial(_random, seed=seed)))
+    embeddings += [_untrained(network, seed) for network in untrained(models)]
+    numbers = [partial(_random, seed=seed + i) for i in range(N_DRAWS)]
+    embeddings.append(Embedding("random numbers", "control", numbers[0], draws=tuple(numbers[1:])))
     twice = [name for name, n in Counter(one.name for one in embeddings).items() if n > 1]
     if twice:
         raise InputError(f"models: two methods would have the name {few(twice)}; rename the model")
     return embeddings
+
+
+def _components(seed: int) -> list[Embedding]:
+    """List what needs expression alone, and embeds one slide as well as several."""
+    every: dict[str, Embed] = {
+        "raw HVG": _raw,
+        "PCA": partial(joint_pca, seed=seed),
+        "PCA of 7-spot means": partial(joint_pca, smooth=7, seed=seed),
+        "PCA of 7-spot means, all genes": partial(joint_pca, n_genes=None, smooth=7, seed=seed),
+        "PCA of 15-spot means, all genes": partial(joint_pca, n_genes=None, smooth=15, seed=seed),
+        "NichePCA": partial(joint_pca, n_genes=None, smooth=25, seed=seed),
+        "CellCharter aggregation": partial(ring_means, seed=seed),
+    }
+    notes = {
+        "NichePCA": "PCA of 25-spot means of all genes, the order of its published defaults",
+        "CellCharter aggregation": "principal components of all genes of a spot, and their means "
+        "over the rings of 6, 12 and 18 spots around it; CellCharter itself takes those of scVI",
+    }
+    return [Embedding(name, "baseline", of, notes.get(name, "")) for name, of in every.items()]
+
+
+def _of_several(seed: int) -> list[Embedding]:
+    """List what differs from other methods only if several slides are embedded together."""
+    centered = partial(joint_pca, n_genes=None, smooth=_JOINT, center=True, seed=seed)
+    note = f"PCA of {_JOINT}-spot means of all genes that the slides share, centered in each slide"
+    found = [Embedding("joint PCA", "baseline", centered, note, joint=True)]
+    if find_spec("harmonypy") is None:
+        logger.info("Harmony is left out: harmonypy is missing; pip install harmonypy")
+    else:
+        note = f"of the components of {_JOINT}-spot means of all genes; is fitted to every slide"
+        of = partial(harmony, smooth=_JOINT, seed=seed)
+        found.append(Embedding("Harmony", "baseline", of, note, True, joint=True))
+    return found
 
 
 def _raw(slides: "Sequence[AnnData]", learn_from: Sequence[bool]) -> list[NDArray[np.float32]]:
@@ -124,12 +169,10 @@ def _embedded(
     return [model.embed(slide) for slide in slides]
 
 
-def _untrained(name: str, model: "SageFM", seed: int) -> Embedding:
-    from sagefm.model import SageFM
-
-    blank = SageFM.new(model.vocabulary, model.config, seed=seed).to(str(model.device))
-    note = f"the network of {name}, untrained"
-    return Embedding("random weights", "control", partial(_embedded, model=blank), note)
+def _untrained(network: Untrained, seed: int) -> Embedding:
+    drawn = [partial(_embedded, model=network.draw(seed + i)) for i in range(N_DRAWS)]
+    note = f"the network of {few(network.models)}, untrained, in {N_DRAWS} draws (one for subtypes)"
+    return Embedding(network.name, "control", drawn[0], note, draws=tuple(drawn[1:]))
 
 
 def _random(

@@ -19,6 +19,7 @@ from sagefm.evaluate.baselines.masked import (
 )
 from sagefm.evaluate.baselines.reference import Reference
 from sagefm.evaluate.baselines.training_free import by_profile, training_free
+from sagefm.evaluate.baselines.untrained import untrained
 from sagefm.model import SageFM
 from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.vocabulary import Vocabulary
@@ -97,18 +98,13 @@ class ModelPredictor:
 def models(
     named: Mapping[str, SageFM], panel: Vocabulary, seed: int, *, adapt: bool
 ) -> list[Predictor]:
-    """Make predictors of models, and one of the first's architecture with random weights.
-
-    The latter is not adapted.
-    """
+    """Make predictors of models, and of their networks with random weights, adapted alike."""
     by = seed if adapt else None
-    predictors: list[Predictor] = [
-        ModelPredictor(name, model, panel, seed=by) for name, model in named.items()
+    blanks = {network.name: network.draw(seed) for network in untrained(named)}
+    return [
+        *(ModelPredictor(name, model, panel, seed=by) for name, model in named.items()),
+        *(ModelPredictor(name, blank, panel, "control", by) for name, blank in blanks.items()),
     ]
-    for first in list(named.values())[:1]:
-        blank = SageFM.new(first.vocabulary, first.config, seed=seed)
-        predictors.append(ModelPredictor("random weights", blank, panel, "control"))
-    return predictors
 
 
 def permuted(prediction: Prediction, seed: int) -> Prediction:

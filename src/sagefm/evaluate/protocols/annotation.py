@@ -10,21 +10,20 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
-from sagefm.evaluate.baselines.embedding import Embedding
+from sagefm.evaluate.baselines.embedding import Embedding, untrained_of
 from sagefm.evaluate.cohort import Cohort
-from sagefm.evaluate.metrics import classes
+from sagefm.evaluate.protocols import annotation_tables as tables
 from sagefm.evaluate.protocols import probe as probes
+from sagefm.evaluate.protocols.annotation_tables import SlidePrediction
 from sagefm.evaluate.result import Result
 from sagefm.pp.labels import labels_of
-from sagefm.stats import resampling as statistics
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     Labels = Mapping[str, "pd.Series[str]"]
-    Who = tuple[str, str, str, str, str]  # the first fields of a prediction
+    Who = tuple[str, str, str, str, str, int]  # the first fields of a prediction
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 MIN_SHARED = 2
 """Slides in a group have at least so many labels in common."""
 MAJORITY = "majority class"
@@ -47,20 +46,6 @@ class _Group:
             [patient != held_out for patient in self.patients]
             for held_out in dict.fromkeys(self.patients)
         ]
-
-
-@dataclass(frozen=True)
-class _Prediction:
-    """Predictions of one method for the labeled spots of one held-out slide."""
-
-    group: str
-    method: str
-    kind: str
-    probe: str
-    slide: str
-    truth: NDArray[Any]
-    predicted: NDArray[Any]
-    confidence: NDArray[np.float64]
 
 
 def annotation(
@@ -93,9 +78,9 @@ def annotation(
 
     Returns
     -------
-    A summary for each group and probe; details ``annotation`` (a row per held-out slide, method and
-    probe), ``annotation_classes`` (and class) and ``annotation_confusion`` (counts of spots by
-    truth and prediction, all slides of a group together).
+    A summary for each group and probe; details ``annotation`` (a row per held-out slide, method,
+    probe and draw), ``annotation_classes`` (and class) and ``annotation_confusion`` (counts of
+    spots by truth and prediction, all slides of a group together).
 
     Raises
     ------
@@ -109,7 +94,7 @@ def annotation(
             f"obs[{label_key!r}]: no two patients share {MIN_SHARED} labels; "
             "use the same names of labels, and give the patient of each slide"
         )
-    predictions: list[_Prediction] = []
+    predictions: list[SlidePrediction] = []
     for group in groups:
         slides = [cohort[name] for name in group.slides]
         group_labels = {name: labels[name] for name in group.slides}
@@ -119,21 +104,23 @@ def annotation(
                 progress(f"annotation, {group.name}: {embedding.name}")
             control = embedding is probes.named_pca(embeddings)
             try:
-                predictions += _evaluate(
-                    group, slides, group_labels, embedding, seed, control=control
-                )
+                for draw, drawn in enumerate(embedding.drawn()):
+                    predictions += _evaluate(
+                        group, slides, group_labels, drawn, seed, draw, control=control
+                    )
             except InputError as error:
                 notes.append(f"{embedding.name} is left out of {group.name}: {error}")
         notes += _unpredictable(group, group_labels)
-    scores = _scores(predictions, cohort)
+    scores = tables.scores_of(predictions, cohort)
     details = {
         "annotation": scores,
-        "annotation_classes": _by_class(predictions),
-        "annotation_confusion": _confusion(predictions),
+        "annotation_classes": tables.by_class(predictions),
+        "annotation_confusion": tables.confusion(predictions),
     }
+    names = [group.name for group in groups]
     return Result(
         "annotation",
-        _summaries(scores, cohort.table["patient"], groups, seed),
+        tables.summaries(scores, cohort.table["patient"], names, untrained_of(embeddings), seed),
         details,
         [*_readout(embeddings), *probes.remarks(embeddings), *notes],
     )
@@ -202,13 +189,15 @@ def _truth(labels: "Labels", names: Sequence[str]) -> NDArray[Any]:
     return np.concatenate([labels[name].dropna().to_numpy(dtype=str) for name in names])
 
 
-def _predict(fitted: probes.Probe, z: NDArray[Any], truth: NDArray[Any], who: "Who") -> _Prediction:
+def _predict(
+    fitted: probes.Probe, z: NDArray[Any], truth: NDArray[Any], who: "Who"
+) -> SlidePrediction:
     probabilities = fitted.probabilities(z)
     top = probabilities.argmax(axis=1)
-    return _Prediction(*who, truth, fitted.classes[top], probabilities[np.arange(len(z)), top])
+    return SlidePrediction(*who, truth, fitted.classes[top], probabilities[np.arange(len(z)), top])
 
 
-def _majority(group: _Group, labels: "Labels") -> Iterator[_Prediction]:
+def _majority(group: _Group, labels: "Labels") -> Iterator[SlidePrediction]:
     """Predict the most frequent class of the training spots, for each table."""
     for learn_from in group.folds:
         training, held_out = _split(group, labels, learn_from)
@@ -218,7 +207,7 @@ def _majority(group: _Group, labels: "Labels") -> Iterator[_Prediction]:
         for name in held_out:
             truth = _truth(labels, [name])
             for probe in probes.PROBES:
-                who = (group.name, MAJORITY, "baseline", probe, name)
+                who = (group.name, MAJORITY, "baseline", probe, name, 0)
                 yield _predict(fitted, np.zeros((len(truth), 1)), truth, who)
 
 
@@ -228,9 +217,10 @@ def _evaluate(
     labels: "Labels",
     embedding: Embedding,
     seed: int,
+    draw: int,
     *,
     control: bool,
-) -> list[_Prediction]:
+) -> list[SlidePrediction]:
     """Predict from one embedding in all folds; with `control` from permuted labels too."""
     predictions = []
     by_fold = probes.embedded_by_fold(embedding, slides, group.folds)
@@ -252,7 +242,7 @@ def _evaluate(
                     probe, training_z, labeling, method=embedding.name, seed=seed
                 )
                 for name in held_out:
-                    who = (group.name, method, kind, probe, name)
+                    who = (group.name, method, kind, probe, name, draw)
                     predictions.append(_predict(fitted, z[name], _truth(labels, [name]), who))
     return predictions
 
@@ -289,70 +279,3 @@ def _readout(embeddings: Sequence[Embedding]) -> list[str]:
             f"{MAJORITY}: the most frequent class of the training spots."
         )
     return notes
-
-
-def _scores(predictions: Sequence[_Prediction], cohort: Cohort) -> pd.DataFrame:
-    rows = []
-    for one in predictions:
-        right = one.truth == one.predicted
-        by_class = classes.per_class(one.truth, one.predicted)
-        rows.append(
-            {
-                "group": one.group,
-                "slide": one.slide,
-                "patient": cohort.patient(one.slide),
-                "method": one.method,
-                "kind": one.kind,
-                "probe": one.probe,
-                "accuracy": classes.accuracy(one.truth, one.predicted),
-                "balanced_accuracy": by_class["recall"].mean(),
-                "macro_f1": by_class["f1"].mean(),
-                "ece": classes.calibration_error(right, one.confidence),
-                "n_spots": len(right),
-                "n_classes": len(by_class),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _by_class(predictions: Sequence[_Prediction]) -> pd.DataFrame:
-    parts = []
-    for one in predictions:
-        part = classes.per_class(one.truth, one.predicted).reset_index()
-        who = {"group": one.group, "slide": one.slide, "method": one.method, "kind": one.kind}
-        parts.append(part.assign(**who, probe=one.probe)[[*who, "probe", *part.columns]])
-    return pd.concat(parts, ignore_index=True)
-
-
-def _confusion(predictions: Sequence[_Prediction]) -> pd.DataFrame:
-    keys = ["group", "method", "probe", "truth", "predicted"]
-    spots = pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "group": one.group, "method": one.method, "probe": one.probe,
-                    "truth": one.truth, "predicted": one.predicted,
-                }
-            )
-            for one in predictions
-        ]
-    )  # fmt: skip
-    return spots.groupby(keys, sort=False).size().rename("n").reset_index()
-
-
-def _summaries(
-    scores: pd.DataFrame, patients: "pd.Series[str]", groups: Sequence[_Group], seed: int
-) -> dict[str, pd.DataFrame]:
-    tables = {}
-    for group in groups:
-        for probe in probes.PROBES:
-            rows = scores[(scores["group"] == group.name) & (scores["probe"] == probe)]
-            kinds = dict(zip(rows["method"], rows["kind"], strict=True))
-            table = statistics.summarize(rows, METRICS, patients, seed=seed)
-            table.insert(1, "kind", table["method"].map(kinds))
-            table["verdict"] = statistics.verdicts(
-                table, rows, "balanced_accuracy", kinds, patients, seed=seed
-            )
-            caption = f"Annotation, leave one patient out, {probe} probe, {group.name}"
-            tables[caption] = table.drop(columns=["ece_low", "ece_high"])
-    return tables

@@ -71,9 +71,9 @@ def domain_recovery(
             )
     rows = []
     for name, method, seed in product(embeddings, methods, seeds):
-        clusters = cluster(
-            name, embeddings[name], n_domains, method=method, seed=seed, n_components=n_components
-        )
+        if (method, seed) == (methods[0], seeds[0]):
+            space = leading_components(embeddings[name], n_components)
+        clusters = cluster(name, space, n_domains, method=method, seed=seed)
         rows.append(
             {
                 "embedding": name,
@@ -86,6 +86,24 @@ def domain_recovery(
     return pd.DataFrame(rows)
 
 
+def leading_components(values: NDArray[Any], n_components: int = READ_COMPONENTS) -> NDArray[Any]:
+    """Reduce an embedding to its leading principal components, once for all clusterings.
+
+    One that has no more columns, or that is not finite, is returned as it is:
+    :func:`sagefm.tl.domains` rotates the first and rejects the second.
+    """
+    from sklearn.decomposition import PCA
+    from threadpoolctl import threadpool_limits
+
+    values = np.asarray(values)
+    if values.shape[1] <= n_components or len(values) <= n_components:
+        return values
+    if not np.isfinite(values).all():
+        return values
+    with threadpool_limits(1):  # more threads cost more than they save
+        return np.asarray(PCA(n_components, random_state=0).fit_transform(values.astype(float)))
+
+
 def cluster(
     name: str,
     values: NDArray[Any],
@@ -93,17 +111,16 @@ def cluster(
     *,
     method: Method = "gmm",
     seed: int,
-    n_components: int = READ_COMPONENTS,
 ) -> NDArray[np.str_]:
-    """Cluster an embedding into domains: the readout of every method.
+    """Cluster the leading components of an embedding into domains: the readout of every method.
 
     Parameters
     ----------
     name
         Name of the embedding in error messages.
     values
-        Spots × width.
-    n_domains, method, seed, n_components
+        Spots × width, of :func:`leading_components`.
+    n_domains, method, seed
         As for :func:`sagefm.tl.domains`.
 
     Returns
@@ -124,8 +141,8 @@ def cluster(
     # Matrices are small: on a busy machine, threads cost ten times what they save.
     with threadpool_limits(1):
         domains(
-            work, n_domains, method=method, use_rep=name, n_components=n_components, seed=seed,
-            key_added="domain",
+            work, n_domains, method=method, use_rep=name, n_components=np.shape(values)[1],
+            seed=seed, key_added="domain",
         )  # fmt: skip
     return np.asarray(work.obs["domain"], dtype=str)
 

@@ -19,6 +19,7 @@ from sagefm.evaluate.baselines.masked import (
 )
 from sagefm.evaluate.baselines.reference import Reference, SlideSummary, sample_size
 from sagefm.evaluate.baselines.training_free import NEIGHBOR_MEAN, TRAINING_FREE
+from sagefm.evaluate.baselines.untrained import untrained_models
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.protocols import masks
 from sagefm.evaluate.protocols.recovery_tables import Tallies
@@ -95,6 +96,7 @@ def recovery(
     adapt
         Whether models are adapted to each slide where genes are masked in the center, so that every
         spot is predicted by weights that were adapted on others; networks that cannot be are not.
+        So is the same network with random weights: what it then knows is of the slide alone.
     seed
         Of masks, modules, samples, resampling and adaptation.
     progress
@@ -113,8 +115,9 @@ def recovery(
     panel, scored = _panel(models, cohort)
     summaries = _summarize(cohort if reference is None else reference, panel, seed, progress)
     tallies = Tallies(
-        protocol, TASKS[protocol], [panel[i] for i in np.flatnonzero(scored).tolist()], seed
-    )
+        protocol, TASKS[protocol], [panel[i] for i in np.flatnonzero(scored).tolist()], seed,
+        untrained_models(models),
+    )  # fmt: skip
     for i, name in enumerate(cohort):
         progress(f"{protocol}: {name} ({i + 1} of {len(cohort)})")
         slide = _on_panel(cohort, name, panel)
@@ -127,7 +130,10 @@ def recovery(
             fitted = predictors.baselines(others, masked, seed)
             columns = np.searchsorted(np.flatnonzero(scored), masked.genes)
             _score(tallies, task, name, masked, columns, [*fitted, *methods], seed + i)
-    return tallies.result(cohort.table["patient"], _notes(cohort, reference, summaries))
+    notes = _notes(cohort, reference, summaries)
+    if models and adapt:
+        notes.append("Random weights are adapted to the slide as those of the models are.")
+    return tallies.result(cohort.table["patient"], notes)
 
 
 def _panel(models: Mapping[str, SageFM], cohort: Cohort) -> tuple[Vocabulary, NDArray[np.bool_]]:

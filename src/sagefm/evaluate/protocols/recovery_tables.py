@@ -1,6 +1,6 @@
 """Collect the scores of recovery and imputation slide by slide, and summarize them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +26,15 @@ class Tallies:
     """The scores of all slides of one protocol."""
 
     def __init__(
-        self, protocol: str, tasks: "Sequence[MaskingTask]", genes: list[str], seed: int
+        self,
+        protocol: str,
+        tasks: "Sequence[MaskingTask]",
+        genes: list[str],
+        seed: int,
+        untrained: Mapping[str, str],
     ) -> None:
         self.protocol, self.tasks, self.genes, self.seed = protocol, tasks, genes, seed
+        self.untrained = untrained
         self.kinds: dict[str, str] = {}
         self._rows: list[dict[str, object]] = []
         self._genes: dict[tuple[str, str], GeneTally] = {}
@@ -135,8 +141,9 @@ class Tallies:
         found.insert(4, "n_genes", int(often.sum()))
         found = found.join(self._over_genes(task, found["method"], often, patients))
         found["verdict"] = statistics.verdicts(
-            found, scores, "mse", self.kinds, patients, larger_is_better=False, seed=self.seed
-        )
+            found, scores, "mse", self.kinds, patients, untrained=self.untrained,
+            larger_is_better=False, seed=self.seed,
+        )  # fmt: skip
         return found.sort_values("mse", kind="stable", ignore_index=True)
 
     def _over_genes(

@@ -89,6 +89,7 @@ def subtype(
         patients.
     """
     report = progress or (lambda _: None)
+    embeddings = [one for one in embeddings if not one.joint]  # they remove what is predicted
     samples, notes = _samples(cohort, subtype_key)
     labelings = permute(samples.truth, n_permutations, seed)
     control = probes.named_pca(embeddings)
