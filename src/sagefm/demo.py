@@ -11,8 +11,9 @@ from sagefm import __version__
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable, write_slide
 from sagefm._hdf5 import recorded
-from sagefm._keys import EMBEDDING, PROVENANCE, TRUTH
+from sagefm._keys import DOMAIN, EMBEDDING, PROVENANCE, TRUTH
 from sagefm.evaluate import domain_recovery, pca
+from sagefm.evaluate.protocols.domain_recovery import agreement
 from sagefm.tl.perturbation import top_pairs
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def _find_domains(
         "PCA of 15-spot means": pca(slide, smooth=15, seed=seed),
     }
     scores = domain_recovery(slide, "domain", embeddings)
+    consensus = agreement(slide.obs["domain"], slide.obs[DOMAIN].to_numpy(dtype=str))
+    progress(f"   {'consensus of views':<24}adjusted Rand index {consensus['ari']:.2f}")
     _write(scores, folder / "domains.csv")
     _draw(slide, embeddings, n_domains, seed, folder / "domains.png")
     for method, rows in scores.groupby("embedding", sort=False):
@@ -149,11 +152,13 @@ def _draw(
 ) -> None:
     """Draw the true domains and those of each method."""
     drawn = slide.copy()
-    panels = {"domain": "truth", "sagefm_domain": "sagefm"}
-    for name in ("PCA", "PCA of 15-spot means"):
-        drawn.obsm[name] = embeddings[name]
-        sagefm.tl.domains(drawn, n_domains, use_rep=name, seed=seed, key_added=name)
-        panels[name] = name
+    panels = {"domain": "truth", DOMAIN: "consensus of views"}
+    for name, embedding in embeddings.items():
+        drawn.obsm[name] = embedding
+        sagefm.tl.domains(
+            drawn, n_domains, method="gmm", use_rep=name, seed=seed, key_added=f"{name} domains"
+        )
+        panels[f"{name} domains"] = f"{name} embedding" if name == "sagefm" else name
     for key in panels:
         drawn.obs[key] = _renamed(drawn.obs[key], drawn.obs["domain"])
     sagefm.pl.spatial(drawn, list(panels), title=list(panels.values()), save=save)
