@@ -1,0 +1,43 @@
+"""Compare what a peer wrote with the labels of a section: its own readouts and ours.
+
+    python benchmarks/peers/score.py SECTION OUTPUT LABEL
+
+Prints one line of JSON: adjusted Rand index by readout, over the spots with a label.
+"""
+
+import json
+import sys
+
+import anndata
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+
+OURS = "ours"
+N_STARTS = 50
+
+
+def main(section, output, key):
+    truth = anndata.read_h5ad(section, backed="r").obs[key]
+    labeled = truth.notna().to_numpy()
+    n_domains = truth[labeled].nunique()
+    found = np.load(output)
+    embedding = found["embedding"]
+    readouts = {
+        name.removeprefix("labels "): found[name] for name in found if name.startswith("labels ")
+    }
+    n_components = min(20, *embedding.shape)
+    points = PCA(n_components, random_state=0).fit_transform(embedding)
+    mixture = GaussianMixture(
+        n_domains, covariance_type="tied", n_init=N_STARTS, max_iter=300, random_state=0
+    )
+    readouts[OURS] = mixture.fit_predict(points)
+    print(json.dumps({
+        name: adjusted_rand_score(truth[labeled], labels[labeled])
+        for name, labels in readouts.items()
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
