@@ -12,6 +12,8 @@ import argparse
 import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -41,8 +43,6 @@ PACKAGES = {
     "banksy": "banksy", "spagcn": "SpaGCN", "cellcharter": "cellcharter", "graphst": "GraphST",
     "stagate": "STAGATE_pyG", "novae": "novae",
 }  # fmt: skip
-
-
 COSTS = ("s", "processor_s", "gb")
 
 
@@ -67,6 +67,7 @@ def environment(peer, folder):
         ):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
+                shutil.rmtree(folder / peer)  # or the next run would take it for complete
                 raise Missing(f"cannot be installed: {last_line(done.stderr)}")
     code = f"import importlib.util as u; exit(u.find_spec({PACKAGES[peer]!r}) is None)"
     if subprocess.run([python, "-c", code], check=False).returncode:
@@ -88,9 +89,12 @@ def measured(command, timeout, log):
         watch.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - start
+    if process.returncode and seconds >= timeout:
+        raise Missing(f"over {timeout:g} s")
+    if process.returncode < 0:
+        raise Missing(f"ended by {signal.Signals(-process.returncode).name}")
     if process.returncode:
-        stopped = seconds >= timeout
-        raise Missing(f"over {timeout:g} s" if stopped else last_line(log.read_text()))
+        raise Missing(last_line(log.read_text()))
     gigabytes = used.ru_maxrss * 1024 / 1e9
     return {"s": seconds, "processor_s": used.ru_utime + used.ru_stime, "gb": gigabytes}
 
