@@ -1,8 +1,10 @@
 """Clusters of a Gaussian mixture."""
 
 import numpy as np
+import pytest
+from sklearn.mixture import GaussianMixture
 
-from sagefm.stats.mixture import mixture_clusters
+from sagefm.stats.mixture import fit_mixture, mixture_clusters
 
 
 def test_clusters_are_found_whatever_their_common_shape():
@@ -15,3 +17,23 @@ def test_clusters_are_found_whatever_their_common_shape():
     assert clusters.dtype == np.int64
     again = mixture_clusters(stretched + np.c_[0 * truth, 3 * truth], 3, seed=1)
     np.testing.assert_array_equal(clusters, again)
+
+
+@pytest.mark.parametrize(("n", "width", "seed"), [(200, 6, 0), (60, 12, 1)])
+def test_it_is_the_mixture_of_scikit_learn(n, width, seed):
+    rng = np.random.default_rng(seed)
+    points = rng.normal(size=(n, width)) + rng.integers(0, 4, n)[:, None] * rng.normal(size=width)
+    theirs = GaussianMixture(
+        4, covariance_type="tied", n_init=5, max_iter=300, random_state=seed
+    ).fit(points)
+    ours = fit_mixture(points, 4, seed, n_starts=5)
+    np.testing.assert_array_equal(ours.labels, theirs.predict(points))
+    np.testing.assert_allclose(ours.posterior, theirs.predict_proba(points), atol=1e-8)
+    constant = width / 2 * np.log(2 * np.pi)
+    np.testing.assert_allclose(ours.log_likelihood - constant, theirs.lower_bound_)
+
+
+def test_more_starts_are_never_less_likely():
+    points = np.random.default_rng(2).normal(size=(80, 3))
+    fits = [fit_mixture(points, 6, 0, n_starts).log_likelihood for n_starts in (1, 5, 20)]
+    assert fits == sorted(fits)

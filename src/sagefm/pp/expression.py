@@ -1,0 +1,71 @@
+"""Normalized expression of slides on the genes that all of them measured."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.sparse import csr_matrix, diags_array
+
+from sagefm._errors import InputError
+from sagefm.pp.counts import counts, sum_duplicates
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class SharedExpression:
+    """Expression of several slides on their common genes.
+
+    Attributes
+    ----------
+    genes
+        The genes that are measured in all slides and detected in one at least, sorted by name.
+    slides
+        For each slide spots × genes, log1p of counts scaled to the median library size of all
+        slides, float32; a spot without counts is zero.
+    """
+
+    genes: tuple[str, ...]
+    slides: tuple[csr_matrix, ...]
+
+
+def shared_expression(
+    slides: "Sequence[AnnData]", *, layer: str | None = None
+) -> SharedExpression:
+    """Normalize slides together on the genes that all of them measured.
+
+    Parameters
+    ----------
+    slides
+        Raw counts. They are not changed.
+    layer
+        As in :func:`sagefm.tl.embed`.
+
+    Raises
+    ------
+    InputError
+        No raw counts, or slides without a gene in common.
+    """
+    raw = [sum_duplicates(counts(slide, layer)) for slide in slides]
+    common = raw[0].var.index
+    for other in raw[1:]:
+        common = common[common.isin(other.var.index)]
+    common = common[np.argsort(common.to_numpy(dtype=str), kind="stable")]
+    matrices = [one.matrix[:, one.var.index.get_indexer(common)] for one in raw]
+    detected = np.flatnonzero(sum(matrix.getnnz(axis=0) for matrix in matrices))
+    if not len(detected):
+        raise InputError(
+            "slides: no gene that is measured in all of them has counts; "
+            "use the same gene names, or leave out the slide that differs"
+        )
+    sizes = [np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel() for matrix in matrices]
+    every = np.concatenate(sizes)
+    usual = float(np.median(every[every > 0]))
+    normalized = []
+    for matrix, size in zip(matrices, sizes, strict=True):
+        scale = np.divide(usual, size, out=np.zeros_like(size), where=size > 0)
+        scaled = csr_matrix(diags_array(scale) @ matrix[:, detected])
+        normalized.append(csr_matrix(scaled.log1p(), dtype=np.float32))
+    return SharedExpression(tuple(map(str, common[detected])), tuple(normalized))
