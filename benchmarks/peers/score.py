@@ -12,7 +12,8 @@ import anndata
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
-from sklearn.mixture import GaussianMixture
+
+from sagefm.stats.mixture import mixture_clusters
 
 OURS = "ours"
 N_STARTS = 50
@@ -29,10 +30,7 @@ def main(section, output, key):
     }
     n_components = min(20, *embedding.shape)
     points = PCA(n_components, random_state=0).fit_transform(embedding)
-    mixture = GaussianMixture(
-        n_domains, covariance_type="tied", n_init=N_STARTS, max_iter=300, random_state=0
-    )
-    readouts[OURS] = mixture.fit_predict(points)
+    readouts[OURS] = mixture_clusters(points, n_domains, n_starts=N_STARTS)
     print(json.dumps({
         name: adjusted_rand_score(truth[labeled], labels[labeled])
         for name, labels in readouts.items()
