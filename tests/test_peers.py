@@ -78,6 +78,8 @@ def test_own_readout_and_ours_are_scored_and_the_rest_listed(runner, section, ca
     assert found[4] == "fails (halves): RuntimeError: no convergence"
     assert found[5].startswith("gone (halves): ") and "no_such_package" in found[5]
     assert len(found) == 6
+    again = table(runner, capsys, tmp_path, "works", "fails", "--sections", section, "--stored")
+    assert again == [*found[:4], "fails (halves): not run"]
     assert (tmp_path / "out" / "peers.csv").read_text().startswith("method,readout,halves,mean,s")
 
 

@@ -6,6 +6,7 @@ Without names all peers run. Each has an environment of its own, made when it is
 -m venv` and `pip install -r requirements/PEER.txt`), and each section a process of its own, whose
 time and peak memory are measured. Prints a table and writes benchmarks/out/peers.csv. A result
 that is in benchmarks/out/peers already is not computed again; delete its file for that.
+`--stored` runs nothing and lists what is missing.
 """
 
 import argparse
@@ -81,12 +82,18 @@ def measured(command, timeout, log):
     threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     with log.open("w") as stream:
         process = subprocess.Popen(
-            list(map(str, command)), stdout=stream, stderr=stream, env=os.environ | threads
-        )
-        watch = threading.Timer(timeout, process.kill)
+            list(map(str, command)), stdout=stream, stderr=stream, env=os.environ | threads,
+            process_group=0,
+        )  # fmt: skip
+        watch = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
         watch.start()
-        _, status, used = os.wait4(process.pid, 0)
-        watch.cancel()
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        finally:
+            watch.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - start
     if process.returncode and seconds >= timeout:
@@ -115,6 +122,8 @@ def compare(peer, section, options):
     result, arrays = stem.with_suffix(".json"), stem.with_suffix(".npz")
     if result.exists():
         return json.loads(result.read_text())
+    if options.stored:
+        raise Missing("not run")
     python = environment(peer, options.environments)
     script, *others = PEERS[peer]
     if peer == "sagefm":
@@ -182,6 +191,9 @@ def arguments(argv):
         help="folder for the environments",
     )  # fmt: skip
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for one section")
+    parser.add_argument(
+        "--stored", action="store_true", help="print the results that are there, run nothing"
+    )
     parser.add_argument(
         "--models", nargs="+", default=[], metavar="SECTION=MODEL",
         help="weights for sagefm, of a training that has not seen the section's donor",
