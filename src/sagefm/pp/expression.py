@@ -22,18 +22,19 @@ class SharedExpression:
     ----------
     genes
         The genes that are measured in all slides and detected in one at least, sorted by name.
-    slides
+    counts
+        For each slide spots × genes, raw counts, float32.
+    normalized
         For each slide spots × genes, log1p of counts scaled to the median library size of all
         slides, float32; a spot without counts is zero.
     """
 
     genes: tuple[str, ...]
-    slides: tuple[csr_matrix, ...]
+    counts: tuple[csr_matrix, ...]
+    normalized: tuple[csr_matrix, ...]
 
 
-def shared_expression(
-    slides: "Sequence[AnnData]", *, layer: str | None = None
-) -> SharedExpression:
+def shared_expression(slides: "Sequence[AnnData]", *, layer: str | None = None) -> SharedExpression:
     """Normalize slides together on the genes that all of them measured.
 
     Parameters
@@ -60,12 +61,20 @@ def shared_expression(
             "slides: no gene that is measured in all of them has counts; "
             "use the same gene names, or leave out the slide that differs"
         )
+    matrices = [matrix[:, detected] for matrix in matrices]
+    return SharedExpression(
+        tuple(map(str, common[detected])), tuple(matrices), tuple(normalize(matrices))
+    )
+
+
+def normalize(matrices: Sequence[csr_matrix]) -> list[csr_matrix]:
+    """Compute log1p of counts scaled to the median library size of all matrices, float32."""
     sizes = [np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel() for matrix in matrices]
     every = np.concatenate(sizes)
     usual = float(np.median(every[every > 0]))
     normalized = []
     for matrix, size in zip(matrices, sizes, strict=True):
         scale = np.divide(usual, size, out=np.zeros_like(size), where=size > 0)
-        scaled = csr_matrix(diags_array(scale) @ matrix[:, detected])
+        scaled = csr_matrix(diags_array(scale) @ matrix)
         normalized.append(csr_matrix(scaled.log1p(), dtype=np.float32))
-    return SharedExpression(tuple(map(str, common[detected])), tuple(normalized))
+    return normalized

@@ -12,7 +12,6 @@ import numpy as np
 from sagefm._types import Codes, Floats, Positions
 
 _MAX_POINTS = 4000
-"""Points whose co-association is computed; others are assigned by the clusters that they share."""
 _SMALLEST = 0.02
 """Fraction of the points that a cluster has at least where the tree is cut."""
 _MORE = 200
@@ -24,14 +23,11 @@ _ROUNDS = 20
 class Consensus:
     """A clustering that several clusterings agree on."""
 
+    labels: Codes
+    """The cluster of each point."""
     membership: Floats
     """Points × clusters: mean over the clusterings of the probability that a point of its cluster
     there belongs to the cluster here. Rows sum to 1."""
-
-    @property
-    def labels(self) -> Codes:
-        """The cluster of each point."""
-        return np.asarray(self.membership.argmax(axis=1), dtype=np.int64)
 
     def merges(self) -> Floats:
         """Merge clusters pairwise, those that share most of their memberships first.
@@ -59,7 +55,9 @@ class Consensus:
         return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
-def consensus(clusterings: Sequence[Codes], n_clusters: int) -> Consensus:
+def consensus(
+    clusterings: Sequence[Codes], n_clusters: int, *, max_points: int = _MAX_POINTS
+) -> Consensus:
     """Find the clustering that several clusterings of the same points agree on.
 
     Parameters
@@ -68,18 +66,26 @@ def consensus(clusterings: Sequence[Codes], n_clusters: int) -> Consensus:
         For each the cluster of every point, numbers from 0.
     n_clusters
         Clusters to find, at most the number of points.
+    max_points
+        Points whose co-association is computed, spread evenly over the rows; the others are
+        assigned by the clusters that they share with these.
     """
     members = [np.eye(int(codes.max()) + 1)[codes] for codes in clusterings]
     n_points = len(clusterings[0])
-    some = np.unique(np.linspace(0, n_points - 1, min(n_points, _MAX_POINTS)).astype(np.int64))
+    some = np.unique(np.linspace(0, n_points - 1, min(n_points, max_points)).astype(np.int64))
     chosen = [member[some] for member in members]
     labels = _cut(chosen, n_clusters)
+    n_found = len(np.unique(labels))
     for _ in range(_ROUNDS):
-        before = labels
-        labels = _membership(chosen, chosen, labels, n_clusters).argmax(axis=1)
-        if (labels == before).all():
-            break
-    return Consensus(_membership(members, chosen, labels, n_clusters))
+        assigned = _membership(chosen, chosen, labels, n_clusters).argmax(axis=1)
+        if len(np.unique(assigned)) < n_found or (assigned == labels).all():
+            break  # a small cluster would be lost, or nothing changes
+        labels = assigned
+    membership = _membership(members, chosen, labels, n_clusters)
+    every = membership.argmax(axis=1).astype(np.int64)
+    if len(np.unique(every)) < n_found:
+        every[some] = labels
+    return Consensus(every, membership)
 
 
 def _membership(

@@ -66,7 +66,7 @@ def told(caplog):
 @pytest.mark.parametrize("method", ["gmm", "kmeans"])
 @pytest.mark.parametrize("n_domains", [1, 2, 7, 13])
 def test_exactly_as_many_as_asked_for_by_falling_size(noise, told, method, n_domains):
-    assert sagefm.tl.domains(noise, n_domains, method=method) is None
+    sagefm.tl.domains(noise, n_domains, method=method)
     found = noise.obs["sagefm_domain"]
     assert list(found.cat.categories) == [str(i) for i in range(1, n_domains + 1)]
     sizes = found.value_counts(sort=False).to_numpy()
@@ -229,9 +229,9 @@ def test_smoothing_does_not_cross_slides():
     slide.obsm["spatial"] = np.r_[one, other]
     slide.obs["section"] = np.where(truth == 0, "left", "right")
     with pytest.raises(InputError, match="pass slide_key='section'"):
-        sagefm.tl.domains(slide, 2, smooth=2)
+        sagefm.tl.domains(slide, 2, smooth=2, method="gmm")
     assert "sagefm_domain" not in slide.obs
-    sagefm.tl.domains(slide, 2, smooth=2, slide_key="section")
+    sagefm.tl.domains(slide, 2, smooth=2, slide_key="section", method="gmm")
     assert adjusted_rand_score(truth, slide.obs["sagefm_domain"]) == 1
 
 
@@ -270,7 +270,7 @@ def test_a_file_keeps_domains_in_order_and_provenance(noise, tmp_path):
 def test_any_embedding_can_be_clustered():
     embedding, truth = blobs([72, 72])
     slide = a_slide(embedding, key="X_pca")
-    sagefm.tl.domains(slide, 2, use_rep="X_pca")
+    sagefm.tl.domains(slide, 2, use_rep="X_pca", method="gmm")
     assert adjusted_rand_score(truth, slide.obs["sagefm_domain"]) == 1
     assert slide.uns["sagefm"]["domains"]["n_components"] == 8
 
@@ -291,9 +291,11 @@ def constant(slide):
     [
         (lambda slide: slide.obsm.pop("X_sagefm"), {}, "has spatial; run sagefm.tl.embed first"),
         (None, {"use_rep": "X_pca"}, "'X_pca'.*which has spatial, X_sagefm; choose one"),
-        (None, {"method": "louvain"}, "choose one of gmm, kmeans, leiden"),
+        (None, {"method": "louvain"}, "choose one of consensus, gmm, kmeans, leiden, pca7"),
         (None, {"n_domains": 145}, "the slide has 144 spots; request 1 to 144"),
         (None, {"n_domains": 0}, "request 1 to 144"),
+        (None, {"n_domains": None}, "give n_domains; only the consensus chooses it"),
+        (None, {"method": "consensus"}, "give a slide with raw counts"),
         (with_value(np.nan), {}, "NaN or infinite.*embed the slide again"),
         (with_value(np.inf), {}, "NaN or infinite.*embed the slide again"),
         (constant, {}, "same in every spot; choose another"),
@@ -304,7 +306,7 @@ def test_what_cannot_be_clustered_is_refused_with_the_remedy(noise, spoil, wante
     if spoil:
         spoil(noise)
     with pytest.raises(InputError, match=message) as raised:
-        sagefm.tl.domains(noise, **wanted)
+        sagefm.tl.domains(noise, **{"n_domains": 7, "method": "gmm"} | wanted)
     assert "\n" not in str(raised.value)
     assert "sagefm_domain" not in noise.obs
     assert "sagefm" not in noise.uns
@@ -316,12 +318,12 @@ def test_numbers_out_of_range_are_refused(option):
     slide.obsm["X_sagefm"] = slide.obsm["spatial"]
     (name,) = option
     with pytest.raises(InputError, match=f"{name}=.*whole number"):
-        sagefm.tl.domains(slide, 3, **option)
+        sagefm.tl.domains(slide, 3, **option, method="gmm")
 
 
 @pytest.mark.parametrize("n_domains", [1, 3, 6, 9])
 def test_leiden_of_many_spots_finds_the_number_too(noise, told, monkeypatch, n_domains):
-    monkeypatch.setattr("sagefm.tl.clustering._domains._MANY_SPOTS", 100)
+    monkeypatch.setattr("sagefm.tl.clustering._methods._MANY_SPOTS", 100)
     sagefm.tl.domains(noise, n_domains, method="leiden")
     assert noise.obs["sagefm_domain"].nunique() == n_domains
     assert not told.records

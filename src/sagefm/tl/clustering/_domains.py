@@ -1,5 +1,6 @@
-"""Find tissue domains: clusters of spots in an embedding."""
+"""Find tissue domains in one slide or in several: groups of spots that are alike."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -7,126 +8,190 @@ import pandas as pd
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
-from sagefm._extras import require
-from sagefm._keys import DOMAIN, EMBEDDING
+from sagefm._keys import DOMAIN, DOMAIN_CONFIDENCE, DOMAIN_SECOND, EMBEDDING
 from sagefm._progress import stage
 from sagefm._types import Codes, Floats, Positions
 from sagefm._uns import record
 from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.sections import section_codes
-from sagefm.stats.mixture import mixture_clusters
+from sagefm.tl.clustering._methods import CLUSTER
+from sagefm.tl.clustering._result import Domains, named
+from sagefm.tl.clustering._search import Search, find_domains
+from sagefm.tl.clustering._views import CONSENSUS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from anndata import AnnData
 
-Method = Literal["gmm", "kmeans", "leiden"]
-_NEIGHBORS_IN_EMBEDDING = 15
-_RESOLUTIONS_TRIED = 20
-_MANY_SPOTS = 20_000
-"""Above it, communities are found in fewer iterations, and fewer resolutions are tried."""
-_LINES_TRIED = 4
-"""Resolutions that are chosen by a line with many spots; then the interval is halved."""
+Method = Literal[
+    "consensus", "gmm", "kmeans", "leiden",
+    "pca7", "pca15", "pca25", "niche", "similar", "rings", "residuals",
+]  # fmt: skip
+_SECOND = 0.05
+"""Membership below which a second domain is not named."""
 
 
 def domains(
-    slide: "AnnData",
-    n_domains: int = 7,
+    slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
+    n_domains: int | None = None,
     *,
-    method: Method = "gmm",
-    use_rep: str = EMBEDDING,
+    method: Method = "consensus",
+    use_rep: str | None = None,
     n_components: int = 20,
     smooth: int = 0,
+    centered: bool | None = None,
+    batch_key: str | None = None,
     seed: int = 0,
+    layer: str | None = None,
     slide_key: str | None = None,
     key_added: str = DOMAIN,
-) -> None:
-    """Cluster the spots of a slide into tissue domains.
+) -> pd.DataFrame:
+    """Find the domains of a tissue: one set of domains for all slides of the call.
+
+    The default needs no model. Five views of the spots (means of all genes over 7, 15 and 25 spots;
+    means of the components of single spots; means over similar neighbors) are clustered, each into
+    as many clusters as domains and one to three more, and the domains are what these twenty
+    clusterings agree on. Several slides are compared on the genes that all of them measured.
 
     Parameters
     ----------
-    slide
-        With an embedding in ``obsm`` (see :func:`sagefm.tl.embed`).
+    slides
+        A slide or several; raw counts and ``obsm["spatial"]``, or, with `use_rep`, an embedding.
     n_domains
-        How many domains to find.
+        How many domains to find. None: as many as views, halved counts and other seeds agree on,
+        2 to 12, with a mild preference for 4 to 8 (see ``uns["sagefm"]["domains"]["stability"]``).
     method
-        ``"gmm"``: Gaussian mixture with one covariance for all domains (best of 5 starts);
-        ``"kmeans"``: k-means (best of 10 starts); ``"leiden"``: Leiden communities of the graph of
-        15 nearest neighbors, at the resolution that gives `n_domains`. If no resolution does, the
-        closest number of domains is used, with a warning.
+        ``"consensus"``; a single view (``"pca7"``, ``"pca15"``, ``"pca25"``, ``"niche"``,
+        ``"similar"``, ``"rings"``, ``"residuals"``), clustered by a Gaussian mixture with one
+        covariance for all domains (best of 50 starts); or a method that clusters the embedding
+        `use_rep`: ``"gmm"``, that mixture; ``"kmeans"`` (best of 10 starts); ``"leiden"``,
+        communities of the graph of 15 nearest neighbors, at the resolution that gives `n_domains`,
+        or the closest number, with a warning.
     use_rep
-        ``obsm`` key to cluster.
+        ``obsm`` key to cluster by gmm, kmeans and leiden (``"X_sagefm"`` if not given); with the
+        consensus it is one more view. Embeddings of several slides must be comparable.
     n_components
-        Principal components of it that are kept.
+        Principal components of `use_rep` that are kept.
     smooth
         How many times each spot then takes the most frequent domain of its 7 nearest spots (itself
-        and, on a hexagonal grid, the first ring); 0 leaves the clusters as they are. A small domain
+        and, on a hexagonal grid, the first ring); 0 leaves the domains as they are. A small domain
         may lose all its spots, with a warning.
+    centered
+        Whether the mean of its batch is subtracted from each gene. None: if several batches are
+        given, unless joined domains then agree less with those of single batches (logged).
+    batch_key
+        ``obs`` column with the batch of each spot, such as the patient; each section is a batch if
+        it is not given.
     seed
         Seed of the random number generators.
-    slide_key
-        ``obs`` column with the section of each spot, if `smooth` is used and the object holds
-        several.
+    layer, slide_key
+        As in :func:`sagefm.tl.embed`.
     key_added
         Key in ``obs`` for the domains.
 
     Returns
     -------
-    Nothing. Sets ``obs["sagefm_domain"]``, categories "1", "2", … from the largest domain to the
-    smallest, and ``uns["sagefm"]["domains"]`` with the settings.
+    A row for each section: its number of spots, and the fraction of them in each domain. Sets in
+    every slide ``obs["sagefm_domain"]``, categories "1", "2", … from the largest domain of all
+    slides to the smallest; for the consensus ``obs["sagefm_domain_confidence"]`` (mean agreement of
+    the clusterings, 0 to 1) and ``obs["sagefm_domain_second"]`` (the domain that the spot might
+    belong to as well, if any); and ``uns["sagefm"]["domains"]`` with the settings.
 
     Raises
     ------
     InputError
-        No such embedding, one with missing values or the same in every spot, fewer spots than
-        domains, no such method, or a number out of its range.
+        No raw counts or no such embedding, one with missing values or the same in every spot, no
+        gene in common, fewer spots than domains, no such method or batch, or a number out of its
+        range.
     """
+    given = _given(slides)
     for name, value, least in (("n_components", n_components, 1), ("smooth", smooth, 0)):
         if value < least:
             raise InputError(f"{name}={value}: give a whole number from {least} on")
-    space = _space(slide, use_rep, n_components, seed)
-    if not 1 <= n_domains <= len(space):
-        raise InputError(
-            f"n_domains={n_domains}: the slide has {len(space)} spots; request 1 to {len(space)}"
-        )
     if method not in get_args(Method):
         raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
-    stage("clustering %s spots by %s", f"{len(space):,}", method)
-    labels = _CLUSTER[method](space, n_domains, seed)
-    if smooth:
-        sections = section_codes(slide, slide_key)
-        neighbors = nearest(coordinates(slide), min(7, len(space)), sections)
-        for _ in range(smooth):
-            labels = _vote(labels, neighbors)
-    slide.obs[key_added] = named = _by_size(labels)
-    if (n_found := len(named.categories)) != n_domains:
-        logger.warning(
-            "%d domains requested, %d found by %s%s; request fewer or choose another method",
-            n_domains, n_found, method, f" and {smooth} rounds of smoothing" if smooth else "",
+    n_spots = sum(slide.n_obs for slide in given)
+    if n_domains is not None and not 1 <= n_domains <= n_spots:
+        what = "the slide has" if len(given) == 1 else "the slides have"
+        raise InputError(f"n_domains={n_domains}: {what} {n_spots} spots; request 1 to {n_spots}")
+    if method in CLUSTER:
+        if n_domains is None:
+            raise InputError(f"method={method!r}: give n_domains; only the consensus chooses it")
+        space = _space(given, use_rep or EMBEDDING, n_components, seed)
+        stage("clustering %s spots by %s", f"{n_spots:,}", method)
+        facts = {"use_rep": use_rep or EMBEDDING, "n_components": space.shape[1]}
+        result = Domains(CLUSTER[method](space, n_domains, seed), facts=facts)
+    else:
+        search = Search(
+            views=CONSENSUS if method == "consensus" else (method,), n_domains=n_domains,
+            consensus=method == "consensus", centered=centered, seed=seed,
         )  # fmt: skip
-    record(slide, "domains", {
-        "key": key_added,
-        "n_domains": n_domains,
-        "method": method,
-        "use_rep": use_rep,
-        "n_components": space.shape[1],
-        "smooth": smooth,
-        "seed": seed,
-        "sagefm": __version__,
-    })  # fmt: skip
+        added = None if use_rep is None else _space(given, use_rep, n_components, seed)
+        batches = _batches(given, batch_key, slide_key)
+        result = find_domains(given, batches, search, added, layer=layer, slide_key=slide_key)
+    labels = _smoothed(given, result.labels, smooth, slide_key) if smooth else result.labels
+    _warn(n_domains, labels, method, smooth)
+    settings = {
+        "key": key_added, "n_domains": len(np.unique(labels)), "method": method, "smooth": smooth,
+        "seed": seed, "sagefm": __version__, **result.facts,
+    }  # fmt: skip
+    _write(given, labels, result, settings)
+    return _fractions(given, key_added, slide_key)
 
 
-def _space(slide: "AnnData", use_rep: str, n_components: int, seed: int) -> Floats:
+def _given(slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]") -> "list[AnnData]":
+    if hasattr(slides, "n_obs"):
+        return [slides]
+    given = list(slides.values()) if isinstance(slides, Mapping) else list(slides)
+    if not given:
+        raise InputError("slides: there are none; give one at least")
+    if len({id(slide) for slide in given}) < len(given):
+        raise InputError("slides: the same slide is given twice; give each once")
+    return given
+
+
+def _batches(slides: "Sequence[AnnData]", batch_key: str | None, slide_key: str | None) -> Codes:
+    """Encode the batch of each spot of all slides."""
+    names: list[Any] = []
+    for number, slide in enumerate(slides):
+        codes = section_codes(slide, slide_key)
+        if batch_key is None:
+            names += [f"{number}/{code}" for code in codes]
+            continue
+        if batch_key not in slide.obs:
+            raise InputError(
+                f"obs[{batch_key!r}]: is missing in a slide; name another column with batch_key"
+            )
+        column = slide.obs[batch_key]
+        if column.isna().any():
+            raise InputError(f"obs[{batch_key!r}]: is missing for some spots; fill it")
+        values = column.astype(str).to_numpy()
+        if any(len(set(values[codes == code])) > 1 for code in np.unique(codes)):
+            raise InputError(
+                f"obs[{batch_key!r}]: differs within a section; a section has one batch"
+            )
+        names += values.tolist()
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def _space(slides: "Sequence[AnnData]", use_rep: str, n_components: int, seed: int) -> Floats:
     """Compute the leading principal components of an embedding."""
     from sklearn.decomposition import PCA
 
-    if use_rep not in slide.obsm:
-        available = ", ".join(slide.obsm) or "nothing"
-        remedy = "run sagefm.tl.embed first" if use_rep == EMBEDDING else "choose one"
-        raise InputError(f"obsm[{use_rep!r}]: is not in the slide, which has {available}; {remedy}")
-    values = np.asarray(slide.obsm[use_rep], dtype=np.float64)
+    arrays = []
+    for slide in slides:
+        if use_rep not in slide.obsm:
+            available = ", ".join(slide.obsm) or "nothing"
+            remedy = "run sagefm.tl.embed first" if use_rep == EMBEDDING else "choose one"
+            raise InputError(
+                f"obsm[{use_rep!r}]: is not in the slide, which has {available}; {remedy}"
+            )
+        arrays.append(np.asarray(slide.obsm[use_rep], dtype=np.float64))
+    if len({array.shape[1] for array in arrays}) > 1:
+        raise InputError(
+            f"obsm[{use_rep!r}]: differs in width between slides; embed all with one model"
+        )
+    values = np.concatenate(arrays)
     if not np.isfinite(values).all():
         raise InputError(f"obsm[{use_rep!r}]: has NaN or infinite values; embed the slide again")
     if (values == values[0]).all():
@@ -135,66 +200,19 @@ def _space(slide: "AnnData", use_rep: str, n_components: int, seed: int) -> Floa
     return np.asarray(PCA(n_components, random_state=seed).fit_transform(values))
 
 
-def _kmeans(space: Floats, n_domains: int, seed: int) -> Codes:
-    from sklearn.cluster import KMeans
-
-    return np.asarray(KMeans(n_domains, n_init=10, random_state=seed).fit_predict(space))
-
-
-def _leiden(space: Floats, n_domains: int, seed: int) -> Codes:
-    """Raise the resolution until there are enough communities, then narrow the interval."""
-    import random
-
-    from sklearn.neighbors import kneighbors_graph
-
-    igraph = require("igraph", "leiden", "Leiden clustering")
-    stage("finding the nearest of %s spots in the embedding", f"{len(space):,}")
-    many = len(space) > _MANY_SPOTS
-    points = space.astype(np.float32) if many else space
-    links = kneighbors_graph(points, min(_NEIGHBORS_IN_EMBEDDING, len(space) - 1))
-    rows, columns = links.maximum(links.T).nonzero()
-    once = rows < columns
-    graph = igraph.Graph(n=len(space), edges=np.c_[rows[once], columns[once]])
-    low, high = (0.0, 1), (np.inf, len(space))  # resolutions, and the communities that they give
-    resolution = 2.0
-    best = np.arange(len(space))  # every spot alone, as at a very high resolution
-    igraph.set_random_number_generator(rng := random.Random())
-    try:
-        for number in range(_RESOLUTIONS_TRIED):
-            stage("finding communities: resolution %.3g, number %d", resolution, number + 1)
-            rng.seed(seed)
-            communities = graph.community_leiden(
-                "modularity", resolution=resolution, n_iterations=2 if many else 4
-            )
-            labels = np.array(communities.membership)
-            n_found = int(labels.max()) + 1
-            if abs(n_found - n_domains) < abs(best.max() + 1 - n_domains):
-                best = labels
-            if n_found == n_domains:
-                break
-            found = resolution, n_found
-            low, high = (found, high) if n_found < n_domains else (low, found)
-            if high[0] == np.inf:
-                resolution = 2 * low[0]
-            elif many and number < _LINES_TRIED:
-                resolution = _between(low, high, n_domains)
-            else:
-                resolution = (low[0] + high[0]) / 2
-    finally:
-        igraph.set_random_number_generator(random)
-    return best
-
-
-def _between(low: tuple[float, int], high: tuple[float, int], n_domains: int) -> float:
-    """Choose the resolution between two where a line through their numbers has `n_domains`."""
-    return low[0] + (n_domains - low[1]) / (high[1] - low[1]) * (high[0] - low[0])
-
-
-_CLUSTER: dict[str, "Callable[[Floats, int, int], Codes]"] = {
-    "gmm": mixture_clusters,
-    "kmeans": _kmeans,
-    "leiden": _leiden,
-}
+def _smoothed(
+    slides: "Sequence[AnnData]", labels: Codes, rounds: int, slide_key: str | None
+) -> Codes:
+    """Let each spot take the most frequent label of its neighborhood, several times."""
+    starts = np.cumsum([slide.n_obs for slide in slides])[:-1]
+    smoothed = []
+    for slide, own in zip(slides, np.split(labels, starts), strict=True):
+        sections = section_codes(slide, slide_key)
+        neighbors = nearest(coordinates(slide), min(7, slide.n_obs), sections)
+        for _ in range(rounds):
+            own = _vote(own, neighbors)
+        smoothed.append(own)
+    return np.concatenate(smoothed)
 
 
 def _vote(labels: Codes, neighbors: Positions) -> Codes:
@@ -206,9 +224,48 @@ def _vote(labels: Codes, neighbors: Positions) -> Codes:
     return np.asarray(votes.argmax(axis=1))
 
 
-def _by_size(labels: Codes) -> "pd.Categorical[Any]":
-    """Name labels "1", "2", … from the most to the least frequent."""
-    sizes = np.bincount(labels)
-    order = [label for label in np.argsort(-sizes, kind="stable") if sizes[label]]
-    rank = {label: str(i) for i, label in enumerate(order, start=1)}
-    return pd.Categorical([rank[label] for label in labels], categories=list(rank.values()))
+def _warn(n_domains: int | None, labels: Codes, method: str, smooth: int) -> None:
+    n_found = len(np.unique(labels))
+    if n_domains is not None and n_found != n_domains:
+        logger.warning(
+            "%d domains requested, %d found by %s%s; request fewer or choose another method",
+            n_domains, n_found, method, f" and {smooth} rounds of smoothing" if smooth else "",
+        )  # fmt: skip
+
+
+def _write(
+    slides: "Sequence[AnnData]", labels: Codes, result: Domains, settings: dict[str, Any]
+) -> None:
+    """Write the domains to each slide, named by their size in all slides."""
+    names = named(labels)
+    first = 0
+    for slide in slides:
+        rows = slice(first, first + slide.n_obs)
+        first += slide.n_obs
+        slide.obs[settings["key"]] = names.of(labels[rows])
+        if result.membership is not None:
+            membership = result.membership[rows]
+            at = np.arange(len(membership))
+            others = membership.copy()
+            others[at, labels[rows]] = 0
+            second = np.where(others.max(axis=1) >= _SECOND, others.argmax(axis=1), -1)
+            slide.obs[DOMAIN_CONFIDENCE] = membership[at, labels[rows]]
+            slide.obs[DOMAIN_SECOND] = names.of(second)
+            settings = settings | {"merges": names.merges(result.merges)}
+        elif settings["key"] == DOMAIN:
+            for key in (DOMAIN_CONFIDENCE, DOMAIN_SECOND):  # of an earlier consensus
+                slide.obs.drop(columns=key, inplace=True, errors="ignore")
+        record(slide, "domains", settings)
+
+
+def _fractions(slides: "Sequence[AnnData]", key: str, slide_key: str | None) -> pd.DataFrame:
+    """Count the spots of each section, and the fraction in each domain."""
+    rows = []
+    for number, slide in enumerate(slides, start=1):
+        codes = section_codes(slide, slide_key)
+        for code in np.unique(codes):
+            own = slide.obs[key][codes == code]
+            name = f"slide {number}" + (f", section {code + 1}" if codes.max() else "")
+            sizes = own.value_counts(normalize=True, sort=False)
+            rows.append({"section": name, "n_spots": len(own), **sizes.to_dict()})
+    return pd.DataFrame(rows).set_index("section")

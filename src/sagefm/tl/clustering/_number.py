@@ -1,0 +1,82 @@
+"""How many domains: where views, halved counts and other seeds agree."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from sagefm._progress import stage
+from sagefm._types import Codes, Floats
+from sagefm.stats.consensus import consensus
+from sagefm.tl.clustering._consensus import cluster_views
+
+MOST = 12
+_N_STARTS = 10
+_MAX_SPOTS = 2000
+"""Spots that are clustered for each number; they are spread evenly over the tissue."""
+_USUAL, _COST = 5.5, 0.15
+"""The prior: pathologists draw 3 to 9 regions, and half or twice as many as usual must be more
+stable by this much. Stability alone almost always favors two or three."""
+UNSTABLE = 0.75
+"""Adjusted Rand index with the domains of half of the counts: below it, a warning is due."""
+_CONSENSUS_POINTS = 1000
+
+
+def stability(
+    views: Mapping[str, Floats], halved: Mapping[str, Floats], numbers: Sequence[int], seed: int
+) -> pd.DataFrame:
+    """Measure for several numbers of domains how well clusterings agree.
+
+    Parameters
+    ----------
+    views, halved
+        Name → spots × components, of all counts and of a random half of them.
+    numbers
+        Numbers of domains, ascending.
+
+    Returns
+    -------
+    A row per number: mean adjusted Rand index between the clusters of different views (`views`),
+    between those of all counts and of half of them, with another seed, view by view (`counts`) and
+    by consensus (`consensus`), their mean (`stability`), and `score`: the mean less the prior.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    n_spots = len(next(iter(views.values())))
+    some = np.unique(np.linspace(0, n_spots - 1, min(n_spots, _MAX_SPOTS)).astype(np.int64))
+    needed = sorted({number + more for number in numbers for more in (0, 1, 2)})
+    found: list[dict[int, list[Codes]]] = []
+    for number, one in enumerate((views, halved)):
+        chosen = {name: view[some] for name, view in one.items()}
+        clusters: dict[int, list[Codes]] = {}
+        for n_clusters in needed:
+            stage("clustering %s of the counts: %d domains", ("all", "half")[number], n_clusters)
+            clusters[n_clusters] = cluster_views(chosen, [n_clusters], seed + number, _N_STARTS)
+        found.append(clusters)
+    rows = []
+    for n in numbers:
+        whole, half = (clusters[n] for clusters in found)
+        pairs = list(combinations(whole, 2)) or [(whole[0], half[0])]
+        joined = [
+            consensus([codes for more in (0, 1, 2) for codes in clusters[n + more]], n,
+                      max_points=_CONSENSUS_POINTS).labels
+            for clusters in found
+        ]  # fmt: skip
+        row = {
+            "n_domains": n,
+            "views": np.mean([adjusted_rand_score(a, b) for a, b in pairs]),
+            "counts": np.mean(
+                [adjusted_rand_score(a, b) for a, b in zip(whole, half, strict=True)]
+            ),
+            "consensus": adjusted_rand_score(*joined),
+        }
+        row["stability"] = np.mean([row["views"], row["counts"], row["consensus"]])
+        row["score"] = row["stability"] - _COST * np.log2(n / _USUAL) ** 2
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def best(table: pd.DataFrame) -> int:
+    """Choose the number with the highest score."""
+    return int(table["n_domains"][table["score"].argmax()])

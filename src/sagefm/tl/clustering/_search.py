@@ -1,0 +1,138 @@
+"""Find domains from counts: views of the tissue, how many domains, and what they are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sagefm._errors import InputError, logger
+from sagefm._progress import stage
+from sagefm._types import Codes, Floats
+from sagefm.stats.mixture import fit_mixture
+from sagefm.tl.clustering._centering import agreement_with_batches, should_center
+from sagefm.tl.clustering._consensus import find_consensus, leading
+from sagefm.tl.clustering._number import MOST, UNSTABLE, best, stability
+from sagefm.tl.clustering._result import Domains
+from sagefm.tl.clustering._tissue import Tissue
+from sagefm.tl.clustering._views import Views
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_USUAL_NUMBER = 7
+"""By which centering is chosen where the number of domains is not known."""
+_SPOTS_PER_DOMAIN = 5
+_HALVED = 1_000_003
+"""Added to the seed of the half of the counts, so that it is no seed of a clustering."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to find."""
+
+    views: tuple[str, ...]
+    n_domains: int | None
+    consensus: bool
+    centered: bool | None
+    seed: int
+
+
+def find_domains(
+    slides: "Sequence[AnnData]",
+    batches: Codes,
+    search: Search,
+    added: Floats | None,
+    *,
+    layer: str | None,
+    slide_key: str | None,
+) -> Domains:
+    """Find the domains of slides from their counts.
+
+    Parameters
+    ----------
+    batches
+        The batch of each spot of all slides.
+    added
+        One more view, spots of all slides × components.
+    """
+    stage("finding the neighborhoods of %s spots", f"{sum(s.n_obs for s in slides):,}")
+    tissue = Tissue.of(slides, batches, layer=layer, slide_key=slide_key)
+    if not tissue.counts.nnz:
+        raise InputError("the slides have no counts; nothing distinguishes their spots")
+    n_domains, seed = search.n_domains, search.seed
+    facts: dict[str, Any] = {"centered": _centered(tissue, search)}
+    centered = bool(facts["centered"])
+    computed = _compute(tissue, search.views, added, centered)
+    numbers = _numbers(len(tissue), n_domains)
+    if search.consensus and numbers:
+        halved = _compute(tissue.halved(seed + _HALVED), search.views, added, centered)
+        table = stability(computed, halved, numbers, seed)
+        facts |= {"stability": table}
+        n_domains = best(table) if n_domains is None else n_domains
+        _report(table, n_domains, chosen=search.n_domains is None)
+    n_domains = n_domains or 1
+    back = np.empty(len(tissue), dtype=np.int64)
+    back[tissue.order] = np.arange(len(tissue))
+    if search.consensus:
+        agreed = find_consensus(computed, n_domains, seed)
+        return Domains(agreed.labels[back], agreed.membership[back], agreed.merges(), facts)
+    (view,) = computed.values() if added is None else list(computed.values())[:1]
+    return Domains(fit_mixture(leading(view), n_domains, seed).labels[back], facts=facts)
+
+
+def _centered(tissue: Tissue, search: Search) -> bool:
+    if tissue.batches.max() == 0 or search.centered is not None:
+        return bool(search.centered)
+    agreement = agreement_with_batches(tissue, search.n_domains or _USUAL_NUMBER, search.seed)
+    centered = should_center(agreement)
+    logger.info(
+        "genes are %scentered in each of %d batches: joined domains agree with those of single "
+        "batches to %.2f centered and to %.2f not centered (adjusted Rand index)",
+        "" if centered else "not ", tissue.batches.max() + 1, agreement[True], agreement[False],
+    )  # fmt: skip
+    if not centered:
+        logger.warning(
+            "the batches differ in what they consist of: genes are not centered (centered=True "
+            "does it)"
+        )
+    return centered
+
+
+def _compute(
+    tissue: Tissue, names: Sequence[str], added: Floats | None, centered: bool
+) -> dict[str, Floats]:
+    views = Views(tissue, centered=centered)
+    computed = {}
+    for name in names:
+        stage("computing the view %s", name)
+        computed[name] = views(name)
+    if added is not None:
+        computed["embedding"] = views.components(added[tissue.order])
+    return computed
+
+
+def _numbers(n_spots: int, n_domains: int | None) -> list[int]:
+    """List the numbers of domains whose stability is measured."""
+    most = min(MOST, n_spots // _SPOTS_PER_DOMAIN - 3)
+    if n_domains is not None:
+        return [n_domains] if 2 <= n_domains <= n_spots // _SPOTS_PER_DOMAIN - 3 else []
+    return list(range(2, most + 1))
+
+
+def _report(table: pd.DataFrame, n_domains: int, *, chosen: bool) -> None:
+    """Log how many domains were chosen, and warn where they are not stable."""
+    row = table.set_index("n_domains").loc[n_domains]
+    if chosen:
+        others = table[table["n_domains"] != n_domains].nlargest(2, "score")["n_domains"]
+        logger.info(
+            "%d domains are chosen (stability %.2f); next: %s",
+            n_domains, row["stability"], ", ".join(map(str, others)),
+        )  # fmt: skip
+    if row["consensus"] < UNSTABLE:
+        logger.warning(
+            "these %d domains are not stable: another seed and half of the counts give domains "
+            "that agree to %.2f (adjusted Rand index; 1 is the same); the slide is too small or "
+            "too shallow for so many", n_domains, row["consensus"],
+        )  # fmt: skip
