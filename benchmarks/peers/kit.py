@@ -26,8 +26,8 @@ def run(method):
     """Run a method on the section that the command line names, and write what it returns.
 
     The command line has the section, the number of domains, the file to write, and whatever else
-    the method takes. A method returns an embedding (spots × dimensions) and its own labels, by the
-    name of the readout.
+    the method takes. A method returns an embedding (spots × dimensions, or None) and its own
+    labels, by the name of the readout.
     """
     path, n_domains, output, *others = sys.argv[1:]
     slide = anndata.read_h5ad(path)
@@ -36,7 +36,9 @@ def run(method):
     slide.obsm["spatial"] = np.asarray(slide.obsm["spatial"], dtype=np.float64)
     embedding, readouts = method(slide, int(n_domains), *others)
     labels = {f"labels {name}": np.asarray(found).astype(str) for name, found in readouts.items()}
-    np.savez(output, embedding=np.asarray(embedding, dtype=np.float64), **labels)
+    if embedding is not None:
+        labels["embedding"] = np.asarray(embedding, dtype=np.float64)
+    np.savez(output, **labels)
 
 
 def mclust(points, n_domains, seed):

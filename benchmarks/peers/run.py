@@ -126,8 +126,6 @@ def compare(peer, section, options):
         raise Missing("not run")
     python = environment(peer, options.environments)
     script, *others = PEERS[peer]
-    if peer == "sagefm":
-        others = [options.models.get(section.stem, "default")]
     n_domains = labels_of(section, options.label)
     found = measured(
         [python, HERE / script, section, n_domains, arrays, *others],
@@ -194,12 +192,7 @@ def arguments(argv):
     parser.add_argument(
         "--stored", action="store_true", help="print the results that are there, run nothing"
     )
-    parser.add_argument(
-        "--models", nargs="+", default=[], metavar="SECTION=MODEL",
-        help="weights for sagefm, of a training that has not seen the section's donor",
-    )  # fmt: skip
     options = parser.parse_args(argv)
-    options.models = dict(model.split("=", 1) for model in options.models)
     if unknown := set(options.peers) - set(PEERS):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}; known: {', '.join(PEERS)}")
     options.sections = [

@@ -24,13 +24,14 @@ def main(section, output, key):
     labeled = truth.notna().to_numpy()
     n_domains = truth[labeled].nunique()
     found = np.load(output)
-    embedding = found["embedding"]
     readouts = {
         name.removeprefix("labels "): found[name] for name in found if name.startswith("labels ")
     }
-    n_components = min(20, *embedding.shape)
-    points = PCA(n_components, random_state=0).fit_transform(embedding)
-    readouts[OURS] = mixture_clusters(points, n_domains, n_starts=N_STARTS)
+    if "embedding" in found:
+        embedding = found["embedding"]
+        n_components = min(20, *embedding.shape)
+        points = PCA(n_components, random_state=0).fit_transform(embedding)
+        readouts[OURS] = mixture_clusters(points, n_domains, n_starts=N_STARTS)
     print(json.dumps({
         name: adjusted_rand_score(truth[labeled], labels[labeled])
         for name, labels in readouts.items()
