@@ -44,8 +44,8 @@ for words in ("embed slide.h5ad -o e.h5ad", "domains e.h5ad -n 3 -o d.h5ad", "ch
 """
 # Not pydantic, which typer brings.
 EXTRAS = (
-    "dask", "distributed", "igraph", "lightning", "lightning_fabric", "liana", "mofapy2", "pyarrow",
-    "pytorch_lightning", "scanpy", "scib_metrics", "tensorboard",
+    "dask", "decoupler", "distributed", "igraph", "lightning", "lightning_fabric", "liana",
+    "mofapy2", "pyarrow", "pytorch_lightning", "scanpy", "scib_metrics", "tensorboard",
 )  # fmt: skip
 BLOCKED = f"""
 import sys
@@ -111,7 +111,7 @@ def test_the_wheel_holds_what_is_not_code(installed):
     for name in (
         "py.typed", "weights/default.safetensors", "pp/genes_for_simulation.txt",
         "pp/visium_v1_barcodes.txt.gz", "pp/genes/symbols.txt.gz", "pp/genes/aliases.txt.gz",
-        "pp/genes/SOURCES.txt",
+        "pp/genes/SOURCES.txt", "pp/genes/markers.csv",
         "pretrain/recipes/context.toml", "report/templates/page.html.jinja",
     ):  # fmt: skip
         assert (package / name).is_file(), name

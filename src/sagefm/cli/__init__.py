@@ -14,6 +14,7 @@ from sagefm.cli import (
     annotation,
     checking,
     corpus,
+    description,
     domains,
     evaluation,
     imputation,
@@ -38,9 +39,9 @@ app = typer.Typer(
     epilog="Add --debug to any command for the traceback of an error.",
 )
 _VERBS = (
-    checking.check, slides.embed, imputation.impute, domains.domains, annotation.annotate,
-    perturbation.perturb, influence.influence, rare.rare, subtype.subtype, training.pretrain,
-    evaluation.evaluate, models.convert, models.info, models.demo,
+    checking.check, slides.embed, imputation.impute, domains.domains, description.describe,
+    annotation.annotate, perturbation.perturb, influence.influence, rare.rare, subtype.subtype,
+    training.pretrain, evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip
 for _verb in _VERBS:
     app.command(cls=Verb)(_verb)

@@ -4,12 +4,14 @@ import re
 import shlex
 
 _NAMES = (
-    "error_rate|label_key|layer|levels|mask|method|n_domains|patient_key|pooling|region|seed|share|"
+    "condition_key|error_rate|label_key|layer|levels|mask|method|n_domains|patient_key|pooling|region|seed|share|"
     "slide_key|smooth|subtype_key|top|use_rep|where"
 )
 _ASSIGNED = re.compile(rf"(?<![\w'\"-])({_NAMES})=('[^']*'|\"[^\"]*\"|[^\s;,:()]*)")
 """``slide_key='section'``, or ``slide_key=`` where the value is for the user to choose."""
-_NAMED = re.compile(r"(?<![\w'\"-])(error_rate|n_domains|patient_key|slide_key|use_rep)(?![\w'\"])")
+_NAMED = re.compile(
+    r"(?<![\w'\"-])(condition_key|error_rate|n_domains|patient_key|slide_key|use_rep)(?![\w'\"])"
+)
 _FUNCTION = re.compile(r"`?\bsagefm\.(?:tl|pl)\.([a-z]+)(?:\(\))?`?")
 
 

@@ -2,6 +2,7 @@
 
 from sagefm.pl._annotation import annotation, annotator
 from sagefm.pl._domain_maps import domain_maps
+from sagefm.pl._domains import contacts, domain_markers
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals
 from sagefm.pl._imputation import imputed
 from sagefm.pl._influence import influence
@@ -16,7 +17,8 @@ from sagefm.pl._subtype import subtype, subtype_evidence
 from sagefm.pl._training import training
 
 __all__ = [
-    "annotation", "annotator", "calibration", "confusion", "domain_maps", "gene_scatter", "imputed",
-    "influence", "journal", "method_intervals", "perturbation", "quality", "rare", "response",
-    "scorecard", "slides", "spatial", "stability", "subtype", "subtype_evidence", "training",
+    "annotation", "annotator", "calibration", "confusion", "contacts", "domain_maps",
+    "domain_markers", "gene_scatter", "imputed", "influence", "journal", "method_intervals",
+    "perturbation", "quality", "rare", "response", "scorecard", "slides", "spatial", "stability",
+    "subtype", "subtype_evidence", "training",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Read, check, align and simulate slides, and find neighborhoods."""
 
 from sagefm.pp.check import Finding, check, summarize
+from sagefm.pp.markers import marker_sets
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.plant import plant
 from sagefm.pp.read import open_slide, read
@@ -13,6 +14,7 @@ __all__ = [
     "Vocabulary",
     "average",
     "check",
+    "marker_sets",
     "nearest",
     "open_slide",
     "plant",

@@ -2,6 +2,7 @@
 
 from sagefm.tl.annotation import Annotator, annotate, learn_annotator
 from sagefm.tl.clustering import coarsen, domains
+from sagefm.tl.description import Description, describe, markers, pathways
 from sagefm.tl.embedding import Done, Source, embed, embed_many, explain
 from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
 from sagefm.tl.imputation import impute
@@ -22,12 +23,14 @@ __all__ = [
     "KNOCKOUT",
     "Annotator",
     "Change",
+    "Description",
     "Done",
     "Source",
     "Subtypes",
     "annotate",
     "coarsen",
     "consensus_network",
+    "describe",
     "domains",
     "embed",
     "embed_many",
@@ -36,7 +39,9 @@ __all__ = [
     "impute",
     "influence",
     "learn_annotator",
+    "markers",
     "pairs",
+    "pathways",
     "perturb",
     "perturb_sets",
     "rare",

@@ -1,0 +1,7 @@
+"""Describe domains: what marks them, what they may be, which touch, and how much there is."""
+
+from sagefm.tl.description._describe import Description, describe
+from sagefm.tl.description._markers import markers
+from sagefm.tl.description._pathways import pathways
+
+__all__ = ["Description", "describe", "markers", "pathways"]
