@@ -44,7 +44,7 @@ def views_of(slides, model, features="expression"):
 def holding(views, embeddings):
     """Let views show other columns, as they come."""
     return [
-        replace(view, values=np.asarray(z, np.float32), measured=np.ones(z.shape[1], bool))
+        replace(view, values=np.asarray(z, np.float64), measured=np.ones(z.shape[1], bool))
         for view, z in zip(views, embeddings, strict=True)
     ]
 
@@ -58,18 +58,24 @@ def methods(slides, models):
         if one.name in BASELINES:
             for head in ("linear", "mlp") if one.name != "raw HVG" else ("linear",):
                 found[f"{one.name}, {head}"] = lambda known, one=one, head=head: (
-                    Settings("label", head),
+                    Settings("label", head, "embedding"),
                     holding(plain, one.of(list(slides.values()), known)),
                     first,
                 )
     for head in ("linear", "mlp"):
-        found[f"sagefm annotate, {head}"] = lambda known, head=head: (
-            Settings("label", head), plain, first,
+        found[f"expression, {head}"] = lambda known, head=head: (
+            Settings("label", head, "expression"), plain, first,
         )  # fmt: skip
     for name, model in models.items():
         embedded = views_of(slides, model, "embedding")
-        found[f"{name}, linear"] = lambda known, v=embedded, m=model: (Settings("label"), v, m)
-        found[f"{name}, mlp"] = lambda known, v=embedded, m=model: (Settings("label", "mlp"), v, m)
+        combined = views_of(slides, model, "combined")
+        for head in ("linear", "mlp"):
+            found[f"embedding of {name}, {head}"] = lambda known, v=embedded, m=model, head=head: (
+                Settings("label", head, "embedding"), v, m,
+            )  # fmt: skip
+            found[f"sagefm annotate, {name}, {head}"] = (
+                lambda known, v=combined, m=model, head=head: (Settings("label", head), v, m)
+            )
     return found
 
 

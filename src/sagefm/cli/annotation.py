@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sagefm.tl import Annotator
 
 Method = Literal["linear", "mlp"]
-Features = Literal["expression", "embedding"]
+Features = Literal["combined", "expression", "embedding"]
 
 
 def annotate(
@@ -44,7 +44,7 @@ def annotate(
     ] = None,
     key: Annotated[str, typer.Option(help="obs column with the labels.")] = "label",
     method: Annotated[Method, typer.Option(help="Classifier.")] = "linear",
-    features: Annotated[Features, typer.Option(help="Features of a spot.")] = "expression",
+    features: Annotated[Features, typer.Option(help="Features of a spot.")] = "combined",
     error_rate: Annotated[
         float | None,
         typer.Option(
@@ -158,13 +158,14 @@ def _print_realized(annotator: "Annotator", error_rate: float) -> None:
     """Print what the tolerated error came to on each held-out group."""
     from sagefm._text import numbered
 
+    held_out = annotator.held_out
     rows = [
         f"{name} {row['wrong']:.0%} of {numbered(int(row['n_labeled']), 'spot')} wrong"
         if row["n_labeled"]
         else f"{name} no spot labeled"
-        for name, row in annotator.held_out.realized(error_rate).iterrows()
+        for name, row in held_out.realized(held_out.tolerated(error_rate)).iterrows()
     ]
-    unit = annotator.held_out.unit
+    unit = held_out.unit
     typer.echo(
         f"tolerated error {error_rate:g}; at the confidence that the other {unit}s need: "
         + (", ".join(rows) or f"not known, with one {unit}")

@@ -41,7 +41,7 @@ def learn_annotator(
     key: str = "label",
     *,
     method: Method = "linear",
-    features: Features = "expression",
+    features: Features = "combined",
     centered: bool | None = None,
     patient_key: str = "patient",
     seed: int = 0,
@@ -50,7 +50,8 @@ def learn_annotator(
 ) -> Annotator:
     """Train an annotator on labeled spots.
 
-    All classes have the same weight, however many spots they have.
+    A class has a weight by the patients that have it, however many spots it has; within a class a
+    patient with four times as many spots counts twice.
 
     Parameters
     ----------
@@ -63,17 +64,19 @@ def learn_annotator(
         ``obs`` column with the labels. Spots without a label are not used. A class with fewer
         than 10 labeled spots in all is left out, with a warning.
     method
-        ``"linear"``: logistic regression on 50 principal components. ``"mlp"``: a network with one
-        hidden layer of 64 on the same components.
+        ``"linear"``: logistic regression. ``"mlp"``: a network with one hidden layer of 64.
     features
-        Features of a spot. ``"expression"``: log1p counts per 10,000 of the 2,000 most variable
-        genes of the vocabulary, averaged over the spot and its 6 nearest; the network is not used.
-        ``"embedding"``: the embedding of the model.
+        Features of a spot. ``"combined"``: two classifiers, whose log probabilities are averaged.
+        Both have 50 principal components of the expression of all genes, averaged over the spot and
+        its 6 nearest and standardized in each section. One has 20 components of the marker genes as
+        the model predicts them beside these, and the other scores of marker sets.
+        ``"expression"``: 50 components of the 2,000 most variable genes of the vocabulary, averaged
+        in the same way; the network is not used. ``"embedding"``: of the embedding of the model.
     centered
         Whether the mean of its slide is subtracted from a spot. This removes what patient and
         laboratory add to a whole slide, but makes a spot depend on what else the slide holds. If
         not given, the choice with the lower Brier score on held-out patients (or slides, if there
-        is one patient; True for a single slide).
+        is one patient; True for a single slide). Combined features are always standardized.
     patient_key
         ``obs`` column with the patient; a slide without it is a patient of its own.
     seed
@@ -100,6 +103,8 @@ def learn_annotator(
     for name, value, kinds in (("method", method, Method), ("features", features, Features)):
         if value not in get_args(kinds):
             raise InputError(f"{name}={value!r}: choose one of {', '.join(get_args(kinds))}")
+    if features == "combined" and centered is False:
+        raise InputError("centered=False: combined features are standardized; leave it out")
     named = _named(slides)
     labels = {name: _labels(name, slide, key) for name, slide in named.items()}
     classes = _classes(labels, key)
@@ -158,10 +163,10 @@ def annotate(
         ``obs`` column with the labels of the reference.
     error_rate
         Tolerated fraction of wrong labels, such as 0.05. Spots are ``"unknown"`` below the lowest
-        confidence at which every held-out patient keeps this rate, where novelty is above 0.99,
-        and on a slide that is farther from the labeled patients than they are from each other. This
-        is no promise about the new patient: see Notes. If not given, every spot gets its likeliest
-        class.
+        confidence at which every held-out patient keeps this rate (or a lower one, if one of them
+        would exceed it at the confidence that the others need), where novelty is above 0.99, and on
+        a slide that is farther from the labeled patients than they are from each other. This is no
+        promise about the new patient: see Notes. If not given, every spot gets its likeliest class.
     key_added
         Key in ``obs`` for the labels.
     layer, slide_key
@@ -181,8 +186,8 @@ def annotate(
     Raises
     ------
     InputError
-        As :func:`learn_annotator`; `error_rate` is not between 0 and 1; the annotator belongs to
-        another model.
+        As :func:`learn_annotator`; `error_rate` is not between 0 and 1, or a labeled patient
+        exceeds it at each confidence that the others need; the annotator belongs to another model.
 
     Notes
     -----
@@ -203,6 +208,8 @@ def annotate(
     annotator = reference
     if annotator.fingerprint != model.fingerprint:
         raise InputError("annotator: belongs to another model; use the one it was trained with")
+    if error_rate is not None:
+        _require_kept(annotator, error_rate)
     p = np.empty((slide.n_obs, len(annotator.classes)))
     novelty, is_far = np.empty(slide.n_obs), np.zeros(slide.n_obs, dtype=bool)
     for section in section_features(
@@ -235,6 +242,20 @@ def annotate(
         "sagefm": __version__,
     })  # fmt: skip
     return annotator
+
+
+def _require_kept(annotator: Annotator, error_rate: float) -> None:
+    """Refuse an error rate that a labeled patient would not have kept."""
+    held_out = annotator.held_out
+    if np.isfinite(held_out.tolerated(error_rate)):
+        return
+    wrong = held_out.realized(error_rate)["wrong"]
+    worst = wrong.idxmax()
+    raise InputError(
+        f"error_rate={error_rate}: is not kept by the labeled {held_out.unit}s: at the confidence "
+        f"that the others need, {worst} has {wrong.max():.0%} of its labels wrong; "
+        "leave it out, allow more errors, or label more patients"
+    )
 
 
 def _warn(

@@ -27,6 +27,7 @@ _MAX_NOVELTY = 0.99
 _KIND = "annotator"
 _NOVELTY = "novelty."
 """Prefix of the arrays of the reference, in a file."""
+_DISTANCES = _NOVELTY + "patient_distances"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Settings:
 
     key: str
     method: Method = "linear"
-    features: Features = "expression"
+    features: Features = "combined"
     centered: bool = True
     seed: int = 0
 
@@ -92,7 +93,7 @@ class Annotator:
         likeliest = probabilities.argmax(axis=1)
         labels: NDArray[np.object_] = np.array(self.classes, dtype=object)[likeliest]
         if error_rate is not None:
-            threshold = self.held_out.threshold(error_rate)
+            threshold = self.held_out.threshold(self.held_out.tolerated(error_rate))
             labels[(probabilities.max(axis=1) < threshold) | (novelty > _MAX_NOVELTY)] = UNKNOWN
         return labels
 
@@ -170,13 +171,10 @@ class Annotator:
             "fine-tuning": "head.weight" in tensors,
             "smoothing": isinstance(settings, dict) and settings.get("smooth", False),
         }
-        if _NOVELTY + "patient_distances" not in tensors:
-            raise InputError(
-                f"{path}: is of an older version, which did not compare patients; "
-                "train the annotator again"
-            )
         for name in (name for name, used in removed.items() if used):
             raise InputError(f"{path}: uses {name}, which was removed; train the annotator again")
+        if not any(n.startswith("parts.") for n in tensors) or _DISTANCES not in tensors:
+            raise InputError(f"{path}: is of an older version; train the annotator again")
         try:
             return cls._from_file({name: t.numpy() for name, t in tensors.items()}, header)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -195,7 +193,7 @@ class Annotator:
             {name.removeprefix(_NOVELTY): array for name, array in arrays.items()
              if name.startswith(_NOVELTY)}
         )  # fmt: skip
-        classifier = SpotClassifier.from_arrays(arrays, len(classes), centered=settings.centered)
+        classifier = SpotClassifier.from_arrays(arrays, len(classes))
         return cls(
             classes, settings, classifier, float(header["temperature"]), reference, held_out,
             header["fingerprint"], dict(header["facts"]),

@@ -12,6 +12,8 @@ from sagefm._types import Bools, Floats, Positions
 from sagefm.tl.annotation._features import SectionFeatures
 
 _N_BLOCKS = 4
+_STEPS = 10
+"""Rates of a threshold that are tried: tenths of the tolerated one."""
 _TEMPERATURES = np.exp(np.linspace(-1.5, 4.0, 56))
 
 
@@ -55,6 +57,27 @@ class HeldOutPredictions:
             n_wrong = np.where(n_labeled > 0, n_wrong[np.maximum(n_labeled, 1) - 1], 0)
             tolerated &= n_wrong / np.maximum(n_labeled, 1) <= error_rate
         return float(candidates[np.argmax(tolerated)]) if tolerated.any() else float("inf")
+
+    def tolerated(self, error_rate: float) -> float:
+        """Find the largest rate of the threshold with which no held-out group exceeds `error_rate`.
+
+        The threshold that keeps a rate in P - 1 groups is exceeded by the last one more often than
+        one would like. So the rate that the threshold is set to is lowered, in steps of a tenth,
+        until each group, with the threshold that all others need, has at most `error_rate` of its
+        labels wrong. NaN if that takes a rate with which no group has a label any more: then the
+        threshold does not travel. `error_rate` itself with a single group, where nothing is known,
+        and where no group has a label from the start.
+        """
+        if len(np.unique(self.groups)) < 2:
+            return error_rate
+        for step in range(_STEPS, 0, -1):
+            rate = error_rate * step / _STEPS
+            table = self.realized(rate)
+            if not table["n_labeled"].any() and step < _STEPS:
+                break
+            if (table["wrong"].dropna() <= error_rate).all():
+                return rate
+        return float("nan")
 
     def realized(self, error_rate: float) -> pd.DataFrame:
         """Measure on each group what the threshold of the other groups does to it.

@@ -45,8 +45,8 @@ def fit_annotator(
         score on held-out groups.
     """
     folds = split(sections, [code >= 0 for code in codes], _MAX_FOLDS, settings.seed)
-    if centered is None and folds.unit == "block":  # blocks of one section cannot decide
-        centered = True
+    if settings.features == "combined" or (centered is None and folds.unit == "block"):
+        centered = True  # blocks of one section cannot decide
     trials = [
         _try(sections, codes, folds, len(classes), replace(settings, centered=choice))
         for choice in ([True, False] if centered is None else [centered])
@@ -104,5 +104,5 @@ def _fit(
     kept = [i for i, code in enumerate(codes) if (code >= 0).any()]
     return fit_classifier(
         [sections[i] for i in kept], [codes[i] for i in kept], n_classes, settings.method,
-        centered=settings.centered, seed=settings.seed,
+        settings.features, centered=settings.centered, seed=settings.seed,
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sagefm._types import Floats, Positions, Singles
+from sagefm._types import Floats, Positions
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.reference import ReferenceSpots
 from sagefm.tl.annotation._features import (
@@ -140,7 +140,7 @@ class NoveltyReference:
         )  # fmt: skip
 
 
-def _residual(reduction: WhitenedPCA, values: Singles) -> Floats:
+def _residual(reduction: WhitenedPCA, values: Floats) -> Floats:
     """Compute the log length of what the components leave of each spot."""
     explained = (reduction(values) ** 2 / (reduction.axes**2).sum(axis=0)).sum(axis=1)
     squares = ((values - reduction.center) ** 2).sum(axis=1) - explained
@@ -148,7 +148,7 @@ def _residual(reduction: WhitenedPCA, values: Singles) -> Floats:
 
 
 def _residuals_across_patients(
-    values: Sequence[Singles], patients: Sequence[str], seed: int
+    values: Sequence[Floats], patients: Sequence[str], seed: int
 ) -> list[Floats] | None:
     """Compute residuals with components of other patients; None if there is one patient.
 
