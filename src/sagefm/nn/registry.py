@@ -22,9 +22,7 @@ def build(name: str, n_genes: int, widths: Sequence[int]) -> Network:
     return NETWORKS[name](n_genes, widths)
 
 
-def encode(
-    network: Network, slide: "AlignedSlide", profile: Tensor | None = None
-) -> EncodedSlide:
+def encode(network: Network, slide: "AlignedSlide", profile: Tensor | None = None) -> EncodedSlide:
     """Compute what a network needs of a slide only once.
 
     Parameters

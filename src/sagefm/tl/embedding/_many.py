@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
@@ -55,7 +55,7 @@ def embed_many(
     slides: Mapping[str, Source] | Mapping[Path, Source],
     model: str | Path,
     *,
-    reference: Reference | Path | None = None,
+    reference: Reference | str | Path | None = None,
     adapt: bool = False,
     seed: int = 0,
     layer: str | None = None,
@@ -134,7 +134,13 @@ def embed_many(
     loaded = SageFM.load(model, device="cpu")
     # Workers on other machines check their device themselves.
     here = None if scheduler else str(pick_device(device))
+    if isinstance(reference, str) and reference not in get_args(Reference):
+        reference = Path(reference)
     require_reference(loaded, reference)
+    if isinstance(reference, Path) and not reference.exists():
+        raise InputError(
+            f"reference: there is no slide {reference}; give slide, shared, model or a path"
+        )
     if adapt and reference not in (None, "slide"):
         raise InputError(
             "adapt: is for each slide by itself here, and then a common reference is of no use; to "
@@ -187,7 +193,7 @@ def _record(done: Done, job: EmbeddingJob, result: str | Exception) -> str:
 def _compare(
     jobs: list[EmbeddingJob],
     model: SageFM,
-    reference: Reference | Path | None,
+    reference: str | Path | None,
     on_each: Callable[..., Any],
     done: Done,
     progress: Callable[[str], object] | None,
