@@ -96,22 +96,23 @@ def embed(
         name: _prepared(model, slide, name if len(several) > 1 else "", layer, slide_key)
         for name, slide in several.items()
     }
-    reference = settled(model, reference, len(several))
+    compared: str | Totals | None = (
+        settled(model, reference, len(several))
+        if reference is None or isinstance(reference, str)
+        else Totals.of(_prepared(model, reference, "reference", layer, slide_key))
+    )
     shipped = model
-    if adapt and reference != "slide":
+    if adapt and compared != "slide":
         model = model.adapt(list(aligned.values()), seed=seed)
     common = None
-    if reference is None:
+    if compared is None:
         embedded, facts, common = _chosen(model, aligned)
     else:
-        if reference != "slide":
-            given = reference
-            if not isinstance(given, str):
-                given = Totals.of(_prepared(model, given, "reference", layer, slide_key))
-            common = CommonProfile.of(model, given, _totals(aligned))
+        if compared != "slide":
+            common = CommonProfile.of(model, compared, _totals(aligned))
         embedded, facts = {}, described(common, len(aligned))
     for name, slide in several.items():
-        used = model.adapt(aligned[name], seed=seed) if adapt and reference == "slide" else model
+        used = model.adapt(aligned[name], seed=seed) if adapt and compared == "slide" else model
         both = embedded.get(name) or embed_with(used, aligned[name], common)
         if adapt:
             facts = facts | {"base": shipped.fingerprint}

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self, TypeVar, get_args
 
 import numpy as np
@@ -127,9 +128,12 @@ def _usual(model: "SageFM", measured: Bools) -> Floats:
 
 def require_reference(model: "SageFM", reference: object) -> None:
     """Raise an error if a model cannot use a reference."""
-    if reference is None or reference == "slide":
+    from anndata import AnnData
+
+    named = isinstance(reference, str)
+    if reference is None or (named and reference == "slide"):
         return
-    if isinstance(reference, str) and reference not in get_args(Reference):
+    if reference not in get_args(Reference) if named else not isinstance(reference, AnnData | Path):
         raise InputError(
             f"reference={reference!r}: is none of {', '.join(get_args(Reference))}, nor a slide"
         )
