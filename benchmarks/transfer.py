@@ -6,8 +6,8 @@ FOLDER holds models of folds, `patients_0_seed0.safetensors` to `patients_4_seed
 `folds.py`. A spot gets the most frequent label among its 15 nearest spots on labeled slides; the
 score is the accuracy, for breast also macro F1. Cortex: from one donor to the other, by fold 0,
 which has not seen the first donor, and by fold 1, which has not seen the second. Heart: each of six
-sections by the others, fold 4. Breast: each of five patients by the four others, by the fold that has
-not seen the patient. All slides of a transfer are embedded together. Beside each model the same
+sections by the others, fold 4. Breast: each of five patients by the four others, by the fold that
+has not seen the patient. All slides of a transfer are embedded together. Beside each model the same
 network with random weights, and joint principal components of all genes that the slides share,
 averaged over 7 and 15 spots, also centered per slide, and mixed by Harmony if harmonypy is there.
 """

@@ -57,15 +57,27 @@ def notes():
 
 
 @pytest.mark.parametrize("network", ["model", "context_model"])
-def test_one_slide_has_its_own_profile(network, request, slide, context_model):
+def test_one_slide_has_its_own_profile(network, request, slide):
     model = request.getfixturevalue(network)
     expected = model.embed(slide)
-    references = [None, "slide", "shared"] if model is context_model else [None, "slide"]
-    for reference in references:
+    for reference in (None, "slide"):
         one = slide.copy()
         embed(one, model, reference=reference)
         assert np.array_equal(one.obsm["X_sagefm"], expected)
         assert made(one)["reference"] == "slide"
+
+
+def test_the_sections_of_one_object_can_share_a_profile(slide, slides, context_model):
+    alone = slide.copy()
+    embed(alone, context_model, reference="shared")
+    np.testing.assert_allclose(alone.obsm["X_sagefm"], context_model.embed(slide), atol=1e-5)
+    names = slides[0].var_names.intersection(slides[1].var_names)
+    slides = [one[:, names].copy() for one in slides]
+    both = ad.concat(slides, keys=["a", "b"], label="slide", index_unique="-")
+    embed(both, context_model, slide_key="slide", reference="shared")
+    apart = np.vstack([o.obsm["X_sagefm"] for o in embedded(slides, context_model,
+                                                             reference="shared")])  # fmt: skip
+    np.testing.assert_allclose(both.obsm["X_sagefm"], apart, atol=1e-5)
 
 
 def test_own_profiles_of_several_are_those_of_each_alone(slides, context_model):
@@ -182,7 +194,7 @@ def test_slides_are_adapted_to_together(slides, context_model):
 
 
 def test_slides_by_name(slides, context_model):
-    embed({"a": slides[0], "b": slides[1]}, context_model)
+    embed({1: slides[0], "1": slides[1]}, context_model)
     assert all("X_sagefm" in slide.obsm for slide in slides)
 
 
@@ -195,6 +207,7 @@ def test_slides_by_name(slides, context_model):
         (lambda s: [s[0], "b.h5ad"], {}, "slide 2: is a str, no AnnData"),
         (lambda s: {"x": s[0], "y": s[1][:9].copy()}, {}, "^y: .*has 9 spots"),
         (lambda s: s, {"reference": 3}, "reference=3: is none of"),
+        (lambda s: s, {"reference": Path("x.h5ad")}, "reference: is a .*Path, no AnnData"),
     ],
 )
 def test_what_cannot_be_embedded_together(slides, context_model, spoil, options, message):

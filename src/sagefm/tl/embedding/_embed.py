@@ -178,33 +178,39 @@ def say_choice(common: CommonProfile | None, reason: str) -> None:
 
 def _named(
     slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
-) -> "dict[str, AnnData]":
+) -> "dict[Any, AnnData]":
     """Name the slides: by number, if they have no names."""
     from anndata import AnnData
 
     if isinstance(slides, AnnData):
         return {"": slides}
+    named: dict[Any, Any]
     if isinstance(slides, Mapping):
-        named = {str(name): slide for name, slide in slides.items()}
+        named = dict(slides)
     elif isinstance(slides, Sequence) and not isinstance(slides, str):
         named = {f"slide {i}": slide for i, slide in enumerate(slides, start=1)}
     else:
         named = {"slides": slides}
     if not named:
         raise InputError("slides: is empty; give one at least")
-    for name, slide in named.items():
-        if not isinstance(slide, AnnData):
-            raise InputError(f"{name}: is a {type(slide).__name__}, no AnnData; use sagefm.read")
     return named
 
 
+def _require_slide(name: object, slide: object) -> None:
+    from anndata import AnnData
+
+    if not isinstance(slide, AnnData):
+        raise InputError(f"{name}: is a {type(slide).__name__}, no AnnData; use sagefm.read")
+
+
 def _prepared(
-    model: "SageFM", slide: "AnnData", name: str, layer: str | None, slide_key: str | None
+    model: "SageFM", slide: "AnnData", name: object, layer: str | None, slide_key: str | None
 ) -> AlignedSlide:
+    _require_slide(name or "slides", slide)
     try:
         return model.prepare(slide, layer=layer, slide_key=slide_key)
     except InputError as error:
-        raise InputError(f"{name}: {error}" if name else str(error)) from error
+        raise InputError(str(error) if name == "" else f"{name}: {error}") from error
 
 
 def _totals(aligned: Mapping[str, AlignedSlide]) -> list[Totals]:

@@ -227,12 +227,8 @@ def _compare(
         return jobs, None, {}
     common, reason = None, obstacle(totals) if reference is None else ""
     if not reason:
-        given = (
-            Totals.of(model.prepare(read(reference)))
-            if isinstance(reference, Path)
-            else reference or "shared"
-        )
-        common = CommonProfile.of(model, given, totals)
+        given = _of_file(model, reference) if isinstance(reference, Path) else reference
+        common = CommonProfile.of(model, given or "shared", totals)
     if reference is None and common is not None:
         spreads = collect(partial(_spread, common), "comparing the embeddings")
         shared, reason = choose(spreads.values()) if len(spreads) > 1 else (False, "one is left")
@@ -242,6 +238,14 @@ def _compare(
     if common is not None:
         jobs = [compared(job, common.digest) for job in jobs]
     return jobs, common, described(common, len(totals), reason)
+
+
+def _of_file(model: SageFM, path: Path) -> Totals:
+    slide = read(path)
+    try:
+        return Totals.of(model.prepare(slide))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _totals(model: SageFM, job: EmbeddingJob) -> Totals:

@@ -145,10 +145,9 @@ def require_reference(model: "SageFM", reference: object) -> None:
 
 
 def settled(model: "SageFM", reference: R, n_slides: int) -> R | Literal["slide"]:
-    """Leave nothing to choose where one slide, or the network, has only one reference."""
-    single = n_slides == 1 and reference in (None, "shared")
-    no_choice = reference is None and not isinstance(model.network, Context)
-    return "slide" if single or no_choice else reference
+    """Leave nothing to choose for one slide, nor for a network that uses no profile."""
+    no_choice = n_slides == 1 or not isinstance(model.network, Context)
+    return "slide" if reference is None and no_choice else reference
 
 
 def obstacle(slides: Sequence[Totals]) -> str:
