@@ -61,6 +61,14 @@ def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of scanpy, about its own defaults
+def test_the_page_about_embeddings_runs(monkeypatch, capsys):
+    assert len(blocks("embedding.md")) == 3
+    run("embedding.md", monkeypatch)
+    assert "(200, 352) (200, 352)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_the_page_about_perturbation_runs(tmp_path, monkeypatch, capsys):
     assert len(blocks("perturbation.md")) == 13
     run("perturbation.md", monkeypatch, ("max_epochs=35", "max_epochs=2"))

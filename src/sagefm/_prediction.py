@@ -100,6 +100,15 @@ def _predict(
     return log1p
 
 
+@torch.inference_mode()
+def embed_all(encoded: EncodedSlide, neighbors: Positions, width: int) -> Singles:
+    """Embed centers, a block at a time: centers × width."""
+    result = np.empty((len(neighbors), width), dtype=np.float32)
+    for block in counted(list(blocks_of(len(result), BLOCK)), "embedding, block"):
+        result[block] = encoded.embed(neighbors[block]).cpu().numpy()
+    return result
+
+
 def blocks_of(n_spots: int, size: int) -> Iterator[slice]:
     """Divide spots into blocks of at most `size`."""
     return (slice(start, start + size) for start in range(0, n_spots, size))

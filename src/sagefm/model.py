@@ -18,8 +18,8 @@ from sagefm._device import pick_device
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
 from sagefm._model_file import Config
-from sagefm._prediction import BLOCK, MaskedPrediction, blocks_of, predict_masked, require_shape
-from sagefm._progress import counted, stage
+from sagefm._prediction import BLOCK, MaskedPrediction, embed_all, predict_masked, require_shape
+from sagefm._progress import stage
 from sagefm._types import Bools, Positions, Where
 from sagefm.nn import EncodedSlide, Network, build
 from sagefm.nn import encode as encode_by
@@ -275,11 +275,7 @@ class SageFM:
             As :meth:`prepare`.
         """
         aligned = self._aligned(slide)
-        encoded = self.encode(aligned)
-        result = np.empty((len(aligned.neighbors), self.width), dtype=np.float32)
-        for block in counted(list(blocks_of(len(result), BLOCK)), "embedding, block"):
-            result[block] = encoded.embed(aligned.neighbors[block]).cpu().numpy()
-        return result
+        return embed_all(self.encode(aligned), aligned.neighbors, self.width)
 
     def predict(
         self,
@@ -387,9 +383,11 @@ class SageFM:
         )  # fmt: skip
 
     @torch.inference_mode()
-    def encode(self, slide: "AnnData | AlignedSlide") -> EncodedSlide:
-        """Encode a slide once, for everything that is computed from it."""
-        return encode_by(self.network, self._aligned(slide))
+    def encode(
+        self, slide: "AnnData | AlignedSlide", *, profile: torch.Tensor | None = None
+    ) -> EncodedSlide:
+        """Encode a slide once; a `profile` stands in for its own: see :func:`sagefm.nn.encode`."""
+        return encode_by(self.network, self._aligned(slide), profile)
 
     def positions(self, genes: Sequence[str]) -> torch.Tensor:
         """Get the positions of genes (symbols or Ensembl ids), on the device of the network."""

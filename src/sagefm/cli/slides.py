@@ -32,6 +32,14 @@ def embed(
     ],
     out: Out,
     model: ModelPath = DEFAULT,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Profile that spots are compared with: slide (its own), shared (one of all "
+            "slides), model, or the path of a slide; chosen by the data if not given.",
+        ),
+    ] = None,
     adapt: Annotated[
         bool,
         typer.Option(help="Adapt the model to each slide first; then slides cannot be compared."),
@@ -52,7 +60,8 @@ def embed(
 ) -> None:
     """Embed every spot: writes .h5ad with obsm["X_sagefm"]; for several slides OUT is a folder.
 
-    Slides that are already embedded in OUT by the same model are skipped.
+    obsm["X_sagefm_spot"] has the same of each spot alone, for scanpy's graph of neighbors. Slides
+    that are already embedded in OUT by the same model and reference are skipped.
     """
     import sagefm
 
@@ -65,9 +74,9 @@ def embed(
             typer.echo(for_command(line), err=True)
 
     done = sagefm.tl.embed_many(
-        targets, model, adapt=adapt, seed=seed, layer=layer, slide_key=slide_key, device=device,
-        workers=workers, scheduler=scheduler, again=out in targets, overwrite=overwrite,
-        progress=print_result,
+        targets, model, reference=reference, adapt=adapt, seed=seed, layer=layer,
+        slide_key=slide_key, device=device, workers=workers, scheduler=scheduler,
+        again=out in targets, overwrite=overwrite, progress=print_result,
     )  # fmt: skip
     if len(targets) == 1 and done.errors:
         raise done.errors.popitem()[1]

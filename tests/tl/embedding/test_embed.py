@@ -51,7 +51,7 @@ def embedding(original, model):
     return slide.obsm["X_sagefm"]
 
 
-def test_returns_nothing_and_fills_one_slot(slide, model):
+def test_returns_nothing_and_fills_its_slots(slide, model):
     assert sagefm.tl.embed(slide, model) is None
     z = slide.obsm["X_sagefm"]
     assert isinstance(z, np.ndarray)
@@ -59,6 +59,9 @@ def test_returns_nothing_and_fills_one_slot(slide, model):
     assert z.shape == (120, WIDTH)
     assert np.isfinite(z).all()
     assert len(np.unique(z, axis=0)) > 100  # spots differ
+    spots = slide.obsm["X_sagefm_spot"]
+    assert spots.dtype == np.float32
+    assert spots.shape == z.shape
 
 
 def test_leaves_the_rest_of_the_slide_alone(slide, original, model):
@@ -66,7 +69,7 @@ def test_leaves_the_rest_of_the_slide_alone(slide, original, model):
     sagefm.tl.embed(slide, model)
     assert slide.uns["sagefm"].pop("embed")
     assert slide.uns.pop("sagefm") == {"read": {"path": "outs"}}
-    del slide.obsm["X_sagefm"]
+    del slide.obsm["X_sagefm"], slide.obsm["X_sagefm_spot"]
     assert_same(slide, original)
 
 
@@ -86,7 +89,7 @@ def test_provenance_survives_a_file(slide, model, tmp_path):
 
 def test_key_added(slide, model, embedding):
     sagefm.tl.embed(slide, model, key_added="mine")
-    assert "X_sagefm" not in slide.obsm
+    assert sorted(slide.obsm) == ["mine", "mine_spot", "spatial"]
     assert np.array_equal(slide.obsm["mine"], embedding)
     assert slide.uns["sagefm"]["embed"]["key"] == "mine"
 

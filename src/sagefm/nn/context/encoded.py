@@ -49,12 +49,20 @@ class ContextSlide(EncodedSlide):
     stack
         Weights of several predictions, fitted to the slide; the network alone predicts if not
         given.
+    profile
+        (genes) fractions of counts that all spots are compared with, for embeddings that can be
+        compared between slides; the profile of the slide itself if not given.
     """
 
     def __init__(
-        self, network: Context, slide: "AlignedSlide", stack: "Stack | None" = None
+        self,
+        network: Context,
+        slide: "AlignedSlide",
+        stack: "Stack | None" = None,
+        profile: Tensor | None = None,
     ) -> None:
         self.network, self.device, self.stack = network, network.device, stack
+        self._profile = profile
         self.slide, self.counts = slide, slide.counts
         self.measured = torch.from_numpy(slide.measured).to(self.device)
         self.library_size = self._tensor(self.counts.sum(axis=1, dtype=np.float64))
@@ -73,7 +81,8 @@ class ContextSlide(EncodedSlide):
     @cached_property
     def expected(self) -> SlideBackground:
         """The background of all spots."""
-        return self._expected(self.total, self.library_size)
+        reference = self.total if self._profile is None else self._profile
+        return self._expected(reference, self.library_size)
 
     def _expected(self, total: Tensor, library_size: Tensor) -> SlideBackground:
         background = Background.of(total, library_size)

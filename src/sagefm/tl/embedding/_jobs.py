@@ -15,7 +15,7 @@ from anndata.io import read_elem
 from sagefm._errors import InputError
 from sagefm._files import require_own, require_writable, write_slide
 from sagefm._hdf5 import recorded
-from sagefm._keys import EMBEDDING, PROVENANCE
+from sagefm._keys import EMBEDDING, PROVENANCE, SPOT_SUFFIX
 from sagefm.pp.read import read
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class EmbeddingJob:
             with h5py.File(self.target) as file:
                 entry = read_elem(file[f"uns/{PROVENANCE}/embed"])
                 made_of = (entry.get("base", entry["fingerprint"]), entry["source"])
-                return EMBEDDING in file["obsm"] and made_of == (fingerprint, self.stamp)
+                present = {EMBEDDING, EMBEDDING + SPOT_SUFFIX} <= set(file["obsm"])
+                return present and made_of == (fingerprint, self.stamp)
         except (OSError, LookupError, TypeError, ValueError):
             return False  # not there, truncated, or written by something else
 
@@ -134,6 +135,12 @@ def make_jobs(
                 )
             jobs.append(_of_slide(Path(out), path, layer, slide_key, targets))
     return jobs if seed is None else [_adapting(job, seed) for job in jobs]
+
+
+def compared(job: EmbeddingJob, digest: str) -> EmbeddingJob:
+    """Let the result depend on a common profile."""
+    stamp = json.dumps({**json.loads(job.stamp), "reference": digest})
+    return replace(job, stamp=stamp)
 
 
 def _adapting(job: EmbeddingJob, seed: int) -> EmbeddingJob:

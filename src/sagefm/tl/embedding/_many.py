@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, TypeVar, get_args
 
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
@@ -13,8 +14,22 @@ from sagefm._progress import stage
 from sagefm._text import numbered
 from sagefm._workers import default_workers, each
 from sagefm.model import SageFM, pick_device
-from sagefm.tl.embedding._embed import embed
-from sagefm.tl.embedding._jobs import EmbeddingJob, Source, make_jobs
+from sagefm.pp.read import read
+from sagefm.tl.embedding._embed import described, embed, say_choice, store
+from sagefm.tl.embedding._jobs import EmbeddingJob, Source, compared, make_jobs
+from sagefm.tl.embedding._reference import (
+    CommonProfile,
+    Reference,
+    Spread,
+    Totals,
+    choose,
+    embed_with,
+    obstacle,
+    require_reference,
+    settled,
+)
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,6 +55,7 @@ def embed_many(
     slides: Mapping[str, Source] | Mapping[Path, Source],
     model: str | Path,
     *,
+    reference: Reference | str | Path | None = None,
     adapt: bool = False,
     seed: int = 0,
     layer: str | None = None,
@@ -64,9 +80,13 @@ def embed_many(
         a corpus and the name of a slide in it.
     model
         A model file, or its address as for :meth:`sagefm.SageFM.load`.
+    reference
+        As in :func:`sagefm.tl.embed`; a slide is given by its path. A common profile is computed
+        first, from all slides that can be read, each time: another slide changes it, and then all
+        are embedded again.
     adapt, seed
-        Whether to adapt the model to each slide first, as :func:`sagefm.tl.embed` does: then the
-        embeddings of different slides cannot be compared.
+        Whether to adapt the model to each slide first, as :func:`sagefm.tl.embed` does with the
+        reference ``"slide"``: then the embeddings of different slides cannot be compared.
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
@@ -114,7 +134,30 @@ def embed_many(
     loaded = SageFM.load(model, device="cpu")
     # Workers on other machines check their device themselves.
     here = None if scheduler else str(pick_device(device))
+    if isinstance(reference, str) and reference not in get_args(Reference):
+        reference = Path(reference)
+    require_reference(loaded, reference)
+    if isinstance(reference, Path) and not reference.exists():
+        raise InputError(
+            f"reference: there is no slide {reference}; give slide, shared, model or a path"
+        )
+    if adapt and reference not in (None, "slide"):
+        raise InputError(
+            "adapt: is for each slide by itself here, and then a common reference is of no use; to "
+            "adapt to all together, give the slides to sagefm.tl.embed"
+        )
+    reference = "slide" if adapt else settled(loaded, reference, len(jobs))
+
+    def on_each(function: Callable[[SageFM, EmbeddingJob], T], some: list[EmbeddingJob]) -> Any:
+        n_workers = min(len(some), workers or default_workers())
+        if here and n_workers == 1:
+            call = partial(function, loaded.to(here))
+        else:
+            call = partial(_with_model, function, model.absolute(), device)
+        return closing(each(call, some, n_workers, scheduler=scheduler))
+
     done, todo = Done(), []
+    jobs, common, facts = _compare(jobs, loaded, reference, on_each, done, progress)
     for job in jobs:
         if not again and job.is_done(loaded.fingerprint):
             done.skipped.append(job.out)
@@ -122,14 +165,8 @@ def embed_many(
             todo.append(job)
     if not todo:
         return done
-    n_workers = min(len(todo), workers or default_workers())
-    if here and n_workers == 1:
-        function = partial(_embed, loaded.to(here), overwrite)
-    else:
-        function = partial(_embed_remotely, model.absolute(), device, overwrite)
-    stage("embedding %s, %s", numbered(len(todo), "slide"), f"{n_workers} at a time")
-    results = each(function, todo, n_workers, scheduler=scheduler)
-    with closing(results):
+    stage("embedding %s", numbered(len(todo), "slide"))
+    with on_each(partial(_embed, overwrite, common, facts), todo) as results:
         for number, (job, result) in enumerate(results, start=1):
             stage("embedding slides: %d of %d are done", number, len(todo))
             line = _record(done, job, result)
@@ -153,11 +190,81 @@ def _record(done: Done, job: EmbeddingJob, result: str | Exception) -> str:
     return f"failed: {reason}"
 
 
-def _embed_remotely(path: Path, device: str | None, overwrite: bool, job: EmbeddingJob) -> str:
-    """Embed a slide in a worker, which loads the model once."""
+def _compare(
+    jobs: list[EmbeddingJob],
+    model: SageFM,
+    reference: str | Path | None,
+    on_each: Callable[..., Any],
+    done: Done,
+    progress: Callable[[str], object] | None,
+) -> tuple[list[EmbeddingJob], CommonProfile | None, dict[str, Any]]:
+    """Compute the profile that all slides are compared with, if they are.
+
+    Returns
+    -------
+    The jobs of the slides that can be read, the profile, and what to record.
+    """
+    if reference == "slide":
+        return jobs, None, {}
+
+    def collect(function: Callable[[SageFM, EmbeddingJob], T], what: str) -> dict[Path, T]:
+        stage("%s of %s", what, numbered(len(jobs), "slide"))
+        found = {}
+        with on_each(function, jobs) as results:
+            for job, result in results:
+                if not isinstance(result, Exception):
+                    found[job.out] = result
+                    continue
+                line = _record(done, job, result)
+                if progress:
+                    progress(line)
+        jobs[:] = [job for job in jobs if job.out in found]
+        return found
+
+    jobs = list(jobs)
+    totals = list(collect(_totals, "reading the profiles").values())
+    if not totals:
+        return jobs, None, {}
+    common, reason = None, obstacle(totals) if reference is None else ""
+    if not reason:
+        given = _of_file(model, reference) if isinstance(reference, Path) else reference
+        common = CommonProfile.of(model, given or "shared", totals)
+    if reference is None and common is not None:
+        spreads = collect(partial(_spread, common), "comparing the embeddings")
+        shared, reason = choose(spreads.values()) if len(spreads) > 1 else (False, "one is left")
+        common = common if shared else None
+    if reference is None:
+        say_choice(common, reason)
+    if common is not None:
+        jobs = [compared(job, common.digest) for job in jobs]
+    return jobs, common, described(common, len(totals), reason)
+
+
+def _of_file(model: SageFM, path: Path) -> Totals:
+    slide = read(path)
+    try:
+        return Totals.of(model.prepare(slide))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _totals(model: SageFM, job: EmbeddingJob) -> Totals:
+    return Totals.of(model.prepare(job.read()))
+
+
+def _spread(common: CommonProfile, model: SageFM, job: EmbeddingJob) -> Spread:
+    return Spread.of(embed_with(model, model.prepare(job.read()), common)[0])
+
+
+def _with_model(
+    function: Callable[[SageFM, EmbeddingJob], T],
+    path: Path,
+    device: str | None,
+    job: EmbeddingJob,
+) -> T:
+    """Do a job in a worker, which loads the model once."""
     state = path.stat() if path.exists() else None
-    model = _load(path, device, state and (state.st_size, state.st_mtime_ns))
-    return _embed(model, overwrite, job)
+    return function(_load(path, device, state and (state.st_size, state.st_mtime_ns)), job)
 
 
 @lru_cache(maxsize=1)
@@ -165,10 +272,21 @@ def _load(path: Path, device: str | None, version: object) -> SageFM:
     return SageFM.load(path, device=device)
 
 
-def _embed(model: SageFM, overwrite: bool, job: EmbeddingJob) -> str:
+def _embed(
+    overwrite: bool,
+    common: CommonProfile | None,
+    facts: Mapping[str, Any],
+    model: SageFM,
+    job: EmbeddingJob,
+) -> str:
     slide = job.read()
     job.require_own(slide, overwrite=overwrite)
-    embed(slide, model, adapt=job.seed is not None, seed=job.seed or 0)
+    if common is None:
+        embed(slide, model, adapt=job.seed is not None, seed=job.seed or 0)
+        slide.uns[PROVENANCE]["embed"] |= facts
+    else:
+        aligned = model.prepare(slide)
+        store(slide, model, aligned, embed_with(model, aligned, common), facts)
     genes = slide.uns[PROVENANCE]["embed"]["genes"]
     job.write(slide)
     return f"{slide.n_obs:,} spots × {model.width}; {genes}"
