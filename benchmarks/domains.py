@@ -19,7 +19,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import sagefm
 from _common import OUT, SHARED, report, require_data
-from sagefm.tl.clustering._views import VIEWS
+from sagefm.tl._views import VIEWS
 
 FOLD = {
     "dlpfc_151510": 0, "her2st_B1": 4, "her2st_C1": 0, "her2st_D1": 1, "her2st_E1": 2,

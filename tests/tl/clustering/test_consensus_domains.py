@@ -11,8 +11,8 @@ from sklearn.metrics import adjusted_rand_score
 
 import sagefm
 from sagefm import InputError
-from sagefm.tl.clustering._tissue import Tissue
-from sagefm.tl.clustering._views import VIEWS, Views
+from sagefm.tl._tissue import Tissue
+from sagefm.tl._views import VIEWS, Views
 
 
 def agreement(one, other):

@@ -25,7 +25,7 @@ _SPOTS_PER_COMPONENT = 5
 """Labeled spots for each component: with few, the later components are noise."""
 _MAX_SPOTS = 20_000
 """Spots that components are fitted to."""
-_MAX_SPOTS_ALL_GENES = 1024
+_MAX_SPOTS_ALL_GENES = 4096
 """The same where all genes take part."""
 _ZERO = 1e-9
 
@@ -104,7 +104,7 @@ class StandardizedView:
         for section, rows in zip(sections, drawn, strict=True):
             smoothed: Any = section.smoothed
             some = smoothed[rows][:, columns].toarray() - section.moments[0][columns]
-            values.append(some * _scale(section, columns))
+            values.append((some * _scale(section, columns)).astype(np.float32))
         reduction = WhitenedPCA.fit(np.concatenate(values), n_components, seed)
         return cls(columns, reduction)
 

@@ -59,7 +59,7 @@ def domains(
         A slide or several; raw counts and ``obsm["spatial"]``, or, with `use_rep`, an embedding.
     n_domains
         How many domains to find. None: as many as views, halved counts and other seeds agree on,
-        2 to 12, with a mild preference for 4 to 8 (see ``uns["sagefm"]["domains"]["stability"]``).
+        2 to 12, with a preference for 4 to 7 (see ``uns["sagefm"]["domains"]["stability"]``).
     method
         ``"consensus"``; a single view (``"pca7"``, ``"pca15"``, ``"pca25"``, ``"niche"``,
         ``"similar"``, ``"rings"``, ``"residuals"``), clustered by a Gaussian mixture with one

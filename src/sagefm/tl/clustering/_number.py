@@ -15,9 +15,9 @@ MOST = 12
 _N_STARTS = 10
 _MAX_SPOTS = 2000
 """Spots that are clustered for each number; they are spread evenly over the tissue."""
-_USUAL, _COST = 5.5, 0.15
-"""The prior: pathologists draw 3 to 9 regions, and half or twice as many as usual must be more
-stable by this much. Stability alone almost always favors two or three."""
+_USUAL, _COST = 5.0, 0.4
+"""The prior: pathologists draw 3 to 8 regions, and half or twice as many as usual must agree better
+by this much. Agreement alone almost always favors two or three."""
 UNSTABLE = 0.75
 """Adjusted Rand index with the domains of half of the counts: below it, a warning is due."""
 _CONSENSUS_POINTS = 1000
