@@ -17,6 +17,7 @@ from sagefm.cli import (
     evaluation,
     imputation,
     influence,
+    mapping,
     models,
     perturbation,
     rare,
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 _VERBS = (
     checking.check, slides.embed, imputation.impute, slides.domains, annotation.annotate,
-    perturbation.perturb, influence.influence, rare.rare, subtype.subtype, training.pretrain,
+    mapping.map, perturbation.perturb, influence.influence, rare.rare, subtype.subtype, training.pretrain,
     evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip
 for _verb in _VERBS:

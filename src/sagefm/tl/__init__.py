@@ -5,6 +5,7 @@ from sagefm.tl.clustering import domains
 from sagefm.tl.embedding import Done, Source, embed, embed_many, explain
 from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
 from sagefm.tl.imputation import impute
+from sagefm.tl.mapping import map  # noqa: A004
 from sagefm.tl.perturbation import (
     KNOCKOUT,
     Change,
@@ -35,6 +36,7 @@ __all__ = [
     "impute",
     "influence",
     "learn_annotator",
+    "map",
     "pairs",
     "perturb",
     "perturb_sets",
