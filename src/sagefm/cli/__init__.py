@@ -39,8 +39,8 @@ app = typer.Typer(
 )
 _VERBS = (
     checking.check, slides.embed, imputation.impute, slides.domains, annotation.annotate,
-    mapping.map, perturbation.perturb, influence.influence, rare.rare, subtype.subtype, training.pretrain,
-    evaluation.evaluate, models.convert, models.info, models.demo,
+    mapping.map, perturbation.perturb, influence.influence, rare.rare, subtype.subtype,
+    training.pretrain, evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip
 for _verb in _VERBS:
     app.command(cls=Verb)(_verb)

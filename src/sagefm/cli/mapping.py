@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def map(  # noqa: A001
+def map(
     slides: SlidePaths,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="A .h5ad file for one slide, a folder for several.")

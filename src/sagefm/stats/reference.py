@@ -161,9 +161,7 @@ def _codes(groups: Sequence[str]) -> list[int]:
     return [code_of[name] for name in groups]
 
 
-def balanced_sample(
-    of_spot: Codes, rng: np.random.Generator, most: int = _MAX_SPOTS
-) -> Positions:
+def balanced_sample(of_spot: Codes, rng: np.random.Generator, most: int = _MAX_SPOTS) -> Positions:
     """Sample at most `most` spots in their order, equally many of each group where it has them."""
     order = rng.permutation(len(of_spot))
     rank = np.empty(len(of_spot), dtype=np.int64)  # within the group

@@ -5,7 +5,7 @@ from sagefm.tl.clustering import domains
 from sagefm.tl.embedding import Done, Source, embed, embed_many, explain
 from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
 from sagefm.tl.imputation import impute
-from sagefm.tl.mapping import map  # noqa: A004
+from sagefm.tl.mapping import map
 from sagefm.tl.perturbation import (
     KNOCKOUT,
     Change,

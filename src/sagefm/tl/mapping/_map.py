@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FEW_GENES = 100
 
 
-def map(  # noqa: A001
+def map(
     slides: "Slides",
     reference_slides: "Slides",
     model: "SageFM | None" = None,
