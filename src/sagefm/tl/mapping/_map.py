@@ -117,7 +117,9 @@ def map(
         results.append((slide, mapped, confidence, facts))
         rows += facts
     for slide, mapped, confidence, facts in results:  # all or none
-        slide.obs[key_added] = pd.Categorical.from_codes(mapped, [*reference.names, UNKNOWN])
+        slide.obs[key_added] = pd.Categorical.from_codes(
+            mapped, pd.Index([*reference.names, UNKNOWN])
+        )
         slide.obs[f"{key_added}_confidence"] = confidence
         record(slide, "map", {
             "key": key_added, "reference_key": key, "n_reference_sections": len(reference.slides),
