@@ -19,6 +19,7 @@ from sagefm.cli import (
     evaluation,
     imputation,
     influence,
+    mapping,
     models,
     perturbation,
     rare,
@@ -40,7 +41,8 @@ app = typer.Typer(
 )
 _VERBS = (
     checking.check, slides.embed, imputation.impute, domains.domains, description.describe,
-    annotation.annotate, perturbation.perturb, influence.influence, rare.rare, subtype.subtype,
+    mapping.map, annotation.annotate, perturbation.perturb, influence.influence, rare.rare,
+    subtype.subtype,
     training.pretrain, evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip
 for _verb in _VERBS:

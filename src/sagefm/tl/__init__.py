@@ -6,6 +6,7 @@ from sagefm.tl.description import Description, describe, markers, pathways
 from sagefm.tl.embedding import Done, Source, embed, embed_many, explain
 from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
 from sagefm.tl.imputation import impute
+from sagefm.tl.mapping import map
 from sagefm.tl.perturbation import (
     KNOCKOUT,
     Change,
@@ -39,6 +40,7 @@ __all__ = [
     "impute",
     "influence",
     "learn_annotator",
+    "map",
     "markers",
     "pairs",
     "pathways",

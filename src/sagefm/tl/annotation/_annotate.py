@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
-from sagefm._keys import LABEL
+from sagefm._keys import LABEL, UNKNOWN
 from sagefm._progress import stage
 from sagefm._text import few
 from sagefm._types import Bools
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.labels import labels_of
-from sagefm.tl.annotation._annotator import UNKNOWN, Annotator, Settings
+from sagefm.tl.annotation._annotator import Annotator, Settings
 from sagefm.tl.annotation._classifier import Method
 from sagefm.tl.annotation._features import Features, label_codes, section_features
 from sagefm.tl.annotation._fit import fit_annotator

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
+from sagefm._keys import UNKNOWN
 from sagefm._types import Floats
 from sagefm.nn import checkpoint
 from sagefm.tl.annotation._calibration import HeldOutPredictions, probabilities
@@ -21,7 +22,7 @@ from sagefm.tl.annotation._novelty import NoveltyReference
 if TYPE_CHECKING:
     from sagefm.model import SageFM
 
-UNKNOWN = "unknown"
+
 _MAX_NOVELTY = 0.99
 """Spots above it are never labeled where an error rate is given."""
 _KIND = "annotator"
