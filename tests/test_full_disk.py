@@ -78,7 +78,7 @@ COMMANDS = {
 }  # fmt: skip
 SLOW = pytest.mark.slow  # seconds
 ROOM = {"perturb": 900, "corpus build": 700, "evaluate": 8000}
-"""Bytes of a file that there is room for, where it is not 3,000; lines of progress are a file too."""
+"""Bytes of a file that there is room for, where it is not 3,000 (progress is written too)."""
 LEFT = {
     "perturb": {"o.csv.parts"},  # the same command goes on from there
     "subtype": {"o.csv"},  # is complete: the genes are not

@@ -1,6 +1,7 @@
 """Map sections onto annotated ones: carry their labels over, where the tissue is alike."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -149,6 +150,7 @@ def _map_section(
     slides = [section, *reference.slides]
     batches = np.repeat(np.arange(len(slides)), [slide.n_obs for slide in slides])
     tissue = Tissue.of(slides, batches, layer=layer)
+    tissue = replace(tissue, batches=batches[tissue.order])  # 0 is the new section
     unlabeled = np.full(section.n_obs, -1)
     codes = np.concatenate([unlabeled, *reference.codes])[tissue.order]
     patients = np.unique(["", *reference.patients], return_inverse=True)[1][tissue.batches]
