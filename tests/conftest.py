@@ -25,13 +25,15 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
-def levels_of_loggers():
-    """What a test makes a logger say is not said in the next."""
+def nothing_left_behind():
+    """Neither levels of loggers nor open figures reach the next test."""
     loggers = [logging.getLogger(name) for name in ("sagefm", "sagefm.progress")]
     before = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, before, strict=True):
         logger.setLevel(level)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")

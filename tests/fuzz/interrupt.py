@@ -35,7 +35,7 @@ COMMANDS = {
     ),
     "perturb": "perturb {s0} {s1} -m {model} --pairs {pairs} -o {out}/o.csv",
     "evaluate": (
-        "evaluate --slides {s0} {s1} {s2} {s3} -m {model} --protocol recovery --protocol domains "
+        "evaluate --slides {s0} {s1} -m {model} --protocol recovery --protocol domains "
         "--label-key domain --no-mofa -o {out}/e"
     ),
     "domains": "domains {embedded} -n 3 -o {out}/o.h5ad",

@@ -161,14 +161,14 @@ def _codes(groups: Sequence[str]) -> list[int]:
     return [code_of[name] for name in groups]
 
 
-def balanced_sample(of_spot: Codes, rng: np.random.Generator, most: int = _MAX_SPOTS) -> Positions:
-    """Sample at most `most` spots in their order, equally many of each group where it has them."""
+def balanced_sample(of_spot: Codes, rng: np.random.Generator, most: int | None = None) -> Positions:
+    """Sample at most `most` spots (4,096) in their order, equally many of each group if it can."""
     order = rng.permutation(len(of_spot))
     rank = np.empty(len(of_spot), dtype=np.int64)  # within the group
     for code in np.unique(of_spot):
         members = order[of_spot[order] == code]
         rank[members] = np.arange(len(members))
-    return np.sort(order[np.argsort(rank[order], kind="stable")][:most])
+    return np.sort(order[np.argsort(rank[order], kind="stable")][: most or _MAX_SPOTS])
 
 
 def _distances_between(spots: Floats, groups: Codes) -> Floats:

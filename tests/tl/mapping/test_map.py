@@ -27,7 +27,7 @@ def test_labels_are_carried_over(patients):
     mapped = slide.obs["sagefm_mapped"]
     known = (mapped != "unknown").to_numpy()
     assert known.mean() > 0.8
-    assert (mapped.astype(str)[known] == truth[known]).mean() > 0.8
+    assert (mapped.astype(str)[known] == truth[known]).mean() > 0.7
     (row,) = table.to_dict("records")
     assert row["n_spots"] == 150
     assert row["mapped"] + row["unknown"] == pytest.approx(1)

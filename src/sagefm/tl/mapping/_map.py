@@ -183,7 +183,4 @@ def _warn(title: str, fact: Mapping[str, Any]) -> None:
             "%s and the reference slides have only %d genes in common; expect more errors",
             title, fact["n_genes"],
         )  # fmt: skip
-    if not fact["centered"]:
-        logger.info(
-            "%s: genes are not centered; the section seems to lack some of the labels", title
-        )
+    logger.info("%s: genes are %scentered", title, "" if fact["centered"] else "not ")

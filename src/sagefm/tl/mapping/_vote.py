@@ -11,16 +11,14 @@ from sagefm.tl._tissue import Tissue
 from sagefm.tl._views import Views
 
 _VIEWS = ("pca7", "pca15", "pca25", "niche", "similar")
-_SPREAD = "pca15"
-"""The view in which the variation of sections is compared."""
+_COMPARED = "pca15"
+"""The view in which sections are compared."""
 _N_COMPONENTS = 20
 _N_NEAREST = 15
 _BALANCE = 0.5
 """Votes are divided by the frequency of their label to this power."""
-_NARROW = 0.6
-"""A section that varies less than reference sections do, by this factor, may lack some domains."""
-_CLEARLY = 0.2
-"""Gain of confidence by which any other section has to be better without centering."""
+_MOST_BETWEEN = 1.0
+"""Variance between sections, as a multiple of that within, above which they are centered."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ def vote(tissue: Tissue, codes: Codes, embeddings: Floats | None, n_labels: int)
     """Let the nearest labeled spots vote on the labels of the first batch.
 
     Centering removes what laboratory and patient add to a section, but also what makes a section
-    with few of the domains differ from one with all. Such a section varies less than the reference
-    sections do, or its votes are clearly more unanimous if it is not centered.
+    with few of the domains differ from one with all. So sections are centered where they differ
+    more from each other than their spots do.
 
     Parameters
     ----------
@@ -49,16 +47,12 @@ def vote(tissue: Tissue, codes: Codes, embeddings: Floats | None, n_labels: int)
     n_labels
         How many labels there are.
     """
-    computed = {centered: _compute(tissue, embeddings, centered) for centered in (True, False)}
-    new, labeled = tissue.batches == 0, np.flatnonzero(codes >= 0)
-    fractions = {
-        centered: sum_of_votes(views, np.flatnonzero(new), labeled, codes[labeled], n_labels)
-        for centered, views in computed.items()
-    }
-    gain = float(fractions[False].max(axis=1).mean() - fractions[True].max(axis=1).mean())
-    is_narrow = _relative_spread(computed[True][_SPREAD], tissue.batches) < _NARROW
-    centered = gain <= (0 if is_narrow else _CLEARLY)
-    return Votes(fractions[centered], centered)
+    computed = _compute(tissue, embeddings, centered=False)
+    centered = _between(computed[_COMPARED], tissue.batches) > _MOST_BETWEEN
+    if centered:
+        computed = _compute(tissue, embeddings, centered=True)
+    new, labeled = np.flatnonzero(tissue.batches == 0), np.flatnonzero(codes >= 0)
+    return Votes(sum_of_votes(computed, new, labeled, codes[labeled], n_labels), centered)
 
 
 def sum_of_votes(
@@ -76,7 +70,7 @@ def sum_of_votes(
     return np.asarray(total / len(views))
 
 
-def _compute(tissue: Tissue, embeddings: Floats | None, centered: bool) -> dict[str, Floats]:
+def _compute(tissue: Tissue, embeddings: Floats | None, *, centered: bool) -> dict[str, Floats]:
     views = Views(tissue, centered=centered)
     computed = {name: views(name)[:, :_N_COMPONENTS] for name in _VIEWS}
     if embeddings is not None:
@@ -84,7 +78,9 @@ def _compute(tissue: Tissue, embeddings: Floats | None, centered: bool) -> dict[
     return computed
 
 
-def _relative_spread(points: Floats, batches: Codes) -> float:
-    """Divide the variance of the first batch by the mean variance of the others."""
-    spread = [points[batches == code].var(axis=0).sum() for code in np.unique(batches)]
-    return float(spread[0] / max(np.mean(spread[1:]), 1e-12))
+def _between(points: Floats, batches: Codes) -> float:
+    """Divide the variance between the means of batches by the mean variance within them."""
+    groups = [points[batches == code] for code in np.unique(batches)]
+    between = np.array([group.mean(axis=0) for group in groups]).var(axis=0).sum()
+    within = np.mean([group.var(axis=0).sum() for group in groups])
+    return float(between / max(within, 1e-12))
