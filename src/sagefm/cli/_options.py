@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError
+from sagefm._files import require_writable
 from sagefm._progress import stage
 from sagefm.cli._messages import for_command
 
@@ -99,6 +100,21 @@ def placed(path: str, error: InputError) -> str:
 def by_name(paths: Sequence[str]) -> dict[str, str]:
     """Map the name of each slide to its path."""
     return {name: path for path, name in slide_names(paths).items()}
+
+
+def results_of(slides: Sequence[str], out: Path) -> dict[str, tuple[str, Path]]:
+    """Choose where each slide is written: its name → the slide, and a file that can be written."""
+    named = by_name(slides)
+    if len(named) == 1:
+        require_suffix(out, [".h5ad"])
+        targets = {name: (path, out) for name, path in named.items()}
+    elif out.suffix or out.is_file():
+        raise InputError(f"{out}: name a folder for {len(named)} slides (no suffix)")
+    else:
+        targets = {name: (path, out / f"{name}.h5ad") for name, path in named.items()}
+    for _, target in targets.values():
+        require_writable(target)
+    return targets
 
 
 def facts_of(path: Path) -> "pd.DataFrame":

@@ -1,6 +1,5 @@
 """The verb domains."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,9 +15,9 @@ from sagefm.cli._options import (
     Seed,
     SlideKey,
     SlidePaths,
-    by_name,
     placed,
     require_suffix,
+    results_of,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def domains(
     """
     import sagefm
 
-    targets = _targets(slides, out)
+    targets = results_of(slides, out)
     for picture in (plot, curve):
         if picture is not None:
             require_suffix(picture, _PICTURES)
@@ -97,21 +96,6 @@ def domains(
     for name, (_, target) in targets.items():
         write_slide(loaded[name], target)
     _report(fractions, out, table)
-
-
-def _targets(slides: Sequence[str], out: Path) -> dict[str, tuple[str, Path]]:
-    """Choose the file of each slide: name → slide, file."""
-    named = by_name(slides)
-    if len(named) == 1:
-        require_suffix(out, [".h5ad"])
-        targets = {name: (path, out) for name, path in named.items()}
-    elif out.suffix or out.is_file():
-        raise InputError(f"{out}: name a folder for {len(named)} slides (no suffix)")
-    else:
-        targets = {name: (path, out / f"{name}.h5ad") for name, path in named.items()}
-    for _, target in targets.values():
-        require_writable(target)
-    return targets
 
 
 def _draw(slides: "dict[str, AnnData]", save: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError
-from sagefm._files import require_own, require_writable, write_slide
+from sagefm._files import require_own, write_slide
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -14,6 +14,7 @@ from sagefm.cli._options import (
     SlideKey,
     SlidePaths,
     by_name,
+    results_of,
 )
 
 if TYPE_CHECKING:
@@ -43,42 +44,27 @@ def map(
     """
     import sagefm
 
-    targets = _targets(slides, out)
-    paths, annotated = by_name(slides), by_name(reference)
+    targets = results_of(slides, out)
     given = {Path(path).resolve() for path in slides}
     if twice := [path for path in reference if Path(path).resolve() in given]:
         raise InputError(f"{twice[0]}: is among the slides and the reference; give it once")
-    for target in targets.values():
-        require_writable(target)
 
     def read(path: str) -> "AnnData":
         return sagefm.read(path, layer=layer, slide_key=slide_key)
 
-    loaded = {name: read(path) for name, path in paths.items()}
-    for name, slide in loaded.items():
-        require_own(slide, paths[name], targets[name], overwrite=overwrite)
+    loaded = {name: read(path) for name, (path, _) in targets.items()}
+    for name, (path, target) in targets.items():
+        require_own(loaded[name], path, target, overwrite=overwrite)
     table = sagefm.tl.map(
-        loaded, {name: read(path) for name, path in annotated.items()},
+        loaded, {name: read(path) for name, path in by_name(reference).items()},
         None if model is None else sagefm.SageFM.load(model, device=device), key,
         patient_key=patient_key, slide_key=slide_key,
     )  # fmt: skip
-    for name, slide in loaded.items():
-        write_slide(slide, targets[name])
+    for name, (_, target) in targets.items():
+        write_slide(loaded[name], target)
     for title, row in table.iterrows():
         typer.echo(
             f"{title}: {row['n_spots']:,} spots, {row['mapped']:.0%} mapped, "
             f"{row['unknown']:.0%} unknown, {row['n_genes']:,} genes in common"
         )
     typer.echo(f"written to {out}")
-
-
-def _targets(slides: list[str], out: Path) -> dict[str, Path]:
-    """Choose the file of each result."""
-    names = list(by_name(slides))
-    if out.suffix == ".h5ad" and len(names) == 1:
-        return {names[0]: out}
-    if out.suffix or out.is_file():
-        raise InputError(
-            f"{out}: name a folder for {len(names)} slides (no suffix), or a .h5ad file for one"
-        )
-    return {name: out / f"{name}.h5ad" for name in names}

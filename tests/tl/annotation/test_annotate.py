@@ -440,3 +440,12 @@ def test_a_file_with_a_fine_tuned_network_is_refused(learned, model, tmp_path):
     checkpoint.write(tmp_path / "t.safetensors", tensors | {"head.weight": torch.zeros(1)}, header)
     with pytest.raises(InputError, match=r"t.safetensors: uses fine-tuning, which was removed"):
         Annotator.load(tmp_path / "t.safetensors", model)
+
+
+@pytest.mark.slow
+def test_a_real_patient_whose_confident_labels_are_wrong_gets_none(shared):
+    """Patient B has tissue that the others lack: half of the confident labels were wrong."""
+    known = {p: sagefm.read(shared / "slides" / f"her2st_{p}1.h5ad") for p in "CDEF"}
+    slide = sagefm.read(shared / "slides" / "her2st_B1.h5ad")
+    annotate(known, slide, sagefm.SageFM.load("default"), error_rate=0.1)
+    assert (slide.obs["sagefm_label"] == "unknown").all()

@@ -237,6 +237,7 @@ def mixed_batches(slides):
         (None, {"batch_key": "donor"}, r"obs\['donor'\]: is missing in a slide"),
         (mixed_batches, {"batch_key": "donor"}, "differs within a section"),
         (lambda slides: slides[0].obsm.pop("spatial"), {}, "put x and y of each spot"),
+        (None, {"method": "pca15", "use_rep": "X"}, "method='pca15' clusters counts"),
         (None, {"n_domains": 577}, "the slides have 576 spots; request 1 to 576"),
     ],
 )

@@ -11,7 +11,7 @@ from sagefm.pp.simulate import simulate
 
 @pytest.fixture(scope="module")
 def patients():
-    return [simulate(150, n_domains=3, seed=s, patient=f"p{s}") for s in range(3)]
+    return [simulate(300, n_domains=3, seed=s, patient=f"p{s}") for s in range(3)]
 
 
 def given(patients):
@@ -27,9 +27,9 @@ def test_labels_are_carried_over(patients):
     mapped = slide.obs["sagefm_mapped"]
     known = (mapped != "unknown").to_numpy()
     assert known.mean() > 0.8
-    assert (mapped.astype(str)[known] == truth[known]).mean() > 0.7
+    assert (mapped.astype(str)[known] == truth[known]).mean() > 0.8
     (row,) = table.to_dict("records")
-    assert row["n_spots"] == 150
+    assert row["n_spots"] == 300
     assert row["mapped"] + row["unknown"] == pytest.approx(1)
     assert row["unknown"] == pytest.approx(1 - known.mean())
     confidence = slide.obs["sagefm_mapped_confidence"]
@@ -101,7 +101,7 @@ def broken(patients, how):
         slide.var_names = [f"OTHER{i}" for i in range(slide.n_vars)]
     if how in ("one", "unknown"):
         for one in reference:
-            one.obs["domain"] = "x" if how == "one" else ["x", "unknown"] * 75
+            one.obs["domain"] = "x" if how == "one" else ["x", "unknown"] * 150
     if how == "none":
         reference = []
     return slide, reference, "domain"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sagefm import __version__
 from sagefm._errors import InputError, logger
-from sagefm._keys import DOMAIN, DOMAIN_CONFIDENCE, DOMAIN_SECOND, EMBEDDING
+from sagefm._keys import DOMAIN, EMBEDDING
 from sagefm._progress import stage
 from sagefm._types import Codes, Floats, Positions
 from sagefm._uns import record
@@ -87,7 +87,7 @@ def domains(
     layer, slide_key
         As in :func:`sagefm.tl.embed`.
     key_added
-        Key in ``obs`` for the domains.
+        Key in ``obs`` for the domains; confidence and second domain have it as their prefix.
 
     Returns
     -------
@@ -110,6 +110,11 @@ def domains(
             raise InputError(f"{name}={value}: give a whole number from {least} on")
     if method not in get_args(Method):
         raise InputError(f"method={method!r}: choose one of {', '.join(get_args(Method))}")
+    if use_rep is not None and method not in ("consensus", *CLUSTER):
+        raise InputError(
+            f"use_rep={use_rep!r}: method={method!r} clusters counts; use the consensus or "
+            f"{', '.join(CLUSTER)}"
+        )
     n_spots = sum(slide.n_obs for slide in given)
     if n_domains is not None and not 1 <= n_domains <= n_spots:
         what = "the slide has" if len(given) == 1 else "the slides have"
@@ -243,6 +248,7 @@ def _write(
 ) -> None:
     """Write the domains to each slide, named by their size in all slides."""
     names = named(labels)
+    confidence_key, second_key = (f"{settings['key']}_{what}" for what in ("confidence", "second"))
     first = 0
     for slide in slides:
         rows = slice(first, first + slide.n_obs)
@@ -254,12 +260,11 @@ def _write(
             others = membership.copy()
             others[at, labels[rows]] = 0
             second = np.where(others.max(axis=1) >= _SECOND, others.argmax(axis=1), -1)
-            slide.obs[DOMAIN_CONFIDENCE] = membership[at, labels[rows]]
-            slide.obs[DOMAIN_SECOND] = names.of(second)
+            slide.obs[confidence_key] = membership[at, labels[rows]]
+            slide.obs[second_key] = names.of(second)
             settings = settings | {"merges": names.merges(result.merges)}
-        elif settings["key"] == DOMAIN:
-            for key in (DOMAIN_CONFIDENCE, DOMAIN_SECOND):  # of an earlier consensus
-                slide.obs.drop(columns=key, inplace=True, errors="ignore")
+        else:  # of an earlier consensus
+            slide.obs.drop(columns=[confidence_key, second_key], inplace=True, errors="ignore")
         record(slide, "domains", settings)
 
 

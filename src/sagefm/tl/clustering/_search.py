@@ -78,7 +78,7 @@ def find_domains(
     if search.consensus:
         agreed = find_consensus(computed, n_domains, seed)
         return Domains(agreed.labels[back], agreed.membership[back], agreed.merges(), facts)
-    (view,) = computed.values() if added is None else list(computed.values())[:1]
+    (view,) = computed.values()
     return Domains(fit_mixture(leading(view), n_domains, seed).labels[back], facts=facts)
 
 
