@@ -15,3 +15,6 @@ Bools = NDArray[np.bool_]
 
 Where = Literal["center", "neighbors", "neighborhood", "slide"]
 """Spots in which genes are masked or changed: the center, its neighbors, both, or all spots."""
+
+Hold = Literal["nothing", "attention"]
+"""What a change of counts leaves as it is: nothing, or attention, library sizes and base."""

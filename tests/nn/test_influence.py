@@ -81,14 +81,11 @@ def test_targets_that_are_always_or_never_above_zero(mostly):
     assert found.any() == (mostly > 0)
 
 
-def dense_choice(values, own, top):
-    """Sort everything: size, then the earlier source; no zeros, no gene on itself."""
-    edges = []
-    for target, column in enumerate(values.T):
-        order = sorted(range(len(column)), key=lambda i: (-abs(column[i]), i))
-        kept = [i for i in order if i != own[target] and column[i] != 0]
-        edges += [(i, target, column[i]) for i in kept[:top]]
-    return edges
+def dense_choice(values, own, n):
+    """Sort everything: size, then the earlier target and source; no zeros, no gene on itself."""
+    every = [(s, t) for t, s in np.ndindex(values.T.shape) if s != own[t] and values[s, t] != 0]
+    chosen = sorted(every, key=lambda edge: -abs(values[edge]))[:n]
+    return [(*edge, values[edge]) for edge in chosen]
 
 
 @settings(deadline=None, max_examples=60)
@@ -96,27 +93,20 @@ def dense_choice(values, own, top):
     seed=st.integers(0, 10_000),
     n_sources=st.integers(1, 12),
     n_targets=st.integers(1, 9),
-    top=st.integers(1, 14),
+    n=st.integers(1, 120),
+    entries=st.integers(1, 200),
 )
-def test_the_strongest_are_those_of_a_dense_sort(seed, n_sources, n_targets, top):
+def test_the_strongest_are_those_of_a_dense_sort(seed, n_sources, n_targets, n, entries):
     """Small whole numbers: full of ties and of zeros, and exact in any order of summation."""
     rng = np.random.default_rng(seed)
     first = rng.integers(-1, 2, (n_sources, 3)).astype(np.float32)
     gradient = rng.integers(-1, 2, (n_targets, 3)).astype(np.float32)
     own = rng.integers(-1, n_sources, n_targets)
-    found = strongest(*map(torch.from_numpy, (first, gradient, own)), top)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("sagefm.nn.influence._ENTRIES", entries)
+        found = strongest(*map(torch.from_numpy, (first, gradient, own)), n)
     edges = list(zip(*(part.tolist() for part in found), strict=True))
-    assert edges == dense_choice(first @ gradient.T, own, top)
-
-
-def test_the_strongest_come_block_after_block(monkeypatch):
-    torch.manual_seed(1)
-    first, gradient, own = torch.randn(20, 4), torch.randn(15, 4), torch.arange(15)
-    whole = strongest(first, gradient, own, 6)
-    assert len(whole[0]) == 15 * 6
-    monkeypatch.setattr("sagefm.nn.influence._ENTRIES", 100)
-    for block, part in zip(strongest(first, gradient, own, 6), whole, strict=True):
-        torch.testing.assert_close(block, part)
+    assert edges == dense_choice(first @ gradient.T, own, n)
 
 
 @settings(deadline=None, max_examples=30)

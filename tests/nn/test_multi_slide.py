@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix, random_array
 
 from arrays import aligned
 from sagefm import InputError
-from sagefm.nn import MaskedGenes, build, encode
+from sagefm.nn import MaskedGenes, NeighborhoodChange, build, encode
 from sagefm.nn.multi_slide import MultiSlide
 
 N_GENES, SIZE = 30, 4
@@ -65,6 +65,9 @@ def test_centers_answer_as_on_one_slide(sizes, seed, how):
     same(found.unchanged(WANTED), wanted.unchanged(WANTED))
     change = torch.randn(1, len(neighbors), len(GENES))
     same(found.changed(GENES, change, WANTED), wanted.changed(GENES, change, WANTED))
+    parts = torch.randn(2, 3, len(neighbors), SIZE, len(GENES))
+    around = NeighborhoodChange(GENES, *parts)
+    same(found.recomputed(around, WANTED), wanted.recomputed(around, WANTED))
 
 
 @steady

@@ -1,6 +1,6 @@
 """The networks: torch only, no AnnData."""
 
-from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, Network
+from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, NeighborhoodChange, Network
 from sagefm.nn.context import Context, CrossFit, adapted, cross_fit, encode_folds, sections_of
 from sagefm.nn.masking import Masks, draw_masks
 from sagefm.nn.published import Published
@@ -15,6 +15,7 @@ __all__ = [
     "EncodedSlide",
     "MaskedGenes",
     "Masks",
+    "NeighborhoodChange",
     "Network",
     "Published",
     "SparseRows",

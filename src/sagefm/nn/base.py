@@ -32,6 +32,17 @@ class MaskedGenes(NamedTuple):
     """Whether the same genes are masked in the neighbors of each center too."""
 
 
+class NeighborhoodChange(NamedTuple):
+    """How the neighborhoods of some centers change, in several versions."""
+
+    genes: Tensor
+    """Positions of the genes that change."""
+    log1p: Tensor
+    """Versions × centers × neighborhood × `genes`: change of the log1p counts, the center first."""
+    counts: Tensor
+    """The same, of the counts."""
+
+
 class Centers(ABC):
     """Some spots of an encoded slide, with their neighborhoods and masked genes."""
 
@@ -71,6 +82,19 @@ class Centers(ABC):
         Returns
         -------
         Centers × targets, log1p counts.
+        """
+
+    @abstractmethod
+    def recomputed(self, change: NeighborhoodChange, targets: Tensor) -> Tensor:
+        """Predict after the counts of neighborhoods change, with all that follows from them.
+
+        Each center is predicted as if the slide were changed in its own neighborhood only. What is
+        expected of a library size stays as it is for all: that neighborhood is a vanishing part of
+        the slide. Genes are masked in all of the centers or in none, and not in their neighbors.
+
+        Returns
+        -------
+        Versions × centers × targets, log1p counts.
         """
 
     @abstractmethod

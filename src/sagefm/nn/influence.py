@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-_ENTRIES = 2**23
-"""Numbers (32 MB) that a block of influences holds."""
+_ENTRIES = 2**19
+"""Numbers (2 MB) that a block of influences holds."""
 
 
 @torch.no_grad()
 def strongest(
-    first: Tensor, gradient: Tensor, own: Tensor, top: int
+    first: Tensor, gradient: Tensor, own: Tensor, n: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the strongest influences on each target.
+    """Find the strongest influences of all sources on all targets.
 
     Parameters
     ----------
@@ -22,40 +22,32 @@ def strongest(
     own
         For each target the row of `first` that is the same gene, -1 where there is none. A gene's
         influence on itself is left out.
-    top
-        How many to keep per target, by size. Of equal ones the earlier sources are kept; what is
-        exactly zero never is.
+    n
+        How many to keep, by size. Of equal ones the earlier targets are kept, then the earlier
+        sources; what is exactly zero never is.
 
     Returns
     -------
-    Row of `first`, row of `gradient` and their product, sorted by target, then by falling size.
+    Row of `first`, row of `gradient` and their product, by falling size.
     """
     at_once = max(1, _ENTRIES // len(first))
-    found = []
+    kept: list[tuple[Tensor, Tensor, Tensor]] = [(own[:0], own[:0], gradient.new_empty(0))]
+    least, n_kept = 0.0, 0
     for targets in torch.split(gradient.any(dim=1).nonzero().squeeze(1), at_once):
         values = gradient[targets] @ first.T
         itself = (own[targets] >= 0).nonzero().squeeze(1)
         values[itself, own[targets][itself]] = 0
-        sources = _largest(values.abs(), top)
-        values = values.gather(1, sources)
-        kept = values != 0
-        found.append((sources[kept], targets.unsqueeze(1).expand_as(sources)[kept], values[kept]))
-    if not found:
-        nothing = own[:0]
-        return nothing, nothing, gradient.new_empty(0)
-    joined = [torch.cat(part) for part in zip(*found, strict=True)]
-    return joined[0], joined[1], joined[2]
+        at, sources = (values.abs() > least).nonzero(as_tuple=True)
+        kept.append((sources, targets[at], values[at, sources]))
+        n_kept += len(at)
+        if n_kept > n:
+            kept, n_kept = [_largest(kept, n)], n
+            least = float(kept[0][2][-1].abs())
+    return _largest(kept, n)
 
 
-def _largest(size: Tensor, top: int) -> Tensor:
-    """Find the columns of the largest numbers of each row, the earlier first where they tie."""
-    columns = size.topk(min(top + 1, size.shape[1]))
-    if top < size.shape[1]:  # which of those that tie for the last place it keeps is not said
-        tied = (columns.values[:, -1] == columns.values[:, -2]).nonzero().squeeze(1)
-        chosen = columns.indices[:, :top]
-        chosen[tied] = size[tied].sort(dim=1, descending=True, stable=True).indices[:, :top]
-    else:
-        chosen = columns.indices
-    chosen = chosen.sort(dim=1).values
-    order = size.gather(1, chosen).sort(dim=1, descending=True, stable=True).indices
-    return chosen.gather(1, order)
+def _largest(parts: list[tuple[Tensor, Tensor, Tensor]], n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Join edges and keep the largest, the earlier first where they tie."""
+    sources, targets, values = map(torch.cat, zip(*parts, strict=True))
+    order = values.abs().sort(descending=True, stable=True).indices[:n]
+    return sources[order], targets[order], values[order]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sagefm._errors import InputError
 from sagefm._types import Positions, Where
-from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, Parts
+from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, NeighborhoodChange, Parts
 
 
 class MultiSlideCenters(Centers):
@@ -47,6 +47,14 @@ class MultiSlideCenters(Centers):
         pairs = zip(self._by_slide, self._rows, strict=True)
         predicted = [centers.changed(genes, change[:, rows], targets) for centers, rows in pairs]
         return _in_order(predicted, self._rows)
+
+    def recomputed(self, change: NeighborhoodChange, targets: Tensor) -> Tensor:
+        """Predict after the counts of neighborhoods change."""
+        predicted = []
+        for centers, rows in zip(self._by_slide, self._rows, strict=True):
+            own = change._replace(log1p=change.log1p[:, rows], counts=change.counts[:, rows])
+            predicted.append(centers.recomputed(own, targets).transpose(0, 1))
+        return _in_order(predicted, self._rows).transpose(0, 1)
 
     def influence(
         self, targets: Tensor, progress: Callable[[int], None] | None = None

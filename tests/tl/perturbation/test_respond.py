@@ -119,6 +119,7 @@ def test_changes_keep_counts_possible(values, amount):
         ({"NOPE": 1.0}, ["NOT1A"], {}, "not one of the model's genes"),
         ({"NOT1A": 1.0}, ["NOPE"], {}, "not one of the model's genes"),
         ({"NOT1A": 1.0}, ["NOT2A"], {"where": "around"}, "neighbors"),
+        ({"NOT1A": 1.0}, ["NOT2A"], {"hold": "base"}, "choose of nothing, attention"),
         ({"NOT1A": 1.0}, ["NOT2A"], {"region": "domain=nowhere"}, "no spot has that value"),
         ({"NOT1A": 1.0}, ["NOT2A"], {"region": "tissue=1"}, "no column"),
         ({"NOT1A": 1.0}, ["NOT2A"], {"region": "domain"}, "KEY=VALUE"),

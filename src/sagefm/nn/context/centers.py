@@ -11,10 +11,12 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from sagefm._types import Positions, Where
-from sagefm.nn.base import Centers, MaskedGenes
+from sagefm.nn.base import Centers, MaskedGenes, NeighborhoodChange
 from sagefm.nn.context.background import log1p_mean
-from sagefm.nn.context.network import Attention, Context, Visible, split_rings
-from sagefm.nn.sparse import SparseRows, columns_of, sum_over
+from sagefm.nn.context.masked import masked_counts, of_centers, visible_of
+from sagefm.nn.context.network import Attention, Context, split_rings
+from sagefm.nn.context.recomputed import Recomputed, Seen
+from sagefm.nn.sparse import sum_over
 
 if TYPE_CHECKING:
     from sagefm.nn.context.encoded import ContextSlide, SlideBackground
@@ -47,7 +49,7 @@ class ContextCenters(Centers):
         sharpen: float = 1.0,
     ) -> None:
         self._slide, self._network, self._neighbors = slide, slide.network, neighbors
-        self._masked = None if masked is None else _masked_counts(masked, slide)
+        self._masked = None if masked is None else masked_counts(masked, slide)
         self._sharpen = sharpen
         self._attention = self._attend()
         self.pooled = self._attention.pooled
@@ -80,14 +82,20 @@ class ContextCenters(Centers):
             yield expected, np.flatnonzero(folds == fold)
 
     def _attend_from(self, rows: Positions, expected: "SlideBackground") -> Attention:
+        seen = self._see(rows, expected, self._neighbors[rows])
+        return self._network.attend(seen.spots, seen.neighbors, seen.visible, self._sharpen)
+
+    def _see(self, rows: Positions, expected: "SlideBackground", members: Positions) -> Seen:
+        """Compare some centers, the landmarks and the members with their background."""
         slide, neighbors = self._slide, self._neighbors[rows]
-        members = np.union1d(slide.landmarks, neighbors)
+        members = np.union1d(slide.landmarks, members)
         spots = slide.spots(members, expected)
         at = torch.from_numpy(np.searchsorted(members, neighbors)).to(slide.device)
         visible = self._network.visible(spots, at)
         if self._masked is not None:
-            visible = _visible(slide, expected, neighbors, visible, _of(self._masked, rows))
-        return self._network.attend(spots, at, visible, self._sharpen)
+            masked = of_centers(self._masked, rows)
+            visible = visible_of(slide, expected, neighbors, visible, masked)
+        return Seen(rows, expected, spots, at, visible)
 
     @cached_property
     def _z(self) -> Tensor:
@@ -115,7 +123,7 @@ class ContextCenters(Centers):
 
     def predict_block(self, genes: Tensor, rows: slice) -> Tensor:
         """Predict log1p counts of some centers: centers × genes."""
-        correction = self._z[rows] @ self._decoder(genes).T
+        correction = self._z[rows] @ self._slide.decoder(genes).T
         return self._network.predict(self._expected(genes, rows), correction)
 
     def sharpened(self, factor: float) -> "ContextCenters":
@@ -146,7 +154,7 @@ class ContextCenters(Centers):
             similar, slide, mean, near = (p[:, columns] for p in (similar, slide, mean, near))
         base = self._network.base(level, similar, slide, mean)
         expected = self._network.scale(size, level, hidden[0], hidden[1])[:, None] * base
-        corrected = self._network.predict(expected, self._z[rows] @ self._decoder(genes).T)
+        corrected = self._network.predict(expected, self._z[rows] @ self._slide.decoder(genes).T)
         by_profiles = [
             (size / (1 - part).clamp(min=1e-6))[:, None] * profile
             for part, profile in zip(hidden[1:], (slide, near), strict=True)
@@ -157,14 +165,14 @@ class ContextCenters(Centers):
         """Compute the profile of the neighbors: centers × genes."""
         slide, neighbors = self._slide, self._neighbors[rows, 1:]
         size = slide.library_size[torch.from_numpy(neighbors).to(slide.device)].sum(dim=1)
-        counts = sum_over(columns_of(slide.counts, genes.cpu().numpy()), neighbors)
+        counts = sum_over(slide.columns(genes), neighbors)
         return _dense(counts, slide) / size.clamp(min=1)[:, None]
 
     def _mask_of(self, genes: Positions, rows: slice) -> Tensor:
         """Tell which of `genes` are masked in each center: centers × genes."""
         mask = np.zeros((len(self._neighbors[rows]), len(genes)), dtype=bool)
         if self._masked is not None:
-            of_rows = _of(self._masked, rows).mask
+            of_rows = of_centers(self._masked, rows).mask
             mask[:, np.searchsorted(genes, self._masked.genes)] = (
                 True if of_rows is None else of_rows
             )
@@ -183,7 +191,7 @@ class ContextCenters(Centers):
     def unchanged(self, targets: Tensor) -> Tensor:
         """Predict without a change."""
         return self._network.predict(
-            self._cached_expected(targets), self._z @ self._decoder(targets).T
+            self._cached_expected(targets), self._z @ self._slide.decoder(targets).T
         )
 
     def changed(self, genes: Tensor, change: Tensor, targets: Tensor) -> Tensor:
@@ -194,7 +202,20 @@ class ContextCenters(Centers):
         for name, amount in zip(OPERATORS, change, strict=True):
             pooled = pooled + amount[rows] @ network.mix(name, weights)
         z[rows] = network.z(pooled)
-        return network.predict(self._cached_expected(targets), z @ self._decoder(targets).T)
+        return network.predict(self._cached_expected(targets), z @ self._slide.decoder(targets).T)
+
+    def recomputed(self, change: NeighborhoodChange, targets: Tensor) -> Tensor:
+        """Predict after a change, with attention, library sizes and base computed anew."""
+        return self._recomputed.predict(change, targets, self.unchanged(targets))
+
+    @cached_property
+    def _recomputed(self) -> Recomputed:
+        masked = self._masked or MaskedGenes(np.arange(0))
+        if masked.mask is not None or masked.neighbors:
+            raise ValueError("changed counts need genes that are masked in all centers, and there")
+        spots = np.union1d(self._slide.landmarks, self._neighbors)
+        seen = [self._see(centers, expected, spots) for expected, centers in self._by_background()]
+        return Recomputed(self._slide, masked.genes, seen, self._attention, spots, self._sharpen)
 
     def influence(
         self, targets: Tensor, progress: Callable[[int], None] | None = None
@@ -225,7 +246,7 @@ class ContextCenters(Centers):
         -------
         Targets × hidden width, twice.
         """
-        network, decoder = self._network, self._decoder(targets).detach()
+        network, decoder = self._network, self._slide.decoder(targets).detach()
         jacobian = torch.func.vmap(torch.func.jacrev(network.z))
         total = weights.new_zeros(2, len(targets), self.pooled.shape[1])
         for rows in self.blocks():
@@ -255,11 +276,6 @@ class ContextCenters(Centers):
         starts = range(0, n_centers, size)
         return [slice(start, min(start + size, n_centers)) for start in starts]
 
-    def _decoder(self, genes: Tensor) -> Tensor:
-        """Pick D of each gene, the one for missing genes where the slide lacks it."""
-        network, measured = self._network, self._slide.measured[genes]
-        return torch.where(measured[:, None], network.decoder[genes], network.missing[genes])
-
     def _cached_expected(self, genes: Tensor) -> Tensor:
         key = genes.cpu().numpy().tobytes()
         if key not in self._expected_of:
@@ -269,13 +285,9 @@ class ContextCenters(Centers):
 
     def _expected(self, genes: Tensor, rows: slice) -> Tensor:
         """Compute expected counts from similar spots and the slide: centers × genes."""
-        network, measured = self._network, self._slide.measured[genes]
-        known = genes[measured]
+        known = genes[self._slide.measured[genes]]
         profiles = self._profiles(known, rows)
-        base = network.base(self._attention.level[rows], *profiles)
-        if len(known) < len(genes):
-            usual = network.usual_profile(self._slide.measured)[genes].repeat(len(base), 1)
-            base = usual.index_copy_(1, measured.nonzero().squeeze(1), base)
+        base = self._slide.base(self._attention.level[rows], genes, profiles)
         return self._scale(rows, known, profiles)[:, None] * base
 
     def _scale(self, rows: slice, genes: Tensor, profiles: Profiles) -> Tensor:
@@ -289,7 +301,7 @@ class ContextCenters(Centers):
             return size
         key = rows.start, rows.stop
         if key not in self._scale_of:
-            masked = _of(self._masked, rows)
+            masked = of_centers(self._masked, rows)
             at = torch.from_numpy(masked.genes).to(genes.device)
             if not torch.equal(at, genes):
                 profiles = self._profiles(at, rows)
@@ -306,7 +318,7 @@ class ContextCenters(Centers):
         Both profiles, and mean counts over the rest of the slide.
         """
         slide, neighbors, attention = self._slide, self._neighbors[rows], self._attention
-        counts = columns_of(slide.counts, genes.cpu().numpy())
+        counts = slide.columns(genes)
         landmarks = _dense(counts[slide.landmarks], slide)
         of_neighbors = _weighted(counts, neighbors[:, 1:], attention.to_neighbors[rows])
         similar = attention.to_landmarks[rows] @ landmarks + _dense(of_neighbors, slide)
@@ -319,71 +331,6 @@ class ContextCenters(Centers):
         others_size = (sizes.sum() - own_size).clamp(min=1).float()
         n_others = max(1, len(slide.library_size) - left_out.shape[1])
         return similar / similar_size[:, None], others / others_size[:, None], others / n_others
-
-
-def _masked_counts(masked: MaskedGenes, slide: "ContextSlide") -> MaskedGenes | None:
-    """Leave out genes that the slide lacks, and genes that no center masks."""
-    kept = slide.measured.cpu().numpy()[masked.genes]
-    if masked.mask is not None:
-        kept &= masked.mask.any(axis=0)
-        masked = masked._replace(mask=masked.mask[:, kept])
-    return masked._replace(genes=masked.genes[kept]) if kept.any() else None
-
-
-def _of(masked: MaskedGenes, rows: slice | Positions) -> MaskedGenes:
-    """Keep the masks of some centers."""
-    return masked if masked.mask is None else masked._replace(mask=masked.mask[rows])
-
-
-def _visible(
-    slide: "ContextSlide",
-    expected: "SlideBackground",
-    neighbors: Positions,
-    whole: Visible,
-    masked: MaskedGenes,
-) -> Visible:
-    """Compute anew, from what is not masked, the center, or all rings of the neighborhood.
-
-    To subtract what is masked would leave its rounding errors.
-    """
-    background, first = expected.background, slide.network.first
-    genes = torch.from_numpy(masked.genes).to(slide.device)
-    mask = torch.ones(len(neighbors), 1, device=slide.device)
-    if masked.mask is not None:
-        mask = torch.from_numpy(masked.mask).to(slide.device).float()
-    fraction = (1 - (mask * background.profile[genes]).sum(dim=1)).clamp(min=1e-6)
-    residuals, sizes = list(whole.residuals), list(whole.library_sizes)
-    rings = [ring.numpy() for ring in split_rings(torch.from_numpy(neighbors))]
-    for i, ring in enumerate(rings if masked.neighbors else rings[:1]):
-        scaled_up = _visible_sizes(slide, ring, masked) / fraction[:, None]
-        weights = background.weights(scaled_up).mean(dim=1)
-        hidden = (mask * (weights @ background.expected[:, genes])) @ first[genes]
-        log1p = unmasked(sum_over(slide.slide.log1p, ring), masked)
-        projected = SparseRows.from_scipy(log1p, slide.device).times(first) / ring.shape[1]
-        residuals[i] = projected - (weights @ expected.projected - hidden)
-        sizes[i] = scaled_up.mean(dim=1)
-    center, near, far = residuals
-    return Visible(
-        (center, near, far), (sizes[0], sizes[1], sizes[2]), sizes[0] * fraction, masked.neighbors
-    )
-
-
-def _visible_sizes(slide: "ContextSlide", ring: Positions, masked: MaskedGenes) -> Tensor:
-    """Sum the counts of each spot of a ring that are not masked: centers × spots of the ring."""
-    sums = [unmasked(slide.counts[rows], masked).sum(axis=1, dtype=np.float64) for rows in ring.T]
-    return torch.from_numpy(np.hstack(sums).astype(np.float32)).to(slide.device)
-
-
-def unmasked(rows: csr_matrix, masked: MaskedGenes) -> csr_matrix:
-    """Set the masked genes of centers to 0: centers × genes."""
-    place = np.full(rows.shape[1], -1)
-    place[masked.genes] = np.arange(len(masked.genes))
-    at = place[rows.indices]
-    kept = at < 0
-    if masked.mask is not None:
-        of_row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-        kept[~kept] = ~masked.mask[of_row[~kept], at[~kept]]
-    return csr_matrix((rows.data * kept, rows.indices, rows.indptr), shape=rows.shape)
 
 
 def _dense(rows: csr_matrix, slide: "ContextSlide") -> Tensor:

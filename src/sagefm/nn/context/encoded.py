@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from sagefm._types import Positions, Singles
@@ -19,7 +20,7 @@ from sagefm.nn.context.absent import AbsentGenes
 from sagefm.nn.context.background import Background
 from sagefm.nn.context.centers import ContextCenters
 from sagefm.nn.context.network import Context, Spots
-from sagefm.nn.sparse import project_log1p, sum_over
+from sagefm.nn.sparse import columns_of, project_log1p, sum_over
 
 if TYPE_CHECKING:
     from sagefm.nn.context.stack import Stack
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _SHORTEST = 1e-12
 """Lower bound of lengths."""
+_FEW = 64
+"""Genes whose counts, picked from all, are kept."""
 FOLDS, FOLDS_OF_NEIGHBORHOODS = 4, 32
 """Folds of the spots of a slide where genes are masked in centers, or in whole neighborhoods."""
 
@@ -68,10 +71,21 @@ class ContextSlide(EncodedSlide):
         self.library_size = self._tensor(self.counts.sum(axis=1, dtype=np.float64))
         self.total = self._tensor(self.counts.sum(axis=0, dtype=np.float64))
         self._of_fold: dict[tuple[int, bool], SlideBackground] = {}
+        self._columns: tuple[bytes, csr_matrix] | None = None
 
     def _tensor(self, values: ArrayLike) -> Tensor:
         flat = np.asarray(values, dtype=np.float32).ravel()
         return torch.from_numpy(flat).to(self.device)
+
+    def columns(self, genes: Tensor) -> csr_matrix:
+        """Pick counts of genes; a few of them are kept until others are asked for."""
+        wanted = genes.cpu().numpy()
+        if len(wanted) > _FEW:
+            return columns_of(self.counts, wanted)
+        key = wanted.tobytes()
+        if self._columns is None or self._columns[0] != key:
+            self._columns = key, columns_of(self.counts, wanted)
+        return self._columns[1]
 
     @cached_property
     def projected(self) -> Tensor:
@@ -153,6 +167,29 @@ class ContextSlide(EncodedSlide):
         n_spots, most = len(self.library_size), self.network.MOST
         chosen = np.linspace(0, n_spots - 1, min(most, n_spots)).round().astype(np.int64)
         return np.sort(np.argsort(self.slide.rank, kind="stable")[chosen])
+
+    def decoder(self, genes: Tensor) -> Tensor:
+        """Pick D of each gene, the one for missing genes where the slide lacks it."""
+        network, measured = self.network, self.measured[genes]
+        return torch.where(measured[:, None], network.decoder[genes], network.missing[genes])
+
+    def base(self, level: Tensor, genes: Tensor, profiles: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Mix profiles of those genes that the slide has; of others it is the usual profile.
+
+        Parameters
+        ----------
+        profiles
+            As :meth:`Context.base` needs them.
+
+        Returns
+        -------
+        Centers × genes.
+        """
+        base, measured = self.network.base(level, *profiles), self.measured[genes]
+        if not measured.all():
+            usual = self.network.usual_profile(self.measured)[genes].repeat(len(base), 1)
+            base = usual.index_copy_(1, measured.nonzero().squeeze(1), base)
+        return base
 
     def centers(self, neighbors: Positions, masked: MaskedGenes | None = None) -> ContextCenters:
         """Attend from some centers, all of their genes visible or some masked."""

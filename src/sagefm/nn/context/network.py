@@ -259,30 +259,13 @@ class Context(Network):
         sharpen
             Factor of the sharpness: above 1, the most similar spots weigh more.
         """
-        center, near, far = visible.residuals
-        rings = split_rings(neighbors)[1:]
-        n_each = torch.tensor([ring.shape[1] for ring in rings], device=neighbors.device)
-        near_weight, far_weight = n_each / n_each.sum()
-        _, near_size, far_size = visible.library_sizes
-        facts = self._facts(
-            visible.library_sizes[0],
-            near_weight * near_size + far_weight * far_size,
-            spots.background.mean_size,
-            spots.measured.sum(),
-        )
-        query = self.query(center) + self.ring_query(near_weight * near + far_weight * far)
-        query = sharpen * self.sharpness(facts).exp() * F.normalize(query, dim=-1)
-        # A neighbor that is a landmark counts as a neighbor; the center does not count.
-        to_landmarks = F.pad(query @ F.embedding(spots.landmarks, spots.keys).T, (0, 1))
-        to_landmarks = to_landmarks.scatter(1, spots.place[neighbors], -torch.inf)[:, :-1]
+        facts = self.facts_of(spots, visible, neighbors.shape[1])
+        query = self.ask(visible, facts, neighbors.shape[1], sharpen)
+        to_landmarks = query @ F.embedding(spots.landmarks, spots.keys).T
         to_neighbors = torch.einsum("ck,crk->cr", query, F.embedding(neighbors[:, 1:], spots.keys))
-        to_neighbors = to_neighbors + self.bonus.repeat_interleave(n_each)
         if visible.neighbors_masked:
             to_neighbors = torch.full_like(to_neighbors, -torch.inf)
-        weights = torch.cat([to_landmarks, to_neighbors], dim=1).softmax(dim=1)
-        weights = weights.nan_to_num(0)  # where no spot is left to attend to
-        sizes = [to_landmarks.shape[1], to_neighbors.shape[1]]
-        to_landmarks, to_neighbors = torch.split(weights, sizes, dim=1)
+        to_landmarks, to_neighbors = self.weigh(to_landmarks, to_neighbors, spots.place[neighbors])
 
         def similar(values: Tensor) -> Tensor:
             of_neighbors = F.embedding(neighbors[:, 1:], values)
@@ -290,6 +273,7 @@ class Context(Network):
             average += to_landmarks @ F.embedding(spots.landmarks, values)
             return average
 
+        center, near, far = visible.residuals
         unusual = ((1e4 * spots.background.profile).log1p() - self.usual) * spots.measured
         slide = (_SLIDE_SCALE * unusual @ self.first).expand(len(neighbors), -1)
         values = (center, near, far, similar(spots.residuals), slide)
@@ -300,11 +284,40 @@ class Context(Network):
         level = self.level(facts).squeeze(1)
         return Attention(pooled, to_landmarks, to_neighbors, size, level, visible.library_size)
 
-    @staticmethod
-    def _facts(center: Tensor, neighbors: Tensor, slide: Tensor, n_measured: Tensor) -> Tensor:
-        """Stack logarithms of mean library sizes and of the number of measured genes."""
-        facts = (center, neighbors, slide.expand_as(center), n_measured.expand_as(center))
+    def facts_of(self, spots: Spots, visible: Visible, size: int) -> Tensor:
+        """Stack logarithms of mean library sizes and of the number of measured genes.
+
+        `size` is that of a neighborhood.
+        """
+        center, near, far = visible.library_sizes
+        slide, n_measured = spots.background.mean_size, spots.measured.sum()
+        around = _over_rings(near, far, size)
+        facts = (center, around, slide.expand_as(center), n_measured.expand_as(center))
         return torch.stack([fact.clamp(min=1).log() for fact in facts], dim=1) - 6
+
+    def ask(self, visible: Visible, facts: Tensor, size: int, sharpen: float = 1.0) -> Tensor:
+        """Compute the queries of centers: centers × keys."""
+        center, near, far = visible.residuals
+        query: Tensor = self.query(center) + self.ring_query(_over_rings(near, far, size))
+        sharpness: Tensor = sharpen * self.sharpness(facts).exp()
+        return sharpness * F.normalize(query, dim=-1)
+
+    def weigh(
+        self, to_landmarks: Tensor, to_neighbors: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Turn products of queries and keys into attention.
+
+        `place` has for each spot of the neighborhoods its place among the landmarks.
+        """
+        # A neighbor that is a landmark counts as a neighbor; the center does not count.
+        to_landmarks = F.pad(to_landmarks, (0, 1)).scatter_(1, place, -torch.inf)[:, :-1]
+        n_each = torch.tensor([NEAR, to_neighbors.shape[1] - NEAR], device=place.device)
+        to_neighbors = to_neighbors + self.bonus.repeat_interleave(n_each)
+        weights = torch.cat([to_landmarks, to_neighbors], dim=1).softmax(dim=1)
+        weights = weights.nan_to_num(0)  # where no spot is left to attend to
+        sizes = [to_landmarks.shape[1], to_neighbors.shape[1]]
+        to_landmarks, to_neighbors = torch.split(weights, sizes, dim=1)
+        return to_landmarks, to_neighbors
 
     def mix(self, name: str, values: Tensor) -> Tensor:
         """Compute what one operator adds to P."""
@@ -373,3 +386,10 @@ def split_rings(neighbors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sizes = [1, NEAR, neighbors.shape[1] - 1 - NEAR]
     center, near, far = torch.split(neighbors, sizes, dim=1)
     return center, near, far
+
+
+def _over_rings(near: Tensor, far: Tensor, size: int) -> Tensor:
+    """Average means over the near and the far ring, by their numbers of spots."""
+    n_each = torch.tensor([NEAR, size - 1 - NEAR], device=near.device)
+    shares: Tensor = n_each / n_each.sum()
+    return shares[0] * near + shares[1] * far

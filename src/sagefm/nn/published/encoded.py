@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from sagefm._types import Positions, Where
-from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, Parts
+from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, NeighborhoodChange, Parts
 from sagefm.nn.published.gradient import mean_gradient, path_gradient
 from sagefm.nn.published.network import Published
 from sagefm.nn.sparse import SparseRows, columns_of, project_log1p, sum_over
@@ -76,6 +76,11 @@ class PublishedCenters(Centers):
             pooled = torch.addmm(self.pooled[rows], change[rows], weights)
             predicted[rows] = F.linear(self._network.hidden(pooled), *readout)
         return F.relu(predicted)
+
+    def recomputed(self, change: NeighborhoodChange, targets: Tensor) -> Tensor:
+        """Predict after a change; nothing but the mean of log1p counts depends on it."""
+        means = change.log1p.mean(dim=2)
+        return torch.stack([self.changed(change.genes, mean[None], targets) for mean in means])
 
     def _readout(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         key = targets.cpu().numpy().tobytes()

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.sparse import csc_matrix, csr_matrix
 
-from sagefm._types import Floats, Positions, Where
-from sagefm.nn import EncodedSlide, MaskedGenes
+from sagefm._types import Floats, Hold, Positions, Where
+from sagefm.nn import EncodedSlide, MaskedGenes, NeighborhoodChange
 from sagefm.pp.neighborhood import average
 
 if TYPE_CHECKING:
@@ -86,6 +86,9 @@ class Perturber:
         Spots × 15 row numbers of the slide, the center first.
     masked
         Positions of the genes that are masked in every center.
+    hold
+        What stays as it is: ``"nothing"`` but the background, or the ``"attention"``, the library
+        sizes and the base too.
     """
 
     def __init__(
@@ -94,43 +97,32 @@ class Perturber:
         log1p: csr_matrix | csc_matrix,
         neighbors: Positions,
         masked: Positions,
+        hold: Hold = "nothing",
     ) -> None:
         with torch.inference_mode():
             self._centers = encoded.centers(neighbors, MaskedGenes(masked))
-        n_spots, n_genes = log1p.shape
-        self._log1p = log1p
-        self._in_center, self._in_neighbors = (
-            _operators(self._centers.weights[:, :, places], neighbors[:, places], n_spots)
-            for places in (slice(0, 1), slice(1, None))
-        )
-        self._n_centers = len(neighbors)
-        self._unmasked = np.ones(n_genes)
+        self._log1p, self._neighbors = log1p, neighbors
+        self._held = self._centers.weights if hold == "attention" else None
+        self._unmasked = np.ones(log1p.shape[1])
         self._unmasked[masked] = 0
 
-    def aggregate(self, change: Floats, genes: Positions, where: Where) -> Floats:
-        """Average changes over neighborhoods: operators × centers × genes.
+    def predict(
+        self, genes: Positions, after: Floats, wanted: Positions, where: Where = "neighbors"
+    ) -> torch.Tensor:
+        """Predict genes after others change: versions × centers × wanted, log1p counts.
 
         Parameters
         ----------
-        change
-            All spots of the slide × `genes`: difference in log1p counts.
         genes
             Positions. Genes that are masked in the center do not change there.
+        after
+            Versions × all spots of the slide × `genes`: their log1p counts after the change.
+        wanted
+            Positions of the genes to predict.
         where
             ``"neighbors"``, ``"center"`` or ``"neighborhood"``, which is both.
         """
-        total = np.zeros((self._in_neighbors.shape[0], len(genes)))
-        if where != "center":
-            total += self._in_neighbors @ change
-        if where != "neighbors":
-            total += (self._in_center @ change) * self._unmasked[genes]
-        return self._by_operator(total)
-
-    @torch.inference_mode()
-    def predict(self, genes: Positions, change: Floats, wanted: Positions) -> torch.Tensor:
-        """Predict `wanted` after aggregated changes of `genes`: centers × wanted, log1p counts."""
-        moved = torch.from_numpy(change.astype(np.float32)).to(self._device)
-        return self._centers.changed(self._at(genes), moved, self._at(wanted))
+        return self._predict(genes, self._before(genes), after, wanted, where)
 
     @torch.inference_mode()
     def unchanged(self, wanted: Positions) -> torch.Tensor:
@@ -155,42 +147,36 @@ class Perturber:
         ------
         For each gene, levels × wanted: mean predicted log1p counts.
         """
-        before = self._by_operator((self._in_neighbors @ self._log1p[:, genes]).toarray())
-        whole = self._by_operator(np.asarray(self._in_neighbors.sum(axis=1)))
+        before = self._before(genes)
         for i, gene in enumerate(genes):
-            changes = (level * whole - before[:, :, [i]] for level in levels[i])
-            predicted = (self.predict(np.array([gene]), change, wanted[i]) for change in changes)
-            means = [values.mean(dim=0, dtype=torch.float64) for values in predicted]
-            yield torch.stack(means).cpu().numpy()
+            own = before[:, [i]]
+            after = np.broadcast_to(levels[i][:, None, None], (levels.shape[1], *own.shape))
+            predicted = self._predict(np.array([gene]), own, after, wanted[i], "neighbors")
+            yield predicted.mean(dim=1, dtype=torch.float64).cpu().numpy()
 
-    def _by_operator(self, values: Floats) -> Floats:
-        return values.reshape(-1, self._n_centers, values.shape[1])
+    @torch.inference_mode()
+    def _predict(
+        self, genes: Positions, before: Floats, after: Floats, wanted: Positions, where: Where
+    ) -> torch.Tensor:
+        places = np.zeros((self._neighbors.shape[1], len(genes)))
+        if where != "neighbors":
+            places[0] = self._unmasked[genes]
+        if where != "center":
+            places[1:] = 1
+        old, new = before[self._neighbors], after[:, self._neighbors]
+        at, targets, log1p = self._at(genes), self._at(wanted), (new - old) * places
+        if self._held is None:
+            counts = (np.expm1(new) - np.expm1(old)) * places
+            change = NeighborhoodChange(at, self._singles(log1p), self._singles(counts))
+            return self._centers.recomputed(change, targets)
+        means = self._singles(np.einsum("rcs,vcsg->vrcg", self._held, log1p))
+        return torch.stack([self._centers.changed(at, mean, targets) for mean in means])
 
-    @property
-    def _device(self) -> torch.device:
-        return self._centers.pooled.device
+    def _before(self, genes: Positions) -> Floats:
+        return self._log1p[:, genes].toarray().astype(np.float64)
+
+    def _singles(self, values: Floats) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self._centers.pooled.device)
 
     def _at(self, positions: Positions) -> torch.Tensor:
-        return torch.from_numpy(positions).to(self._device)
-
-
-def _operators(weights: Floats, members: Positions, n_spots: int) -> csr_matrix:
-    """Build the weighted sums over some members of each neighborhood.
-
-    Parameters
-    ----------
-    weights
-        Operators × centers × members.
-    members
-        Centers × members, rows of the slide.
-
-    Returns
-    -------
-    (Operators × centers) × spots, all centers of the first operator first.
-    """
-    n_operators, n_centers, n_members = weights.shape
-    rows = np.tile(members.ravel(), n_operators)
-    ends = np.arange(0, weights.size + 1, n_members)
-    operators = csr_matrix((weights.ravel(), rows, ends), shape=(n_operators * n_centers, n_spots))
-    operators.eliminate_zeros()
-    return operators
+        return torch.from_numpy(positions).to(self._centers.pooled.device)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError
 from sagefm._keys import RESPONSE
-from sagefm._types import Floats, Where
+from sagefm._types import Floats, Hold, Where
 from sagefm.pp.selection import selected_spots
 from sagefm.tl.perturbation._perturber import PLACES, Perturber
 
@@ -76,15 +76,17 @@ def respond(
     where: Where = "neighbors",
     region: "NDArray[np.bool_] | str | None" = None,
     hide: bool = True,
+    hold: Hold = "nothing",
     layer: str | None = None,
     slide_key: str | None = None,
     key_added: str = RESPONSE,
 ) -> pd.DataFrame:
     """Change genes and predict others spot by spot, to see where the tissue would respond.
 
-    The result is exact: the first layer is linear, so that only the layers behind it are computed
-    again. In a ``context`` network the weights of similar spots, the library sizes and the profile
-    expected of a library size stay fixed: the response goes through its residuals alone.
+    The result is exact: each spot is predicted as if the counts had changed in its neighborhood,
+    with all that follows from them: library sizes, residuals, the weights of similar spots, and the
+    profile of these. Only what is expected of a library size on the slide stays as it is; the
+    neighborhood of one spot is a vanishing part of that.
 
     Parameters
     ----------
@@ -104,6 +106,10 @@ def respond(
     hide
         Whether `genes` are masked in the center, as in :func:`sagefm.tl.perturb`. A gene that is
         masked there does not change there.
+    hold
+        ``"nothing"``, or ``"attention"``, which is faster: then the weights of similar spots, the
+        library sizes and the profile of a ``context`` network stay as they are too, and the
+        response goes through the residuals alone. In a ``published`` network the two are the same.
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`.
     key_added
@@ -120,8 +126,9 @@ def respond(
         No gene is left that the model knows, nothing changes, no such place, the region is empty,
         or as :meth:`sagefm.SageFM.prepare`.
     """
-    if where not in PLACES:
-        raise InputError(f"where={where!r}: choose of {', '.join(PLACES)}")
+    for name, value, choices in (("where", where, PLACES), ("hold", hold, get_args(Hold))):
+        if value not in choices:
+            raise InputError(f"{name}={value!r}: choose of {', '.join(choices)}")
     if not changes:
         raise InputError("changes: name at least one gene and how it changes")
     changes = {gene: changes[gene] for gene in model.vocabulary.known(changes)}
@@ -131,14 +138,14 @@ def respond(
     spots = np.flatnonzero(selected_spots(slide, region))
     masked = wanted if hide else wanted[:0]
     encoded = model.encode(prepared)
-    perturber = Perturber(encoded, prepared.log1p, prepared.neighbors[spots], masked)
+    perturber = Perturber(encoded, prepared.log1p, prepared.neighbors[spots], masked, hold)
     before = prepared.log1p[:, changed].toarray().astype(np.float64)
     after = np.empty_like(before)
     for column, change in enumerate(changes.values()):
         way = change if isinstance(change, Change) else Change("set", float(change))
         after[:, column] = way.of(before[:, column])
-    total = perturber.aggregate(after - before, changed, where)
-    difference = perturber.predict(changed, total, wanted) - perturber.unchanged(wanted)
+    [predicted] = perturber.predict(changed, after[None], wanted, where)
+    difference = predicted - perturber.unchanged(wanted)
     response = pd.DataFrame(
         difference.cpu().numpy(), index=slide.obs_names[spots], columns=pd.Index(names)
     )
