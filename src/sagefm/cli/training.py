@@ -26,6 +26,7 @@ from sagefm.cli._options import (
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sagefm import SageFM
     from sagefm.pretrain import Corpus, TrainingResult
 
 
@@ -58,6 +59,14 @@ def pretrain(
         int | None,
         typer.Option(min=1, help="Leave this fold of the slides out, to test on (data.fold)."),
     ] = None,
+    refits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="each|N",
+            help="Train several models into the folder OUT: each without one patient, or each "
+            "without one of N groups of patients. Models that are finished are skipped.",
+        ),
+    ] = None,
     layer: Layer = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the run (train.seed).")
@@ -74,16 +83,19 @@ def pretrain(
     """Train a model: writes OUT, and its loss curve next to it as .csv and .png.
 
     The run is stored in a folder next to OUT with the suffix .run: its state for --resume, the
-    best model so far, and logs (metrics.csv; tensorboard --logdir).
+    best model so far, and logs (metrics.csv; tensorboard --logdir). With --refits OUT is a folder,
+    and a command that was killed continues when it is started again.
     """
     import sagefm
     from sagefm.pretrain.run import is_first_process
 
-    require_suffix(out, [".safetensors"])
     first, run = is_first_process(), out.with_suffix(".run")
-    if first:
+    n_refits = _number_of_refits(refits, out, devices) if refits else None
+    if not refits:
+        require_suffix(out, [".safetensors"])
+    if first and not refits:
         _require_free(out, run, patients, resume=resume, overwrite=overwrite)
-    else:
+    if not first:
         logger.setLevel("ERROR")  # the first process logs for all
         stage("")
         progress_logger.setLevel("ERROR")
@@ -97,6 +109,14 @@ def pretrain(
     interactive = first and sys.stderr.isatty()
     if first:
         logger.setLevel("WARNING" if interactive else "INFO")  # a progress bar, or lines in a log
+    if refits:
+        for name, model in sagefm.pretrain.refits(
+            source, loaded, n_refits, patients=table, facts=facts, slide_key=slide_key,
+            device=device, folder=out, overwrite=overwrite, workers=workers, progress=interactive,
+        ):  # fmt: skip
+            best = f"best epoch {model.provenance['best_epoch']}"
+            typer.echo(f"{out / name}.safetensors: {model}; {best}, {_losses(model)}")
+        return
     try:
         result = sagefm.pretrain.fit(
             source, loaded, patients=table, facts=facts, slide_key=slide_key, device=device,
@@ -108,6 +128,19 @@ def pretrain(
         raise typer.Exit(1) from None  # another process ended, and the first reports why
     if first:
         _write(result, out)
+
+
+def _number_of_refits(refits: str, out: Path, devices: int) -> int | None:
+    """Read how many models to train, None for one per patient; refuse what does not go with it."""
+    if out.suffix or out.is_file():
+        raise InputError(f"{out}: name a folder for the refits (no suffix)")
+    if devices > 1:
+        raise InputError("--refits trains in one process; leave out --devices")
+    if refits == "each":
+        return None
+    if not refits.isdecimal():
+        raise InputError(f"--refits {refits}: write each, or a number of groups of patients")
+    return int(refits)
 
 
 def _require_free(
@@ -159,18 +192,21 @@ def _write(result: "TrainingResult", out: Path) -> None:
     with replacing(curve) as beside:
         result.history.to_csv(beside, index=False)
     sagefm.pl.training(result.history, save=picture)
-    provenance = result.model.provenance
-    loss = (
-        f"validation loss {provenance['validation_loss']:.4f} "
-        f"(neighbor mean {provenance['neighbor_mean_loss']:.4f}, "
-        f"gene mean {provenance['gene_mean_loss']:.4f})"
-        if "validation_loss" in provenance
-        else f"training loss {result.history['train_loss'].iloc[-1]:.4f}, no patient held out"
-    )
+    epochs, loss = len(result.history), result.history["train_loss"].iloc[-1]
     typer.echo(
-        f"{out}: {result.model}; best epoch {provenance['best_epoch']} of {len(result.history)}, "
-        f"{loss}; curve in {curve.name} and {picture.name}"
+        f"{out}: {result.model}; best epoch {result.model.provenance['best_epoch']} of {epochs}, "
+        f"{_losses(result.model, loss)}; curve in {curve.name} and {picture.name}"
     )
+
+
+def _losses(model: "SageFM", train_loss: float | None = None) -> str:
+    """Describe the validation loss of a model, or the training loss if it has none."""
+    made = model.provenance
+    if "validation_loss" not in made:
+        training = "" if train_loss is None else f"training loss {train_loss:.4f}, "
+        return f"{training}no patient held out"
+    references = [f"{name} mean {made[f'{name}_mean_loss']:.4f}" for name in ("neighbor", "gene")]
+    return f"validation loss {made['validation_loss']:.4f} ({', '.join(references)})"
 
 
 def _read_patients(path: Path) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

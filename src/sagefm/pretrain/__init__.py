@@ -9,11 +9,15 @@ if TYPE_CHECKING:
     from sagefm.pretrain.corpus import Corpus
     from sagefm.pretrain.fitting import TrainingResult, fit
     from sagefm.pretrain.recipe import Recipe
+    from sagefm.pretrain.refitting import refits
 
-__all__ = ["Corpus", "Recipe", "TrainingResult", "fit"]
+__all__ = ["Corpus", "Recipe", "TrainingResult", "fit", "refits"]
 
 # A corpus can be used without the libraries that train.
-_HOMES = {"Corpus": "corpus", "Recipe": "recipe", "TrainingResult": "fitting", "fit": "fitting"}
+_HOMES = {
+    "Corpus": "corpus", "Recipe": "recipe", "TrainingResult": "fitting", "fit": "fitting",
+    "refits": "refitting",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -52,6 +52,8 @@ class TrainingResult:
     without a network: gene_mean, neighbor_mean. All losses are mean squared errors on the log1p
     counts of masked genes. The training loss of the network ``context`` includes a tenth of the
     error on genes that are missing from whole slides."""
+    interrupted: bool = False
+    """Whether Ctrl-C ended training."""
 
 
 def fit(
@@ -123,11 +125,30 @@ def fit(
     """
     recipe = recipe or Recipe()
     where = pick_device(device)
-    split = _split(slides, recipe, patients, slide_key)
+    split = split_of(slides, recipe, patients, slide_key)
+    return fit_split(
+        split, recipe, where, facts=facts or {}, devices=devices, folder=folder, resume=resume,
+        workers=workers, progress=progress,
+    )  # fmt: skip
+
+
+def fit_split(
+    split: Split,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    facts: Mapping[str, Mapping[str, str]],
+    devices: int = 1,
+    folder: str | Path | None,
+    resume: bool,
+    workers: int,
+    progress: bool,
+) -> TrainingResult:
+    """Train on slides that are split and aligned; see :func:`fit`."""
     config = Config(recipe.network.name, tuple(recipe.network.widths), split.source.n_neighbors)
     _require_enough(split, recipe, devices)
     require_axes(split, recipe.network)
-    described = _facts(split, recipe)
+    described = facts_of(split, recipe)
     with ExitStack() as stack:
         place = folder or stack.enter_context(tempfile.TemporaryDirectory())
         run = Run(Path(place))
@@ -141,19 +162,20 @@ def fit(
         elif is_first_process():
             run.clear()
         result = _train(
-            split, recipe, config, run, state, described, where, devices, workers, progress
+            split, recipe, config, run, state, described, device, devices, workers, progress
         )
         if is_first_process():
-            _remember(result.model, split, recipe.train.seed, facts or {})
+            _remember(result.model, split, recipe.train.seed, facts)
         return result
 
 
-def _split(
+def split_of(
     slides: "Mapping[str, AnnData] | Source",
     recipe: Recipe,
     patients: Mapping[str, str] | None,
     slide_key: str | None,
 ) -> Split:
+    """Split and align slides for :func:`fit`."""
     if not isinstance(slides, Mapping):
         return of_corpus(slides, recipe)
     if not slides:
@@ -189,7 +211,7 @@ def _require_enough(split: Split, recipe: Recipe, devices: int) -> None:
         )
 
 
-def _facts(split: Split, recipe: Recipe) -> dict[str, Any]:
+def facts_of(split: Split, recipe: Recipe) -> dict[str, Any]:
     """Describe recipe and data of a run, which can be resumed with the same only."""
     table = split.source.table
     columns = [name for name in ("patient", "spots", "checksum") if name in table]
@@ -226,12 +248,14 @@ def _train(
         **{f"{name}_loss": loss for name, loss in references.items() if held_out},
     }
     state = state or State(Progress(), {}, {}, gene_mean, facts)
-    train(model, run, epochs, state, device=device, devices=devices, progress_bar=progress)
+    interrupted = train(
+        model, run, epochs, state, device=device, devices=devices, progress_bar=progress
+    )
     if is_first_process() and isinstance(model.network, Context):
         seed = recipe.train.seed
         model.network.absent = fit_absent(list(samples_of(split, seed)), seed)
     history = pd.DataFrame(state.progress.rows).assign(**references)
-    return TrainingResult(model, history)
+    return TrainingResult(model, history, interrupted)
 
 
 def _remember(

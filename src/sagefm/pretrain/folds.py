@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from sagefm._errors import InputError
 
 
-def folds_of(table: pd.DataFrame, n_folds: int) -> "pd.Series[int]":
+def folds_of(table: pd.DataFrame, n_folds: int, name: str = "data.folds") -> "pd.Series[int]":
     """Divide slides into folds of about equal size, and the slides of each organ likewise.
 
     Slides that share a dataset or a patient are kept together, and so are those that are connected
@@ -21,6 +21,8 @@ def folds_of(table: pd.DataFrame, n_folds: int) -> "pd.Series[int]":
     ----------
     table
         A row per slide: patient, spots and, if known, dataset and organ.
+    name
+        What the number of folds is called in an error.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def folds_of(table: pd.DataFrame, n_folds: int) -> "pd.Series[int]":
     n_groups = int(groups.max()) + 1
     if n_groups < n_folds:
         raise InputError(
-            f"data.folds is {n_folds}: the slides are of {n_groups} separate datasets or patients; "
+            f"{name} is {n_folds}: the slides are of {n_groups} separate datasets or patients; "
             "give at most as many"
         )
     organs = pd.factorize(_text(ordered, "organ"))[0]

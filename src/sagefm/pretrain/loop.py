@@ -276,13 +276,17 @@ class Training:
 def train(
     model: SageFM, run: Run, epochs: Epochs, state: State,
     *, device: torch.device, devices: int, progress_bar: bool,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
     """Train the network of `model` in place, up to its best epoch.
 
     Parameters
     ----------
     state
         What to continue from; its progress is kept up to date.
+
+    Returns
+    -------
+    Whether Ctrl-C ended it.
 
     Raises
     ------
@@ -313,6 +317,7 @@ def train(
         )
     model.network.cpu().load_state_dict(training.best)
     model.network.eval()
+    return training.interrupted
 
 
 def _bar(shown: bool) -> Any:
