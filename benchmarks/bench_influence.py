@@ -1,6 +1,6 @@
 """Compute the genome-wide influences of one slide: automatic differentiation compared with ours.
 
-Ours is timed as a whole: all spots, all 14,558 predicted genes, the 50 strongest sources of each.
+Ours is timed as a whole: all spots, all genes of the slide, the 500 strongest edges.
 The published network has no such step; a user would write a vector-Jacobian product per predicted
 gene, through the published network on its subgraphs or through ours on pooled inputs. Both are
 timed for a few genes (the former also for a few spots) and extrapolated: they would take days and

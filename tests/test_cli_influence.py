@@ -33,25 +33,26 @@ def run(run, folder, monkeypatch):
 
 
 def test_genome_wide(run, folder, held):
-    words = ["s.h5ad", "-m", "m.safetensors", "-o", "all.csv", "--top", 4, "--plot", "all"]
+    words = ["s.h5ad", "-m", "m.safetensors", "-o", "all.csv", "--edges", 300, "--plot", "all"]
     status, out, err = run(*words)
     assert status == 0, err
-    wanted, found = sagefm.tl.influence(*held, top=4), pd.read_csv(folder / "all.csv")
+    wanted, found = sagefm.tl.influence(*held, n_edges=300), pd.read_csv(folder / "all.csv")
     pd.testing.assert_frame_equal(found, wanted, rtol=1e-4, check_dtype=False)
-    assert out.startswith(f"all.csv: {len(wanted):,} edges on ")
+    assert out.startswith("all.csv: 300 edges on ")
     assert "influence: 150 of 150 spots" in err
     assert out.endswith("; all: 6 pictures\n")
     assert len(list((folder / "all").glob("*.png"))) == 6
 
 
 def test_as_a_graph(run, folder, held):
-    words = ["-o", "g.graphml", "--top", 3, "--spots", 20, "--seed", 2]
+    words = ["-o", "g.graphml", "--spots", 20, "--seed", 2]
     status, _, err = run("s.h5ad", "-m", "m.safetensors", *words)
     assert status == 0, err
     graph = networkx.read_graphml(folder / "g.graphml")
-    wanted = sagefm.tl.influence(*held, top=3, n_spots=20, seed=2)
+    wanted = sagefm.tl.influence(*held, n_spots=20, seed=2)
+    assert len(wanted) == 500
     assert set(graph.edges) == set(zip(wanted["source"], wanted["target"], strict=True))
-    assert set(graph.edges[next(iter(graph.edges))]) == {"neighbors", "center", "rank"}
+    assert set(graph.edges[next(iter(graph.edges))]) == {"neighbors", "center", "standardized"}
 
 
 def test_chosen_genes_in_a_region(run, folder, held):
@@ -84,9 +85,9 @@ def test_chosen_genes_in_a_region(run, folder, held):
         (["-o", "x.csv", "--region", "domain"], "write it KEY=VALUE"),
         (["-o", "x.csv", "--region", "organ=brain"], "obs has no column 'organ'"),
         (["-o", "x.csv", "--region", "domain=brain"], "no spot has that value"),
-        (["-o", "x.csv", "--top", "0"], "--top"),
+        (["-o", "x.csv", "--edges", "0"], "--edges"),
         (["-o", "x.csv", "--plot", "s.h5ad"], "s.h5ad"),
-        (["-o", ".", "--top", "2"], "give it a name"),
+        (["-o", ".", "--edges", "2"], "give it a name"),
     ],
 )
 def test_bad_input_is_one_clear_line(run, folder, words, said):

@@ -37,13 +37,16 @@ def influence(
     out: Out,
     model: ModelPath = DEFAULT,
     genes: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Predicted genes; all if not given.")
+        str | None,
+        typer.Option(
+            metavar="A,B,...", help="Predicted genes; the strongest edges of all if not given."
+        ),
     ] = None,
     sources: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Genes that may influence them, or all; if not given, those of --genes.",
+            help="Genes that may influence them, or all; if not given, those of --genes, or all.",
         ),
     ] = None,
     where: Annotated[
@@ -51,7 +54,9 @@ def influence(
         typer.Option(help="With --genes: influence of the neighbors or of the center."),
     ] = "neighbors",
     region: Region = None,
-    top: Annotated[int, typer.Option(min=1, help="Without --genes: edges kept per gene.")] = 50,
+    edges: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Without --genes: keep the N strongest edges.")
+    ] = 500,
     spots: Annotated[
         int | None, typer.Option(min=1, help="Average over so many, drawn; all if not given.")
     ] = None,
@@ -69,7 +74,8 @@ def influence(
 ) -> None:
     """Find which gene raises or lowers which: a network of genes, .csv or .graphml.
 
-    With --genes a .csv is the matrix of sources × genes; otherwise a row per edge.
+    With --genes a .csv is the matrix of sources × genes; otherwise a row per edge, the strongest
+    first: change of the prediction, in standard deviations, per standard deviation of the source.
     """
     import sagefm
 
@@ -87,16 +93,16 @@ def influence(
     try:
         table = sagefm.tl.influence(
             found, loaded, chosen, sources=from_genes, where=where, region=region, n_spots=spots,
-            top=top, seed=seed, slide_key=slide_key, progress=print_progress,
+            n_edges=edges, seed=seed, slide_key=slide_key, progress=print_progress,
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slide, error)) from error
-    edges = table if chosen is None else sagefm.tl.to_edges(table, where)
-    _write(table if out.suffix == ".csv" else edges, out, matrix=chosen is not None)
-    drawn = _draw(edges, chosen, where, plot, overwrite) if plot is not None else 0
-    n_targets = edges["target"].nunique()
+    rows = table if chosen is None else sagefm.tl.to_edges(table, where)
+    _write(table if out.suffix == ".csv" else rows, out, matrix=chosen is not None)
+    drawn = _draw(rows, chosen, where, plot, overwrite) if plot is not None else 0
+    n_targets = rows["target"].nunique()
     pictures = f"; {plot}: {drawn} pictures" if plot is not None else ""
-    typer.echo(f"{out}: {len(edges):,} edges on {n_targets:,} genes{pictures}")
+    typer.echo(f"{out}: {len(rows):,} edges on {n_targets:,} genes{pictures}")
 
 
 def _write(table: "pd.DataFrame", out: Path, *, matrix: bool) -> None:
@@ -118,7 +124,7 @@ def _draw(
     import sagefm
 
     if chosen is None:
-        sizes = edges[where].abs().groupby(edges["source"]).sum()
+        sizes = edges["standardized"].abs().groupby(edges["source"]).sum()
         chosen = sizes.sort_values(ascending=False, kind="stable").index[:_PICTURES].tolist()
     there = {*edges["source"], *edges["target"]}
     drawn = [gene for gene in chosen if gene in there]

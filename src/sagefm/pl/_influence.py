@@ -84,6 +84,8 @@ def _strongest(edges: pd.DataFrame, value: str, n: int) -> pd.DataFrame:
 
 def _meaning(value: str) -> str:
     """Say what the bars measure."""
+    if value == "standardized":
+        return "change of the prediction per change of the neighbors (standard deviations)"
     places = {"neighbors": "in all neighbors", "center": "in the center"}
     place = f" {places[value]}" if value in places else ""
     return f"change of the prediction per unit{place} (log1p counts per log1p count)"

@@ -30,7 +30,7 @@ def everything(slide, model):
 
 @pytest.fixture(scope="module")
 def table(slide, model):
-    return influence(slide, model, top=12)
+    return influence(slide, model, n_edges=1200)
 
 
 def test_it_is_what_the_oracle_does_when_a_gene_is_raised(slide, model, genes):
@@ -70,42 +70,58 @@ def test_the_matrix_is_labeled(slide, model, genes):
     assert influence(slide, model, [genes[0]] * 2).shape == (1, 1)
 
 
-def test_the_table_is_the_top_of_the_dense_matrix(everything, table, model):
-    dense = to_edges(everything)
-    wanted = dense[dense["rank"] <= 12].set_index(["source", "target"])
+@pytest.fixture(scope="module")
+def sizes(slide, model, everything):
+    """Every influence in standard deviations: of the source around spots, of the target in them."""
+    prepared = model.prepare(slide)
+    log1p = prepared.log1p.toarray().astype(float)
+    around = log1p[prepared.neighbors[:, 1:]].mean(axis=1).std(axis=0)
+    sd = pd.DataFrame({"around": around, "within": log1p.std(axis=0)}, list(model.vocabulary))
+    sd[sd < 1e-6] = np.nan
+    scaled = everything.mul(sd["around"], axis=0).div(sd["within"], axis=1)
+    return to_edges(scaled.fillna(0)).set_index(["source", "target"])["neighbors"]
+
+
+def test_the_table_is_the_top_of_the_dense_matrix(everything, sizes, table):
+    assert list(table) == ["source", "target", "neighbors", "center", "standardized"]
     found = table.set_index(["source", "target"])
+    assert len(found) == 1200 < len(sizes)
     assert found.index.is_unique
-    assert len(found) > 1000
-    assert set(found.index) == set(wanted.index)
-    wanted = wanted.loc[found.index]
-    np.testing.assert_allclose(found["neighbors"], wanted["neighbors"], rtol=1e-4, atol=1e-9)
+    assert found["standardized"].abs().is_monotonic_decreasing
+    np.testing.assert_allclose(found["standardized"], sizes[found.index], rtol=1e-3, atol=1e-9)
+    largest = sizes.abs().sort_values(ascending=False).to_numpy()
+    np.testing.assert_allclose(found["standardized"].abs(), largest[:1200], rtol=1e-3)
+    raw = [everything.loc[edge] for edge in found.index]
+    np.testing.assert_allclose(found["neighbors"], raw, rtol=1e-4, atol=1e-9)
     np.testing.assert_allclose(found["neighbors"], 14 * found["center"], rtol=1e-5)
-    assert (found["rank"] == wanted["rank"]).mean() > 0.99  # but for rounding
-    sizes = found["neighbors"].abs().groupby(level="target", sort=False)
-    assert (sizes.cumcount() + 1 == found["rank"]).all()
-    assert all(group.is_monotonic_decreasing for _, group in sizes)
-    positions = model.vocabulary.positions(table["target"].unique())
-    assert (np.diff(positions) > 0).all()
 
 
-def test_what_the_table_leaves_out(everything, table, model):
-    assert (table["source"] != table["target"]).all()
-    assert not set(table["source"]) & {"NOT1A", "NOT2A"}  # not measured: nothing to raise
-    never = everything.columns[(everything == 0).all()]
-    assert len(never)
-    assert set(table["target"]) == set(model.vocabulary) - set(never)
+def test_it_is_small_by_default(slide, model, table):
+    found = influence(slide, model)
+    pd.testing.assert_frame_equal(found, table[:500])
 
 
-def test_the_same_call_gives_the_same_table(slide, model, table):
-    pd.testing.assert_frame_equal(influence(slide, model, top=12), table)
+def test_all_edges_on_request(slide, model, sizes):
+    found = influence(slide, model, n_edges=10**9)
+    assert len(found) == len(sizes)
+    assert (found["source"] != found["target"]).all()
+    assert not {*found["source"], *found["target"]} & {"NOT1A", "NOT2A"}  # not measured
 
 
-def test_sources_can_be_chosen_genome_wide(slide, model, genes, everything):
-    found = influence(slide, model, sources=genes, top=2)
+def test_sources_can_be_chosen_genome_wide(slide, model, genes, table):
+    found = influence(slide, model, sources=genes, n_edges=40)
+    assert len(found) == 40
     assert set(found["source"]) <= set(genes)
-    assert found.groupby("target").size().max() == 2
-    top = everything.loc[genes, found["target"][0]].drop(found["target"][0], errors="ignore")
-    assert top.abs().idxmax() == found["source"][0]
+    whole = influence(slide, model, n_edges=10**9)
+    wanted = whole[whole["source"].isin(genes)][:40].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found, wanted, rtol=1e-4)
+
+
+def test_nothing_varies_over_one_spot(slide, model):
+    with pytest.raises(InputError, match=r"no source varies over 1 spot.*take more spots"):
+        influence(slide, model, n_spots=1)
+    with pytest.raises(InputError, match="no source varies"):
+        influence(slide, model, sources=["NOT1A"])
 
 
 def test_regions_add_up_to_the_slide(slide, model, genes):
@@ -157,7 +173,7 @@ def test_progress_is_told(slide, model, genes):
         ({"genes": []}, "no genes"),
         ({"sources": []}, "no sources"),
         ({"where": "around"}, "choose one of neighbors, center"),
-        ({"top": 0}, "top=0"),
+        ({"n_edges": 0}, "n_edges=0"),
         ({"n_spots": 0}, "n_spots=0"),
         ({"region": np.zeros(200, dtype=bool)}, "region: has no spot"),
         ({"region": np.ones(3, dtype=bool)}, "region"),
@@ -217,7 +233,7 @@ def test_two_slides_have_no_interval():
 
 
 def test_a_consensus_of_whole_tables(model, table, slide, monkeypatch):
-    other = [influence(slide, model, top=12, n_spots=20, seed=seed) for seed in (1, 2)]
+    other = [influence(slide, model, n_spots=20, seed=seed) for seed in (1, 2)]
     found = consensus_network(dict(enumerate([table, *other])), draws=200)
     assert (found["low"] <= found["mean"] + 1e-12).all()
     assert (found["mean"] <= found["high"] + 1e-12).all()
@@ -249,7 +265,7 @@ def test_a_graph_survives_its_file(table, tmp_path):
     assert set(back.nodes) == set(table["source"]) | set(table["target"])
     for row in table.sample(50, random_state=0).itertuples():
         held = back.edges[row.source, row.target]
-        assert held["rank"] == row.rank
+        assert held["standardized"] == pytest.approx(row.standardized, rel=1e-6)
         assert held["neighbors"] == pytest.approx(row.neighbors, rel=1e-6)
         assert held["center"] == pytest.approx(row.center, rel=1e-6)
 

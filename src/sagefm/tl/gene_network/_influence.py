@@ -16,16 +16,18 @@ from numpy.typing import NDArray
 from sagefm._errors import InputError, logger
 from sagefm._extras import require
 from sagefm._text import few, numbered
-from sagefm._types import Where
+from sagefm._types import Positions, Where
 from sagefm.nn.influence import strongest
 from sagefm.pp.selection import selected_spots
 from sagefm.stats.resampling import LEAST_UNITS, interval, resampled
+from sagefm.tl.gene_network._spread import spreads
 
 if TYPE_CHECKING:
     import networkx
     from anndata import AnnData
 
     from sagefm.model import SageFM
+    from sagefm.pp.aligned import AlignedSlide
     from sagefm.pp.vocabulary import Vocabulary
 
 Progress = Callable[[str], None]
@@ -44,7 +46,7 @@ def influence(
     where: Where = "neighbors",
     region: "NDArray[np.bool_] | str | None" = None,
     n_spots: int | None = None,
-    top: int = 50,
+    n_edges: int = 500,
     seed: int = 0,
     layer: str | None = None,
     slide_key: str | None = None,
@@ -67,23 +69,24 @@ def influence(
     model
         A model.
     genes
-        Genes whose prediction is looked at, by symbol or Ensembl id; every gene of the model, and
-        the strongest influences only, if not given. Genes that the model does not know are left
-        out with a warning, as are such sources.
+        Genes whose prediction is looked at, by symbol or Ensembl id: all influences on them. If
+        not given, the strongest influences on any gene. Genes that the model does not know are
+        left out with a warning, as are such sources.
     sources
         Genes that may influence them: names, or ``"all"`` for every gene of the model that the
         slide has. If not given: `genes`, or ``"all"`` where these are not given either.
     where
         Which influence the matrix holds: of the ``"neighbors"`` or of the ``"center"``. The table
-        of edges holds both, ranked by the neighbors.
+        of edges holds both; that of the neighbors decides which are the strongest.
     region
         Over which spots to average: a boolean per spot, or ``"KEY=VALUE"`` for those whose
-        ``obs[KEY]`` is VALUE. All if not given.
+        ``obs[KEY]`` is VALUE. All if not given. Standard deviations are over the same spots.
     n_spots
         Average over so many spots, drawn at random; all if not given. (Genome-wide, on two cores,
         all 3,639 spots of a slide take some minutes.)
-    top
-        How many influences to keep per predicted gene, without `genes`.
+    n_edges
+        How many edges to keep, without `genes`: the strongest. Give more to compare slides by
+        :func:`consensus_network`; there are (number of genes)² of them.
     seed
         Draws the spots.
     layer
@@ -98,48 +101,42 @@ def influence(
     With `genes` a matrix, sources (``index``) × predicted genes (``columns``): log1p counts per
     log1p count. A gene's influence on itself is in it.
 
-    Without, a table with a row per edge: source, target, neighbors, center (log1p counts per log1p
-    count) and rank (1 is the strongest on that target). A gene's influence on itself is left out:
-    its own counts predict it trivially. So is what is exactly zero: a target that is predicted to
-    be zero in every spot has no edge.
+    Without, a table with a row per edge, the strongest first: source, target, neighbors, center
+    (log1p counts per log1p count) and standardized: the influence of the neighbors times the
+    standard deviation of the source, averaged over the neighbors of a spot, divided by that of the
+    target in the spots. It is the change of the prediction, in standard deviations of the target,
+    where the neighborhood has one standard deviation more of the source, and its size is what
+    edges are chosen by: per log1p count a gene that few spots show appears strong, for it hardly
+    ever rises by that much. A gene's influence on itself is left out: its own counts predict it
+    trivially. So are genes that are not measured or that do not vary over the spots, and what is
+    exactly zero: there may be fewer edges than `n_edges`.
 
     Raises
     ------
     InputError
         No gene is left (the nearest names are offered), a number is out of its range, the region
-        is empty or does not fit the slide, or the slide cannot be prepared.
+        is empty or does not fit the slide, the slide cannot be prepared, or without `genes` no gene
+        varies over the spots.
     """
     if where != "neighbors" and where != "center":
         raise InputError(f"where={where!r}: choose one of neighbors, center")
-    if top < 1:
-        raise InputError(f"top={top}: give a whole number from 1 on")
+    if n_edges < 1:
+        raise InputError(f"n_edges={n_edges}: give a whole number from 1 on")
     predicted = None if genes is None else _once(model.vocabulary.known(genes))
-    targets = _targets(predicted, model)
+    if predicted is not None and not predicted:
+        raise InputError("no genes; name some, or leave genes out for the strongest of all edges")
     spots = _spots(selected_spots(slide, region), n_spots, seed)
     prepared = model.prepare(slide, layer=layer, slide_key=slide_key)
     names, rows = _sources(
         predicted if sources is None else sources, model.vocabulary, prepared.measured
     )
-    with torch.inference_mode():
-        centers = model.encode(prepared).centers(prepared.neighbors[spots])
-        gradient = centers.influence(targets, _report_progress(progress, len(spots)))
-    source = torch.from_numpy(rows).to(model.device)
-    weights = model.network.first.detach()[source]
-    if predicted is not None:
-        values = (weights @ gradient[where].T).cpu().numpy()
-        index, columns = pd.Index(names, name="source"), pd.Index(predicted, name="target")
-        return pd.DataFrame(values, index, columns)
-    if progress is not None:
-        progress("influence: choosing the strongest")
-    own = torch.full_like(targets, -1)
-    own[source] = torch.arange(len(source), device=model.device)
-    found = strongest(weights, gradient["neighbors"], own, top)
-    center = _products(weights, gradient["center"], found[0], found[1]).cpu().numpy()
-    from_row, target, values = (part.cpu().numpy() for part in found)
-    symbols = np.asarray(model.vocabulary.symbols, dtype=object)
-    table = {"source": np.asarray(names, dtype=object)[from_row], "target": symbols[target]}
-    both = {"neighbors": values, "center": center}
-    return pd.DataFrame(table | both | {"rank": _ranks(target)})
+    report = _report_progress(progress, len(spots))
+    if predicted is None:
+        return _strongest_edges(model, prepared, spots, np.unique(rows), n_edges, report)
+    gradient = _gradient(model, prepared, spots, model.positions(predicted), report)
+    values = (_weights(model, rows) @ gradient[where].T).cpu().numpy()
+    index, columns = pd.Index(names, name="source"), pd.Index(predicted, name="target")
+    return pd.DataFrame(values, index, columns)
 
 
 def to_edges(matrix: pd.DataFrame, where: Where = "neighbors") -> pd.DataFrame:
@@ -192,7 +189,8 @@ def consensus_network(
     A row per edge that any slide has, by falling size of the mean: source, target, mean over
     slides, low and high (ends of the 95 % percentile bootstrap interval over slides; NaN for fewer
     than three), share (fraction of the slides that have it). An edge that is not in the table of a
-    slide, where others are stronger, counts as 0 there, which biases the mean towards 0.
+    slide, where others are stronger, counts as 0 there, which biases the mean towards 0: give all
+    edges of chosen genes, or many more than are looked at in the end.
 
     Raises
     ------
@@ -250,18 +248,64 @@ def _once(genes: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(genes))
 
 
-def _targets(genes: Sequence[str] | None, model: "SageFM") -> torch.Tensor:
-    """Find the genes whose prediction is looked at."""
-    if genes is None:
-        return torch.arange(len(model.vocabulary), device=model.device)
-    if not len(genes):
-        raise InputError("no genes; name some, or leave genes out for all of the model")
-    return model.positions(genes)
+def _strongest_edges(
+    model: "SageFM",
+    prepared: "AlignedSlide",
+    spots: Positions,
+    sources: Positions,
+    n_edges: int,
+    report: Callable[[int], None] | None,
+) -> pd.DataFrame:
+    """Make the table of the largest standardized influences, sources on targets that vary."""
+    of_neighbors, of_centers = spreads(prepared, spots)
+    sources = sources[of_neighbors[sources] > 0]
+    targets = np.flatnonzero(prepared.measured & (of_centers > 0))
+    if not len(sources) or not len(targets):
+        raise InputError(
+            f"no source varies over {numbered(len(spots), 'spot')}, so that no influence can be "
+            "standardized; take more spots, or name genes"
+        )
+    at = torch.from_numpy(targets).to(model.device)
+    gradient, weights = _gradient(model, prepared, spots, at, report), _weights(model, sources)
+    own = np.full(len(of_centers), -1)
+    own[sources] = np.arange(len(sources))
+
+    def scaled(values: torch.Tensor, by: NDArray[np.float64]) -> torch.Tensor:
+        return values * torch.from_numpy(by.astype(np.float32)).to(values)[:, None]
+
+    found = strongest(
+        scaled(weights, of_neighbors[sources]),
+        scaled(gradient["neighbors"], 1 / of_centers[targets]),
+        torch.from_numpy(own[targets]).to(model.device),
+        n_edges,
+    )
+    both = {name: _products(weights, of, *found[:2]) for name, of in gradient.items()}
+    source, target, standardized = (part.cpu().numpy() for part in found)
+    symbols = np.asarray(model.vocabulary.symbols, dtype=object)
+    names = {"source": symbols[sources[source]], "target": symbols[targets[target]]}
+    columns = {name: both[name].cpu().numpy() for name in ("neighbors", "center")}
+    return pd.DataFrame(names | columns | {"standardized": standardized})
+
+
+def _gradient(
+    model: "SageFM",
+    prepared: "AlignedSlide",
+    spots: Positions,
+    targets: torch.Tensor,
+    report: Callable[[int], None] | None,
+) -> dict[Where, torch.Tensor]:
+    with torch.inference_mode():
+        return model.encode(prepared).centers(prepared.neighbors[spots]).influence(targets, report)
+
+
+def _weights(model: "SageFM", sources: Positions) -> torch.Tensor:
+    """Pick the first-layer weights of genes."""
+    return model.network.first.detach()[torch.from_numpy(sources).to(model.device)]
 
 
 def _sources(
     sources: Sequence[str] | None, vocabulary: "Vocabulary", measured: NDArray[np.bool_]
-) -> tuple[list[str], NDArray[np.int64]]:
+) -> tuple[list[str], Positions]:
     """Find the genes that may influence others: the names they were given, and their positions."""
     if sources is None or (isinstance(sources, str) and sources == ALL):
         every = np.flatnonzero(measured)
@@ -273,13 +317,14 @@ def _sources(
     absent = [name for name, i in zip(names, positions, strict=True) if not measured[i]]
     if absent:
         logger.warning(
-            "%s not measured on this slide (%s): their influence is what the model says of a gene "
-            "that is zero here", numbered(len(absent), "source"), few(absent),
+            "%s not measured on this slide (%s): left out of a table of edges; a matrix holds what "
+            "the model says of a gene that is zero here", numbered(len(absent), "source"),
+            few(absent),
         )  # fmt: skip
     return names, positions
 
 
-def _spots(inside: NDArray[np.bool_], n_spots: int | None, seed: int) -> NDArray[np.int64]:
+def _spots(inside: NDArray[np.bool_], n_spots: int | None, seed: int) -> Positions:
     """Choose the spots to average over, in the order of the slide."""
     spots = np.flatnonzero(inside)
     if n_spots is None or n_spots >= len(spots):
@@ -310,12 +355,6 @@ def _products(
     """Multiply for each edge the weights of its source with the derivative of its target."""
     pairs = zip(torch.split(sources, _EDGES), torch.split(targets, _EDGES), strict=True)
     return torch.cat([(first[s] * gradient[t]).sum(dim=1) for s, t in pairs])
-
-
-def _ranks(targets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rank the edges of each target, which stand together, from 1."""
-    begins = np.flatnonzero(np.diff(targets, prepend=-1))
-    return np.arange(len(targets)) - np.repeat(begins, np.diff([*begins, len(targets)])) + 1
 
 
 def _require_edges(table: pd.DataFrame, value: str | None = None, place: str = "") -> None:
