@@ -246,3 +246,14 @@ def test_genes_that_are_not_known_are_left_out_with_one_warning(caplog):
     with pytest.raises(InputError, match=r"^none of 4 genes is left: A: .*; B: .*; C: .*; …"):
         vocabulary.known(list("ABCD"))
     assert len(caplog.messages) == 1
+
+
+def test_genes_with_other_names_in_the_model_are_logged_in_one_line(caplog, monkeypatch):
+    monkeypatch.setattr("sagefm.pp.vocabulary._noted", set())
+    vocabulary = Vocabulary(("CYR61", "CTGF", "TP53"))
+    assert vocabulary.find(["CCN1", "TP53", "CCN2", "CCN1"]) == [0, 2, 1, 0]
+    assert vocabulary.find(["CCN2", "NOTHING"]) == [1, None]  # not again
+    [line] = caplog.messages
+    assert line.startswith("2 genes have other names in the model: CCN1 is taken as CYR61, CCN2")
+    Vocabulary(("CCN1",)).find(["CYR61"])
+    assert caplog.messages[1:] == ["CYR61 is taken as CCN1, the name of this gene in the model"]

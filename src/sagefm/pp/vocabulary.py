@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -159,13 +159,15 @@ class Vocabulary:
         if None in found:
             known = known_gene_names()
             by_approved = self._by_approved(known)
+            renamed: dict[str, str] = {}
             for at in (at for at, position in enumerate(found) if position is None):
                 name = recognize([genes[at]]).names[0]
                 current = known.symbol_of_alias.get(name, name)
                 position = self.index.get(name, by_id.get(name, by_approved.get(current)))
                 if position is not None:
                     found[at] = position
-                    _note_name(genes[at], self.symbols[position])
+                    renamed[genes[at]] = self.symbols[position]
+            _note_names(renamed)
         return found
 
     def _by_approved(self, known: GeneNames) -> dict[str, int]:
@@ -360,7 +362,16 @@ class Alignment:
         return f"are these human gene symbols ({few(self.names)})? Put symbols into var_names"
 
 
-@cache
-def _note_name(gene: str, symbol: str) -> None:
-    """Log a gene that a model has under another name, once in a process."""
-    logger.warning("%s is taken as %s, the name of this gene in the model", gene, symbol)
+_noted: set[tuple[str, str]] = set()
+"""Genes, and their names in a model, that were logged in this process."""
+
+
+def _note_names(renamed: dict[str, str]) -> None:
+    """Log genes that a model has under other names, in one line and each only once."""
+    new = {gene: symbol for gene, symbol in renamed.items() if (gene, symbol) not in _noted}
+    _noted.update(new.items())
+    shown = few((f"{gene} is taken as {symbol}" for gene, symbol in new.items()), 10)
+    if len(new) == 1:
+        logger.warning("%s, the name of this gene in the model", shown)
+    elif new:
+        logger.warning("%d genes have other names in the model: %s", len(new), shown)

@@ -16,6 +16,7 @@ from sagefm.tl.perturbation import (
     perturb_sets,
     respond,
     set_pairs,
+    signatures,
 )
 from sagefm.tl.rarity import rare
 from sagefm.tl.subtyping import Subtypes, subtype
@@ -49,6 +50,7 @@ __all__ = [
     "rare",
     "respond",
     "set_pairs",
+    "signatures",
     "subtype",
     "to_edges",
     "to_graph",

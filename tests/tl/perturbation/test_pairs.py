@@ -18,7 +18,7 @@ COLUMNS = ["ligand", "target", "sign", "complex"]
 NAN = float("nan")
 RESOURCES = {"liana": "consensus", "cellphonedb": "cellphonedb", "cellchat": "cellchatdb"}
 
-genes = st.from_regex(r"[A-Z]{2,5}[0-9]{0,2}(-[A-Z]{2})?", fullmatch=True)
+genes = st.from_regex(r"[A-Z]{3,5}[0-9]{0,2}(-[A-Z]{2})?", fullmatch=True)
 complexes = st.lists(genes, min_size=1, max_size=4, unique=True)
 
 
@@ -293,7 +293,8 @@ def test_ensembl_ids_are_split_but_for_their_own_underscores():
     "entry",
     [
         "COMPLEX:TGFBR1_TGFBR2", "complex:TGFBR1_TGFBR2", "(TGFBR1+TGFBR2)", "TGFBR1+TGFBR2",
-        "TGFBR1 & TGFBR2", "TGFBR1 _ TGFBR2", "TGFBR1:TGFBR2", "TGFBR1 TGFbR2",
+        "TGFBR1 & TGFBR2", "TGFBR1 _ TGFBR2", "TGFBR1:TGFBR2", "TGFBR1 TGFbR2", "TGFbR1_R2",
+        "TGFBR1/TGFBR2", "TGFBR1, TGFBR2",
     ],
 )  # fmt: skip
 def test_complexes_as_other_tools_write_them(entry):
@@ -305,12 +306,16 @@ def test_complexes_as_other_tools_write_them(entry):
 @pytest.mark.parametrize(
     ("entry", "what"),
     [
-        ("integrin_a2b1_complex", "complexes or molecules"),
         ("TGFbeta_receptor1", "complexes or molecules"),
+        ("complex:PlexinA1_complex1", "complexes or molecules"),
+        ("TGFBR1_X2", "complexes or molecules"),
+        ("SIGLEC5_2", "complexes or molecules"),
         ("RetinoicAcid_byALDH1A1", "complexes or molecules"),
         ("IL6 receptor", "complexes or molecules"),
-        ("P36897", "UniProt ids"),
-        ("COMPLEX:P36897_P37173", "UniProt ids"),
+        ("Q9ZZZ9", "UniProt ids"),
+        ("COMPLEX:P36897_Q9ZZZ9", "UniProt ids"),
+        ("TGFR1_HUMAN", "ids of transcripts or proteins"),
+        ("NM_004612.4", "ids of transcripts or proteins"),
     ],
 )
 def test_rows_that_name_no_genes_are_left_out_and_logged(told, entry, what):
@@ -323,6 +328,98 @@ def test_rows_that_name_no_genes_are_left_out_and_logged(told, entry, what):
 
 def test_a_gene_whose_symbol_has_an_underscore_is_one_gene():
     assert rows(pairs([("GTF2H2C_2", "IL6R")])) == [("GTF2H2C_2", "IL6R")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "gene"), [("HLA_DRA", "HLA-DRA"), ("NKX2_1", "NKX2-1"), ("MT_CO1", "MT-CO1")]
+)
+def test_an_underscore_in_the_place_of_a_hyphen_joins_nothing(entry, gene):
+    """DRA is an alias of SLC26A3."""
+    assert rows(pairs([(entry, "CD4"), ("TNFSF12_TNFSF13", "CD4")])) == [
+        (gene, "CD4"), ("TNFSF12", "CD4"), ("TNFSF13", "CD4"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "gene", ["HLA-DRA", "ERVH48-1", "C4orf3", "NKX2-1", "AC005358.2", "ENSG00000141510.18"]
+)
+def test_names_with_hyphens_and_dots_are_left_whole(gene):
+    assert rows(pairs([(gene, "CD4")])) == [(gene, "CD4")]
+
+
+@pytest.mark.parametrize(
+    ("entry", "chains"),
+    [
+        ("integrin_a2b1_complex", "A2 B1"), ("complex:integrin_aVb3_complex", "AV B3"),
+        ("integrin_a2Bb3_complex", "A2B B3"), ("aIIbb3 integrin", "A2B B3"),
+        ("integrin_a10b1_complex", "A10 B1"),
+    ],
+)  # fmt: skip
+def test_integrins_are_named_by_their_chains(told, entry, chains):
+    wanted = [("FN1", f"ITG{chain}") for chain in chains.split()]
+    assert rows(pairs([("FN1", entry)])) == wanted
+    assert f"1 name read as genes: {entry} as ITG" in told.text
+
+
+# Names that other columns of the table, or liana, explain
+
+
+def test_complexes_of_cellphonedb_are_read_from_its_interactors(told):
+    table = pairs(pd.DataFrame({
+        "id_cp_interaction": ["CPI-1", "CPI-2", "CPI-3"],
+        "partner_a": ["Q9ZZZ9", "Q9ZZZ8", "GABA_byGAD1_and_SLC32A1"],
+        "partner_b": ["TGFbeta_receptor1", "P01730", "nobody_knows"],
+        "protein_name_a": ["TGFB1_HUMAN", "", ""],
+        "interactors": ["TGFB1-TGFBR1+TGFBR2", "HLA-A-CD8A+CD8B", "GABA-?"],
+    }))  # fmt: skip
+    assert rows(table) == [
+        ("TGFB1", "TGFBR1"), ("TGFB1", "TGFBR2"), ("HLA-A", "CD8A"), ("HLA-A", "CD8B"),
+    ]  # fmt: skip
+    assert "left out of 3 rows: 1 row with complexes" in told.text
+    assert "names read as genes: Q9ZZZ9 as TGFB1" in told.text
+
+
+def test_the_receptor_of_cellphonedb_is_the_target():
+    table = pairs(pd.DataFrame({
+        "partner_a": ["simple:Q9ZZZ9", "simple:Q9ZZZ8"],
+        "partner_b": ["simple:Q9ZZZ7", "complex:integrin_a2b1_complex"],
+        "gene_a": ["CD4", "CDH1"], "gene_b": ["HLA-A", None],
+        "receptor_a": [True, False], "receptor_b": ["False", "True"],
+    }))  # fmt: skip
+    assert rows(table) == [("HLA-A", "CD4"), ("CDH1", "ITGA2"), ("CDH1", "ITGB1")]
+
+
+@pytest.mark.parametrize(
+    "column", [{"receptor.symbol": "ACVR1, TGFBR1"}, {"interaction_name_2": "X1 - (ACVR1+TGFBR1)"}]
+)
+def test_complexes_of_cellchat_are_read_from_other_columns(column):
+    said = {"ligand": ["TGFB1"], "receptor": ["ACVR1_TGFbR"]}
+    column = {name: [text.replace("X1", "TGFB1")] for name, text in column.items()}
+    table = pairs(pd.DataFrame(said | column))
+    assert rows(table) == [("TGFB1", "ACVR1"), ("TGFB1", "TGFBR1")]
+
+
+def test_symbols_are_preferred_to_names_of_proteins(write):
+    header = "Pair.Name\tLigand.ApprovedSymbol\tLigand.Name\tReceptor.ApprovedSymbol\tReceptor.Name"
+    path = write(f"{header}\nx\tA2M\talpha-2\tLRP1\tlow density\n", "pairs.txt")
+    assert rows(pairs(path)) == [("A2M", "LRP1")]
+
+
+def test_the_other_side_explains_nothing():
+    frame = pd.DataFrame({"gene1": ["P36897_Q9ZZZ9", "CD4"], "gene2": ["IL6", "IL16"]})
+    assert rows(pairs(frame)) == [("CD4", "IL16")]
+
+
+def test_uniprot_ids_are_looked_up_in_liana(told):
+    said = [("P01137", "COMPLEX:P36897_P37173"), ("P01137-1", "P36897")]
+    assert rows(pairs(said)) == [("TGFB1", "TGFBR1"), ("TGFB1", "TGFBR2")]
+    assert "read as genes: P01137 as TGFB1, COMPLEX:P36897_P37173 as TGFBR1_TGFBR2" in told.text
+
+
+def test_without_liana_uniprot_ids_are_named(monkeypatch):
+    entries = "sagefm.tl.perturbation._entries"
+    monkeypatch.setattr(f"{entries}._symbols_of_uniprot", {}.copy)
+    refused([("P01137", "P36897")], "1 row with UniProt ids", "such as P01137")
 
 
 # Gene sets

@@ -6,14 +6,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from sagefm.tl.perturbation import _plan, _significance
+from sagefm.tl.perturbation import _matching, _significance
 
 
 def test_the_nearest_in_rank_are_matched():
     features = np.array([[1.0, 10], [2, 20], [3, 30], [900, 40], [1e6, 50]])
-    found = _plan.match_genes(features, np.array([1]), np.array([0, 2, 3, 4]), 2)
+    found = _matching.match_genes(features, np.array([1]), np.array([0, 2, 3, 4]), 2)
     assert set(found[0]) == {0, 2}
-    assert _plan.match_genes(features, np.array([1]), np.array([0, 2]), 9).shape == (1, 2)
+    assert _matching.match_genes(features, np.array([1]), np.array([0, 2]), 9).shape == (1, 2)
+
+
+def test_many_genes_share_the_nearest():
+    rng = np.random.default_rng(0)
+    features, candidates = rng.normal(size=(400, 2)), np.arange(50, 400)
+    found = _matching.match_genes(features, np.arange(50), candidates, 10, 60)
+    assert found.shape == (50, 10)
+    assert len(np.unique(found)) <= 60
+    # The nearest of all is among those that are shared.
+    first = _matching.match_genes(features, np.arange(50), candidates, 1)
+    assert set(first[:, 0]) <= set(found.ravel())
+    few = _matching.match_genes(features, np.arange(2), candidates, 10, 5)
+    assert len(np.unique(few)) >= 10
 
 
 def test_those_that_go_along_are_alike():
@@ -22,7 +35,7 @@ def test_those_that_go_along_are_alike():
     x[:, 4] = x[:, 0] + 0.1 * x[:, 4]
     x[:, 5] = 2.0  # constant: correlates with nothing
     r = np.corrcoef(x[:, :5].T)[0]
-    found = _plan.coexpressed_genes(
+    found = _matching.coexpressed_genes(
         sparse.csc_matrix(x), np.array([0]), np.array([1, 2, 3, 4, 5]), 5
     )
     assert found[0].tolist() == [*(1 + np.argsort(-r[1:], kind="stable")), 5]

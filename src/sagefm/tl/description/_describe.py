@@ -13,11 +13,12 @@ from sagefm._progress import stage
 from sagefm.tl.description._contacts import contact_table
 from sagefm.tl.description._markers import marker_table
 from sagefm.tl.description._names import MarkerSets, name_domains
-from sagefm.tl.description._pathways import Network, pathway_table
+from sagefm.tl.description._pathways import pathway_table
 from sagefm.tl.description._profiles import Profiles, by_patient
 from sagefm.tl.description._sections import LabeledSections, Slides, labeled_sections
 from sagefm.tl.description._shapes import shape_table
 from sagefm.tl.description._tests import compare_conditions
+from sagefm.tl.perturbation import SignatureSource
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def describe(
     patient_key: str | None = None,
     condition_key: str | None = None,
     names: MarkerSets = None,
-    network: Network | None = None,
+    network: SignatureSource | None = None,
     n_genes: int = 50,
     seed: int = 0,
     layer: str | None = None,

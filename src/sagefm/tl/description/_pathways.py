@@ -1,8 +1,6 @@
 """Score pathways in each domain with decoupler."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TypeAlias
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,9 +11,7 @@ from sagefm._keys import DOMAIN
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.description._profiles import Profiles, by_patient, log2_folds, mean_fold
 from sagefm.tl.description._sections import LabeledSections, Slides, labeled_sections
-from sagefm.tl.perturbation import gene_sets
-
-Network: TypeAlias = str | Path | Mapping[str, Sequence[str]] | pd.DataFrame
+from sagefm.tl.perturbation import SignatureSource, signatures
 
 _LEAST_TARGETS = 5
 """Measured genes of a set, from which it is scored."""
@@ -23,7 +19,7 @@ _LEAST_TARGETS = 5
 
 def pathways(
     slides: Slides,
-    network: Network,
+    network: SignatureSource,
     key: str = DOMAIN,
     *,
     patient_key: str | None = None,
@@ -37,8 +33,9 @@ def pathways(
     slides, key, patient_key, layer, slide_key
         As for :func:`sagefm.tl.markers`.
     network
-        A GMT file, name → genes, or a table with columns source, target and, if genes count
-        differently, weight, such as those of ``decoupler.op`` (PROGENy, CollecTRI).
+        As for :func:`sagefm.tl.signatures`: a GMT file, name → genes, or a table with columns
+        source, target and, if genes count differently, weight, such as those of ``decoupler.op``
+        (PROGENy, CollecTRI).
 
     Returns
     -------
@@ -60,11 +57,11 @@ def pathways(
 
 
 def pathway_table(
-    labeled: LabeledSections, profiles: Mapping[str, Profiles], network: Network
+    labeled: LabeledSections, profiles: Mapping[str, Profiles], network: SignatureSource
 ) -> pd.DataFrame:
     """Tabulate the score of each set in each domain; see :func:`pathways`."""
     decoupler = require("decoupler", "describe", "scoring pathways")
-    net = _net(network)
+    net = signatures(network)
     total = Profiles.total(list(profiles.values()))
     seen = np.flatnonzero(total.counts.sum(axis=0) > 0)
     genes = [labeled.genes[i] for i in seen]
@@ -87,19 +84,3 @@ def pathway_table(
     table["q"] = benjamini_hochberg(table["p"])
     table["n_genes"] = table["set"].map(n_genes).astype(int)
     return table
-
-
-def _net(network: Network) -> pd.DataFrame:
-    """Convert gene sets to a table with source, target and weight, each pair once."""
-    if isinstance(network, pd.DataFrame):
-        lacking = {"source", "target"} - set(network.columns)
-        if lacking:
-            raise InputError(f"network: lacks the column {min(lacking)}; name source and target")
-        table = network
-    else:
-        sets = gene_sets(network) if isinstance(network, str | Path) else network
-        pairs = [(name, gene) for name, genes in sets.items() for gene in genes]
-        table = pd.DataFrame(pairs, columns=["source", "target"])
-    weight = table.get("weight", 1.0)
-    table = table[["source", "target"]].astype(str).assign(weight=weight)
-    return table.drop_duplicates(["source", "target"])

@@ -3,16 +3,21 @@
 from sagefm.tl.perturbation._pairs import gene_sets, pairs, set_pairs
 from sagefm.tl.perturbation._perturb import perturb, top_pairs
 from sagefm.tl.perturbation._respond import KNOCKOUT, Change, respond
+from sagefm.tl.perturbation._result import LEAD
 from sagefm.tl.perturbation._sets import perturb_sets
+from sagefm.tl.perturbation._signatures import SignatureSource, signatures
 
 __all__ = [
     "KNOCKOUT",
+    "LEAD",
     "Change",
+    "SignatureSource",
     "gene_sets",
     "pairs",
     "perturb",
     "perturb_sets",
     "respond",
     "set_pairs",
+    "signatures",
     "top_pairs",
 ]

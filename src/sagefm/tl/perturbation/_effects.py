@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 
 from sagefm._cache import ResumableCache
-from sagefm._types import Floats, Positions
+from sagefm._types import Floats, Hold, Positions
 from sagefm.tl.perturbation._perturber import Perturber
-from sagefm.tl.perturbation._plan import PerturbationPlan, PerturbedSlide
+from sagefm.tl.perturbation._plan import Direction, PerturbationPlan
+from sagefm.tl.perturbation._slides import PerturbedSlide
 
 Progress = Callable[[str], None]
 _BATCH = 50
@@ -20,14 +21,15 @@ _BATCH = 50
 class SlideEffects:
     """Effects on one slide, in log1p counts."""
 
+    n_spots: int
+    """Over which the responses of pairs are averaged."""
     response: Floats
     """Pairs × levels: mean predicted target."""
     span: Floats
     """Per pair: the ligand's highest level minus its lowest."""
-    screened: Floats
-    """Screened genes × targets, then controls, on the spots of the null."""
+    forward: Floats
+    """Raised genes × columns of that direction, on the spots of the null; so is `reversed`."""
     reversed: Floats
-    """Per pair, on the spots of the null: the target raised, the ligand predicted."""
     shuffled: Floats
     """Per pair, on the spots of the null, with the neighbors of other spots."""
 
@@ -74,42 +76,43 @@ def slide_effects(
     slide: PerturbedSlide,
     plan: PerturbationPlan,
     levels: int,
+    n_spots: int,
     n_null_spots: int,
     seed: int,
+    hold: Hold,
     cache: ResumableCache,
     progress: Progress,
 ) -> SlideEffects:
     """Compute all effects of a plan on one slide.
 
-    Nulls are computed on `n_null_spots` of its spots, drawn with `seed`.
+    Those of pairs are means over `n_spots` of its spots, and nulls over `n_null_spots`, drawn with
+    `seed`.
     """
     neighbors, network = slide.prepared.neighbors, (slide.encoded, slide.by_gene)
+    forward = plan.forward
     drawn = slide.draw(n_null_spots, seed)
     others = shuffled_neighbors(slide.prepared.sections, drawn, seed)
     mixed = np.column_stack([neighbors[drawn, :1], neighbors[others, 1:]])
-    raised = Perturber(*network, neighbors[slide.spots], plan.targets)
-    shuffled = Perturber(*network, mixed, plan.targets)
-    reverse = Perturber(*network, neighbors[drawn], plan.ligands)
+    spots = slide.draw(n_spots, seed)
+    raised = Perturber(*network, neighbors[spots], forward.targets, hold=hold)
+    shuffled = Perturber(*network, mixed, forward.targets, hold=hold)
 
     perturber = SlidePerturber(slide, cache, progress, slide.name)
-    means = perturber.means
-    forward = plan.partners(plan.ligand, plan.ligands, plan.target)
-    backward = plan.partners(plan.target, plan.targets, plan.ligand)
-    pairs = (plan.ligands, plan.ligand, forward, plan.target)
-    response = _per_pair(*pairs, means("ligands", raised, plan.ligands, forward, levels))
-    with_others = _per_pair(*pairs, means("shuffled neighbors", shuffled, plan.ligands, forward, 2))
-    raised_targets = means("reversed", reverse, plan.targets, backward, 2)
+    wanted = forward.partners()
+    means = perturber.means("ligands", raised, forward.sources, wanted, levels)
+    response = _per_pair(forward, wanted, means)
+    means = perturber.means("shuffled neighbors", shuffled, forward.sources, wanted, 2)
+    with_others = _per_pair(forward, wanted, means)
     # A gene without counts on the slide has no levels to be raised to.
-    silent = slide.facts.high == 0
-    response[silent[plan.ligand]] = np.nan
-    with_others[silent[plan.ligand]] = np.nan
-    backward_means = _per_pair(plan.targets, plan.target, backward, plan.ligand, raised_targets)
-    backward_means[silent[plan.target]] = np.nan
+    silent = slide.facts.high[forward.source] == 0
+    response[silent] = np.nan
+    with_others[silent] = np.nan
     return SlideEffects(
+        n_spots=len(spots),
         response=response,
-        span=(slide.facts.high - slide.facts.low)[plan.ligand],
-        screened=screened_effects(plan, drawn, perturber),
-        reversed=backward_means[:, -1] - backward_means[:, 0],
+        span=(slide.facts.high - slide.facts.low)[forward.source],
+        forward=screened_effects(forward, drawn, perturber, hold),
+        reversed=screened_effects(plan.reversed, drawn, perturber, hold),
         shuffled=with_others[:, -1] - with_others[:, 0],
     )
 
@@ -127,28 +130,27 @@ def shuffled_neighbors(sections: Positions, spots: Positions, seed: int) -> Posi
     return others
 
 
-def screened_effects(plan: PerturbationPlan, spots: Positions, perturber: SlidePerturber) -> Floats:
-    """Raise ligands and the genes of their nulls: effects on targets, then controls."""
-    slide = perturber.slide
+def screened_effects(
+    direction: Direction, spots: Positions, perturber: SlidePerturber, hold: Hold
+) -> Floats:
+    """Raise the genes of one direction and those they are compared with: raised × columns."""
+    slide, columns = perturber.slide, direction.columns
     neighbors = slide.prepared.neighbors[spots]
-    network = Perturber(slide.encoded, slide.by_gene, neighbors, plan.targets)
-    every = [np.concatenate([plan.targets, plan.controls])] * len(plan.screened)
-    means = np.array(perturber.means("nulls", network, plan.screened, every, 2))
-    means[slide.facts.high[plan.screened] == 0] = np.nan
+    network = Perturber(slide.encoded, slide.by_gene, neighbors, columns, hold=hold)
+    every, what = [columns] * len(direction.raised), f"nulls, {direction.name}"
+    means = np.array(perturber.means(what, network, direction.raised, every, 2))
+    means[slide.facts.high[direction.raised] == 0] = np.nan
     return np.asarray(means[:, -1] - means[:, 0])
 
 
-def _per_pair(
-    genes: Positions,
-    gene: Positions,
-    wanted: Sequence[Positions],
-    predicted: Positions,
-    means: Sequence[Floats],
-) -> Floats:
+def _per_pair(direction: Direction, wanted: Sequence[Positions], means: Sequence[Floats]) -> Floats:
     """Pick the levels of each pair from the means of its raised gene: pairs × levels."""
-    at = np.searchsorted(genes, gene)
+    at = np.searchsorted(direction.sources, direction.source)
     return np.stack(
-        [means[i][:, np.searchsorted(wanted[i], p)] for i, p in zip(at, predicted, strict=True)]
+        [
+            means[i][:, np.searchsorted(wanted[i], target)]
+            for i, target in zip(at, direction.target, strict=True)
+        ]
     )
 
 

@@ -5,7 +5,7 @@ import logging
 import re
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,26 +15,14 @@ import pandas as pd
 from sagefm._errors import InputError, logger
 from sagefm._extras import require
 from sagefm._text import few, numbered
-from sagefm.tl.perturbation._entries import HUMAN_GENE, subunits
+from sagefm.tl.perturbation._columns import SAVE, columns_that_count, other_genes, position, text
+from sagefm.tl.perturbation._entries import HUMAN_GENE, UNIPROT, by_uniprot, name_genes, subunits
 
 PairSource = str | Path | pd.DataFrame | Sequence[tuple[str, str]]
 
 _RESOURCES = {"liana": "consensus", "cellphonedb": "cellphonedb", "cellchat": "cellchatdb"}
 """Our names of resources, and those that liana gives them."""
-# The first that a table has both of; `source` comes last, for NicheNet's is a database.
-_COLUMNS = (
-    ("ligand", "target"),
-    ("ligand", "receptor"),
-    ("from", "to"),
-    ("tf", "target"),
-    ("upstream", "downstream"),
-    ("source_genesymbol", "target_genesymbol"),
-    ("source", "target"),
-)
-# Else these in any combination, also as ligand.symbol, receptor_gene_symbol, ligand_complex.
-_UPSTREAM = ("ligand", "from", "tf", "regulator", "upstream", "source")
-_DOWNSTREAM = ("receptor", "to", "target", "downstream")
-_SAVE = "save it as .csv (commas) or .tsv (tabs) with the columns ligand and target"
+_REMEDY = "name their genes, joined by _, there or in a column such as receptor_symbol"
 
 
 def pairs(source: PairSource) -> pd.DataFrame:
@@ -43,20 +31,28 @@ def pairs(source: PairSource) -> pd.DataFrame:
     A complex is written as its subunits joined by ``_``, ``+`` or ``&``, also as
     ``COMPLEX:TGFBR1_TGFBR2`` or ``(TGFBR1+TGFBR2)``. Each subunit becomes a pair of its own:
     ``TGFB1`` with ``TGFBR1_TGFBR2`` becomes TGFB1-TGFBR1 and TGFB1-TGFBR2, and every subunit of a
-    ligand meets every subunit of its target. Symbols of human genes have no ``_``; the ending
-    ``_PAR_Y`` of an Ensembl id is left whole. Rows that name a complex or a molecule without its
-    genes (``integrin_a2b1_complex``), or UniProt ids, are left out; this is logged.
+    ligand meets every subunit of its target. Symbols of human genes have no ``_``, but ``HLA_DRA``
+    is one gene; the ending ``_PAR_Y`` of an Ensembl id is left whole.
+
+    An entry that names no genes (``TGFbeta_receptor1``, ``P01137``) is read from another column of
+    the table: the symbols of the same side (``receptor.symbol`` of CellChat, ``gene_b`` of
+    CellPhoneDB), or ``interactors`` or ``interaction_name_2``, which write both sides out. Else
+    UniProt ids are looked up in the tables of the package liana, if it is installed, and integrins
+    (``integrin_a2b1_complex``) follow from their chains. Rows with others are left out; both is
+    logged.
 
     Parameters
     ----------
     source
         The name of a resource: ``"liana"`` (the consensus of LIANA+ [1]_), ``"cellphonedb"`` [2]_
         or ``"cellchat"`` [3]_, all from the package liana, without the network. Or a file,
-        ``.csv`` or ``.tsv``, also ``.gz``; or a DataFrame; or (ligand, target) tuples.
+        ``.csv``, or ``.tsv`` or ``.txt`` with tabs, also ``.gz``; or a DataFrame; or (ligand,
+        target) tuples.
 
         In a table the genes stand in the columns ligand and target, or, in this order of
         preference and in any case: ligand/receptor, from/to, tf/target, upstream/downstream,
-        source_genesymbol/target_genesymbol, source/target. Else in the first two columns, where
+        source_genesymbol/target_genesymbol, source/target, partner_a/partner_b (exchanged where
+        only receptor_a is true). Else in the first two columns, where
         there are no more than two or a file starts with a pair of genes and not with names of
         columns; what was assumed is logged. Other columns that count: sign, or else mor (a number:
         above zero activates, below inhibits), and complex, as it is returned here.
@@ -81,19 +77,42 @@ def pairs(source: PairSource) -> pd.DataFrame:
     .. [2] Efremova et al., Nature Protocols 2020.
     .. [3] Jin et al., Nature Communications 2021.
     """
+    entries, place = raw_pairs(source)
+    return _single_genes(entries, place)
+
+
+def raw_pairs(source: PairSource, targets: Collection[str] = ()) -> tuple[pd.DataFrame, str]:
+    """Read pairs as they are written: ligand, target, sign, complex, and what else names genes.
+
+    A file may start with a pair: of genes, or with one of the `targets`, if these are no genes.
+
+    Returns
+    -------
+    The table, and what messages call it.
+
+    Raises
+    ------
+    InputError
+        As :func:`pairs`, but for names of genes.
+    """
     place = str(source) if isinstance(source, str | Path) else "pairs"
     if isinstance(source, pd.DataFrame):
         table = source
     elif isinstance(source, str) and source.lower() in _RESOURCES:
         table = _resource(source.lower())
     elif isinstance(source, str | Path):
-        table = _read_table(Path(source))
+        if not Path(source).exists():
+            known = ", ".join(_RESOURCES)
+            raise InputError(
+                f"{source}: no such file, and none of the resources {known}; check the name"
+            )
+        table = read_table(Path(source), targets=targets)
     else:
         for number, row in enumerate(source, start=1):
             if isinstance(row, str) or len(row) != 2:
                 raise InputError(f"pairs: item {number} is {row!r}; give (ligand, target) tuples")
         table = pd.DataFrame(list(source), columns=["ligand", "target"], dtype=object)
-    return _single_genes(_genes_and_sign(table, place), place)
+    return columns_that_count(table, place), place
 
 
 def gene_sets(path: str | Path) -> dict[str, list[str]]:
@@ -188,102 +207,51 @@ def _quiet_import() -> Iterator[None]:
         root.removeHandler(holder)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: str = "ligand and target", targets: Collection[str] = ()
+) -> pd.DataFrame:
+    """Read a file of commas or tabs as text; `columns` says in messages which it is to have."""
     if not path.exists():  # before pandas takes it for an address on the network
-        known = ", ".join(_RESOURCES)
-        raise InputError(f"{path}: no such file, and none of the resources {known}; check the name")
-    tabs = path.name.removesuffix(".gz").endswith(".tsv")
+        raise InputError(f"{path}: no such file; check the path")
+    tabs = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
     try:
         # All as text and no header yet: the first row may be a pair.
         cells = pd.read_csv(
             path, sep="\t" if tabs else ",", header=None, dtype=str, encoding="utf-8-sig"
         )
     except pd.errors.EmptyDataError as error:
-        raise InputError(f"{path}: has no rows; give a table of ligand and target") from error
+        raise InputError(f"{path}: has no rows; give a table of {columns}") from error
     except (ValueError, EOFError, zlib.error) as error:  # not text, not columns, a broken .gz
         why = " ".join(str(error).split())
-        raise InputError(f"{path}: is not a table of text ({why}); {_SAVE}") from error
+        raise InputError(f"{path}: is not a table of text ({why}); {SAVE} {columns}") from error
     except OSError as error:
         why = error.strerror or str(error)  # a file that only calls itself .gz has no strerror
         raise InputError(f"{path}: cannot be read ({why}); check the path") from error
     first = [str(cell).strip() for cell in cells.iloc[0].fillna("")]
-    if _position(first) is None and all(map(HUMAN_GENE.fullmatch, first[:2])):
+    a_pair = all(map(HUMAN_GENE.fullmatch, first[:2])) or first[-1] in targets
+    if position(first) is None and a_pair:
         shown = ", ".join(first[:2])
         logger.info("%s: no names of columns, the first row is taken as a pair: %s", path, shown)
         return cells.iloc[:, :2]
     return cells.iloc[1:].set_axis(first, axis=1)
 
 
-def _position(names: Sequence[str]) -> tuple[int, int] | None:
-    """Say which columns hold the genes, by their names."""
-    lower = [name.lower() for name in names]
-    # Beside ligand and receptor, source and target are the types of cells that talk (CellChat).
-    cells = {"source", "target", "ligand", "receptor"} <= set(lower)
-    for ligand, target in _COLUMNS[1:] if cells else _COLUMNS:
-        if ligand in lower and target in lower:
-            return lower.index(ligand), lower.index(target)
-    letters = [re.sub("[^a-z]|gene|symbol|name|complex", "", name) for name in lower]
-    for ligand, target in itertools.product(_UPSTREAM, _DOWNSTREAM):
-        if letters.count(ligand) == 1 and letters.count(target) == 1:
-            return letters.index(ligand), letters.index(target)
-    return None
-
-
-def _genes_and_sign(table: pd.DataFrame, place: str) -> pd.DataFrame:
-    """Find the columns that count, whatever they are called."""
-    names = [str(name).strip() for name in table.columns]
-    if len(names) < 2:
-        raise InputError(f"{place}: has fewer than two columns; {_SAVE}")
-    position = _position(names)
-    if position is None and len(names) > 2:
-        raise InputError(
-            f"{place}: cannot tell which of the columns {', '.join(names[:6])} hold the genes; "
-            "call them ligand and target"
-        )
-    if position is None and not all(map(str.isdigit, names)):
-        logger.info("%s: columns %s are taken as ligand, target", place, ", ".join(names))
-    if table.empty:
-        raise InputError(f"{place}: has no rows; give a table of ligand and target")
-    lower = [name.lower() for name in names]
-    ligand, target = position or (0, 1)
-    found = pd.DataFrame({"sign": np.nan, "complex": ""}, index=range(len(table)))
-    found.insert(0, "ligand", table.iloc[:, ligand].to_numpy(dtype=object))
-    found.insert(1, "target", table.iloc[:, target].to_numpy(dtype=object))
-    for name in ("sign", "mor"):
-        if name in lower:
-            found["sign"] = _signs(table.iloc[:, lower.index(name)], place)
-            break
-    if "complex" in lower:
-        entries = table.iloc[:, lower.index("complex")].astype(object)
-        entries = entries.where(entries.notna(), "").astype(str)
-        # Other people's columns of that name say other things.
-        if all("^" in entry for entry in entries if entry):
-            found["complex"] = entries.to_numpy(dtype=object)
-    return found
-
-
-def _signs(column: "pd.Series[str]", place: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float, na_value=np.nan)
-    for row in np.flatnonzero(np.isnan(numbers) & column.notna().to_numpy()):
-        raise InputError(
-            f"{place}: row {row + 1}: the sign is {column.iloc[row]!r}; give 1, -1 or nothing"
-        )
-    return np.where(numbers == 0, np.nan, np.sign(numbers))
-
-
 def _single_genes(entries: pd.DataFrame, place: str) -> pd.DataFrame:
     """Split complexes, then make one row of all that is said about a pair."""
     found: dict[tuple[str, str], tuple[set[float], dict[str, None]]] = {}
-    others: dict[str, list[str]] = {}
-    for row, (ligand, target, sign, written) in enumerate(entries.to_numpy().tolist(), start=1):
-        if not _text(ligand) and not _text(target):  # an empty row
+    left_out: dict[str, list[str]] = {}
+    replaced: dict[str, str] = {}
+    for row, (*names, sign, written, others) in enumerate(entries.to_numpy().tolist(), start=1):
+        if not any(map(text, names)):  # an empty row
             continue
         sides = []
-        for name in (ligand, target):
-            units, instead = _subunits(name, f"{place}: row {row}")
+        for side, name in enumerate(map(text, names)):
+            units, instead = _genes(name, others, side, f"{place}: row {row}")
             if instead:
-                others.setdefault(instead, []).append(_text(name))
+                left_out.setdefault(instead, []).append(name)
                 break
+            if not any(unit.upper() in name.upper() for unit in units):
+                replaced[name] = "_".join(units)
             sides.append(units)
         if len(sides) < 2:
             continue
@@ -292,36 +260,54 @@ def _single_genes(entries: pd.DataFrame, place: str) -> pd.DataFrame:
             signs, known = found.setdefault((pair[0], pair[1]), (set(), {}))
             signs.update([] if np.isnan(sign) else [sign])
             known.update(dict.fromkeys(origins))
+    _report(left_out, replaced, len(entries), place, empty=not found)
     rows = [
         (*pair, min(signs) if len(signs) == 1 else np.nan, _complexes(pair, known))
         for pair, (signs, known) in found.items()
     ]
-    left_out = "; ".join(
-        f"{numbered(len(names), 'row')} with {what} (such as {few(names, 1)})"
-        for what, names in others.items()
-    )
-    if not rows:
-        why = f"names no pair of genes: {left_out}" if left_out else "has no rows"
-        raise InputError(f"{place}: {why}; give a table of ligand and target, by symbol")
-    if left_out:
-        logger.warning("%s: left out of %d rows: %s", place, len(entries), left_out)
     table = pd.DataFrame(rows, columns=["ligand", "target", "sign", "complex"])
     return table.astype({"sign": float})
 
 
-def _text(name: object) -> str:
-    missing = name is None or name is pd.NA or name != name
-    return "" if missing else str(name).strip()
-
-
-def _subunits(name: object, place: str) -> tuple[list[str], str]:
-    units, instead = subunits(_text(name))
+def _genes(
+    name: str, others: tuple[list[str], list[str], list[str]], side: int, place: str
+) -> tuple[list[str], str]:
+    """Find the genes of an entry: in itself, in other columns, or of its UniProt ids."""
+    units, instead = subunits(name)
+    if name_genes(units):
+        return units, instead
+    if elsewhere := other_genes(others, side):
+        return elsewhere, ""
+    if instead == UNIPROT and name_genes(symbols := by_uniprot(units)):
+        return symbols, ""
     if not all(units):
         raise InputError(f"{place}: the name of a gene is missing; fill it in or leave the row out")
-    for unit in units:
-        if not re.search("[A-Za-z]", unit):
-            raise InputError(f"{place}: {unit!r} is no name of a gene; {_SAVE}")
+    if not instead and not all(re.search("[A-Za-z]", unit) for unit in units):
+        raise InputError(f"{place}: {name!r} is no name of a gene; {SAVE}")
     return units, instead
+
+
+def _report(
+    left_out: dict[str, list[str]],
+    replaced: dict[str, str],
+    n_rows: int,
+    place: str,
+    *,
+    empty: bool,
+) -> None:
+    """Log what is left out and what is read as other names; raise an error if nothing is left."""
+    what = "; ".join(
+        f"{numbered(len(names), 'row')} with {instead} (such as {few(dict.fromkeys(names))})"
+        for instead, names in left_out.items()
+    )
+    if empty:
+        why = f"names no pair of genes: {what}" if what else "has no rows"
+        raise InputError(f"{place}: {why}; give a table of ligand and target, by symbol")
+    if what:
+        logger.warning("%s: left out of %d rows: %s; %s", place, n_rows, what, _REMEDY)
+    if replaced:
+        shown = few([f"{name} as {genes}" for name, genes in replaced.items()])
+        logger.info("%s: %s read as genes: %s", place, numbered(len(replaced), "name"), shown)
 
 
 def _complexes(pair: tuple[str, str], known: dict[str, None]) -> str:

@@ -1,104 +1,121 @@
-"""Choose what to compute on every slide: pairs, and the genes that ligands are compared with."""
+"""Choose what to compute on every slide: pairs, and the genes that theirs are compared with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csc_matrix
-from scipy.spatial import cKDTree
-from scipy.stats import rankdata
 
 from sagefm._errors import InputError, logger
 from sagefm._text import few
 from sagefm._types import Floats, Positions
-from sagefm.nn import EncodedSlide
-from sagefm.pp.selection import selected_spots
-from sagefm.tl.perturbation._perturber import GeneFacts
+from sagefm.tl.perturbation._matching import coexpressed_genes, match_genes
+from sagefm.tl.perturbation._set_test import GeneSwaps
+from sagefm.tl.perturbation._slides import PerturbedSlide
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from sagefm.model import SageFM
-    from sagefm.pp.aligned import AlignedSlide
 
 N_COEXPRESSED = 30
 N_CONTROLS = 100
-_POOL = 3000
-"""Size of the pool from which the nulls of many ligands are drawn, to raise fewer genes."""
+_LEAST_CONTROLS = 10
+"""Genes matched to each target at least: they replace it where a set is tested."""
+_MOST_RAISED, _MOST_CONTROLS = 1200, 300
+"""How many genes many ligands, and many targets, are compared with together: these are computed."""
 _LEAST_MATCHED = 3
 """Fewer genes have no meaningful standard deviation."""
 
 
 @dataclass(frozen=True)
-class PerturbedSlide:
-    """A slide, ready to be perturbed."""
+class Direction:
+    """One side of pairs raised, the other predicted, and the genes that each is compared with.
+
+    All are positions in the vocabulary.
+    """
 
     name: str
-    prepared: "AlignedSlide"
-    spots: Positions
-    by_gene: csc_matrix
-    """Log1p counts, for access by columns."""
-    facts: GeneFacts
-    encoded: EncodedSlide
+    source: Positions
+    """Of each pair: raised."""
+    target: Positions
+    """Of each pair: predicted."""
+    sources: Positions
+    """Each once, sorted; so are targets."""
+    targets: Positions
+    matched: Positions
+    """Genes that each source is compared with: sources × genes."""
+    coexpressed: Positions
+    """Sources × genes."""
+    matched_targets: Positions
+    """Genes that each target is compared with: targets × genes."""
+    raised: Positions
+    """Each source and each gene that one is compared with once, sorted."""
+    controls: Positions
+    """All matched targets, each once, sorted: they show what a gene does in general."""
 
-    def draw(self, n: int, seed: int) -> Positions:
-        """Draw at most `n` of the spots."""
-        chance = np.random.default_rng(seed)
-        return np.sort(chance.choice(self.spots, min(n, len(self.spots)), replace=False))
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        pairs: tuple[Positions, Positions],
+        slides: Sequence[PerturbedSlide],
+        features: Floats,
+        free: Positions,
+        n_matched: int,
+        n_controls: int,
+        most_controls: int = _MOST_CONTROLS,
+    ) -> Self:
+        """Choose the genes to compare with, among those that are `free`."""
+        source, target = pairs
+        sources, targets = np.unique(source), np.unique(target)
+        matched = match_genes(features, sources, free, n_matched, _MOST_RAISED)
+        pool = np.unique(matched) if len(sources) * N_COEXPRESSED > _MOST_RAISED else free
+        largest = max(slides, key=lambda one: len(one.spots))
+        coexpressed = coexpressed_genes(largest.by_gene, sources, pool, N_COEXPRESSED)
+        n_each = max(_LEAST_CONTROLS, -(-n_controls // len(targets)))
+        most = max(most_controls, n_controls)
+        matched_targets = match_genes(features, targets, free, n_each, most)
+        raised = np.unique(np.concatenate([sources, matched.ravel(), coexpressed.ravel()]))
+        return cls(
+            name, source, target, sources, targets, matched, coexpressed, matched_targets, raised,
+            np.unique(matched_targets),
+        )  # fmt: skip
 
-    def checksum(self) -> list[float]:
-        """Summarize the slide by numbers that differ between slides."""
-        x = self.prepared.log1p
-        return [*x.shape, x.nnz, float(x.data.sum(dtype=np.float64)),
-                float(x.indices.sum(dtype=np.float64)), len(self.spots),
-                float(self.spots.sum())]  # fmt: skip
+    @property
+    def columns(self) -> Positions:
+        """What is predicted: the targets, then the controls."""
+        return np.concatenate([self.targets, self.controls])
 
+    def swaps(self) -> GeneSwaps:
+        """Say where pairs and their genes stand in a matrix of raised genes × columns."""
+        return GeneSwaps(
+            source=np.searchsorted(self.sources, self.source),
+            target=np.searchsorted(self.targets, self.target),
+            sources=np.searchsorted(self.raised, self.sources),
+            targets=np.arange(len(self.targets)),
+            matched_sources=np.searchsorted(self.raised, self.matched),
+            matched_targets=len(self.targets)
+            + np.searchsorted(self.controls, self.matched_targets),
+        )
 
-def prepare_slides(
-    slide: "AnnData | Mapping[str, AnnData]",
-    model: "SageFM",
-    region: "NDArray[np.bool_] | str | None",
-    *,
-    layer: str | None,
-    slide_key: str | None,
-) -> list[PerturbedSlide]:
-    """Prepare one slide, or several by name."""
-    slides = cast("Mapping[str, AnnData]", slide if isinstance(slide, Mapping) else {"": slide})
-    ready = []
-    for name, one in slides.items():
-        try:
-            prepared = model.prepare(one, layer=layer, slide_key=slide_key)
-            spots = np.flatnonzero(selected_spots(one, region))
-        except InputError as error:
-            raise InputError(f"{name}: {error}" if name else str(error)) from error
-        by_gene = prepared.log1p.tocsc()
-        facts = GeneFacts.of(prepared, by_gene)
-        ready.append(PerturbedSlide(name, prepared, spots, by_gene, facts, model.encode(prepared)))
-    return ready
+    def partners(self) -> list[Positions]:
+        """List for each source the targets of its pairs."""
+        return [np.unique(self.target[self.source == gene]) for gene in self.sources]
+
+    def of_pairs(self, matrix: Floats) -> Floats:
+        """Pick the entry of each pair from a matrix of raised genes × columns."""
+        rows = np.searchsorted(self.raised, self.source)
+        return matrix[rows, np.searchsorted(self.targets, self.target)]
 
 
 @dataclass(frozen=True)
 class PerturbationPlan:
-    """What is computed on every slide; genes are positions in the vocabulary."""
+    """What is computed on every slide."""
 
     pairs: pd.DataFrame
-    ligand: Positions
-    """Of each pair."""
-    target: Positions
-    ligands: Positions
-    """Each once, sorted; so are targets."""
-    targets: Positions
-    matched: Positions
-    """Ligands × genes."""
-    coexpressed: Positions
-    """Ligands × genes."""
-    screened: Positions
-    """Each ligand and each gene of a null once, sorted."""
-    controls: Positions
-    """Genes matched to the targets, to estimate the effects of a gene in general."""
+    forward: Direction
+    reversed: Direction
 
     @classmethod
     def of(
@@ -107,106 +124,55 @@ class PerturbationPlan:
         model: "SageFM",
         slides: Sequence[PerturbedSlide],
         n_matched: int,
-        seed: int,
         n_controls: int = N_CONTROLS,
-    ) -> "PerturbationPlan":
-        """Choose the genes to raise and to predict; `seed` draws the pool of the nulls if needed.
+    ) -> Self:
+        """Choose the genes to raise and to predict.
 
         Raises
         ------
         InputError
             No pair is left, or too few genes to compare effects with.
         """
-        if n_matched < _LEAST_MATCHED:
-            raise InputError(f"n_matched={n_matched}: give {_LEAST_MATCHED} genes at least")
         shown = np.max([one.facts.high for one in slides], axis=0) > 0
-        table, ligand, target = _usable(table, model, shown)
-        ligands, targets = np.unique(ligand), np.unique(target)
-        free = np.setdiff1d(np.flatnonzero(shown), np.union1d(ligands, targets))
-        if len(free) < _LEAST_MATCHED:
-            raise InputError(
-                "pairs: name all genes of the slide, so that none are left to compare effects "
-                "with; name fewer"
-            )
-        pool = free
-        if len(ligands) * (n_matched + N_COEXPRESSED) > _POOL < len(free):
-            pool = np.sort(np.random.default_rng(seed).choice(free, _POOL, replace=False))
+        table, (ligand, target) = usable(table, model, shown, ("ligand", "target"))
+        free = free_genes(shown, np.union1d(ligand, target), n_matched)
         features = np.mean([one.facts.features() for one in slides], axis=0)
-        matched = match_genes(features, ligands, pool, n_matched)
-        largest = max(slides, key=lambda one: len(one.spots))
-        coexpressed = coexpressed_genes(largest.by_gene, ligands, pool, N_COEXPRESSED)
-        screened = np.unique(np.concatenate([ligands, matched.ravel(), coexpressed.ravel()]))
-        some = targets[np.linspace(0, len(targets) - 1, min(len(targets), n_controls)).astype(int)]
-        controls = match_genes(features, some, free, -(-n_controls // len(some)))
+
+        def direction(name: str, source: Positions, target: Positions) -> Direction:
+            return Direction.of(
+                name, (source, target), slides, features, free, n_matched, n_controls
+            )
+
         return cls(
-            table,
-            ligand,
-            target,
-            ligands,
-            targets,
-            matched,
-            coexpressed,
-            screened,
-            np.unique(controls),
+            table, direction("forward", ligand, target), direction("reversed", target, ligand)
         )
 
-    def partners(self, own: Positions, of: Positions, other: Positions) -> list[Positions]:
-        """List for each gene `of` the `other` side of the pairs in which it is the `own` side."""
-        return [np.unique(other[own == gene]) for gene in of]
+
+def free_genes(shown: NDArray[np.bool_], named: Positions, n_matched: int) -> Positions:
+    """Choose the genes that those of the pairs may be compared with."""
+    if n_matched < _LEAST_MATCHED:
+        raise InputError(f"n_matched={n_matched}: give {_LEAST_MATCHED} genes at least")
+    free = np.setdiff1d(np.flatnonzero(shown), named)
+    if len(free) < _LEAST_MATCHED:
+        raise InputError(
+            "pairs: name all genes of the slide, so that none are left to compare effects "
+            "with; name fewer"
+        )
+    return free
 
 
-def match_genes(features: Floats, genes: Positions, candidates: Positions, n: int) -> Positions:
-    """Find for each gene the nearest candidates.
-
-    Parameters
-    ----------
-    features
-        All genes × features, such as the mean and the fraction of spots. Only their ranks count.
-    genes, candidates
-        Positions; a gene is not its own match.
-    n
-        How many.
-
-    Returns
-    -------
-    Genes × `n` positions (fewer columns where there are fewer candidates), the nearest first.
-    """
-    pooled = np.concatenate([genes, candidates])
-    ranks = rankdata(features[pooled], axis=0)
-    n = min(n, len(candidates))
-    _, at = cKDTree(ranks[len(genes) :]).query(ranks[: len(genes)], k=np.arange(1, n + 1))
-    return candidates[at]
-
-
-def coexpressed_genes(
-    log1p: csc_matrix, genes: Positions, candidates: Positions, n: int
-) -> Positions:
-    """Find for each gene the candidates that correlate with it most over the spots: genes × n."""
-    x = log1p[:, genes].toarray().astype(np.float64)
-    x -= x.mean(axis=0)
-    others = log1p[:, candidates].astype(np.float64)
-    mean = np.asarray(others.mean(axis=0)).ravel()
-    square = np.asarray(others.multiply(others).mean(axis=0)).ravel()
-    variance = square - mean**2
-    sd = np.sqrt(np.where(variance > 1e-10 * square, variance, 0))  # less is rounding
-    # The mean of the candidates cancels, since x is centered.
-    shared = np.asarray((others.T @ x).T) / len(x)
-    r = np.divide(shared, sd, out=np.full_like(shared, -np.inf), where=sd > 0)
-    return candidates[np.argsort(-r, axis=1, kind="stable")[:, : min(n, len(candidates))]]
-
-
-def _usable(
-    table: pd.DataFrame, model: "SageFM", shown: NDArray[np.bool_]
-) -> tuple[pd.DataFrame, Positions, Positions]:
-    """Keep the pairs that can be tested, warn about the others; and find their genes."""
-    genes = list(dict.fromkeys(table[["ligand", "target"]].to_numpy().ravel()))
+def usable(
+    table: pd.DataFrame, model: "SageFM", shown: NDArray[np.bool_], sides: Sequence[str]
+) -> tuple[pd.DataFrame, list[Positions]]:
+    """Keep the pairs that can be tested, warn about the others; and find the genes of `sides`."""
+    genes = list(dict.fromkeys(table[list(sides)].to_numpy().ravel()))
     positions = {
         gene: at
         for gene, at in zip(genes, model.vocabulary.find(genes), strict=True)
         if at is not None
     }
     unknown = [gene for gene in genes if gene not in positions]
-    known = table["ligand"].isin(list(positions)) & table["target"].isin(list(positions))
+    known = table[list(sides)].isin(list(positions)).all(axis=1)
     silent = known & ~table["ligand"].map(lambda gene: gene in positions and shown[positions[gene]])
     reasons = []
     if unknown:
@@ -226,8 +192,6 @@ def _usable(
             "%d of %d pairs are left out: %s", len(table) - len(kept), len(table),
             "; ".join(reasons),
         )  # fmt: skip
-    ligand, target = (
-        np.array([positions[gene] for gene in kept[side]], dtype=np.int64)
-        for side in ("ligand", "target")
-    )
-    return kept, ligand, target
+    return kept, [
+        np.array([positions[gene] for gene in kept[side]], dtype=np.int64) for side in sides
+    ]

@@ -21,7 +21,7 @@ import numpy as np
 
 from sagefm._types import Floats, Positions
 from sagefm.stats.resampling import benjamini_hochberg
-from sagefm.tl.perturbation._plan import PerturbationPlan
+from sagefm.tl.perturbation._plan import Direction
 
 _LEAST_CONTROLS = 3
 
@@ -84,8 +84,10 @@ class GeneEffects:
         others = np.where(genes[:, None] == controls, np.nan, standardized)[:, moved]
         if others.shape[1] < _LEAST_CONTROLS:
             return cls(center, width, np.zeros(len(effects)), np.ones(len(effects)))
-        reach = np.nanstd(others, axis=1)
-        return cls(center, width, np.nanmean(others, axis=1), np.where(reach > 0, reach, 1.0))
+        raised = ~np.isnan(others).all(axis=1)  # not: genes that no slide shows
+        shift, reach = np.full((2, len(effects)), np.nan)
+        shift[raised], reach[raised] = (f(others[raised], axis=1) for f in (np.nanmean, np.nanstd))
+        return cls(center, width, shift, np.where(reach == 0, 1.0, reach))
 
     def specific(self, effects: Floats) -> Floats:
         """Compute specific effects: screened genes × targets and controls."""
@@ -118,54 +120,50 @@ def _standardized(values: Floats, n: Floats, total: Floats, square: Floats) -> F
     return np.where(np.isnan(values) | (n < 2), np.nan, np.where(varied, values - mean, 0) / scale)
 
 
-def significance(plan: PerturbationPlan, effects: Floats) -> dict[str, Floats]:
-    """Compute the columns ``null_*``, ``z``, ``p``, ``q``, ``p_alike`` and ``p_partners``.
+def significance(direction: Direction, effects: Floats) -> dict[str, Floats]:
+    """Compute the columns ``null_*``, ``z``, ``p``, ``q``, ``p_coexpressed`` and ``p_partners``.
 
     Parameters
     ----------
-    plan
-        The pairs, and the genes that each ligand is compared with.
+    direction
+        The pairs, and the genes that the raised ones are compared with.
     effects
-        Screened genes × targets, then controls: :attr:`SlideEffects.screened`, mean over slides.
+        Raised genes × columns, mean over slides.
     """
-    at_target = np.searchsorted(plan.targets, plan.target)
-    of_pair = np.searchsorted(plan.ligands, plan.ligand)
-    at_ligand = np.searchsorted(plan.screened, plan.ligand)
-    general = GeneEffects.of(effects, plan.screened, plan.controls)
-    specific = general.specific(effects)[:, : len(plan.targets)]
-    of_pairs = specific[at_ligand, at_target]
+    at_source = np.searchsorted(direction.raised, direction.source)
+    at_target = np.searchsorted(direction.targets, direction.target)
+    of_pair = np.searchsorted(direction.sources, direction.source)
+    general = GeneEffects.of(effects, direction.raised, direction.controls)
+    specific = general.specific(effects)[:, : len(direction.targets)]
+    of_pairs = specific[at_source, at_target]
 
     def null(genes: Positions) -> Floats:
-        rows = np.searchsorted(plan.screened, genes)[of_pair]
+        rows = np.searchsorted(direction.raised, genes)[of_pair]
         return np.asarray(specific[rows, at_target[:, None]])
 
-    matched = null(plan.matched)
+    matched = null(direction.matched)
     bounds = np.nanquantile(matched, [0.025, 0.5, 0.975], axis=1)
-    low, median, high = general.effect(bounds, at_ligand, at_target)
+    low, median, high = general.effect(bounds, at_source, at_target)
     scores = NullScores.of(of_pairs, matched)
     p = scores.p()
     return {
         "null_low": low, "null_median": median, "null_high": high, "z": scores.z, "p": p,
         "q": benjamini_hochberg(p),
-        "p_alike": NullScores.of(of_pairs, null(plan.coexpressed)).p(),
-        "p_partners": _among_partners(plan, specific),
+        "p_coexpressed": NullScores.of(of_pairs, null(direction.coexpressed)).p(),
+        "p_partners": _among_partners(direction, specific),
     }  # fmt: skip
 
 
-def _among_partners(plan: PerturbationPlan, effects: Floats) -> Floats:
+def _among_partners(direction: Direction, effects: Floats) -> Floats:
     """Rank each pair among all ligands on its target, each against its own matched genes."""
-    rows = np.searchsorted(plan.screened, plan.ligands)
-    matched = np.searchsorted(plan.screened, plan.matched)
-    place = (
-        np.searchsorted(plan.ligands, plan.ligand),
-        np.searchsorted(plan.targets, plan.target),
-    )
-    paired = np.zeros((len(plan.ligands), len(plan.targets)), dtype=bool)
-    paired[place] = True
+    swaps = direction.swaps()
+    paired = np.zeros((len(swaps.sources), len(swaps.targets)), dtype=bool)
+    paired[swaps.source, swaps.target] = True
     p = np.full(paired.shape, np.nan)
     for column, is_pair in enumerate(paired.T):
-        z = np.abs(NullScores.of(effects[rows, column], effects[matched, column]).z)
+        own, matched = (effects[rows, column] for rows in (swaps.sources, swaps.matched_sources))
+        z = np.abs(NullScores.of(own, matched).z)
         others = np.sort(z[~is_pair & ~np.isnan(z)])
         if len(others):
             p[:, column] = upper_tail(z, others)
-    return p[place]
+    return p[swaps.source, swaps.target]
