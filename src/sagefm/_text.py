@@ -13,3 +13,11 @@ def few(names: Iterable[Any], at_most: int = 3) -> str:
 def numbered(number: int, noun: str) -> str:
     """Write a number with its noun: 1 spot, 2,695 spots."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def probability(symbol: str, value: float) -> str:
+    """Write a p or q value: p = 0.63, p < 0.001; never rounded up to 0.05 from below."""
+    if value < 0.001:
+        return f"{symbol} < 0.001"
+    written = f"{value:.2g}"
+    return f"{symbol} {'<' if value < 0.05 <= float(written) else '='} {written}"

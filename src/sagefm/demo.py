@@ -133,7 +133,9 @@ def _perturb(
     highest = {str(first["ligand"]): sagefm.tl.Change("quantile", 1.0)}
     sagefm.tl.respond(slide, model, highest, [str(first["target"])])
     title = f"{first['target']}, {first['ligand']} at its highest in the neighbors"
-    sagefm.pl.response(slide, str(first["target"]), title=title, save=folder / "response.png")
+    sagefm.pl.response(
+        slide, str(first["target"]), title=title, q=first["q"], save=folder / "response.png"
+    )
     coupled = (pairs["strength"] > 0).to_numpy()
     passed = (table["q"] < 0.05).to_numpy()
     progress(

@@ -54,6 +54,10 @@ def test_another_column(edges):
     incoming, _ = sagefm.pl.influence(edges, "X", value="center")
     assert bars(incoming)[0][1] == round(-0.4 / 14, 6)
     assert "in the center" in incoming.figure.get_supxlabel()
+    standardized = edges.assign(standardized=edges["neighbors"] / 10)
+    incoming, _ = sagefm.pl.influence(standardized, "X", value="standardized")
+    assert bars(incoming)[0][1] == -0.04
+    assert "(standard deviations)" in incoming.figure.get_supxlabel()
 
 
 def test_a_gene_without_edges_in_one_direction(edges):

@@ -59,7 +59,7 @@ def within(ax):
     figure = ax.figure
     figure.canvas.draw()
     whole = figure.bbox
-    texts = [*ax.get_yticklabels(), ax.xaxis.label, *ax.get_legend().get_texts()]
+    texts = [ax.title, *ax.get_yticklabels(), ax.xaxis.label, *ax.get_legend().get_texts()]
     boxes = [text.get_window_extent() for text in texts]
     return all(
         box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1
@@ -69,16 +69,19 @@ def within(ax):
 
 
 def apart(ax):
-    """Whether the legend stands clear of the rows and the names."""
+    """Whether the legend stands clear of the rows and the names, and the title of the legend."""
     ax.figure.canvas.draw()
     legend = ax.get_legend().get_window_extent()
     others = [ax.get_window_extent(), *(t.get_window_extent() for t in ax.get_yticklabels())]
-    return legend.y0 >= max(box.y1 for box in others) - 2
+    below = legend.y0 >= max(box.y1 for box in others) - 2
+    return below and ax.title.get_window_extent().y0 >= legend.y1 - 2
 
 
 def test_rows_go_from_the_smallest_q_then_p_then_the_largest_distance(table):
     ax = sagefm.pl.perturbation(table)
-    assert names_of(ax) == ["D → Y", "C → X", "B → W", "A → V", r"E → \$Z\$"]
+    assert names_of(ax) == [
+        "D \u2013 Y", "C \u2013 X", "B \u2013 W", "A \u2013 V", "E \u2013 \\$Z\\$",
+    ]  # fmt: skip
     low, high = ax.get_ylim()
     assert low > high  # the first on top
     found = dots(ax)
@@ -87,12 +90,12 @@ def test_rows_go_from_the_smallest_q_then_p_then_the_largest_distance(table):
     bars = {(round(b.get_x(), 6), round(b.get_x() + b.get_width(), 6)) for b in ax.patches}
     assert bars == {(-0.2, 0.25)}
     assert words(ax) == [
-        "q < 0.05", "q ≥ 0.05", "matched genes, 95 %", "their median", "95 % over slides",
+        "q < 0.05", "q ≥ 0.05", "matched genes, 95 %", "their median", "range of refits",
     ]  # fmt: skip
 
 
 def test_only_so_many_are_drawn(table):
-    assert names_of(sagefm.pl.perturbation(table, 2)) == ["D → Y", "C → X"]
+    assert names_of(sagefm.pl.perturbation(table, 2)) == ["D \u2013 Y", "C \u2013 X"]
 
 
 def test_intervals_are_drawn_where_they_are_known(table):
@@ -105,7 +108,7 @@ def test_intervals_are_drawn_where_they_are_known(table):
                     table.drop(columns=["effect_low", "effect_high"])):  # fmt: skip
         ax = sagefm.pl.perturbation(missing)
         assert not ax.collections
-        assert "95 % over slides" not in words(ax)
+        assert "range of refits" not in words(ax)
 
 
 def test_pairs_without_a_null_stand_last(table):
@@ -113,7 +116,7 @@ def test_pairs_without_a_null_stand_last(table):
     for column in ("z", "p", "q", "null_low", "null_median", "null_high"):
         table.loc[nothing, column] = np.nan
     ax = sagefm.pl.perturbation(table)
-    assert names_of(ax)[-1] == "D → Y"
+    assert names_of(ax)[-1] == "D \u2013 Y"
     ax.figure.canvas.draw()
 
 
@@ -131,6 +134,28 @@ def test_it_is_drawn_on_axes_that_are_given(table):
     _, (one, _) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
     assert sagefm.pl.perturbation(table, ax=one) is one
     assert within(one)
+
+
+def test_the_title_says_how_many_pairs_pass(table):
+    assert sagefm.pl.perturbation(table, 2).get_title() == "q < 0.05: 3 of 5 pairs"
+    table["q"] = [0.9, 0.05, 0.2, np.nan, 0.05]
+    assert sagefm.pl.perturbation(table).get_title() == "no pair has q < 0.05, of 4 tested"
+    assert sagefm.pl.perturbation(table[:1]).get_title() == "no pair has q < 0.05"
+    ax = sagefm.pl.perturbation(table.assign(q=np.nan))
+    assert ax.get_title() == "no pair was tested: none has a q"
+    assert words(ax)[0] == "no q"
+
+
+def test_small_effects_are_drawn_in_a_power_of_ten(table):
+    shown = ["effect", "null_low", "null_median", "null_high", "effect_low", "effect_high"]
+    table[shown] *= 1e-5
+    ax = sagefm.pl.perturbation(table)
+    assert ax.get_xlabel().endswith("(10$^{-6}$ log1p counts)")
+    ax.figure.canvas.draw()
+    ticks = [label.get_text().replace("\N{MINUS SIGN}", "-") for label in ax.get_xticklabels()]
+    np.testing.assert_allclose([float(tick) for tick in ticks], ax.get_xticks() / 1e-6, rtol=0.01)
+    assert not ax.xaxis.get_offset_text().get_text()
+    assert within(ax)
 
 
 def test_it_is_saved(table, tmp_path):
@@ -184,12 +209,54 @@ def test_the_map_has_colors_even_around_zero(answered):
     assert list(answered.obs) == before
 
 
-def test_a_panel_per_gene(answered):
+def test_a_panel_per_gene_all_of_one_scale_and_one_color_bar(answered):
     panels = sagefm.pl.response(answered, ["PART", "STILL", "UP"])
     assert [panel.get_title() for panel in panels] == ["PART", "STILL", "UP"]
-    assert limits(panels[0]) == (-0.2, 0.2)
-    assert limits(panels[1]) == (-1, 1)
+    assert [panel.collections[-1].get_clim() for panel in panels] == [limits(panels[0])] * 3
+    assert limits(panels[0]) == (-0.4, 0.4)
+    assert len(panels[0].figure.axes) == 4
     panels[0].figure.canvas.draw()
+    assert limits(sagefm.pl.response(answered, "STILL")) == (-1, 1)
+
+
+def test_maps_of_several_calls_share_a_limit_that_is_given(answered):
+    for gene in ("PART", "STILL", "UP"):
+        assert limits(sagefm.pl.response(answered, gene, limit=0.7)) == (-0.7, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("q", "said"),
+    [
+        (0.63, "(q = 0.63: not significant)"),
+        (0.05, "(q = 0.05: not significant)"),
+        (0.0499, "(q < 0.05)"),
+        (0.012, "(q = 0.012)"),
+        (0.0004, "(q < 0.001)"),
+        (np.nan, "(not tested: no q)"),
+    ],
+)
+def test_the_title_of_a_map_says_what_is_not_significant(answered, q, said):
+    panel = sagefm.pl.response(answered, "UP", title="UP, A at its highest", q=q)
+    assert panel.get_title() == f"UP, A at its highest\n{said}"
+
+
+def test_every_panel_has_its_own_title_and_q(answered):
+    panels = sagefm.pl.response(answered, ["PART", "UP"], title=["a", "$b$"], q=[0.5, 0.01])
+    titles = [panel.get_title() for panel in panels]
+    assert titles == ["a\n(q = 0.5: not significant)", "\\$b\\$\n(q = 0.01)"]
+
+
+def test_long_titles_of_maps_are_not_cut_off(answered):
+    title = "ENSG00000141510, ENSG00000141511 at its highest in the neighbors"
+    several = sagefm.pl.response(answered, ["PART", "UP"], title=[title] * 2, q=[0.5, 0.01])
+    for panel in (sagefm.pl.response(answered, "UP", title=title, q=0.3), *several):
+        panel.figure.canvas.draw()
+        box, whole = panel.title.get_window_extent(), panel.figure.bbox
+        assert box.x0 >= whole.x0
+        assert box.x1 <= whole.x1
+        assert box.y1 <= whole.y1 + 1
+    first, second = (panel.title.get_window_extent() for panel in several)
+    assert first.x1 < second.x0
 
 
 def test_spots_outside_the_region_are_gray(answered):
@@ -214,6 +281,14 @@ def test_what_cannot_be_drawn_is_named(answered):
         sagefm.pl.response(answered, "UP", key="other")
     with pytest.raises(InputError, match=r"NOT9A.*has no such gene, but UP, STILL, PART"):
         sagefm.pl.response(answered, ["UP", "NOT9A"])
+    for limit in (0, -1, np.nan, np.inf):
+        with pytest.raises(InputError, match=r"limit=.*give a number above 0"):
+            sagefm.pl.response(answered, "UP", limit=limit)
+    with pytest.raises(InputError, match="2 values of q for 1 panels"):
+        sagefm.pl.response(answered, "UP", q=[0.1, 0.2])
+    answered.obsm["other"] = np.zeros((60, 1))
+    with pytest.raises(InputError, match="is no table of genes"):
+        sagefm.pl.response(answered, "UP", key="other")
     answered.obs["library_id"] = np.repeat(["a", "b"], 30)
     with pytest.raises(InputError, match="several sections in one object cannot share a plot"):
         sagefm.pl.response(answered, "UP")

@@ -7,6 +7,7 @@ from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals
 from sagefm.pl._imputation import imputed
 from sagefm.pl._influence import influence
 from sagefm.pl._perturbation import perturbation, response
+from sagefm.pl._perturbation_sets import perturbation_sets
 from sagefm.pl._quality import quality
 from sagefm.pl._rare import rare
 from sagefm.pl._scorecard import confusion, scorecard
@@ -19,6 +20,6 @@ from sagefm.pl._training import training
 __all__ = [
     "annotation", "annotator", "calibration", "confusion", "contacts", "domain_maps",
     "domain_markers", "gene_scatter", "imputed", "influence", "journal", "method_intervals",
-    "perturbation", "quality", "rare", "response", "scorecard", "slides", "spatial", "stability",
-    "subtype", "subtype_evidence", "training",
+    "perturbation", "perturbation_sets", "quality", "rare", "response", "scorecard", "slides",
+    "spatial", "stability", "subtype", "subtype_evidence", "training",
 ]  # fmt: skip

@@ -14,16 +14,17 @@ from matplotlib.container import BarContainer
 
 from sagefm._errors import InputError
 from sagefm._keys import RESPONSE
-from sagefm._text import few
+from sagefm._text import few, numbered, probability
+from sagefm.pl._evaluation import wrapped
 from sagefm.pl._spatial import spatial
-from sagefm.pl._style import COLUMN, finish, journal
+from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal
 from sagefm.pp.counts import coordinates
 from sagefm.tl.perturbation import top_pairs
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_FOUND, _NOT_FOUND, _NULL = "#D55E00", "#444444", "#CCCCCC"
+_NULL = "#CCCCCC"
 _NEEDED = ["ligand", "target", "effect", "null_low", "null_median", "null_high", "z", "p", "q"]
 
 
@@ -50,7 +51,7 @@ def perturbation(
 
     Returns
     -------
-    The Axes. A dot per pair, in color where q < 0.05; its line is the interval over slides; the
+    The Axes. A dot per pair, in color where q < 0.05; its line is the range of the refits; the
     gray bar holds 95 % of the effects of matched genes on the same target, the tick their median.
 
     Raises
@@ -78,33 +79,57 @@ def perturbation(
         ]
         if {"effect_low", "effect_high"} <= set(shown) and shown["effect_low"].notna().any():
             ends = shown["effect_low"], shown["effect_high"]
-            marks.append(ax.hlines(rows, *ends, color=_NOT_FOUND, lw=1, label="95 % over slides"))
-        sure = (shown["q"] < 0.05).to_numpy()
-        for which, color, label in ((~sure, _NOT_FOUND, "q ≥ 0.05"), (sure, _FOUND, "q < 0.05")):
+            of_refits = "range of refits"
+            marks.append(ax.hlines(rows, *ends, color=NOT_SIGNIFICANT, lw=1, label=of_refits))
+        passed, tested = shown["q"] < 0.05, shown["q"].notna().any()
+        for which, shade, label in (
+            (~passed, NOT_SIGNIFICANT, "q ≥ 0.05" if tested else "no q"),
+            (passed, SIGNIFICANT, "q < 0.05"),
+        ):
             if which.any():
-                marks[:0] = ax.plot(
-                    shown["effect"][which], rows[which], "o", color=color, ms=3.5, label=label
-                )
+                dots = shown["effect"][which], rows[which]
+                marks[:0] = ax.plot(*dots, "o", color=shade, ms=3.5, label=label)
         ax.axvline(0, color=gray, lw=0.6)
-        names = [f"{a} → {b}" for a, b in zip(shown["ligand"], shown["target"], strict=True)]
+        names = [f"{a} \u2013 {b}" for a, b in zip(shown["ligand"], shown["target"], strict=True)]
         ax.set_yticks(rows, [name.replace("$", r"\$") for name in names])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.use_sticky_edges = False
-        ax.locator_params(axis="x", nbins=5)
+        ax.locator_params(axis="x", nbins=5 if max(map(len, names)) < 24 else 4)
         ax.tick_params(labelsize=6)
         # Words end at the right border: to the left, below and above the names, there is room.
         ax.set_xlabel(
-            "effect: predicted target, ligand at its highest\nminus at its lowest (log1p counts)",
+            "effect: predicted target, ligand at its highest\n"
+            f"minus at its lowest ({_short_ticks(ax)}log1p counts)",
             fontsize=7, loc="right", ma="left",
         )  # fmt: skip
         ax.legend(
             handles=marks, ncols=2, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0),
             borderaxespad=0.2,
         )  # fmt: skip
+        ax.set_title(_passed(table), x=1, ha="right", pad=6 + 11 * -(-len(marks) // 2))
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
         finish([ax], show, save)
     return ax
+
+
+def _short_ticks(ax: Axes) -> str:
+    """Write the ticks of small effects in a power of ten, which is returned for the label."""
+    power = int(np.floor(np.log10(np.abs(ax.get_xlim()).max())))
+    if power > -3:
+        return ""
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x / 10.0**power:.3g}".replace("-", "\u2212"))
+    return f"10$^{{{power}}}$ "
+
+
+def _passed(table: pd.DataFrame) -> str:
+    """Count the pairs that pass, of those that were tested."""
+    passed, tested = int((table["q"] < 0.05).sum()), int(table["q"].notna().sum())
+    if not tested:
+        return "no pair was tested: none has a q"
+    if not passed:
+        return "no pair has q < 0.05" + (f", of {tested:,} tested" if tested > 1 else "")
+    return f"q < 0.05: {passed:,} of {numbered(tested, 'pair')}"
 
 
 def response(
@@ -112,7 +137,9 @@ def response(
     genes: str | Sequence[str],
     *,
     key: str = RESPONSE,
-    title: str | None = None,
+    title: str | Sequence[str] | None = None,
+    q: float | Sequence[float] | None = None,
+    limit: float | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -128,7 +155,13 @@ def response(
     key
         Where in ``obsm`` it is.
     title
-        Of the panel; the gene if not given.
+        Of each panel; the gene if not given.
+    q
+        Of the pair of each panel, from :func:`sagefm.tl.perturb`: the title gives it, and says so
+        where the pair is not significant (0.05 or more, or missing: not tested).
+    limit
+        The change, up or down, at which the colors end; the largest of all `genes` if not given.
+        Give the same one to all maps that are compared.
     ax
         Axes to draw one panel on.
     show, save
@@ -136,32 +169,60 @@ def response(
 
     Returns
     -------
-    The Axes, or a list of them where `genes` is a list. Colors are even around 0.
+    The Axes, or a list of them where `genes` is a list. Colors are even around 0, and the same in
+    all panels.
 
     Raises
     ------
     InputError
-        No such result or gene, or the object holds several slides.
+        No such result or gene, the number of titles or of q is not that of genes, the limit is not
+        above 0, or the object holds several slides.
     """
     if key not in slide.obsm:
         raise InputError(f"obsm[{key!r}]: is not there; run sagefm.tl.respond first")
     held = slide.obsm[key]
-    names = [genes] if isinstance(genes, str) else list(genes)
+    if not isinstance(held, pd.DataFrame):
+        raise InputError(f"obsm[{key!r}]: is no table of genes; run sagefm.tl.respond first")
+    names = [genes] if isinstance(genes, str) else list(dict.fromkeys(genes))
     if missing := [name for name in names if name not in held]:
         raise InputError(f"{missing[0]}: obsm[{key!r}] has no such gene, but {few(held.columns)}")
+    if limit is not None and not (np.isfinite(limit) and limit > 0):
+        raise InputError(f"limit={limit}: give a number above 0")
     values = pd.DataFrame(held[names].to_numpy(), slide.obs_names, names)
+    most = limit or float(values.abs().fillna(0.0).to_numpy().max(initial=0.0)) or 1.0
     drawn = ad.AnnData(
         obs=slide.obs.assign(**values), uns=dict(slide.uns), obsm={"spatial": coordinates(slide)}
     )
     with journal():
-        axes = spatial(drawn, names, title=[title] if title else None, cmap="RdBu_r", ax=ax,
+        axes = spatial(drawn, names, title=_headings(names, title, q), cmap="RdBu_r", ax=ax,
                        show=False)  # fmt: skip
         panels = [axes] if isinstance(axes, Axes) else axes
-        for panel, name in zip(panels, names, strict=True):
-            most = float(values[name].abs().fillna(0.0).max()) or 1.0
+        for panel in panels:
             spots = panel.collections[-1]
             spots.set_clim(-most, most)
             if spots.colorbar is not None:
                 spots.colorbar.set_label("change of predicted log1p counts", fontsize=6)
+                if panel is not panels[-1]:  # one serves all
+                    spots.colorbar.remove()
         finish(panels, show, save)
     return panels[0] if isinstance(genes, str) else panels
+
+
+def _headings(
+    names: list[str], title: str | Sequence[str] | None, q: float | Sequence[float] | None
+) -> list[str]:
+    """Write a title for each panel, with what its q says."""
+    titles = names if title is None else [title] if isinstance(title, str) else list(title)
+    titles = [wrapped(heading, 46 if len(names) == 1 else 30) for heading in titles]
+    if q is None:
+        return titles
+    each = np.atleast_1d(np.asarray(q, dtype=np.float64))
+    if len(each) != len(titles):
+        raise InputError(f"{len(each)} values of q for {len(titles)} panels; give one for each")
+    return [f"{heading}\n({_significance(one)})" for heading, one in zip(titles, each, strict=True)]
+
+
+def _significance(q: float) -> str:
+    if np.isnan(q):
+        return "not tested: no q"
+    return probability("q", q) + ("" if q < 0.05 else ": not significant")

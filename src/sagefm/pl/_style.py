@@ -17,6 +17,9 @@ from sagefm._files import replacing
 COLUMN = 3.4
 """Width of a journal column, inches."""
 
+SIGNIFICANT, NOT_SIGNIFICANT = "#D55E00", "#444444"
+"""Colors of what a test tells from chance, and of what it does not."""
+
 # Okabe and Ito (2008), ordered so that successive colors differ clearly; then colors of Paul
 # Tol's schemes, for more than eight classes.
 _OKABE_ITO = [
