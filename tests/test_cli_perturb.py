@@ -12,11 +12,7 @@ from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 
-COLUMNS = [
-    "ligand", "target", "complex", "effect", "effect_low", "effect_high", "slope", "direction",
-    "monotone", "sign", "as_expected", "null_low", "null_median", "null_high", "z", "p", "q",
-    "p_alike", "p_partners", "effect_reversed", "effect_shuffled", "n_slides", "n_spots",
-]  # fmt: skip
+LEAD = ["ligand", "target", "effect", "z", "q", "z_components", "learned_only"]
 SILENT = "IL22"
 """A gene of the model that no spot of s1 shows."""
 HOW = ["-m", "net.safetensors", "-o", "out.csv"]
@@ -76,26 +72,60 @@ def test_a_ligand_and_its_targets(run, folder, model, genes):
     words = ["--ligand", a, "--targets", f"{b},{c}", "--plot", "pics"]
     status, out, err = run("s1.h5ad", *HOW, *words)
     assert status == 0, err
-    assert (
-        out
-        == f"out.csv: 2 pairs, {int((pd.read_csv('out.csv')['q'] < 0.05).sum())} with q < 0.05\n"
-    )
     found = pd.read_csv("out.csv")
-    assert list(found) == COLUMNS
+    passed = int((found["q"] < 0.05).sum())
+    assert out.startswith(
+        f"out.csv: 2 pairs, {passed} with q < 0.05\n\nThe set: 2 pairs of 1 ligand"
+    )
+    assert list(found) == LEAD
+    words = ["-m", "net.safetensors", "-o", "all.csv", *words[:4], "--details"]
+    assert run("s1.h5ad", *words)[0] == 0
+    pd.testing.assert_frame_equal(pd.read_csv("all.csv")[LEAD], found)
+    found = pd.read_csv("all.csv")
     wanted = sagefm.tl.perturb(sagefm.read("s1.h5ad"), model, [(a, b), (a, c)])
+    assert list(found) == list(wanted)
+    sets = pd.read_csv("out.sets.csv")
+    pd.testing.assert_frame_equal(
+        sets, pd.DataFrame(wanted.attrs["sets"]), rtol=1e-4, check_dtype=False
+    )
     pd.testing.assert_frame_equal(
         found[["ligand", "target", "direction"]], wanted[["ligand", "target", "direction"]],
         check_dtype=False,
     )  # fmt: skip
-    for column in ("effect", "slope", "z", "p", "q", "p_alike", "effect_reversed"):
+    for column in ("effect", "slope", "z", "p", "q", "p_coexpressed", "z_reversed"):
         np.testing.assert_allclose(found[column], wanted[column], rtol=1e-4)
     assert (found["n_spots"] == 151).all()
     assert (found["n_slides"] == 1).all()
-    assert new(folder) == ["out.csv", "pics"]
-    pictures = {f"{a}_{b}.png", f"{a}_{c}.png", "pairs.png"}
+    assert new(folder) == ["all.csv", "all.sets.csv", "out.csv", "out.sets.csv", "pics"]
+    pictures = {f"{a}_{b}.png", f"{a}_{c}.png", "pairs.png", "sets.png"}
     assert {path.name for path in (folder / "pics").iterdir()} == pictures
     assert all(path.stat().st_size > 5000 for path in (folder / "pics").iterdir())
-    assert "nulls: " in err
+    assert "nulls, forward: " in err
+
+
+def test_maps_of_one_call_share_a_scale_and_say_what_is_not_significant(run, genes, monkeypatch):
+    axes = []
+    draw = sagefm.pl.response
+    monkeypatch.setattr(sagefm.pl, "response", lambda *a, **k: axes.append(draw(*a, **k)))
+    words = ["--ligand", genes[0], "--targets", ",".join(genes[1:4]), "--plot", "pics"]
+    assert run("s1.h5ad", *HOW, *words)[0] == 0
+    limits = [ax.collections[-1].get_clim() for ax in axes]
+    most = max(np.abs(ax.collections[-1].get_array()).max() for ax in axes)
+    np.testing.assert_allclose(limits, [(-most, most)] * 3)
+    q = pd.read_csv("out.csv").set_index("target")["q"]
+    for ax in axes:
+        title, verdict = ax.get_title().split("\n")
+        assert verdict.endswith("not significant)") == (q[title.split(",")[0]] >= 0.05)
+
+
+def test_no_map_is_overwritten(run, folder, genes):
+    (folder / "pics").mkdir()
+    (folder / "pics" / f"{genes[0]}_{genes[1]}.png").write_text("mine")
+    words = ["--ligand", genes[0], "--targets", genes[1], "--plot", "pics"]
+    status, _, err = run("s1.h5ad", *HOW, *words)
+    assert status == 2
+    assert f"{genes[0]}_{genes[1]}.png" in err
+    assert not (folder / "pics" / "pairs.png").exists()
 
 
 def test_one_pair_is_one_pair(run, genes):
@@ -108,7 +138,7 @@ def test_pairs_of_a_file(run, folder, genes):
     a, b, c, d = genes[:4]
     table = pd.DataFrame({"ligand": [a, a, "NOT9A"], "receptor": [f"{b}_{c}", d, b]})
     table.to_csv("mine.csv", index=False)
-    status, out, err = run("s1.h5ad", *HOW, "--pairs", "mine.csv", "--levels", 3)
+    status, out, err = run("s1.h5ad", *HOW, "--pairs", "mine.csv", "--levels", 3, "--details")
     assert status == 0, err
     found = pd.read_csv("out.csv")
     assert list(zip(found["ligand"], found["target"], strict=True)) == [(a, b), (a, c), (a, d)]
@@ -122,12 +152,14 @@ def test_two_slides(run, folder, genes):
     """Effects are means over slides; the second one shows the ligand that the first one lacks."""
     a, b = genes[:2]
     pd.DataFrame([(a, b), (SILENT, b)], columns=["ligand", "target"]).to_csv("p.csv", index=False)
-    words = ["--pairs", "p.csv", "--plot", "pics"]
-    assert run("s1.h5ad", "s2.h5ad", *HOW, *words)[0] == 0
+    words = ["--pairs", "p.csv", "--plot", "pics", "--details"]
+    status, out, err = run("s1.h5ad", "s2.h5ad", *HOW, *words)
+    assert status == 0, err
+    assert "several slides replicate nothing" in out
+    assert pd.read_csv("out.slides.csv", index_col=0).shape == (2, 2)
     both = pd.read_csv("out.csv")
     assert both["n_slides"].tolist() == [2, 1]
     assert both["n_spots"].tolist() == [151 + 152, 152]
-    assert both["effect_low"].isna().all()  # two slides are too few for an interval
     alone = []
     for name in ("s1", "s2"):
         words = ["-m", "net.safetensors", "-o", f"{name}.csv", "--ligand", a, "--targets", b]
@@ -140,10 +172,28 @@ def test_two_slides(run, folder, genes):
 
 def test_several_slides_in_one_file(run, folder, genes):
     words = ["--ligand", genes[0], "--targets", genes[1], "--plot", "pics"]
-    status, _, err = run("both.h5ad", *HOW, *words, "--slide-key", "section")
+    status, _, err = run("both.h5ad", *HOW, *words, "--details", "--slide-key", "section")
     assert status == 0, err
     assert pd.read_csv("out.csv")["n_spots"].tolist() == [151 + 152]
-    assert len(list((folder / "pics").iterdir())) == 2
+    assert len(list((folder / "pics").iterdir())) == 3
+
+
+def test_refits(run, folder, model, genes):
+    (folder / "refits").mkdir()
+    for seed in (1, 2, 3):
+        other = SageFM.new(model.vocabulary, model.config, seed=seed)
+        other.save(folder / "refits" / f"without_{seed}.safetensors")
+    words = ["--ligand", genes[0], "--targets", genes[1], "--refits", "refits"]
+    status, out, err = run("s1.h5ad", *HOW, *words)
+    assert status == 0, err
+    assert "3 refits: AUROC " in out
+    assert pd.read_csv("out.csv")["agreement"].between(0, 1).all()
+    assert pd.read_csv("out.refits.csv")["refit"].tolist() == [1, 2, 3]
+    (folder / "nothing").mkdir()
+    words[-1] = "nothing"
+    status, _, err = run("s1.h5ad", *HOW, "--overwrite", *words)
+    assert status == 2
+    assert "nothing: no .safetensors file in it; make refits with sagefm pretrain" in err
 
 
 def test_gene_sets(run, folder, model, genes):
@@ -162,7 +212,7 @@ def test_gene_sets(run, folder, model, genes):
 def test_a_region(run, genes):
     slide = sagefm.read("s1.h5ad")
     words = ["--ligand", genes[0], "--targets", genes[1], "--region", "domain=D1"]
-    status, _, err = run("s1.h5ad", *HOW, *words, "--plot", "pics")
+    status, _, err = run("s1.h5ad", *HOW, *words, "--plot", "pics", "--details")
     assert status == 0, err
     assert pd.read_csv("out.csv")["n_spots"].tolist() == [(slide.obs["domain"] == "D1").sum()]
 
@@ -239,18 +289,18 @@ def killed_at(monkeypatch):
 def test_a_killed_run_goes_on_where_it_was(run, folder, genes, killed_at):
     words = ["--ligand", ",".join(genes[:2]), "--targets", ",".join(genes[2:4]), "--seed", 3]
     assert run("s1.h5ad", *HOW[:2], "-o", "whole.csv", *words)[0] == 0
-    killed_at(5)  # after ligands, shuffled neighbors, reversed and the first of the nulls
+    killed_at(5)  # after ligands, shuffled neighbors, and two of the nulls
     status, out, err = run("s1.h5ad", *HOW, *words)
     assert status == 130
     assert not out
     assert err.splitlines()[-1] == "interrupted"
-    assert new(folder) == ["out.csv.parts", "whole.csv"]
+    assert new(folder) == ["out.csv.parts", "whole.csv", "whole.sets.csv"]
     kept = len(list((folder / "out.csv.parts").glob("*.npy")))
     assert kept == 4
     asked = killed_at(1000)
     assert run("s1.h5ad", *HOW, *words)[0] == 0
     assert len(asked) > 0
-    assert new(folder) == ["out.csv", "whole.csv"]
+    assert new(folder) == ["out.csv", "out.sets.csv", "whole.csv", "whole.sets.csv"]
     assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
     again = killed_at(1000)
     assert run("s1.h5ad", *HOW, *words, "--overwrite")[0] == 0  # nothing is left: all is asked

@@ -70,7 +70,7 @@ def test_the_page_about_embeddings_runs(monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_page_about_perturbation_runs(tmp_path, monkeypatch, capsys):
-    assert len(blocks("perturbation.md")) == 13
+    assert len(blocks("perturbation.md")) == 15
     run("perturbation.md", monkeypatch, ("max_epochs=35", "max_epochs=2"))
     assert "coupled pairs found" in capsys.readouterr().out
     assert (tmp_path / "pictures" / "CX3CL1_CX3CR1.png").is_file()
@@ -78,7 +78,7 @@ def test_the_page_about_perturbation_runs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_page_about_training_runs(tmp_path, monkeypatch, capsys):
-    assert len(blocks("training.md")) == 7
+    assert len(blocks("training.md")) == 8
     run("training.md", monkeypatch)
     assert "best epoch" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "embedded").iterdir()) == [
