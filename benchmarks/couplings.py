@@ -97,25 +97,32 @@ def lines_of(table):
     """Say how one network ranks the pairs, and how many pass; draws its p values."""
     planted = table[table["coupling_strength"] > 0]
     none = table[table["coupling_strength"] == 0]
+    nothing = (
+        [
+            f"Nothing coupled, {none['biology'].nunique()} simulations of {2 * N_PAIRS} pairs: "
+            f"{(none['q'] < 0.05).mean():.1%} pass q < 0.05, {(none['p'] < 0.05).mean():.1%} have "
+            "p < 0.05."
+        ]
+        if len(none)
+        else []
+    )
     lines = ["| ranked by | AUROC, mean (least to most) |", "|---|---|"]
-    for column in ("effect", "slope", "z", "effect_reversed", "effect_shuffled"):
+    for column in ("effect", "slope", "z", "z_reversed", "z_components", "effect_shuffled"):
         scores = [auroc(one, column) for _, one in planted.groupby("biology")]
         low, high = min(scores), max(scores)
         lines.append(f"| {column} | {np.mean(scores):.3f} ({low:.3f} to {high:.3f}) |")
     coupled = planted["strength"] > 0
     found = planted["q"] < 0.05
-    means = planted[coupled][["effect", "effect_reversed"]].mean()
+    means = planted[coupled][["z", "z_reversed"]].mean()
     draw(planted, none)
     return [
         *lines,
         "",
         f"{N_PAIRS} coupled and {N_PAIRS} control pairs, {planted['biology'].nunique()} biologies: "
         f"{found[coupled].mean():.1%} of the coupled and {found[~coupled].mean():.1%} of the "
-        f"control pairs pass q < 0.05. Mean effect of the coupled {means.iloc[0]:.3f}, reversed "
-        f"{means.iloc[1]:.3f}.",
-        f"Nothing coupled, {none['biology'].nunique()} simulations of {2 * N_PAIRS} pairs: "
-        f"{(none['q'] < 0.05).mean():.1%} pass q < 0.05, {(none['p'] < 0.05).mean():.1%} have "
-        "p < 0.05.",
+        f"control pairs pass q < 0.05. Mean z of the coupled {means.iloc[0]:.2f}, reversed "
+        f"{means.iloc[1]:.2f}.",
+        *nothing,
         f"Training took {table['seconds'].median():.0f} s (median).",
     ]
 
