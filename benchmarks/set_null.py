@@ -22,7 +22,7 @@ from sagefm._cache import ResumableCache
 from sagefm.tl.perturbation import pairs as read_pairs
 from sagefm.tl.perturbation._coexpression import COMPONENTS, NEIGHBORS, SAME_SPOT, Coexpression
 from sagefm.tl.perturbation._effects import SlidePerturber, screened_effects
-from sagefm.tl.perturbation._evidence import beyond, testable
+from sagefm.tl.perturbation._evidence import beyond, filled, testable
 from sagefm.tl.perturbation._plan import PerturbationPlan
 from sagefm.tl.perturbation._set_test import set_test
 from sagefm.tl.perturbation._slides import prepare_slides
@@ -51,7 +51,7 @@ def shuffled_spots(prepared, direction, swaps, n_runs):
         order = rng.permutation(len(prepared.neighbors))
         moved = replace(prepared, counts=prepared.counts[order])
         z = Coexpression.of(moved).correlate(direction.raised, direction.columns)
-        tests = [set_test(np.nan_to_num(z[name]), swaps, run) for name in (NEIGHBORS, COMPONENTS)]
+        tests = [set_test(filled(z[name]), swaps, run) for name in (NEIGHBORS, COMPONENTS)]
         rows.append([[getattr(test, column) for column in COLUMNS] for test in tests])
     whole = np.array(rows)
     return {NEIGHBORS: whole[:, 0], COMPONENTS: whole[:, 1]}
@@ -86,8 +86,12 @@ def main():
         effects = screened_effects(forward, one.draw(SPOTS, 0), perturber, "nothing")
     of_slide = Coexpression.of(one.prepared).correlate(forward.raised, forward.columns)
     swaps = forward.swaps().of(np.flatnonzero(testable(forward, one.facts.detected)))
+    itself = forward.raised[:, None] == forward.columns
+    effects, *others = (np.where(itself, np.nan, one) for one in (effects, *of_slide.values()))
+    of_slide = dict(zip(of_slide, others, strict=True))
     both = [of_slide[SAME_SPOT], of_slide[NEIGHBORS]]
     scores = {"model": effects, **of_slide, "beyond co-expression": beyond(effects, both)}
+    scores = {name: filled(values) for name, values in scores.items()}
     lines = [f"{given.slide}, {len(swaps.source)} pairs, {given.runs} runs each", ""]
     lines += lines_of("Shuffled pairs", shuffled_pairs(scores, swaps, given.runs))
     lines += lines_of("Shuffled spots", shuffled_spots(one.prepared, forward, swaps, given.runs))

@@ -59,6 +59,30 @@ def test_it_is_the_same_for_a_seed_and_goes_on(slide, model, genes, sets, table,
     assert not keep.exists()
 
 
+def test_a_set_that_is_wired_to_a_gene_stands_out(slide, model, genes):
+    """Weights from one gene straight to a set: random genes and other ligands do not reach it."""
+    from copy import deepcopy
+
+    import torch
+
+    wired = deepcopy(model)
+    ligand, own = genes[5], genes[30:42]
+    network = wired.network
+    with torch.no_grad():
+        at = wired.vocabulary.positions([ligand])
+        to = wired.vocabulary.positions(own)
+        network.decoder.bias.fill_(1.0)
+        step = network.embed(network.first[at] * 2) - network.embed(network.first[at] * 0)
+        weight = 3 * step[0] / step.norm() ** 2
+        network.decoder.weight[to] = weight
+        # Far from where the last ReLU cuts.
+        network.decoder.bias[to] = 10 - (torch.from_numpy(wired.embed(slide)) @ weight).min()
+    found = perturb_sets(slide, wired, [ligand, genes[6]], {"own": own}, n_spots=80)
+    found = found.set_index("ligand")
+    assert found["effect"][ligand] > 5 * abs(found["effect_random"][ligand])
+    assert found["z"][ligand] > found["z"][genes[6]]
+
+
 def test_genes_may_be_named_by_id(slide, model, genes, sets, table):
     from sagefm import SageFM
     from sagefm.pp import Vocabulary

@@ -91,9 +91,14 @@ def sets_table(
 def set_row(direction: Direction, scores: Floats, detected: Floats, seed: int) -> dict[str, float]:
     """Test the set of the pairs that are in enough spots: the fields of :class:`SetTest`."""
     swaps = direction.swaps().of(np.flatnonzero(testable(direction, detected)))
-    n = np.isfinite(scores).sum(axis=0)
-    means = np.nansum(scores, axis=0) / np.maximum(n, 1)
-    return set_test(np.where(np.isfinite(scores), scores, means), swaps, seed)._asdict()
+    return set_test(filled(scores), swaps, seed)._asdict()
+
+
+def filled(scores: Floats) -> Floats:
+    """Replace missing scores by the mean of their column."""
+    known = np.isfinite(scores)
+    means = np.nansum(scores, axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.where(known, scores, means)
 
 
 def beyond(effects: Floats, correlations: Sequence[Floats]) -> Floats:
