@@ -13,7 +13,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sp
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 default_role = "literal"
-html_theme = "furo"
+html_theme = "sphinx_book_theme"
 html_title = f"sagefm {version}"
 
 autodoc_member_order = "bysource"

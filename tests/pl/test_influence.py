@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 
 import sagefm
 from sagefm import InputError
-from sagefm.pl._style import colors
+from sagefm._colors import colors
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba, to_rgba_array
 
 import sagefm
 from sagefm import InputError
-from sagefm.pl._style import colors
+from sagefm._colors import colors
 from sagefm.pp import simulate
 
 WHITE, GRAY = (1, 1, 1), to_rgba("#DDDDDD")

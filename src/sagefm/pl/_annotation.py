@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._keys import LABEL, SPATIAL
 from sagefm.evaluate.metrics.classes import calibration_error
 from sagefm.pl._scorecard import confusion
 from sagefm.pl._spatial import require_one_slide, spatial
-from sagefm.pl._style import colors, finish, journal
-from sagefm.pl._tissue import image_of
+from sagefm.pl._style import finish, journal
 from sagefm.pp.counts import coordinates
+from sagefm.pp.image import image_of
 from sagefm.tl.annotation import UNKNOWN
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm.pl._evaluation import wrapped
 from sagefm.pl._spatial import spatial
-from sagefm.pl._style import colors, finish, journal
+from sagefm.pl._style import finish, journal
 
 SPOT_COLUMNS = ("slide", "spot", "x", "y", "label")
 _MAX_COLUMNS = 4

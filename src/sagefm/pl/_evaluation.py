@@ -11,10 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm._types import Floats
-from sagefm.pl._style import COLUMN, colors, finish, journal
+from sagefm.pl._style import COLUMN, finish, journal
 
 SMALLER_IS_BETTER = frozenset({"mse", "excess", "share_left", "deviance", "ece", "davies_bouldin"})
 _METRICS = {

@@ -16,8 +16,8 @@ from sagefm._text import few
 from sagefm._uns import provenance
 from sagefm.pl._spatial import require_one_slide, spatial
 from sagefm.pl._style import finish, journal
-from sagefm.pl._tissue import image_of
 from sagefm.pp.counts import coordinates, counts
+from sagefm.pp.image import image_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

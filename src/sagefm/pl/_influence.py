@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._text import few
-from sagefm.pl._style import colors, finish, journal
+from sagefm.pl._style import finish, journal
 
 _WIDTH = 5.2
 _ROW = 0.13

@@ -13,8 +13,8 @@ from sagefm._errors import InputError
 from sagefm._keys import QUALITY, SPATIAL
 from sagefm.pl._spatial import require_one_slide, spatial
 from sagefm.pl._style import finish, journal
-from sagefm.pl._tissue import image_of
 from sagefm.pp.counts import coordinates
+from sagefm.pp.image import image_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 
+from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._keys import RARE, SPATIAL
 from sagefm._uns import provenance
 from sagefm.pl._spatial import require_one_slide, spatial
-from sagefm.pl._style import colors, finish, journal
-from sagefm.pl._tissue import image_of
+from sagefm.pl._style import finish, journal
 from sagefm.pp.counts import coordinates
+from sagefm.pp.image import image_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm.pl._domain_maps import SPOT_COLUMNS, domain_maps
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals, only, wrapped
-from sagefm.pl._style import colors, finish, journal
+from sagefm.pl._style import finish, journal
 
 if TYPE_CHECKING:
     from sagefm.evaluate.result import Result

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._keys import DOMAIN, PROVENANCE
 from sagefm.pl._spatial import spatial
-from sagefm.pl._style import COLUMN, colors, finish, journal
+from sagefm.pl._style import COLUMN, finish, journal
 
 if TYPE_CHECKING:
     from anndata import AnnData

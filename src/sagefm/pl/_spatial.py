@@ -13,12 +13,13 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from sagefm._colors import as_colors, colors
 from sagefm._errors import InputError, logger
 from sagefm._keys import DOMAIN
 from sagefm._text import few
-from sagefm.pl._style import COLUMN, as_colors, colors, finish, journal
-from sagefm.pl._tissue import Picture, find_picture
+from sagefm.pl._style import COLUMN, finish, journal
 from sagefm.pp.counts import coordinates
+from sagefm.pp.image import Picture, find_picture
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.sections import find_slide_key
 

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._keys import SUBTYPE_EVIDENCE
 from sagefm.pl._evaluation import wrapped
 from sagefm.pl._spatial import spatial
-from sagefm.pl._style import COLUMN, colors, finish, journal
+from sagefm.pl._style import COLUMN, finish, journal
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from sagefm.pl._style import COLUMN, colors, finish, journal
+from sagefm._colors import colors
+from sagefm.pl._style import COLUMN, finish, journal
 
 
 def training(
