@@ -10,7 +10,7 @@ MARKERS = {
     "cortex": {"MBP": "white matter", "PCP4": "L5", "GFAP": "white matter", "HPCAL1": "L2"},
     "breast": {
         "COL11A1": "invasive carcinoma", "KRT5": "ducts", "CCL19": "lymphoid infiltrate",
-        "MGP": "stroma", "CALML5": "carcinoma in situ",
+        "MGP": "stroma", "S100A7": "carcinoma in situ",
     },
 }  # fmt: skip
 
