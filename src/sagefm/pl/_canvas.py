@@ -82,7 +82,7 @@ def _named(
 ) -> "dict[str, AnnData]":
     """Name each slide; a single one needs no name."""
     if hasattr(slides, "obs_names"):
-        return {"": slides}  # type: ignore[dict-item]
+        return {"": slides}
     if not len(slides):
         raise InputError("slides: there are none; give one at least")
     if isinstance(slides, Mapping):

@@ -14,7 +14,7 @@ from sagefm._text import few
 from sagefm._types import Floats
 from sagefm._uns import provenance
 from sagefm.pl._canvas import canvases
-from sagefm.pl._maps import TissueMap, draw_maps
+from sagefm.pl._maps import Grid, TissueMap, draw_maps
 from sagefm.pl._predicted import rows_of_gene, to_median
 from sagefm.pl._style import finish, journal
 from sagefm.pp.counts import Counts, counts
@@ -96,16 +96,16 @@ def imputed(
     return [[next(panels) for _ in range(sum(map(len, rows)))] for rows in genes_of]
 
 
-def _packed(genes_of: list[list[list[TissueMap]]]) -> list[list[TissueMap | None]]:
+def _packed(genes_of: list[list[list[TissueMap]]]) -> Grid:
     """Lay out the maps of genes: pairs below each other or, if there are many, two in a row."""
     width = max(len(row) for rows in genes_of for row in rows)
-    padded: list[list[TissueMap | None]] = [
-        [*row, *[None] * (width - len(row))] for rows in genes_of for row in rows
-    ]
-    across = 3 if width == 1 else 1 if len(padded) < 4 else 2
-    across = min(across, len(padded))
-    spare: list[list[TissueMap | None]] = [[None] * width] * (-len(padded) % across)
-    padded += spare
+    padded: list[list[TissueMap | str | None]] = []
+    for row in (row for rows in genes_of for row in rows):
+        gene = row[0].title.partition(",")[0]
+        padded.append([f"{gene}: not measured", *row] if len(row) < width else [*row])
+    across = min(3 if width == 1 else 1 if len(padded) < 4 else 2, len(padded))
+    spare: list[TissueMap | str | None] = [None] * width
+    padded += [spare] * (-len(padded) % across)
     return [
         [one for row in padded[i : i + across] for one in row]
         for i in range(0, len(padded), across)

@@ -42,7 +42,8 @@ class TissueMap:
     """What the row of the panel is, to its left."""
 
 
-Grid = Sequence[Sequence[TissueMap | None]]
+Grid = Sequence[Sequence[TissueMap | str | None]]
+"""Rows of panels: maps, words in place of one, or nothing."""
 Drawn = list[tuple[TissueMap, Axes, EllipseCollection]]
 
 
@@ -87,8 +88,10 @@ def draw_maps(
     drawn: Drawn = []
     for row, panels in zip(grid, axes, strict=True):
         for one, panel in zip(row, panels, strict=True):
-            if one is None:
+            if not isinstance(one, TissueMap):
                 panel.set_axis_off()
+                panel.text(0.5, 0.5, wrapped(one or "", 20), ha="center", color="0.4",
+                           transform=panel.transAxes)  # fmt: skip
                 continue
             draw_tissue(panel, one.canvas, look)
             spots = draw_spots(panel, one.canvas, one.spots, one.scale, look)
@@ -96,7 +99,7 @@ def draw_maps(
             if scale_bar and id(one.canvas) not in measured:
                 draw_scale_bar(panel, one.canvas)
                 measured.add(id(one.canvas))
-            panel.set_title(wrapped(one.title, _letters(n_columns, one.title), 3))
+            panel.set_title(_heading(one, n_columns))
             if one.row:
                 panel.set_ylabel(wrapped(one.row, 26, 2))
     by_scale: dict[int, Drawn] = {}
@@ -107,30 +110,27 @@ def draw_maps(
     return [panel for _, panel, _ in drawn]
 
 
-def _letters(n_columns: int, title: str) -> int:
-    """How many characters of a title have room over a map."""
+def _heading(one: TissueMap, n_columns: int) -> str:
+    """Break each line of a title to the width of the map."""
     each = COLUMN * max(n_columns / _ACROSS, 1) / n_columns
-    return max(int(each / 0.062), 12) if title else 12
+    letters = int(min(each, 2.6) / 0.06)
+    return "\n".join(wrapped(line, letters, 2) for line in one.title.split("\n"))
 
 
 def _new_axes(grid: Grid) -> list[list[Axes]]:
     """Create a figure as wide as a column of a journal, and as high as its maps."""
     n_columns = len(grid[0])
     width = COLUMN * max(n_columns / _ACROSS, 1)
-    scales = {id(one.scale): one.scale for row in grid for one in row if one is not None}
+    scales = {id(one.scale): one.scale for row in grid for one in row if isinstance(one, TissueMap)}
     beside = _room_beside(scales, n_columns)
     each = (width - beside) / n_columns - 0.04
     if n_columns == 1:
         each = min(each, 2.4)
     heights = []
     for row in grid:
-        maps = [one for one in row if one is not None]
-        lines = max(
-            (wrapped(one.title, _letters(n_columns, one.title), 3).count("\n") + 1)
-            if one.title else 0
-            for one in maps
-        )  # fmt: skip
-        high = each * max(one.canvas.aspect for one in maps)
+        maps = [one for one in row if isinstance(one, TissueMap)]
+        lines = max((_heading(one, n_columns).count("\n") + 1 for one in maps), default=1)
+        high = each * max((one.canvas.aspect for one in maps), default=0.3)
         heights.append(high + _LINE * lines + 0.2 + (0.3 if n_columns > 1 else 0))
     below = 0.0
     for scale in scales.values():

@@ -17,7 +17,7 @@ from sagefm._text import few, numbered, probability
 from sagefm.pl._canvas import canvases
 from sagefm.pl._maps import arrange, column_of, draw_maps
 from sagefm.pl._scales import numbers
-from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal, wrapped
+from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal
 from sagefm.tl.perturbation import top_pairs
 
 if TYPE_CHECKING:
@@ -218,7 +218,8 @@ def _headings(
 ) -> list[str]:
     """Write a title for each panel, with what its q says."""
     titles = names if title is None else [title] if isinstance(title, str) else list(title)
-    titles = [wrapped(heading, 46 if len(names) == 1 else 30) for heading in titles]
+    if len(titles) != len(names):
+        raise InputError(f"{len(titles)} titles for {len(names)} panels; give one for each gene")
     if q is None:
         return titles
     each = np.atleast_1d(np.asarray(q, dtype=np.float64))

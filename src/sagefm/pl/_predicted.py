@@ -115,7 +115,7 @@ def rows_of_gene(
 ) -> list[list[TissueMap]]:
     """Make the maps of a gene (title → values), a row for each section, all on one scale."""
     spots = {title: pd.Series(held) for title, held in values.items()}
-    scale = numbers(list(spots.values()), robust=True, label=UNIT)
+    scale = numbers(list(spots.values()), label=UNIT)
     rows = []
     for canvas in drawn:
         titled = canvas is drawn[0]

@@ -78,7 +78,5 @@ def _column(drawn: list[Canvas], spots: pd.DataFrame, panel: _Panel) -> list[Tis
     values = [spots[panel.column].iloc[canvas.rows].astype(float) for canvas in drawn]
     low, high = (0.0, 1.0) if panel.column == "novelty" else (None, None)
     center = 0.0 if panel.column == _GAIN else None
-    scale = numbers(
-        values, low=low, high=high, center=center, robust=True, cmap=panel.cmap, label=panel.unit
-    )
+    scale = numbers(values, low=low, high=high, center=center, cmap=panel.cmap, label=panel.unit)
     return column_of(drawn, values, scale, panel.title)

@@ -25,7 +25,6 @@ NOT_LABELED, OTHER = "not labeled", "other"
 Bound = float | str | None
 """An end of a color scale: a number, a percentile such as ``"p99"``, or None to choose it."""
 _PERCENTILE = re.compile(r"p(\d+(?:\.\d+)?)")
-_ROBUST = "p1", "p99"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,6 @@ def numbers(
     low: Bound = None,
     high: Bound = None,
     center: float | None = None,
-    robust: bool = False,
     cmap: str = "cividis",
     label: str = "",
 ) -> Numbers:
@@ -72,10 +70,10 @@ def numbers(
 
     Parameters
     ----------
+    low, high
+        If `low` or `high` is not given, the 1st or the 99th percentile.
     center
         Value that lies in the middle of the range.
-    robust
-        Whether a range that is not given ends at the 1st and the 99th percentile.
 
     Raises
     ------
@@ -86,10 +84,9 @@ def numbers(
         raise InputError(f"cmap={cmap!r}: matplotlib has no such colormap, but cividis, viridis, …")
     known = np.concatenate([one.to_numpy(dtype=np.float64, na_value=np.nan) for one in spots])
     known = known[np.isfinite(known)]
-    ends = _ROBUST if robust else ("p0", "p100")
     least, most = (
         _end(name, own if own is not None else usual, known)
-        for name, own, usual in (("vmin", low, ends[0]), ("vmax", high, ends[1]))
+        for name, own, usual in (("vmin", low, "p1"), ("vmax", high, "p99"))
     )
     if most <= least and low is None and high is None and known.size:
         least, most = float(known.min()), float(known.max())
@@ -139,7 +136,7 @@ def classes(
     elif len(slides) == 1:
         shades = _kept(slides[0], name, names)
     else:
-        shades = _kept_alike(slides, name, names) or dict(
+        shades = _kept_by_all(slides, name, names) or dict(
             zip(names, colors(len(names)), strict=True)
         )
     missing = any(one.isna().any() for one in spots)
@@ -184,7 +181,7 @@ def _kept(slide: "AnnData", name: str, names: list[str]) -> dict[str, str]:
     return dict(zip(names, chosen, strict=True))
 
 
-def _kept_alike(slides: "Sequence[AnnData]", name: str, names: list[str]) -> dict[str, str] | None:
+def _kept_by_all(slides: "Sequence[AnnData]", name: str, names: list[str]) -> dict[str, str] | None:
     """Get the colors that all slides keep, where none contradicts another."""
     shades: dict[str, str] = {}
     for slide in slides:

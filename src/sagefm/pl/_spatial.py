@@ -36,7 +36,7 @@ def spatial(
     size: float | None = None,
     alpha: float | None = None,
     image: bool = True,
-    img_alpha: float = 1.0,
+    img_alpha: float = 0.6,
     crop: Crop = None,
     scale_bar: bool = True,
     ncols: int | None = None,
@@ -71,9 +71,9 @@ def spatial(
         (unless the slide is a view, or there are several).
     vmin, vmax
         Where the colors of numbers end: a number, or a percentile such as ``"p99"``; one for all
-        colors or one for each. If not given, columns of ``obs`` have their whole range, and genes
-        and columns of ``obsm`` that from the 1st to the 99th percentile of all sections, so that
-        one spot does not decide the colors of all; the color bar then has a pointed end.
+        colors or one for each. If not given, the 1st and the 99th percentile of all sections, so
+        that one spot does not wash out the map; the color bar has a pointed end where values are
+        beyond.
     vcenter
         Number in the middle of the colors, such as 0 with ``cmap="RdBu_r"``.
     layer
@@ -137,9 +137,9 @@ def spatial(
 
 def _each(name: str, bound: Bound | Sequence[Bound], names: list[str]) -> list[Bound]:
     """Give each color its end of the scale."""
-    if bound is None or isinstance(bound, str) or np.ndim(bound) == 0:
-        return [bound] * len(names)  # type: ignore[list-item]
-    bounds: list[Bound] = list(bound)  # type: ignore[arg-type]
+    if bound is None or isinstance(bound, str | float | int | np.number):
+        return [bound] * len(names)
+    bounds = list(bound)
     if len(bounds) != len(names):
         raise InputError(f"{name}: {len(bounds)} values for {len(names)} colors; give one for each")
     return bounds
@@ -164,7 +164,7 @@ def _scale(
     if kinds == {True}:
         return classes(drawn, name, spots, palette, groups)
     return numbers(
-        spots, low=low, high=high, center=center, robust=values[0].robust, cmap=cmap,
+        spots, low=low, high=high, center=center, cmap=cmap,
         label=values[0].unit,
     )  # fmt: skip
 

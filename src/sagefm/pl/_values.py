@@ -23,8 +23,6 @@ class Values(NamedTuple):
     spots: "pd.Series[Any]"
     title: str
     unit: str = ""
-    robust: bool = False
-    """Whether a few large values are usual, as for counts of a gene."""
 
     @property
     def imputed(self) -> bool:
@@ -89,7 +87,7 @@ def _gene(slide: "AnnData", name: str, layer: str | None) -> Values:
     summed = np.asarray(matrix[:, np.flatnonzero(slide.var_names == name)].sum(axis=1)).ravel()
     known = summed[np.isfinite(summed)]
     unit = layer or ("counts" if (known == np.floor(known)).all() else "")
-    return Values(pd.Series(summed, index=slide.obs_names), name, unit, robust=True)
+    return Values(pd.Series(summed, index=slide.obs_names), name, unit)
 
 
 def _of_obsm(slide: "AnnData", key: str, column: str) -> Values:
@@ -99,13 +97,13 @@ def _of_obsm(slide: "AnnData", key: str, column: str) -> Values:
         if column not in held:
             raise InputError(f"obsm[{key!r}] has no column {column!r}, but {few(held.columns, 6)}")
         if key != IMPUTED:
-            return Values(_numbers_or_categories(held[column]), f"{column} ({key})", robust=True)
+            return Values(_numbers_or_categories(held[column]), f"{column} ({key})")
         unit = _UNITS.get(text(provenance(slide, "imputed").get("scale")), "")
-        return Values(held[column].astype(np.float64), f"{column} (imputed)", unit, robust=True)
+        return Values(held[column].astype(np.float64), f"{column} (imputed)", unit)
     width = held.shape[1]
     if not column.isdecimal() or int(column) >= width:
         raise InputError(f"obsm[{key!r}] has no column {column!r}; give 0 to {width - 1}")
     numbers = held[:, [int(column)]]
     dense = numbers.toarray() if hasattr(numbers, "toarray") else np.asarray(numbers)
     values = pd.Series(dense.ravel().astype(np.float64), index=slide.obs_names)
-    return Values(values, f"{key}, column {column}", robust=True)
+    return Values(values, f"{key}, column {column}")
