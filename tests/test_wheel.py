@@ -112,6 +112,6 @@ def test_the_wheel_holds_what_is_not_code(installed):
         "py.typed", "weights/default.safetensors", "pp/genes_for_simulation.txt",
         "pp/visium_v1_barcodes.txt.gz", "pp/genes/symbols.txt.gz", "pp/genes/aliases.txt.gz",
         "pp/genes/SOURCES.txt", "pp/genes/markers.csv",
-        "pretrain/recipes/context.toml", "report/templates/page.html.jinja",
+        "pretrain/recipes/context.toml", "report/templates/quality.html.jinja",
     ):  # fmt: skip
         assert (package / name).is_file(), name

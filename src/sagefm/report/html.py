@@ -1,6 +1,5 @@
 """Render a self-contained HTML page about a slide."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,13 +18,11 @@ from sagefm.pp.counts import coordinates
 from sagefm.pp.sections import section_codes
 from sagefm.report.judge import Quality
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN
-from sagefm.report.rendering import picture, template
+from sagefm.report.rendering import figure_png, template
 from sagefm.report.rules import RULES, USES, VERDICTS
 from sagefm.report.words import contents, remarks
 
-_DPI = 120
-_MARKS = {"good": "●", "care": "▲", "bad": "✕", "unknown": "?"}
-"""Every grade has a mark, so that it can be read without colors."""
+_COLORS = 256
 _GRADES = {word: grade for grade, word in VERDICTS.items()}
 _MAPPED = {
     "counts": "counts",
@@ -64,8 +61,8 @@ def page(
     HTML that includes all pictures.
     """
     codes = section_codes(slide, slide_key)
-    return template("page.html.jinja").render(
-        name=name, marks=_MARKS, made=quality.made,
+    return template("quality.html.jinja").render(
+        name=name, made=quality.made,
         verdicts=[
             {"use": use, "grade": _GRADES[row["verdict"]], **row}
             for use, row in quality.verdicts.iterrows()
@@ -86,7 +83,7 @@ def page(
     )  # fmt: skip
 
 
-def _maps(slide: AnnData, quality: Quality, codes: NDArray[np.int64]) -> dict[str, str]:
+def _maps(slide: AnnData, quality: Quality, codes: NDArray[np.int64]) -> dict[str, object]:
     """Draw maps of the first section."""
     n_sections = int(codes.max()) + 1
     first = _section(slide, codes == 0)
@@ -104,7 +101,7 @@ def _section(slide: AnnData, spots: NDArray[np.bool_]) -> AnnData:
     return AnnData(obs=obs, obsm=obsm, uns=uns)
 
 
-def _genes(quality: Quality) -> dict[str, str]:
+def _genes(quality: Quality) -> dict[str, object]:
     """Compare the model with the mean of the neighbors, gene by gene."""
     with journal():
         _, axes = plt.subplots(1, 2, figsize=(7.6, 3.1), layout="constrained")
@@ -117,13 +114,10 @@ def _genes(quality: Quality) -> dict[str, str]:
     )
 
 
-def _figure(axes: Sequence[Axes], caption: str) -> dict[str, str]:
-    """Encode the figure of some axes as PNG text, and close it."""
+def _figure(axes: Sequence[Axes], caption: str) -> dict[str, object]:
+    """Include the figure of some axes."""
     figure: Any = axes[0].figure
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
-    plt.close(figure)
-    return picture(buffer.getvalue(), caption)
+    return figure_png(figure, caption, colors=_COLORS)
 
 
 def _recovery(quality: Quality) -> str:
