@@ -113,6 +113,6 @@ def test_the_wheel_holds_what_is_not_code(installed):
         "pp/visium_v1_barcodes.txt.gz", "pp/tissues/cortex.npz", "pp/tissues/breast.npz",
         "pp/genes/symbols.txt.gz", "pp/genes/aliases.txt.gz", "pp/genes/SOURCES.txt",
         "pp/genes/markers.csv", "pretrain/recipes/context.toml",
-        "report/templates/page.html.jinja",
+        "report/templates/slide.html.jinja",
     ):  # fmt: skip
         assert (package / name).is_file(), name
