@@ -22,7 +22,7 @@ _CLOSE = 0.02
 
 
 @dataclass(frozen=True)
-class Chapter:
+class ComparedSlide:
     """The comparisons on one slide."""
 
     name: str
@@ -32,7 +32,7 @@ class Chapter:
     comparisons: list[Comparison]
 
 
-def render(chapters: list[Chapter], n_genes: int, *, simulated: bool, seed: int) -> str:
+def render(chapters: list[ComparedSlide], n_genes: int, *, simulated: bool, seed: int) -> str:
     """Render the page: what wins in short, then each slide with its maps and tables."""
     return template("demo.html.jinja").render(
         simulated=simulated, n_genes=f"{n_genes:,}", seed=seed,
@@ -55,7 +55,7 @@ def _summarize(slide: str, comparison: Comparison) -> list[str]:
     ]  # fmt: skip
 
 
-def _render_chapter(chapter: Chapter) -> dict[str, Any]:
+def _render_chapter(chapter: ComparedSlide) -> dict[str, Any]:
     return {
         "name": chapter.name.replace("_", " "),
         "n_spots": f"{chapter.slide.n_obs:,}",
@@ -84,7 +84,7 @@ def _rows(comparison: Comparison) -> list[list[str]]:
             for name, row in zip(table.index, table.to_numpy(), strict=True)]  # fmt: skip
 
 
-def _draw_tissue(chapter: Chapter) -> dict[str, object]:
+def _draw_tissue(chapter: ComparedSlide) -> dict[str, object]:
     """Draw what is known of the slide, and the domains that were found, in the same colors."""
     drawn, keys, titles = chapter.slide.copy(), [DOMAIN], ["domains (no model)"]
     if (key := chapter.label_key) is not None:
@@ -113,7 +113,7 @@ def _figure(axes: Any, caption: str) -> dict[str, object]:
     return figure_png(axes.figure, caption, colors=_COLORS)
 
 
-def _draw(chapter: Chapter, comparison: Comparison) -> dict[str, object] | None:
+def _draw(chapter: ComparedSlide, comparison: Comparison) -> dict[str, object] | None:
     if "r_true" in comparison.details:
         return _draw_expected(comparison.details)
     if len(comparison.details):

@@ -15,7 +15,7 @@ from sagefm._files import replacing, require_free, require_writable, write_slide
 from sagefm._hdf5 import recorded
 from sagefm._keys import PROVENANCE
 from sagefm.demo.comparisons import Comparison, compare, compare_labels, detected
-from sagefm.demo.page import Chapter, render
+from sagefm.demo.page import ComparedSlide, render
 from sagefm.model import SageFM
 from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
@@ -148,7 +148,7 @@ def _given(slide: "AnnData", name: str, label_key: str | None, model: SageFM) ->
     return _Part(name, slide, list(often[np.argsort(-r)[:_DRAWN]]), label_key)
 
 
-def _compare(part: _Part, model: SageFM, seed: int, progress: Progress) -> Chapter:
+def _compare(part: _Part, model: SageFM, seed: int, progress: Progress) -> ComparedSlide:
     """Run the comparisons of a slide, and report each."""
     progress(f"{part.name}: {part.slide.n_obs:,} spots, {part.slide.n_vars:,} genes")
     comparisons = []
@@ -161,7 +161,7 @@ def _compare(part: _Part, model: SageFM, seed: int, progress: Progress) -> Chapt
     if part.reference is not None:
         comparisons.append(compare_labels(part.slide, part.reference, model, REGION, seed))
         progress(_line(comparisons[-1]))
-    return Chapter(part.name, part.slide, part.genes, part.label_key, comparisons)
+    return ComparedSlide(part.name, part.slide, part.genes, part.label_key, comparisons)
 
 
 def _line(comparison: Comparison) -> str:
@@ -173,7 +173,7 @@ def _line(comparison: Comparison) -> str:
     return f"  {comparison.question}, {comparison.measure}: {', '.join(shown)}"
 
 
-def _tabulate(chapters: list[Chapter]) -> pd.DataFrame:
+def _tabulate(chapters: list[ComparedSlide]) -> pd.DataFrame:
     rows = [
         comparison.table.reset_index().assign(
             slide=chapter.name, question=comparison.question, measure=comparison.measure
