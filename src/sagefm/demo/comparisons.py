@@ -43,7 +43,7 @@ _FEWEST = 100
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MethodComparison:
     """The methods that answer one question about a slide.
 
     Attributes
@@ -105,7 +105,7 @@ def compare(
     label_key: str | None = None,
     reference: "AnnData | None" = None,
     seed: int = 0,
-) -> Iterator[Comparison]:
+) -> Iterator[MethodComparison]:
     """Compare domains, masked genes and absent genes on one slide, and write results to it.
 
     Parameters
@@ -156,7 +156,7 @@ def detected(slide: "AnnData", model: "SageFM") -> NDArray[Any]:
 
 def _compare_domains(
     slide: "AnnData", model: "SageFM", random: "SageFM", key: str, seed: int
-) -> Comparison:
+) -> MethodComparison:
     n_domains = slide.obs[key].nunique()
     embed(slide, random, key_added=RANDOM_WEIGHTS)
     embed(slide, model)
@@ -171,7 +171,7 @@ def _compare_domains(
     domains(slide, n_domains, seed=seed)
     consensus = agreement(slide.obs[key], slide.obs[DOMAIN].to_numpy(dtype=str))["ari"]
     values = {CONSENSUS: consensus, **scores.groupby("embedding", sort=False)["ari"].mean()}
-    return Comparison(
+    return MethodComparison(
         "Domains", "adjusted Rand index with the true regions", _tabulate(values),
         note=f"{n_domains} domains each. All but the consensus: a Gaussian mixture of 20 "
         "components, mean over three seeds.",
@@ -180,7 +180,7 @@ def _compare_domains(
 
 def _compare_masked(
     slide: "AnnData", model: "SageFM", random: "SageFM", genes: Sequence[str], seed: int
-) -> Comparison:
+) -> MethodComparison:
     """Mask a fifth of the genes of each spot, and those to draw alone."""
     errors: dict[str, float] = {}
     r: dict[str, float] = {}
@@ -197,7 +197,7 @@ def _compare_masked(
             errors[str(method)], r[str(method)] = float(row["error"]), float(row["r"])
     order = sorted(errors, key=errors.__getitem__)
     by_gene = impute(slide, model, genes, adapt=False, seed=seed) if len(genes) else pd.DataFrame()
-    return Comparison(
+    return MethodComparison(
         "Masked genes", "mean squared error, log1p counts",
         _tabulate({name: errors[name] for name in order}).assign(r=[r[name] for name in order]),
         lower=True, details=by_gene,
@@ -214,7 +214,7 @@ def _compare_absent(
     often: NDArray[Any],
     reference: "AnnData | None",
     seed: int,
-) -> Comparison:
+) -> MethodComparison:
     """Take genes out of a slide, predict them and how well, and compare with what was there."""
     rng = np.random.default_rng([seed, 7])
     taken = rng.choice(often, min(_ABSENT, len(often) // 4), replace=False)
@@ -233,7 +233,7 @@ def _compare_absent(
         table["r_true"] <= table["r_expected_high"]
     )
     agreeing = table["r_expected"].corr(table["r_true"], method="spearman")
-    return Comparison(
+    return MethodComparison(
         "Genes that the slide lacks", "median over genes of Pearson's correlation",
         _tabulate(values), details=table.assign(inside=inside),
         note=f"{len(taken)} detected genes were taken out of the slide and predicted. Before the "
@@ -245,7 +245,7 @@ def _compare_absent(
 
 def compare_labels(
     slide: "AnnData", reference: "AnnData", model: "SageFM", key: str, seed: int = 0
-) -> Comparison:
+) -> MethodComparison:
     """Carry labels of a slide over to that of another patient, and compare with the true ones.
 
     Parameters
@@ -271,7 +271,7 @@ def compare_labels(
         points = [one.obsm.pop("compared") for one in both]
         assigned[name] = _nearest(points[0], points[1], known)
     scores = {name: _scores(truth, labels) for name, labels in assigned.items()}
-    return Comparison(
+    return MethodComparison(
         "Labels of another patient", "macro F1",
         _tabulate({name: score["macro_f1"] for name, score in scores.items()}).assign(
             balanced_accuracy=[score["balanced_accuracy"] for score in scores.values()]
