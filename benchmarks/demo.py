@@ -6,7 +6,8 @@ Each seed simulates cortex and a breast tumor of two new patients each. For ever
 and the standard deviation over the seeds are given, and in how many the method of the package that
 is recommended is better than the best simple one of that seed and than random weights. For the
 first seeds (--adapted), masked genes are also predicted by weights that were adapted to the slide,
-trained and random alike, which takes longer and which the demo leaves out. Writes benchmarks/out/demo.csv (every value) and demo.txt.
+trained and random alike, which takes longer and which the demo leaves out. Writes
+benchmarks/out/demo.csv (every value) and demo.txt.
 """
 
 import argparse
