@@ -62,7 +62,7 @@ def test_a_gene_that_was_not_measured_stands_alone(filled, names):
     (only,) = sagefm.pl.imputed(filled, "NOT1A")
     assert len(only) == 1
     r = filled.uns["sagefm"]["imputed"]["confidence"].loc["NOT1A"]
-    said = f"{r['r_expected']:.2f} ({r['r_expected_low']:.2f} to {r['r_expected_high']:.2f})"
+    said = f"{r['r_expected']:.2f} ({r['r_expected_low']:.2f}\u2013{r['r_expected_high']:.2f})"
     assert only[0].get_title() == f"NOT1A, imputed\nexpected r = {said}"
     one, two = sagefm.pl.imputed(filled, [names[0], "NOT1A"])
     assert (len(one), len(two)) == (2, 1)

@@ -78,9 +78,14 @@ def arrange(columns: Sequence[Sequence[TissueMap]], n_columns: int | None = None
 
 
 def draw_maps(
-    grid: Grid, look: Look | None = None, *, ax: Axes | None = None, scale_bar: bool = True
+    grid: Grid,
+    look: Look | None = None,
+    *,
+    ax: Axes | None = None,
+    scale_bar: bool = True,
+    caption: str = "",
 ) -> list[Axes]:
-    """Draw rows of maps, and return the Axes row by row."""
+    """Draw rows of maps, and return the Axes row by row; the caption is below all of them."""
     look = look or Look()
     axes = [[ax]] if ax is not None else _new_axes(grid)
     n_columns = len(grid[0])
@@ -107,13 +112,25 @@ def draw_maps(
         by_scale.setdefault(id(entry[0].scale), []).append(entry)
     for group in by_scale.values():
         _explain(group, n_columns, alone=len(by_scale) == 1)
+    if ax is None:
+        _fit_height(drawn[0][1].figure, caption)
     return [panel for _, panel, _ in drawn]
+
+
+def _fit_height(figure: Any, caption: str) -> None:
+    """Take away the height that the maps leave, and write the caption right below them."""
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    needed = figure.get_tightbbox().height + 0.06
+    figure.set_size_inches(width, min(height, needed) + (0.2 if caption else 0))
+    if caption:
+        figure.supxlabel(caption, fontsize=SMALL)
 
 
 def _heading(one: TissueMap, n_columns: int) -> str:
     """Break each line of a title to the width of the map."""
     each = COLUMN * max(n_columns / _ACROSS, 1) / n_columns
-    letters = int(min(each, 2.6) / 0.06)
+    letters = int(min(each, 2.6) / 0.057)
     return "\n".join(wrapped(line, letters, 2) for line in one.title.split("\n"))
 
 
