@@ -38,8 +38,8 @@ INTRO = """\
 # Gallery
 
 Every picture that `sagefm.pl` draws, with the lines that make it, on tissue that
-{func}`sagefm.pp.simulate_tissue` simulates. They are made for a column of a journal (85 mm wide) and for
-color-blind readers. Each takes `save="file.png"` (or `.pdf`, `.svg`) and returns matplotlib Axes.
+{func}`sagefm.pp.simulate_tissue` simulates. They are made for a column of a journal (85 mm wide)
+and for color-blind readers. Each takes `save="file.png"` (or `.pdf`, `.svg`) and returns matplotlib Axes.
 
 The page is made by `scripts/gallery.py`. The lines of a section run after those above it.
 """

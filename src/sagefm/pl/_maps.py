@@ -226,4 +226,5 @@ def _add_bar(group: Drawn, scale: Numbers, n_columns: int, *, beside: bool) -> N
     bar.ax.tick_params(length=2, pad=1.5)
     bar.outline.set_linewidth(0.4)
     if scale.label:
-        bar.set_label(wrapped(scale.label, 26), fontsize=SMALL, labelpad=2)
+        letters = 26 if beside else int(figure.get_size_inches()[0] / n_columns / 0.047)
+        bar.set_label(wrapped(scale.label, letters), fontsize=SMALL, labelpad=2)

@@ -17,7 +17,7 @@ from sagefm._text import few, numbered, probability
 from sagefm.pl._canvas import canvases
 from sagefm.pl._maps import arrange, column_of, draw_maps
 from sagefm.pl._scales import numbers
-from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal
+from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal, wrapped
 from sagefm.tl.perturbation import top_pairs
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def perturbation(
 
     Returns
     -------
-    The Axes. A mark per pair, a colored diamond where q < 0.05; its line is the range of the refits;
+    The Axes. A mark per pair, a colored diamond where q < 0.05; its line is the range of refits;
     the gray bar holds 95 % of the effects of matched genes on the same target, the tick their
     median.
 

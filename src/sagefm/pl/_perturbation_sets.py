@@ -20,7 +20,7 @@ _DIRECTIONS = {
     "reversed": "reversed: target in the neighbors",
 }
 _BESIDE = {
-    "auroc": ("AUROC", 4), "p": ("p: matched\ngenes", 30), "p_ligands": ("p: other\nligands", 64)
+    "auroc": ("AUROC", 4), "p": ("p: matched\ngenes", 34), "p_ligands": ("p: other\nligands", 72)
 }  # fmt: skip
 """Columns of numbers beside the plot: head, and distance from the plot in points."""
 
@@ -87,7 +87,7 @@ def perturbation_sets(
                         textcoords="offset points", va="bottom")  # fmt: skip
         n_lines = _add_legend(ax, sets)
         # Titles end at the right border: to the left, over the labels, there is room.
-        ax.set_title(wrapped(_title(judged), 56), x=1, ha="right", pad=6 + 11 * n_lines)
+        ax.set_title(wrapped(_title(judged), 42), x=1, ha="right", pad=6 + 11 * n_lines)
         finish([ax], show, save)
     return ax
 
@@ -135,7 +135,7 @@ def _draw_row(ax: Axes, at: float, row: dict[Hashable, Any]) -> None:
         text = f"{row[name]:.3f}" if name == "auroc" else probability("", row[name]).strip("= ")
         ax.annotate(text if np.isfinite(row[name]) else "n/a", (1, at), (away, 0), va="center",
                     xycoords=ax.get_yaxis_transform(), textcoords="offset points", fontsize=6,
-                    weight="bold" if name != "auroc" and row[name] < 0.05 else "normal")  # fmt: skip
+                    weight="bold" if name != "auroc" and row[name] < 0.05 else None)  # fmt: skip
 
 
 def _label(row: dict[Hashable, Any], judged: dict[Hashable, Any]) -> str:

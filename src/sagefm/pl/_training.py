@@ -59,8 +59,8 @@ def _held_out(ax: Axes, history: pd.DataFrame, shades: Sequence[str], few: str |
     """Plot the loss on held-out patients, and that of two means."""
     ax.plot(history["epoch"], history["validation_loss"], color=shades[0], marker=few,
             label="validation")  # fmt: skip
-    for name, shade in (("gene_mean", shades[3]), ("neighbor_mean", shades[1])):
-        ax.axhline(history[name].iloc[0], color=shade, ls="--", lw=0.9,
+    for name, shade, dash in (("gene_mean", shades[3], "-."), ("neighbor_mean", shades[1], "--")):
+        ax.axhline(history[name].iloc[0], color=shade, ls=dash, lw=0.9,
                    label=f"{name.replace('_', ' ')} (validation)")  # fmt: skip
     best = history.iloc[int(history["validation_loss"].argmin())]
     ax.plot(best["epoch"], best["validation_loss"], "o", color=shades[0], ms=3.5)
