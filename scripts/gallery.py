@@ -52,9 +52,9 @@ import sagefm
 
 model = sagefm.SageFM.load("default")
 cortex, second = (
-    sagefm.pp.simulate_tissue("cortex", n_spots=1200, patient=i, seed=i) for i in range(2)
+    sagefm.pp.simulate_tissue("cortex", n_spots=900, patient=i, seed=i) for i in range(2)
 )
-tumor = sagefm.pp.simulate_tissue("breast", n_spots=1000, seed=2)
+tumor = sagefm.pp.simulate_tissue("breast", n_spots=900, seed=2)
 """
 CHAPTERS: dict[str, list[Entry]] = {
     "Spots on the tissue": [
@@ -139,7 +139,7 @@ sagefm.pl.quality(tumor)""",
             "annotation", "Labels that were learned on other slides.",
             """\
 patients = [
-    sagefm.pp.simulate_tissue("cortex", n_spots=500, patient=i, seed=i) for i in range(2, 6)
+    sagefm.pp.simulate_tissue("cortex", n_spots=250, patient=i, seed=i) for i in range(2, 5)
 ]
 annotator = sagefm.tl.annotate(patients, second, model, "region")
 sagefm.pl.annotation(second)""",
@@ -189,7 +189,7 @@ sagefm.pl.response(simulated, list(first["target"]), q=first["q"])""",
         Entry(
             "influence", "What raises and lowers a gene, and what it raises and lowers.",
             """\
-edges = sagefm.tl.influence(cortex, model, n_spots=256, n_edges=2000)
+edges = sagefm.tl.influence(cortex, model, n_spots=128, n_edges=1000)
 sagefm.pl.influence(edges, edges["target"].value_counts().index[0], n=8)""",
         ),
         Entry(
@@ -202,11 +202,11 @@ sagefm.pl.influence(edges, edges["target"].value_counts().index[0], n=8)""",
             "subtype", "How probable each subtype is for patients that were left out.",
             """\
 slides = {
-    f"p{i}": sagefm.pp.simulate_tissue(("cortex", "breast")[i % 2], n_spots=200, patient=i, seed=i)
+    f"p{i}": sagefm.pp.simulate_tissue(("cortex", "breast")[i % 2], n_spots=150, patient=i, seed=i)
     for i in range(8)
 }
 known = {name: ("brain", "breast")[i % 2] for i, name in enumerate(slides)}
-subtypes = sagefm.tl.subtype(slides, model, known, n_permutations=20)
+subtypes = sagefm.tl.subtype(slides, model, known, n_permutations=10)
 sagefm.pl.subtype(subtypes)""",
         ),
         Entry(

@@ -149,19 +149,22 @@ def _new_axes(grid: Grid) -> list[list[Axes]]:
         lines = max((_heading(one, n_columns).count("\n") + 1 for one in maps), default=1)
         high = each * max((one.canvas.aspect for one in maps), default=0.3)
         heights.append(high + _LINE * lines + 0.2 + (0.3 if n_columns > 1 else 0))
-    below = 0.0
+    size = width, sum(heights) + _room_below(scales, n_columns, width)
+    _, axes = plt.subplots(len(grid), n_columns, figsize=size, squeeze=False, layout="compressed")
+    return [list(row) for row in axes]
+
+
+def _room_below(scales: dict[int, Numbers | Classes], n_columns: int, width: float) -> float:
+    """Estimate the height of the legends below maps, in inches."""
+    rooms = []
     for scale in scales.values():
         if isinstance(scale, Classes):
             entries = legend_entries(scale.shades)
-            if n_columns > 1 and len(scales) > 1:
-                below = max(below, _LINE * len(entries) / legend_size(entries, each)[0])
-            elif not beside:
-                below = _LINE * len(entries) / legend_size(entries, width)[0]
-    _, axes = plt.subplots(
-        len(grid), n_columns, figsize=(width, sum(heights) + below), squeeze=False,
-        layout="compressed",
-    )  # fmt: skip
-    return [list(row) for row in axes]
+            fits = legend_size(entries)[1] <= _BESIDE and (n_columns == 1 or len(scales) == 1)
+            columns, _ = legend_size(entries, width / (1 if len(scales) == 1 else n_columns))
+            lines = sum(str(entry.get_label()).count("\n") + 1 for entry in entries)
+            rooms.append(0.0 if fits else 0.1 + 1.1 * _LINE * lines / columns)
+    return sum(rooms)
 
 
 def _room_beside(scales: dict[int, Numbers | Classes], n_columns: int) -> float:
