@@ -39,7 +39,8 @@ INTRO = """\
 
 Every picture that `sagefm.pl` draws, with the lines that make it, on tissue that
 {func}`sagefm.pp.simulate_tissue` simulates. They are made for a column of a journal (85 mm wide)
-and for color-blind readers. Each takes `save="file.png"` (or `.pdf`, `.svg`) and returns matplotlib Axes.
+and for color-blind readers. Each takes `save="file.png"` (or `.pdf`, `.svg`) and returns
+matplotlib Axes.
 
 The page is made by `scripts/gallery.py`. The lines of a section run after those above it.
 """
@@ -74,9 +75,9 @@ sagefm.pl.spatial(slides, ["region", "GFAP", "MBP"])""",
             "A part of the tissue, some categories in color, and spots that let the image through.",
             """\
 (x0, y0), (x1, y1) = np.quantile(tumor.obsm["spatial"], [0.25, 0.75], axis=0)
-regions = tumor.obs["region"].cat.categories
+common = tumor.obs["region"].value_counts().index[:2]
 sagefm.pl.spatial(
-    tumor, ["region", "COL1A1"], groups=list(regions[:2]), crop=(x0, x1, y0, y1), alpha=0.6,
+    tumor, ["region", "COL1A1"], groups=list(common), crop=(x0, x1, y0, y1), alpha=0.6
 )""",
         ),
         Entry(
@@ -279,19 +280,19 @@ def draw(only: list[str], setup: str = START) -> None:
 
 def write(name: str, namespace: dict[str, object]) -> None:
     """Write the figure of an entry, in as few colors as its file may have."""
-    if plt.get_fignums():
-        buffer = io.BytesIO()
-        plt.gcf().savefig(buffer, dpi=DPI, bbox_inches="tight")
-        picture = Image.open(buffer).convert("RGB")
-    else:  # a scorecard writes its pictures itself
-        files = namespace["files"]
-        assert isinstance(files, dict)
-        picture = Image.open(files["recovery"][0]).convert("RGB")
-    for n_colors in (256, 128, 64, 32):
+    for dpi, n_colors in ((DPI, 256), (190, 256), (160, 256), (140, 256), (140, 64)):
+        if plt.get_fignums():
+            buffer = io.BytesIO()
+            plt.gcf().savefig(buffer, dpi=dpi, bbox_inches="tight")
+            picture = Image.open(buffer).convert("RGB")
+        else:  # a scorecard writes its pictures itself
+            files = namespace["files"]
+            assert isinstance(files, dict)
+            picture = Image.open(files["recovery"][0]).convert("RGB")
         picture.quantize(n_colors).save(PICTURES / f"{name}.png", optimize=True)
         if (PICTURES / f"{name}.png").stat().st_size <= LARGEST:
             return
-    raise SystemExit(f"{name}: the picture is larger than {LARGEST:,} bytes; draw fewer spots")
+    raise SystemExit(f"{name}: the picture is larger than {LARGEST:,} bytes; draw less in it")
 
 
 def page() -> str:

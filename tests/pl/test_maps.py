@@ -240,7 +240,7 @@ def test_hostile_names_are_shown_as_they_are(one):
     one.var_names = [*HOSTILE, *one.var_names[len(HOSTILE) :]]
     one.obs["$k$"] = pd.Categorical([HOSTILE[i % len(HOSTILE)] for i in range(80)])
     for panels in (sagefm.pl.spatial(one, [*HOSTILE, "$k$"]), [sagefm.pl.spatial(one, "$k$")],
-                   sagefm.pl.spatial({name: one for name in HOSTILE}, "$k$")):  # fmt: skip
+                   sagefm.pl.spatial(dict.fromkeys(HOSTILE, one), "$k$")):  # fmt: skip
         assert all(
             not text._preprocess_math(text.get_text())[1] for text in texts(panels[0].figure)
         )

@@ -179,14 +179,14 @@ def _window(
 
 
 def one_canvas(slide: AnnData, what: str = "draw one at a time") -> Canvas:
-    """Get the only section of an object, for a plot that holds no more.
+    """Get the only section of an object, for a plot that holds no more and no image.
 
     Raises
     ------
     InputError
         The object holds several sections.
     """
-    found = canvases(slide)
+    found = canvases(slide, image=False)
     if len(found) > 1:
         raise InputError(
             f"the object has {len(found)} sections ({found[0].name}, {found[1].name}, …); {what}"

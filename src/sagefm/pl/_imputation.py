@@ -80,7 +80,7 @@ def imputed(
     raw = counts(slide, layer)
     factor = to_median(raw.matrix)
     truth = _measured(raw, table.loc[names])
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     genes_of: list[list[list[TissueMap]]] = []
     for name in names:
         found = _scaled(values[name].to_numpy(dtype=np.float64), made["scale"], raw.matrix, factor)

@@ -191,7 +191,7 @@ def response(
         raise InputError(f"{missing[0]}: obsm[{key!r}] has no such gene, but {few(held.columns)}")
     if limit is not None and not (np.isfinite(limit) and limit > 0):
         raise InputError(f"limit={limit}: give a number above 0")
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     if ax is not None and len(names) * len(drawn) > 1:
         raise InputError(f"ax holds one panel, not {len(names) * len(drawn)}; draw one at a time")
     columns = []

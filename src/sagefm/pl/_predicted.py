@@ -83,7 +83,7 @@ def predicted(
     tables = {name: _as_table(name, held, slide.n_obs, names) for name, held in predictions.items()}
     factor = to_median(raw.matrix)
     measured = _sums(raw.matrix, symbols, names)
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     columns = {"measured": np.log1p(measured * factor[:, None])}
     for name, table in tables.items():
         columns[name] = np.log1p(np.maximum(np.expm1(table), 0) * factor[:, None])

@@ -36,7 +36,7 @@ def spatial(
     size: float | None = None,
     alpha: float | None = None,
     image: bool = True,
-    img_alpha: float = 0.6,
+    img_alpha: float = 0.5,
     crop: Crop = None,
     scale_bar: bool = True,
     ncols: int | None = None,

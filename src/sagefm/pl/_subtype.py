@@ -132,7 +132,7 @@ def subtype_evidence(
     """
     if key not in slide.obs:
         raise InputError(f"obs[{key!r}]: is missing; run sagefm.tl.subtype first")
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     if ax is not None and len(drawn) > 1:
         raise InputError(f"ax holds one panel, not {len(drawn)}; draw one section at a time")
     values = slide.obs[key].astype(float)
