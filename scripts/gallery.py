@@ -47,7 +47,6 @@ The page is made by `scripts/gallery.py`. The lines of a section run after those
 START = """\
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
 import sagefm
 
@@ -99,13 +98,13 @@ sagefm.tl.domains(cortex)
 sagefm.pl.stability(cortex)""",
         ),
         Entry(
-            "domain_markers", "The markers of each domain.",
+            "domain_markers", "The markers of each region or domain.",
             """\
-described = sagefm.tl.describe(cortex)
+described = sagefm.tl.describe(cortex, "region")
 sagefm.pl.domain_markers(described, n_genes=3)""",
         ),
         Entry(
-            "contacts", "Which domains touch more or less than by chance.",
+            "contacts", "Which regions or domains touch more or less than by chance.",
             "sagefm.pl.contacts(described)",
         ),
     ],

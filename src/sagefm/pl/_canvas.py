@@ -21,6 +21,9 @@ _DIAMETER_UM = 55.0
 _OF_VISIUM = 0.45, 0.75
 """Diameter of a spot of Visium over the distance of its spots, as Space Ranger writes it."""
 
+_LONGEST = 4.0
+"""Ratio of the sides of a map; around spots in a line there is room."""
+
 Crop = tuple[float, float, float, float] | str | None
 
 
@@ -160,7 +163,9 @@ def _window(
         if crop and "in_tissue" in slide.obs:
             inside = slide.obs["in_tissue"].astype(str).isin(["1", "1.0", "True", "true"])
             points = points[inside.to_numpy()] if inside.any() else points
-        (left, top), (right, bottom) = points.min(axis=0) - pitch, points.max(axis=0) + pitch
+        low, high = points.min(axis=0) - pitch, points.max(axis=0) + pitch
+        thin = np.maximum(np.ptp([low, high], axis=0).max() / _LONGEST - (high - low), 0)
+        (left, top), (right, bottom) = low - thin / 2, high + thin / 2
         return float(left), float(right), float(top), float(bottom)
     try:
         x0, x1, y0, y1 = (float(side) for side in crop)
