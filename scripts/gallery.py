@@ -249,15 +249,14 @@ sagefm.pl.calibration(bins, ["sagefm", "neighbor mean"], task=task)""",
             "confusion", "True labels against predicted ones.",
             """\
 counts = results["annotation"].details["annotation_confusion"]
-method = counts["method"].iloc[0]
-sagefm.pl.confusion(counts, method=method, probe="linear")""",
+sagefm.pl.confusion(counts, method="sagefm", probe="linear")""",
         ),
         Entry(
             "domain_maps", "The labels of a slide, and the domains that methods find.",
             """\
 spots = results["domains"].details["domains_spots"]
 spots = spots[spots["slide"] == spots["slide"].iloc[0]]
-sagefm.pl.domain_maps(spots, list(spots.columns[5:12]))""",
+sagefm.pl.domain_maps(spots, list(spots.columns[5:10]))""",
         ),
     ],
 }  # fmt: skip

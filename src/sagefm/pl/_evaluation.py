@@ -161,7 +161,7 @@ def method_intervals(
     with journal():
         labels, over = _labels(summary)
         if ax is None:
-            width = 2.7 + 0.045 * max((len(w) for s in labels for w in s.split("\n")), default=0)
+            width = 2.25 + 0.045 * max((len(w) for s in labels for w in s.split("\n")), default=0)
             _, ax = plt.subplots(figsize=(width, 0.9 + 0.24 * len(methods)), layout="constrained")
         for i, row in enumerate(ends):
             style = {"color": shades[i], "marker": _MARKERS.get(summary["kind"][i], "o")}

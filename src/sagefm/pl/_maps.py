@@ -160,7 +160,9 @@ def _room_below(scales: dict[int, Numbers | Classes], n_columns: int, width: flo
     for scale in scales.values():
         if isinstance(scale, Classes):
             entries = legend_entries(scale.shades)
-            fits = legend_size(entries)[1] <= _BESIDE and (n_columns == 1 or len(scales) == 1)
+            fits = legend_size(entries)[1] <= _BESIDE and (
+                n_columns == 1 or (n_columns == 2 and len(scales) == 1)
+            )
             columns, _ = legend_size(entries, width / (1 if len(scales) == 1 else n_columns))
             lines = sum(str(entry.get_label()).count("\n") + 1 for entry in entries)
             rooms.append(0.0 if fits else 0.1 + 1.1 * _LINE * lines / columns)
@@ -177,7 +179,7 @@ def _room_beside(scales: dict[int, Numbers | Classes], n_columns: int) -> float:
             rooms.append(0.5)
         else:
             width = legend_size(legend_entries(scale.shades))[1]
-            rooms.append(width if width <= _BESIDE else 0.0)
+            rooms.append(width if width <= _BESIDE and n_columns < 3 else 0.0)
     return max(rooms)
 
 
@@ -197,7 +199,7 @@ def _explain(group: Drawn, n_columns: int, *, alone: bool) -> None:
         "columnspacing": 0.8, "title": wrapped(scale.label, 24, 2) or None,
     }  # fmt: skip
     figure: Any = panels[0].figure
-    fits = width <= _BESIDE
+    fits = width <= _BESIDE and n_columns < 3
     if not (fits and beside):
         columns, _ = legend_size(entries, figure.get_size_inches()[0] / (1 if alone else n_columns))
     if len(panels) > 1 and alone:
