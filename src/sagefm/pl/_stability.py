@@ -71,7 +71,7 @@ def stability(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
         if own:
-            ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)  # type: ignore[union-attr]
+            ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
         else:
             ax.legend(frameon=False)
         finish([ax], show, save)

@@ -48,7 +48,7 @@ def training(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
         if own:  # below, where it lies on no line
-            ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)  # type: ignore[union-attr]
+            ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
         else:
             ax.legend(framealpha=1, edgecolor="none")
         finish([ax], show, save)
