@@ -67,7 +67,8 @@ def influence(
         height = 0.95 + _ROW * max(longest, 3)
         figure, grid = plt.subplots(1, 2, figsize=(COLUMN, height), layout="constrained")
         axes = list(grid)
-        titles = f"what raises or lowers {gene}", f"what {gene} raises or lowers"
+        short = gene if len(gene) <= 20 else f"{gene[:19]}…"
+        titles = f"what raises or lowers {short}", f"what {short} raises or lowers"
         for panel, title, (other, table) in zip(axes, titles, shown.items(), strict=True):
             _draw_bars(panel, table, other, value, max(longest, 3))
             panel.set_title(wrapped(title, 24))
@@ -101,7 +102,7 @@ def _draw_bars(panel: Axes, edges: pd.DataFrame, other: str, value: str, n_rows:
         ends = edges[["low", "high"]].to_numpy(dtype=float).T
         panel.hlines(rows, *ends, color="#444444", lw=0.8)
     panel.axvline(0, color="black", lw=0.6)
-    panel.set_yticks(rows, [wrapped(str(name), 14, 2) for name in edges[other]])
+    panel.set_yticks(rows, [wrapped(str(name), 16, 1) for name in edges[other]])
     panel.set_ylim(n_rows - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
     panel.locator_params(axis="x", nbins=3)

@@ -94,7 +94,7 @@ def perturbation(
                 marks[:0] = ax.plot(*dots, mark, color=shade, ms=3.5, label=label)
         ax.axvline(0, color=gray, lw=0.6)
         names = [f"{a} \u2013 {b}" for a, b in zip(shown["ligand"], shown["target"], strict=True)]
-        ax.set_yticks(rows, [wrapped(name, 28, 2) for name in names])
+        ax.set_yticks(rows, [wrapped(name, 34, 1) for name in names])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.use_sticky_edges = False
         ax.locator_params(axis="x", nbins=5 if max(map(len, names)) < 24 else 4)

@@ -87,7 +87,7 @@ def confusion(
         ax.set_yticks(range(n.shape[0]), labels[0])
         ax.set(xlabel="predicted", ylabel="truth")
         ax.tick_params(length=0)
-        ax.set_title(wrapped(title if title is not None else few(table["method"].unique()), 50))
+        ax.set_title(wrapped(title if title is not None else few(table["method"].unique()), 50, 3))
         figure: Any = ax.figure
         figure.colorbar(cells, ax=ax, shrink=0.7, pad=0.03, label="fraction of the true class")
         finish([ax], show, save)
