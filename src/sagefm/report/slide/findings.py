@@ -43,7 +43,9 @@ def domains(subject: Subject) -> Section:
     why = "There is only one domain: nothing marks it."
     if len(found) > 1:
         try:
-            described = tl.describe(slide, DOMAIN, seed=subject.seed, **subject.how)
+            described = tl.describe(
+                slide, DOMAIN, names=subject.groups, seed=subject.seed, **subject.how
+            )
         except InputError as error:
             why = sentence(str(error))
     shades = shades_of(len(found))
@@ -58,6 +60,10 @@ def domains(subject: Subject) -> Section:
     return {
         "map": figure_png(figure, caption, colors=_COLORS),
         "about": _chosen(subject),
+        "names": (
+            f"Names are suggested by lists of marker genes ({', '.join(subject.groups)}: "
+            f"{subject.why_groups}); sagefm describe --names takes others."
+        ),
         "rows": _rows(labels, shades, described),
         "why_no_markers": "" if described is not None else why,
         "dots": None if described is None else _dots(described),
@@ -131,7 +137,7 @@ def _described(described: "Description", domain: str) -> dict[str, object]:
         "name": str(named["name"]) if clear else "",
         "evidence": f"z = {named['z']:.1f}: {named['genes']}" if clear else "",
         "genes": [
-            (row.gene, f"{2 ** row.log2_fold:.1f}", bool(row.q <= _Q)) for row in own.itertuples()
+            (row.gene, f"{2**row.log2_fold:.1f}", bool(row.q <= _Q)) for row in own.itertuples()
         ],
     }
 

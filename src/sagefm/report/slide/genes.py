@@ -9,10 +9,10 @@ from sagefm._errors import InputError
 from sagefm._keys import IMPUTED
 from sagefm._text import numbered
 from sagefm.pl import imputed
-from sagefm.pp.markers import marker_sets
 from sagefm.report.drawing import bars
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN, UNADAPTED
 from sagefm.report.rendering import figure_png, figure_svg
+from sagefm.report.slide.organ import well_known
 from sagefm.report.slide.subject import Section, Subject
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def recovered(subject: Subject) -> Section:
         return {"why": "No gene is detected in more than 10 % of the spots: nothing to score."}
     names = dict(_OWN) if UNADAPTED in found.methods.index else {MODEL: "model"}
     methods = found.methods.rename(index=names)
-    rows = [
-        (name, f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()
-    ]
+    rows = [(name, f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()]
     r = methods["r"].sort_values(ascending=False, kind="stable")
     return {
         "about": _about(found),
@@ -49,7 +47,7 @@ def recovered(subject: Subject) -> Section:
             "Correlation of predicted and measured expression over the spots, the median over "
             "genes. Hatched: the model.",
         ),
-        "markers": _measured_markers(found),
+        "markers": _measured_markers(found, well_known(subject.groups)),
     }
 
 
@@ -77,26 +75,16 @@ def _about(found: "Quality") -> list[str]:
     ]
 
 
-def _measured_markers(found: "Quality") -> list[tuple[str, ...]]:
+def _measured_markers(found: "Quality", known: dict[str, str]) -> list[tuple[str, ...]]:
     """Tabulate well-known markers that were measured: how well they were predicted."""
     wide = found.genes.pivot(index="gene", columns="method", values="r_within")
     detected = found.genes.groupby("gene")["detected"].first()
-    known = _well_known()
     shown = wide[wide.index.isin(list(known))].sort_values(MODEL, ascending=False, kind="stable")
     return [
         (str(gene), known[str(gene)], f"{detected[gene]:.0%}", f"{row[MODEL]:.2f}",
          f"{row[NEIGHBOR_MEAN]:.2f}")
         for gene, row in shown.head(_MARKERS).iterrows()
     ]  # fmt: skip
-
-
-def _well_known() -> dict[str, str]:
-    """Map each marker of a cell type to the first set that has it."""
-    known: dict[str, str] = {}
-    for name, genes in marker_sets().items():
-        for gene in genes:
-            known.setdefault(gene, name)
-    return known
 
 
 def imputable(subject: Subject) -> Section:
@@ -112,7 +100,7 @@ def imputable(subject: Subject) -> Section:
     r = table["r_expected"]
     if r.isna().all():
         return {"why": "No measured gene varies enough to say how well others are predicted."}
-    known = _well_known()
+    known = well_known(subject.groups)
     markers = table[table.index.isin(list(known))].sort_values(
         "r_expected", ascending=False, kind="stable"
     )

@@ -9,11 +9,12 @@ from sagefm._errors import InputError
 from sagefm._text import numbered
 from sagefm.pl import journal
 from sagefm.pp.counts import find_counts
-from sagefm.pp.slide_record import TRAINED_SLIDES, described
+from sagefm.pp.slide_record import TRAINED_SLIDES, described, noted
 from sagefm.report.drawing import grid, image_map, number_map
 from sagefm.report.judge import quality
 from sagefm.report.rendering import figure_png
 from sagefm.report.rules import GRADES
+from sagefm.report.slide.organ import marker_groups
 from sagefm.report.slide.subject import Section, Subject, sentence
 from sagefm.report.words import remarks
 
@@ -42,6 +43,8 @@ def judged(subject: Subject) -> Section:
         subject.model, subject.no_model = None, sentence(str(error))
         found = quality(slide, None, seed=subject.seed, **subject.how)
     subject.quality = found
+    organ = noted(slide, np.flatnonzero(subject.codes == 0), "organ")
+    subject.groups, subject.why_groups = marker_groups(organ, found)
     facts = found.facts
     own = facts.loc[list(_OF_SLIDE)]
     worst = next(grade for grade in _ORDER if grade in set(own["grade"]))

@@ -62,6 +62,7 @@ def slide_report(
     copy: bool = True,
     command: str = "",
     path: str = "SLIDE",
+    model_path: str = DEFAULT,
 ) -> SlideReport:
     """Report on a slide: quality and verdict, maps, domains, genes, rare spots, and how.
 
@@ -85,8 +86,8 @@ def slide_report(
     copy
         Whether to work on a copy. Otherwise the results of :func:`sagefm.report.quality`,
         :func:`sagefm.tl.domains` and :func:`sagefm.tl.rare` are in the slide afterwards.
-    command, path
-        The command line and the file, for the page to say how it was made.
+    command, path, model_path
+        The command line and the files, for the page to say how it was made.
 
     Returns
     -------
@@ -122,7 +123,7 @@ def slide_report(
     stage("report of %s: writing the page", name)
     page = template("slide.html.jinja").render(
         name=name, numbers=numbers(subject), short=_in_short(quality, sections), quality=quality,
-        limits=limits(subject), how=how(subject, command, path), **sections,
+        limits=limits(subject), how=how(subject, command, path, model_path), **sections,
     )  # fmt: skip
     assert subject.quality is not None
     value = subject.quality.facts["value"]
