@@ -127,7 +127,7 @@ def _borders(points: NDArray[np.float64], pairs: NDArray[np.int64]) -> NDArray[n
 def _labels(
     points: NDArray[np.float64], codes: NDArray[Any], pairs: NDArray[np.int64]
 ) -> list[tuple[int, NDArray[np.float64]]]:
-    """Place the name of each domain inside each of its larger parts."""
+    """Place the name of each domain in each of its larger parts, far from the border of that."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -135,6 +135,7 @@ def _labels(
     n = len(points)
     graph = coo_matrix((np.ones(len(same)), same.T), shape=(n, n))
     part = connected_components(graph, directed=False)[1]
+    inner = np.bincount(same.ravel(), minlength=n)
     placed = []
     for code in np.unique(codes[codes >= 0]):
         own = np.flatnonzero(codes == code)
@@ -143,13 +144,12 @@ def _labels(
         for rank, at in enumerate(order[:3]):
             if rank and sizes[at] < max(_LEAST_PART * len(own), 0.01 * n):
                 break
-            inside = points[own[part[own] == names[at]]]
-            # The spot of the part that is farthest from all other spots: well inside of it.
-            others = np.delete(points, own[part[own] == names[at]], axis=0)
-            middle = np.linalg.norm(inside - inside.mean(axis=0), axis=1)
-            free = cKDTree(others).query(inside)[0] if len(others) else np.zeros(len(inside))
-            edge = middle / max(float(middle.max()), 1e-9) * np.median(free)
-            placed.append((int(code), inside[np.argmax(free - edge)]))
+            members = own[part[own] == names[at]]
+            rim = members[inner[members] < inner.max()]
+            depth = cKDTree(points[rim]).query(points[members])[0] if len(rim) else members * 0.0
+            off = np.linalg.norm(points[members] - points[members].mean(axis=0), axis=1)
+            deepest = members[np.lexsort((off, -depth.round(6)))[0]]
+            placed.append((int(code), points[deepest]))
     return placed
 
 

@@ -75,7 +75,10 @@ def _chosen(subject: Subject) -> list[str]:
     settings = provenance(subject.slide, "domains")
     number = int(settings["n_domains"])
     table = settings.get("stability")
-    lines = []
+    lines = [
+        "Domains are found from the counts of all genes, without the model: the verdicts on the "
+        "model are not about them."
+    ]
     row = None
     if isinstance(table, pd.DataFrame):
         same = table[table["n_domains"] == number]
@@ -181,7 +184,7 @@ def rare(subject: Subject) -> Section:
         "about": (
             f"{sentence(numbered(beyond, 'spot'))[:-1]} of {slide.n_obs:,} "
             f"{'has' if beyond == 1 else 'have'} an excess of genes that few other spots have, "
-            "beyond what counting noise explains (false discovery rate 10 %). "
+            "beyond what counting noise explains (false discovery rate 10%). "
             + (
                 f"They form {numbered(len(kinds), 'population')} of three or more similar spots."
                 if kinds else "No three of them are similar enough to form a population."

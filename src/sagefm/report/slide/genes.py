@@ -12,7 +12,8 @@ from sagefm.pl import imputed
 from sagefm.report.drawing import bars
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN, UNADAPTED
 from sagefm.report.rendering import figure_png, figure_svg
-from sagefm.report.slide.organ import well_known
+from sagefm.report.rules import GRADES, IMPUTATION
+from sagefm.report.slide.organ import some_of_each, well_known
 from sagefm.report.slide.subject import Section, Subject
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def recovered(subject: Subject) -> Section:
     if subject.model is None or found is None:
         return {"why": subject.no_model or _NO_MODEL}
     if found.methods.empty:
-        return {"why": "No gene is detected in more than 10 % of the spots: nothing to score."}
+        return {"why": "No gene is detected in more than 10% of the spots: nothing to score."}
     names = dict(_OWN) if UNADAPTED in found.methods.index else {MODEL: "model"}
     methods = found.methods.rename(index=names)
     rows = [(name, f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()]
@@ -47,7 +48,7 @@ def recovered(subject: Subject) -> Section:
             "Correlation of predicted and measured expression over the spots, the median over "
             "genes. Hatched: the model.",
         ),
-        "markers": _measured_markers(found, well_known(subject.groups)),
+        "markers": _measured_markers(found, subject.groups),
     }
 
 
@@ -69,21 +70,23 @@ def _about(found: "Quality") -> list[str]:
     return [
         f"{found.made['mask_fraction']:.0%} of the measured genes of each spot were masked, and "
         f"predicted from the other genes and the neighbors. Scored are the {n:,} genes that are "
-        "detected in more than 10 % of the spots.",
+        "detected in more than 10% of the spots.",
         f"{outcome} For {ahead:.0%} of the genes it follows the pattern over the tissue better "
         "than the mean of the neighbors.",
     ]
 
 
-def _measured_markers(found: "Quality", known: dict[str, str]) -> list[tuple[str, ...]]:
+def _measured_markers(found: "Quality", groups: list[str]) -> list[tuple[str, ...]]:
     """Tabulate well-known markers that were measured: how well they were predicted."""
     wide = found.genes.pivot(index="gene", columns="method", values="r_within")
     detected = found.genes.groupby("gene")["detected"].first()
-    shown = wide[wide.index.isin(list(known))].sort_values(MODEL, ascending=False, kind="stable")
+    known = well_known(groups)
+    wide = wide[wide.index.isin(list(known))].sort_values(MODEL, ascending=False, kind="stable")
+    shown = some_of_each(list(wide.index), groups, _MARKERS)
     return [
-        (str(gene), known[str(gene)], f"{detected[gene]:.0%}", f"{row[MODEL]:.2f}",
-         f"{row[NEIGHBOR_MEAN]:.2f}")
-        for gene, row in shown.head(_MARKERS).iterrows()
+        (gene, known[gene], f"{detected[gene]:.0%}", f"{wide.loc[gene, MODEL]:.2f}",
+         f"{wide.loc[gene, NEIGHBOR_MEAN]:.2f}")
+        for gene in shown
     ]  # fmt: skip
 
 
@@ -91,6 +94,10 @@ def imputable(subject: Subject) -> Section:
     """Say which genes that the slide lacks can be predicted."""
     if subject.model is None:
         return {"why": subject.no_model or _NO_MODEL}
+    if subject.quality is not None and len(subject.quality.verdicts):
+        verdict, reason = subject.quality.verdicts.loc[IMPUTATION, ["verdict", "reason"]]
+        if GRADES[verdict] == "bad":
+            return {"why": f"Do not impute genes of this slide with this model. {reason}"}
     try:
         table = tl.impute(subject.slide, subject.model, seed=subject.seed, **subject.how)
     except InputError as error:
@@ -105,6 +112,7 @@ def imputable(subject: Subject) -> Section:
         "r_expected", ascending=False, kind="stable"
     )
     good = markers[markers["r_expected"] >= _GOOD]
+    shown = some_of_each(list(map(str, good.index)), subject.groups, _MARKERS)
     section: Section = {
         "about": (
             f"The slide lacks {numbered(len(table), 'gene')} of the model. How well each can be "
@@ -118,12 +126,12 @@ def imputable(subject: Subject) -> Section:
         "markers": [
             (str(gene), known[str(gene)], f"{row.r_expected:.2f}",
              f"{row.r_expected_low:.2f} to {row.r_expected_high:.2f}", f"{row.p_good:.0%}")
-            for gene, row in good.head(_MARKERS).iterrows()
+            for gene, row in good.loc[shown].iterrows()
         ],
         "n_markers": len(markers),
         "n_good": len(good),
         "best": _best(r),
-        "picture": _maps(subject, list(map(str, good.index[:_DRAWN]))),
+        "picture": _maps(subject, shown[:_DRAWN]),
     }  # fmt: skip
     del subject.slide.obsm[IMPUTED]  # spots × thousands of genes
     return section

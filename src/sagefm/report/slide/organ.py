@@ -1,6 +1,7 @@
 """Choose the lists of marker genes that go with the organ of a slide."""
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sagefm.pp.markers import marker_sets
@@ -68,10 +69,20 @@ def _nearest(quality: "Quality | None") -> list[str]:
 
 
 def well_known(groups: list[str]) -> dict[str, str]:
-    """Map each marker gene to the first set that has it, those of the organ first."""
+    """Map each marker gene to the first set that has it: those of the organ, then the others."""
     known: dict[str, str] = {}
     for group in [*groups[1:], groups[0]]:
         for name, genes in marker_sets(group).items():
             for gene in genes:
                 known.setdefault(gene, name)
     return known
+
+
+def some_of_each(genes: Sequence[str], groups: list[str], at_most: int) -> list[str]:
+    """Keep the first genes that mark cells of the organ, and the first that mark others."""
+    of_organ = {gene for group in groups[1:] for s in marker_sets(group).values() for gene in s}
+    own = [gene for gene in genes if gene in of_organ]
+    others = [gene for gene in genes if gene not in of_organ]
+    n = at_most // 2 if own else 0
+    n = max(n, at_most - len(others))
+    return [*own[:n], *others[: at_most - len(own[:n])]]

@@ -30,6 +30,9 @@ _VERDICT_OF_SLIDE = {
     "bad": "The slide: too little was measured",
 }
 _COLORS = 256
+_MUCH = 30
+_PANEL = 5000
+"""Genes below which the fraction of one family is a matter of which genes were chosen."""
 
 
 def judged(subject: Subject) -> Section:
@@ -107,7 +110,11 @@ def tissue(subject: Subject) -> Section:
     if mitochondrial.any():
         own = np.asarray(raw.matrix[:, np.flatnonzero(mitochondrial)].sum(axis=1)).ravel()
         columns["mitochondrial"] = 100 * own / np.where(sums > 0, sums, np.nan)
-        lines.append(_about_mitochondria(columns["mitochondrial"], int(mitochondrial.sum())))
+        lines.append(
+            _about_mitochondria(
+                columns["mitochondrial"], int(mitochondrial.sum()), raw.matrix.shape[1]
+            )
+        )
     else:
         lines.append(
             "No mitochondrial gene was measured, so that their fraction, a sign of damaged tissue, "
@@ -142,10 +149,16 @@ def tissue(subject: Subject) -> Section:
     return {"picture": figure_png(figure, caption, colors=_COLORS), "lines": lines}
 
 
-def _about_mitochondria(percent: "NDArray[np.float64]", n: int) -> str:
-    median, high = np.nanmedian(percent), float(np.nanmean(percent > 30))
+def _about_mitochondria(percent: "NDArray[np.float64]", n: int, n_genes: int) -> str:
+    median, high = np.nanmedian(percent), float(np.nanmean(percent > _MUCH))
+    if n_genes < _PANEL:
+        return (
+            f"Only {n_genes:,} genes were measured, {n} of them mitochondrial, so that their "
+            f"fraction ({median:.0f}% in the median spot) cannot be compared with that of other "
+            "slides; regions of the slide can be compared."
+        )
     return (
-        f"Mitochondrial genes ({n} measured) have {median:.1f} % of the counts of the median spot; "
-        f"{high:.0%} of the spots have more than 30 %. What is usual depends on the tissue: heart, "
-        "liver and brain have many; a region that stands out may be damaged."
+        f"Mitochondrial genes ({n} measured) have {median:.1f}% of the counts of the median spot; "
+        f"{high:.0%} of the spots have more than {_MUCH}%. What is usual depends on the tissue: "
+        "heart, liver and brain have many. A region that stands out may be damaged."
     )
