@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sagefm._colors import colors
-from sagefm._keys import PROVENANCE, SPATIAL
+from sagefm._keys import PITCH, PROVENANCE, SPATIAL
 from sagefm._uns import own_library
 from sagefm.pl import journal, spatial
 from sagefm.pp.counts import coordinates
@@ -41,10 +41,11 @@ def one_section(slide: AnnData, spots: NDArray[np.bool_], columns: Mapping[str, 
         obsm={SPATIAL: coordinates(slide)[spots]},
         uns={SPATIAL: own_library(slide[spots])},
     )
+    known = {PITCH: slide.uns[PITCH]} if PITCH in slide.uns else {}
     part.uns = {
-        **image_of(part, part.obsm[SPATIAL]),
+        **image_of(part, part.obsm[SPATIAL]), **known,
         PROVENANCE: {"read": {"slide_key": "section"}},
-    }
+    }  # fmt: skip
     for name, values in columns.items():
         part.obs[name] = values
     return part
@@ -64,16 +65,12 @@ def grid(points: NDArray[np.float64], n: int, across: int) -> "tuple[Figure, lis
     return figure, list(made.flat[:n])
 
 
-def number_map(drawn: AnnData, column: str, title: str, unit: str, ax: Axes) -> None:
+def number_map(
+    drawn: AnnData, column: str, title: str, unit: str, ax: Axes, *, scale_bar: bool = False
+) -> None:
     """Color spots by a number, from the 1st to the 99th percentile."""
-    spatial(drawn, column, title=title, ax=ax, show=False)
-    values = drawn.obs[column].to_numpy(dtype=np.float64)
-    if np.isfinite(values).any():
-        low, high = np.nanpercentile(values, [1, 99])
-        if high > low:
-            ax.collections[-1].set_clim(low, high)
-    bar = ax.collections[-1].colorbar
-    if bar is not None:
+    spatial(drawn, column, title=title, ax=ax, scale_bar=scale_bar, show=False)
+    for bar in filter(None, (spots.colorbar for spots in ax.collections)):
         bar.set_label(unit, fontsize=6)
 
 
@@ -91,9 +88,12 @@ def image_map(drawn: AnnData, title: str, ax: Axes) -> bool:
     return True
 
 
-def class_map(drawn: AnnData, column: str, shades: Sequence[str], ax: Axes) -> None:
+def class_map(
+    drawn: AnnData, column: str, shades: Sequence[str], ax: Axes, *, scale_bar: bool = True
+) -> None:
     """Draw domains with their borders and names, so that colors are not needed."""
-    spatial(drawn, column, title="", palette=list(shades), ax=ax, show=False)
+    spatial(drawn, column, title="", palette=list(shades), image=False, scale_bar=scale_bar,
+            ax=ax, show=False)  # fmt: skip
     if legend := ax.get_legend():
         legend.remove()
     codes = drawn.obs[column].cat.codes.to_numpy()

@@ -137,7 +137,7 @@ def tissue(subject: Subject) -> Section:
         for (column, (title, unit)), ax in zip(
             [(c, titles[c]) for c in columns], axes, strict=True
         ):
-            number_map(drawn, column, title, unit, ax)
+            number_map(drawn, column, title, unit, ax, scale_bar=column == "counts")
     what = ["the tissue image"] if has_image else []
     what += [titles[column][0] for column in columns]
     caption = (

@@ -163,13 +163,13 @@ def _preview(subject: Subject, has_domains: bool) -> dict[str, object]:
         if has_domains:
             labels = subject.slide.obs[DOMAIN]
             shades = shades_of(len(labels.cat.categories))
-            class_map(subject.drawn({DOMAIN: labels}), DOMAIN, shades, ax)
+            class_map(subject.drawn({DOMAIN: labels}), DOMAIN, shades, ax, scale_bar=False)
             for text in list(ax.texts):
                 text.remove()
         else:
             counts = np.log1p(subject.quality.spots["counts"].to_numpy())
             number_map(subject.drawn({"counts": counts}), "counts", "", "", ax)
-            if (bar := ax.collections[-1].colorbar) is not None:
+            for bar in filter(None, [spots.colorbar for spots in ax.collections]):
                 bar.remove()
     what = "domains" if has_domains else "counts per spot"
     return figure_png(figure, "", alt=f"Map of {subject.name}: {what}", colors=_COLORS)
