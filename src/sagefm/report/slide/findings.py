@@ -150,6 +150,9 @@ def _dots(described: "Description") -> dict[str, object] | None:
         return None
     n = max(2, min(5, 40 // max(len(described.names), 1)))
     ax = domain_markers(described, n_genes=n, show=False)
+    longest = max(len(str(gene)) for gene in described.markers.groupby("domain").head(n)["gene"])
+    width, height = ax.figure.get_size_inches()  # type: ignore[union-attr]
+    ax.figure.set_size_inches(width, height + 0.06 * max(longest - 8, 0))  # type: ignore[union-attr]
     return figure_svg(
         ax.figure,  # type: ignore[arg-type]
         f"The first {n} markers of each domain. The area of a dot is the fraction of spots with "
