@@ -69,7 +69,7 @@ def number_map(
     drawn: AnnData, column: str, title: str, unit: str, ax: Axes, *, scale_bar: bool = False
 ) -> None:
     """Color spots by a number, from the 1st to the 99th percentile."""
-    spatial(drawn, column, title=title, ax=ax, scale_bar=scale_bar, show=False)
+    spatial(drawn, column, title=title, image=False, scale_bar=scale_bar, ax=ax, show=False)
     for bar in filter(None, (spots.colorbar for spots in ax.collections)):
         bar.set_label(unit, fontsize=6)
 
@@ -99,10 +99,12 @@ def class_map(
     codes = drawn.obs[column].cat.codes.to_numpy()
     points, pairs = drawn.obsm[SPATIAL], touching(drawn.obsm[SPATIAL])
     across = pairs[codes[pairs[:, 0]] != codes[pairs[:, 1]]]
-    ax.add_collection(LineCollection(_borders(points, across), colors="#111111", linewidths=0.6))
+    ax.add_collection(
+        LineCollection(list(_borders(points, across)), colors="#111111", linewidths=0.6)
+    )
     for code, place in _labels(points, codes, pairs):
         text = str(drawn.obs[column].cat.categories[code])
-        ax.text(*place, text, ha="center", va="center", fontsize=8, weight="bold",
+        ax.text(place[0], place[1], text, ha="center", va="center", fontsize=8, weight="bold",
                 color="black", path_effects=_HALO)  # fmt: skip
 
 
@@ -146,7 +148,9 @@ def _labels(
                 break
             members = own[part[own] == names[at]]
             rim = members[inner[members] < inner.max()]
-            depth = cKDTree(points[rim]).query(points[members])[0] if len(rim) else members * 0.0
+            depth = np.zeros(len(members))
+            if len(rim):
+                depth = np.asarray(cKDTree(points[rim]).query(points[members])[0])
             off = np.linalg.norm(points[members] - points[members].mean(axis=0), axis=1)
             deepest = members[np.lexsort((off, -depth.round(6)))[0]]
             placed.append((int(code), points[deepest]))

@@ -135,12 +135,15 @@ def _described(described: "Description", domain: str) -> dict[str, object]:
     own = described.markers[described.markers["domain"] == domain].head(_GENES)
     clear = named["name"] != _UNCLEAR
     return {
-        "area": "" if pd.isna(area) else f"{area:.2g}" if area < 10 else f"{area:,.0f}",
+        "area": "" if pd.isna(area) else f"{area:.2f}" if area < 10 else f"{area:,.0f}",
         "parts": f"{int(shape['n_parts'].sum()):,}",
         "name": str(named["name"]) if clear else "",
-        "evidence": f"z = {named['z']:.1f}: {named['genes']}" if clear else "",
+        "evidence": str(named["genes"]) if clear else "",
         "genes": [
-            (row.gene, f"{2**row.log2_fold:.1f}", bool(row.q <= _Q)) for row in own.itertuples()
+            (gene, f"{times:.1f}", sure)
+            for gene, times, sure in zip(
+                own["gene"], np.exp2(own["log2_fold"]), own["q"] <= _Q, strict=True
+            )
         ],
     }
 

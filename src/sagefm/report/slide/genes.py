@@ -37,7 +37,9 @@ def recovered(subject: Subject) -> Section:
         return {"why": "No gene is detected in more than 10% of the spots: nothing to score."}
     names = dict(_OWN) if UNADAPTED in found.methods.index else {MODEL: "model"}
     methods = found.methods.rename(index=names)
-    rows = [(name, f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()]
+    rows = [
+        (str(name), f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()
+    ]
     r = methods["r"].sort_values(ascending=False, kind="stable")
     return {
         "about": _about(found),
@@ -58,7 +60,7 @@ def _about(found: "Quality") -> list[str]:
     wide = found.genes.pivot(index="gene", columns="method", values="r_within")
     ahead = float((wide[MODEL] > wide[NEIGHBOR_MEAN]).mean())
     simple = found.methods.drop([MODEL, UNADAPTED], errors="ignore")
-    best, own = simple["error"].idxmin(), found.methods["error"]
+    best, own = str(simple["error"].idxmin()), found.methods["error"]
     ratio = float(own[MODEL] / own[best])
     outcome = (
         f"The model has the smallest error, {1 - ratio:.0%} below that of the best simple method "
@@ -83,11 +85,11 @@ def _measured_markers(found: "Quality", groups: list[str]) -> list[tuple[str, ..
     known = well_known(groups)
     wide = wide[wide.index.isin(list(known))].sort_values(MODEL, ascending=False, kind="stable")
     shown = some_of_each(list(wide.index), groups, _MARKERS)
+    own, neighbors = wide[MODEL].to_dict(), wide[NEIGHBOR_MEAN].to_dict()
     return [
-        (gene, known[gene], f"{detected[gene]:.0%}", f"{wide.loc[gene, MODEL]:.2f}",
-         f"{wide.loc[gene, NEIGHBOR_MEAN]:.2f}")
+        (gene, known[gene], f"{detected[gene]:.0%}", f"{own[gene]:.2f}", f"{neighbors[gene]:.2f}")
         for gene in shown
-    ]  # fmt: skip
+    ]
 
 
 def imputable(subject: Subject) -> Section:
@@ -95,9 +97,9 @@ def imputable(subject: Subject) -> Section:
     if subject.model is None:
         return {"why": subject.no_model or _NO_MODEL}
     if subject.quality is not None and len(subject.quality.verdicts):
-        verdict, reason = subject.quality.verdicts.loc[IMPUTATION, ["verdict", "reason"]]
-        if GRADES[verdict] == "bad":
-            return {"why": f"Do not impute genes of this slide with this model. {reason}"}
+        row = subject.quality.verdicts.loc[IMPUTATION]
+        if GRADES[str(row["verdict"])] == "bad":
+            return {"why": f"Do not impute genes of this slide with this model. {row['reason']}"}
     try:
         table = tl.impute(subject.slide, subject.model, seed=subject.seed, **subject.how)
     except InputError as error:

@@ -1,26 +1,26 @@
 """Write one page about a slide, with everything that its owner wants to know."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from sagefm._fetch import DEFAULT
+from sagefm._keys import DOMAIN
 from sagefm._progress import stage
 from sagefm.model import SageFM
 from sagefm.pl import journal
 from sagefm.report.drawing import class_map, number_map, shades_of
 from sagefm.report.rendering import figure_png, template
-from sagefm.report.slide.findings import DOMAIN, domains, rare
+from sagefm.report.slide.findings import domains, rare
 from sagefm.report.slide.genes import imputable, recovered
 from sagefm.report.slide.made import how, limits
 from sagefm.report.slide.overview import judged, numbers, tissue
 from sagefm.report.slide.subject import Section, Subject
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
     from matplotlib.figure import Figure
 
@@ -106,9 +106,8 @@ def slide_report(
     >>> found.grade
     'care'
     """
-    if isinstance(model, str) or hasattr(model, "__fspath__"):
+    if isinstance(model, str | Path):
         model = SageFM.load(model)
-    assert model is None or isinstance(model, SageFM)
     subject = Subject(
         slide.copy() if copy else slide, name, model, n_domains, seed, layer, slide_key
     )
@@ -130,7 +129,7 @@ def slide_report(
     found = sections["domains"].get("rows")
     return SlideReport(
         name, page, quality["slide"]["grade"],
-        {use: str(row["verdict"]) for use, row in subject.quality.verdicts.iterrows()},
+        {str(use): str(row["verdict"]) for use, row in subject.quality.verdicts.iterrows()},
         int(value["spots"]), float(value["counts"]), float(value["genes"]),
         None if found is None else len(found), _preview(subject, found is not None),
     )  # fmt: skip

@@ -68,7 +68,7 @@ class Subject:
     @property
     def points(self) -> NDArray[np.float64]:
         """Coordinates of the section that is drawn."""
-        return coordinates(self.slide)[self.codes == 0]
+        return np.asarray(coordinates(self.slide)[self.codes == 0])
 
     def drawn(self, columns: Mapping[str, Any]) -> "AnnData":
         """Keep some columns of the section that is drawn; values are of all spots."""
