@@ -12,7 +12,7 @@ import pytest
 
 import sagefm
 from sagefm import InputError
-from sagefm.demo import Comparison, run, story
+from sagefm.demo import MethodComparison, run, story
 
 QUESTIONS = ["Domains", "Masked genes", "Genes that the slide lacks", "Labels of another patient"]
 
@@ -108,8 +108,8 @@ def test_the_best_is_the_lowest_error_and_the_highest_score():
         },
         index=pd.Index(["ours", "one", "other", "random weights"], name="method"),
     )
-    assert Comparison("Q", "score", table).baseline == ("one", 0.5)
-    assert Comparison("Q", "error", table, lower=True).baseline == ("other", 0.4)
-    assert Comparison("Q", "score", table).ours == ("ours", 0.3)
-    assert Comparison("Q", "score", table).random == ("random weights", 0.2)
-    assert Comparison("Q", "score", table[table["own"] | table["random"]]).baseline is None
+    assert MethodComparison("Q", "score", table).baseline == ("one", 0.5)
+    assert MethodComparison("Q", "error", table, lower=True).baseline == ("other", 0.4)
+    assert MethodComparison("Q", "score", table).ours == ("ours", 0.3)
+    assert MethodComparison("Q", "score", table).random == ("random weights", 0.2)
+    assert MethodComparison("Q", "score", table[table["own"] | table["random"]]).baseline is None

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sagefm._keys import DOMAIN, IMPUTED, MAPPED
-from sagefm.demo.comparisons import MAPPING, Comparison
+from sagefm.demo.comparisons import MAPPING, MethodComparison
 from sagefm.pl import journal, predicted, spatial
 from sagefm.report.rendering import figure_png, template
 
@@ -29,7 +29,7 @@ class ComparedSlide:
     slide: "AnnData"
     genes: list[str]
     label_key: str | None
-    comparisons: list[Comparison]
+    comparisons: list[MethodComparison]
 
 
 def render(chapters: list[ComparedSlide], n_genes: int, *, simulated: bool, seed: int) -> str:
@@ -41,7 +41,7 @@ def render(chapters: list[ComparedSlide], n_genes: int, *, simulated: bool, seed
     )  # fmt: skip
 
 
-def _summarize(slide: str, comparison: Comparison) -> list[str]:
+def _summarize(slide: str, comparison: MethodComparison) -> list[str]:
     """Make a row of the summary: who wins; a difference of less than 2 % is none."""
     ours, other = comparison.ours, comparison.baseline
     winner = "only sagefm predicts"
@@ -78,7 +78,7 @@ def _more_columns(table: pd.DataFrame) -> list[str]:
     return [name.replace("_", " ") for name in table.columns.drop(["value", "own", "random"])]
 
 
-def _rows(comparison: Comparison) -> list[list[str]]:
+def _rows(comparison: MethodComparison) -> list[list[str]]:
     table = comparison.table.drop(columns=["own", "random"])
     return [[str(name), *(f"{value:.3f}" for value in row)]
             for name, row in zip(table.index, table.to_numpy(), strict=True)]  # fmt: skip
@@ -113,7 +113,7 @@ def _figure(axes: Any, caption: str) -> dict[str, object]:
     return figure_png(axes.figure, caption, colors=_COLORS)
 
 
-def _draw(chapter: ComparedSlide, comparison: Comparison) -> dict[str, object] | None:
+def _draw(chapter: ComparedSlide, comparison: MethodComparison) -> dict[str, object] | None:
     if "r_true" in comparison.details:
         return _draw_expected(comparison.details)
     if len(comparison.details):

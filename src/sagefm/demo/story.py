@@ -14,12 +14,16 @@ from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable, write_slide
 from sagefm._hdf5 import recorded
 from sagefm._keys import PROVENANCE
-from sagefm.demo.comparisons import Comparison, compare, compare_labels, detected
+from sagefm.demo.comparisons import (
+    MethodComparison,
+    compare,
+    compare_labels,
+    detected,
+    shared_with_neighbors,
+)
 from sagefm.demo.page import ComparedSlide, render
 from sagefm.model import SageFM
-from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
-from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.tissue import simulate_tissue
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ _DRAWN = 4
 
 
 @dataclass(frozen=True)
-class _Part:
+class _DemoSlide:
     """A slide of the demo."""
 
     name: str
@@ -116,7 +120,7 @@ def run(
     return page
 
 
-def _simulate(seed: int, progress: Progress) -> list[_Part]:
+def _simulate(seed: int, progress: Progress) -> list[_DemoSlide]:
     """Simulate slides of patients that the seed chooses, two of each tissue."""
     progress(f"simulating a cortex and a breast tumor, of two patients each ({SPOTS:,} spots)")
     parts = []
@@ -125,11 +129,11 @@ def _simulate(seed: int, progress: Progress) -> list[_Part]:
             simulate_tissue(tissue, SPOTS, patient=2 * seed + i, seed=seed, depth=DEPTHS[tissue])
             for i in range(2)
         )
-        parts.append(_Part(tissue, slide, list(genes), REGION, other))
+        parts.append(_DemoSlide(tissue, slide, list(genes), REGION, other))
     return parts
 
 
-def _given(slide: "AnnData", name: str, label_key: str | None, model: SageFM) -> _Part:
+def _given(slide: "AnnData", name: str, label_key: str | None, model: SageFM) -> _DemoSlide:
     """Choose genes to draw on a slide of the user: those that neighbors share most."""
     if label_key is not None:
         slide.obs[label_key] = labels_of(slide, label_key).astype("category")
@@ -139,16 +143,11 @@ def _given(slide: "AnnData", name: str, label_key: str | None, model: SageFM) ->
             f"{name}: no gene that the model knows is detected in more than 10 % of the spots; "
             "run sagefm check to see why"
         )
-    matrix = slide[:, often].X
-    depth = np.asarray(matrix.sum(axis=1)).reshape(-1, 1)
-    values = np.log1p(matrix.toarray() * (np.median(depth) / np.maximum(depth, 1)))
-    means = average(nearest(coordinates(slide), 15), center=False) @ values
-    a, b = (x - x.mean(axis=0) for x in (values, means))
-    r = (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0) + 1e-12)
-    return _Part(name, slide, list(often[np.argsort(-r)[:_DRAWN]]), label_key)
+    r = shared_with_neighbors(slide, often)
+    return _DemoSlide(name, slide, list(often[np.argsort(-r)[:_DRAWN]]), label_key)
 
 
-def _compare(part: _Part, model: SageFM, seed: int, progress: Progress) -> ComparedSlide:
+def _compare(part: _DemoSlide, model: SageFM, seed: int, progress: Progress) -> ComparedSlide:
     """Run the comparisons of a slide, and report each."""
     progress(f"{part.name}: {part.slide.n_obs:,} spots, {part.slide.n_vars:,} genes")
     comparisons = []
@@ -164,7 +163,7 @@ def _compare(part: _Part, model: SageFM, seed: int, progress: Progress) -> Compa
     return ComparedSlide(part.name, part.slide, part.genes, part.label_key, comparisons)
 
 
-def _line(comparison: Comparison) -> str:
+def _line(comparison: MethodComparison) -> str:
     """Write a comparison in one line."""
     shown = [f"{comparison.ours[1]:.3f} ({comparison.ours[0]})"]
     if comparison.baseline is not None:
