@@ -25,6 +25,7 @@ _DRAWN = 3
 _GOOD = 0.3
 _LEVELS = (0.5, 0.4, 0.3, 0.2)
 _NO_MODEL = "No model was given: nothing is predicted."
+_UNUSABLE = "The model cannot be used on this slide: see the verdict."
 _OWN = {MODEL: "model, adapted to the slide", UNADAPTED: "model, as it is"}
 
 
@@ -32,7 +33,7 @@ def recovered(subject: Subject) -> Section:
     """Compare the model with simple methods on masked genes."""
     found = subject.quality
     if subject.model is None or found is None:
-        return {"why": subject.no_model or _NO_MODEL}
+        return {"why": _UNUSABLE if subject.no_model else _NO_MODEL}
     if found.methods.empty:
         return {"why": "No gene is detected in more than 10% of the spots: nothing to score."}
     names = dict(_OWN) if UNADAPTED in found.methods.index else {MODEL: "model"}
@@ -95,7 +96,7 @@ def _measured_markers(found: "Quality", groups: list[str]) -> list[tuple[str, ..
 def imputable(subject: Subject) -> Section:
     """Say which genes that the slide lacks can be predicted."""
     if subject.model is None:
-        return {"why": subject.no_model or _NO_MODEL}
+        return {"why": _UNUSABLE if subject.no_model else _NO_MODEL}
     if subject.quality is not None and len(subject.quality.verdicts):
         row = subject.quality.verdicts.loc[IMPUTATION]
         if GRADES[str(row["verdict"])] == "bad":

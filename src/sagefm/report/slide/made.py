@@ -93,5 +93,6 @@ def _steps(subject: Subject, path: str, model_path: str) -> list[str]:
         steps.append(
             f"sagefm impute {slide}{shared} {model} {seed} -o imputed.h5ad --table imputed.csv"
         )
-    steps.append(f"sagefm rare {slide}{shared} {seed} -o rare.h5ad --genes rare.csv")
+    if provenance(subject.slide, "rare"):
+        steps.append(f"sagefm rare {slide}{shared} {seed} -o rare.h5ad --genes rare.csv")
     return steps
