@@ -74,18 +74,24 @@ def number_map(
         bar.set_label(unit, fontsize=6)
 
 
-def image_map(drawn: AnnData, title: str, ax: Axes) -> bool:
-    """Draw the tissue image where the spots are; return whether there is one."""
-    points = drawn.obsm[SPATIAL]
-    image = find_picture(drawn, points) if SPATIAL in drawn.uns else None
-    if image is None:
+def has_tissue_image(drawn: AnnData) -> bool:
+    """Check whether there is an image with anything on it."""
+    if SPATIAL not in drawn.uns:
         return False
+    image = find_picture(drawn, drawn.obsm[SPATIAL])
+    return image is not None and bool(np.ptp(image.pixels) > 0)
+
+
+def image_map(drawn: AnnData, title: str, ax: Axes) -> None:
+    """Draw the tissue image where the spots are."""
+    points = drawn.obsm[SPATIAL]
+    image = find_picture(drawn, points)
+    assert image is not None
     ax.imshow(image.pixels, extent=(0, image.width, image.height, 0))
     margin = 0.03 * np.ptp(points, axis=0).max()
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
-    return True
 
 
 def class_map(

@@ -10,7 +10,7 @@ from sagefm._text import numbered
 from sagefm.pl import journal
 from sagefm.pp.counts import find_counts
 from sagefm.pp.slide_record import TRAINED_SLIDES, described, noted
-from sagefm.report.drawing import grid, image_map, number_map
+from sagefm.report.drawing import grid, has_tissue_image, image_map, number_map
 from sagefm.report.judge import quality
 from sagefm.report.rendering import figure_png
 from sagefm.report.rules import GRADES
@@ -123,7 +123,7 @@ def tissue(subject: Subject) -> Section:
     if empty := int((sums == 0).sum()):
         lines.append(f"{sentence(numbered(empty, 'spot') + ' without any count')} They are gray.")
     drawn = subject.drawn(columns)
-    has_image = bool(drawn.uns.get("spatial"))
+    has_image = has_tissue_image(drawn)
     titles = {
         "counts": ("counts per spot", "counts"),
         "genes": ("genes per spot", "genes detected"),
