@@ -11,6 +11,7 @@ from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable
 from sagefm._text import numbered
+from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -20,6 +21,7 @@ from sagefm.cli._options import (
     SlideKey,
     SlidePaths,
     by_name,
+    listed,
     placed,
     print_progress,
     require_suffix,
@@ -48,6 +50,12 @@ def report(
         int | None,
         typer.Option("--n-domains", "-n", min=1, help="Number of domains; chosen if not given."),
     ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B", help="Groups of marker sets, such as general,breast; those of the organ."
+        ),
+    ] = None,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
@@ -63,19 +71,22 @@ def report(
 
     named = by_name(slides)
     pages = _pages(named, out)
+    groups = listed(names)
+    if groups is not None:
+        sagefm.pp.marker_sets(groups)
     require_free(*pages.values(), overwrite=overwrite)
     loaded = None if model == _NO_MODEL else sagefm.SageFM.load(model, device=device)
-    options = {"n_domains": n_domains, "seed": seed, "model_path": model}
+    options = {"n_domains": n_domains, "names": groups, "seed": seed, "model_path": model}
     made: dict[str, SlideReport] = {}
     failed: dict[str, str] = {}
     for name, path in named.items():
         try:
             made[name] = _report(path, name, loaded, layer, slide_key, options)
         except InputError as error:
-            failed[name] = placed(path, error)
+            failed[name] = for_command(placed(path, error))
             if len(named) == 1:
                 raise InputError(failed[name]) from error
-            print_progress(f"{failed[name]}")
+            print_progress(failed[name])
             continue
         _write(pages[name], made[name].page)
         typer.echo(f"{pages[name]}: {_summary(made[name])}")

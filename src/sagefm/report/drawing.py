@@ -29,6 +29,8 @@ _WIDTH = 6.6
 """Inches of a figure that fills the column of a page."""
 _REACH = 1.3
 """Spots that touch lie within this many pitches."""
+_HEXAGONAL = 4.2
+"""Neighbors of a spot, on average, above which the grid is taken for a hexagonal one."""
 _LEAST_PART = 0.04
 """Fraction of the spots of a domain from which a separate part of it is labeled."""
 _HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
@@ -105,8 +107,9 @@ def class_map(
     codes = drawn.obs[column].cat.codes.to_numpy()
     points, pairs = drawn.obsm[SPATIAL], touching(drawn.obsm[SPATIAL])
     across = pairs[codes[pairs[:, 0]] != codes[pairs[:, 1]]]
+    sides = 6 if 2 * len(pairs) > _HEXAGONAL * len(points) else 4
     ax.add_collection(
-        LineCollection(list(_borders(points, across)), colors="#111111", linewidths=0.6)
+        LineCollection(list(_borders(points, across, sides)), colors="#111111", linewidths=0.6)
     )
     for code, place in _labels(points, codes, pairs):
         text = str(drawn.obs[column].cat.categories[code])
@@ -124,10 +127,12 @@ def touching(points: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(found, dtype=np.int64)
 
 
-def _borders(points: NDArray[np.float64], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Draw a line across the middle of each pair: pairs × 2 ends × 2."""
+def _borders(
+    points: NDArray[np.float64], pairs: NDArray[np.int64], sides: int
+) -> NDArray[np.float64]:
+    """Draw the side that two cells of a grid share, for each pair: pairs × 2 ends × 2."""
     a, b = points[pairs[:, 0]], points[pairs[:, 1]]
-    middle, way = (a + b) / 2, (b - a) / (2 * np.sqrt(3))
+    middle, way = (a + b) / 2, (b - a) * np.tan(np.pi / sides) / 2
     turned = np.c_[-way[:, 1], way[:, 0]]
     return np.stack([middle - turned, middle + turned], axis=1)
 

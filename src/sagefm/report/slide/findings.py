@@ -62,7 +62,7 @@ def domains(subject: Subject) -> Section:
         "about": _chosen(subject),
         "names": (
             f"Names are suggested by lists of marker genes ({', '.join(subject.groups)}: "
-            f"{subject.why_groups}); sagefm describe --names takes others."
+            f"{subject.why_groups}); --names takes others."
         ),
         "rows": _rows(labels, shades, described),
         "why_no_markers": "" if described is not None else why,

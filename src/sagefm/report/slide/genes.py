@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from sagefm import tl
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED
@@ -133,16 +131,10 @@ def imputable(subject: Subject) -> Section:
         ],
         "n_markers": len(markers),
         "n_good": len(good),
-        "best": _best(r),
         "picture": _maps(subject, shown[:_DRAWN]),
     }  # fmt: skip
     del subject.slide.obsm[IMPUTED]  # spots × thousands of genes
     return section
-
-
-def _best(r: "pd.Series[float]") -> str:
-    top = r.sort_values(ascending=False, kind="stable").head(8)
-    return ", ".join(f"{gene} ({value:.2f})" for gene, value in top.items() if value > 0)
 
 
 def _maps(subject: Subject, genes: list[str]) -> dict[str, object] | None:

@@ -47,7 +47,8 @@ def judged(subject: Subject) -> Section:
         found = quality(slide, None, seed=subject.seed, **subject.how)
     subject.quality = found
     organ = noted(slide, np.flatnonzero(subject.codes == 0), "organ")
-    subject.groups, subject.why_groups = marker_groups(organ, found)
+    if not subject.groups:
+        subject.groups, subject.why_groups = marker_groups(organ, found)
     facts = found.facts
     own = facts.loc[list(_OF_SLIDE)]
     worst = next(grade for grade in _ORDER if grade in set(own["grade"]))

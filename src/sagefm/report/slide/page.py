@@ -1,5 +1,6 @@
 """Write one page about a slide, with everything that its owner wants to know."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from sagefm._keys import DOMAIN
 from sagefm._progress import stage
 from sagefm.model import SageFM
 from sagefm.pl import journal
+from sagefm.pp.markers import marker_sets
 from sagefm.report.drawing import class_map, number_map, shades_of
 from sagefm.report.rendering import figure_png, template
 from sagefm.report.slide.findings import domains, rare
@@ -56,6 +58,7 @@ def slide_report(
     *,
     name: str = "slide",
     n_domains: int | None = None,
+    names: Sequence[str] | None = None,
     seed: int = 0,
     layer: str | None = None,
     slide_key: str | None = None,
@@ -79,6 +82,9 @@ def slide_report(
         Name of the slide on the page.
     n_domains
         How many domains; chosen by :func:`sagefm.tl.domains` if not given.
+    names
+        Groups of :func:`sagefm.pp.marker_sets` that domains are named by, such as ``["general",
+        "breast"]``; those of the organ if not given.
     seed
         Seed of all random numbers.
     layer, slide_key
@@ -96,7 +102,7 @@ def slide_report(
     Raises
     ------
     InputError
-        There are no raw counts or no coordinates, or no such model.
+        There are no raw counts or no coordinates, no such model, or no such group of markers.
 
     Examples
     --------
@@ -108,9 +114,12 @@ def slide_report(
     """
     if isinstance(model, str | Path):
         model = SageFM.load(model)
+    if names is not None:
+        marker_sets(names)
     subject = Subject(
-        slide.copy() if copy else slide, name, model, n_domains, seed, layer, slide_key
-    )
+        slide.copy() if copy else slide, name, model, n_domains, seed, layer, slide_key,
+        groups=list(names or ()),
+    )  # fmt: skip
     quality = subject.judge(judged)
     sections = {
         "tissue": subject.attempt("tissue", tissue),

@@ -40,9 +40,9 @@ class Subject:
     no_model: str = ""
     """Why there is no model, or why it does not go with the slide."""
     quality: "Quality | None" = None
-    groups: list[str] = field(default_factory=lambda: ["general"])
-    """Groups of marker sets that go with the organ."""
-    why_groups: str = ""
+    groups: list[str] = field(default_factory=list)
+    """Groups of marker sets; those of the organ if none are given."""
+    why_groups: str = "as requested"
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
