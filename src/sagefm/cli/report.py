@@ -65,7 +65,7 @@ def report(
     """Report on slides: quality, domains, predicted genes and rare spots on one page for each.
 
     For several slides OUT is a folder, with a page for each and index.html. A page takes about a
-    minute for 4,000 spots. With -m none, what needs a model is left out.
+    minute for 900 spots and 13,000 genes. With -m none, what needs a model is left out.
     """  # fmt: skip
     import sagefm
 
