@@ -115,11 +115,10 @@ class Drawing:
     def _bars(self) -> tuple[Any, Any]:
         """Add a scale for numbers and one for classes; one of them is visible."""
         style = {
-            "title_text_font": _FONT, "title_text_font_style": "normal", "title_text_font_size": "12px",
             "major_label_text_font": _FONT, "major_label_text_font_size": "12px",
-            "major_label_text_color": "#1c2430", "title_text_color": "#1c2430", "width": 12,
+            "major_label_text_color": "#1c2430", "width": 12,
             "bar_line_color": None, "major_tick_line_color": None, "padding": 12, "visible": False,
-            "title_standoff": 8, "location": "top_left",
+            "location": "top_left",
         }  # fmt: skip
         number = ColorBar(
             color_mapper=LinearColorMapper(palette=SEQUENTIAL, low=0, high=1), height=180,
@@ -151,7 +150,8 @@ class Drawing:
         zoom = WheelZoomTool()
         lasso = LassoSelectTool(continuous=False, renderers=[self.spots])
         tap = TapTool(renderers=[self.spots])
-        tools = (PanTool(), lasso, zoom, tap, hover, ResetTool(), SaveTool())
+        self._save = SaveTool()
+        tools = (PanTool(), lasso, zoom, tap, hover, ResetTool(), self._save)
         self.plot.add_tools(*tools)
         self.plot.toolbar.active_scroll = zoom
         self.lasso = lasso
@@ -185,7 +185,7 @@ class Drawing:
             (self._classes, self._number) if values.is_class else (self._number, self._classes)
         )
         bar.visible, other.visible = bool(len(values.classes)) or not values.is_class, False
-        bar.title = _plain(short(values.title, 26))
+        self._save.filename = short(f"{self._explorer.opened.name} {values.title}".replace("/", "_"))
 
     def outline(self, name: str, rows: Any) -> None:
         """Outline spots; those that were outlined in that style before are not any more."""

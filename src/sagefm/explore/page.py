@@ -34,7 +34,7 @@ class Page:
         self.shown: SpotValues | None = None
         """What the spots are colored by."""
         self.heading = self.widgets.div(name="heading")
-        self._status = self.widgets.div(name="status", sizing_mode="fixed", width=560)
+        self._status = self.widgets.div(name="status")
         self._running: dict[int, str] = {}
         self._document: Any = None
         self.color_panel = ColorPanel(self)

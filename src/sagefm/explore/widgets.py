@@ -49,6 +49,11 @@ def table(rows: Iterable[Sequence[object]], heads: Sequence[str] = (), *, number
     ) + "</table>"
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort names, so that the shortest of those with the same beginning is offered first."""
+    return sorted((name for name in names if name.strip()), key=lambda name: (name.lower(), name))
+
+
 class Widgets:
     """Make the widgets of one page, which share a style sheet."""
 
@@ -57,6 +62,7 @@ class Widgets:
 
     def _made(self, kind: Any, **properties: Any) -> Any:
         properties.setdefault("sizing_mode", "stretch_width")
+        properties.setdefault("margin", 0)
         return kind(stylesheets=[self._sheet], **properties)
 
     def div(self, html: str = "", **properties: Any) -> Any:
@@ -66,7 +72,7 @@ class Widgets:
     def search(self, title: str, names: Sequence[str], **properties: Any) -> Any:
         """Make a search for one of many names."""
         return self._made(
-            AutocompleteInput, title=title, completions=list(names), min_characters=1,
+            AutocompleteInput, title=title, completions=in_order(names), min_characters=1,
             max_completions=12, case_sensitive=False, restrict=True,
             search_strategy="starts_with", **properties,
         )  # fmt: skip

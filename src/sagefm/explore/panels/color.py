@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from bokeh.models import Column
 
 from sagefm.explore.coloring import SpotValues
-from sagefm.explore.widgets import short
+from sagefm.explore.widgets import in_order, short
 from sagefm._keys import DOMAIN, RARE
 from sagefm.explore.state import NOVELTY
 
@@ -28,7 +28,7 @@ class ColorPanel:
 
     def __init__(self, page: "Page") -> None:
         self._page, explorer = page, page.explorer
-        genes = [gene for gene in explorer.opened.genes if gene.strip()]
+        genes = explorer.opened.genes
         self._gene = page.widgets.search("Gene", genes, placeholder="GFAP, CD3E, …", name="gene")
         self._kind = page.widgets.choice(["Measured", "Predicted"], active=_MEASURED, name="kind")
         self._kind.disabled = True
@@ -39,9 +39,9 @@ class ColorPanel:
             self._gene, self._kind, self._column, name="color", sizing_mode="stretch_width",
             spacing=8,
         )  # fmt: skip
-        self._gene.on_change("value", lambda *_: self._on_gene())
-        self._kind.on_change("active", lambda *_: self._on_gene())
-        self._column.on_change("value", lambda *_: self._on_column())
+        self._gene.on_change("value", lambda attr, old, new: self._on_gene())
+        self._kind.on_change("active", lambda attr, old, new: self._on_gene())
+        self._column.on_change("value", lambda attr, old, new: self._on_column())
 
     def begin(self) -> None:
         """Color by a label, if the slide has one, else by the gene with most counts."""
@@ -66,9 +66,8 @@ class ColorPanel:
 
     def model_ready(self) -> None:
         """Offer the genes that only the model has."""
-        explorer, known = self._page.explorer, set(self._page.explorer.opened.genes)
-        more = [gene for gene in explorer.model.genes if gene not in known]
-        self._gene.completions = [*self._gene.completions, *more]
+        explorer = self._page.explorer
+        self._gene.completions = in_order({*explorer.opened.genes, *explorer.model.genes})
         self._kind.disabled = False
 
     def _on_gene(self) -> None:

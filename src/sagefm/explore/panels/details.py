@@ -45,7 +45,7 @@ class DetailsPanel:
             self._head, *self._lasso_parts, *self._spot_parts, name="details",
             sizing_mode="stretch_width", spacing=6,
         )  # fmt: skip
-        page.drawing.source.selected.on_change("indices", lambda *_: self._on_select())
+        page.drawing.source.selected.on_change("indices", lambda attr, old, new: self._on_select())
         self._save.on_click(self._on_save)
 
     def _only(self, parts: tuple[Any, ...]) -> None:

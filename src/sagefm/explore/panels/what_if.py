@@ -6,7 +6,7 @@ import numpy as np
 from bokeh.models import Column
 
 from sagefm.explore.coloring import SpotValues
-from sagefm.explore.widgets import text
+from sagefm.explore.widgets import in_order, text
 
 if TYPE_CHECKING:
     from sagefm.explore.page import Page
@@ -34,7 +34,7 @@ class WhatIfPanel:
         self._fields = (self._source, self._target, self._amount)
         for field in self._fields:
             field.disabled = True
-            field.on_change("value", lambda *_: self._ask())
+            field.on_change("value", lambda attr, old, new: self._ask())
         self._busy, self._limit = False, 0.0
         self._pair = ("", "")
         self._tests: dict[tuple[str, str], BesideMatched] = {}
@@ -46,13 +46,11 @@ class WhatIfPanel:
     def model_ready(self) -> None:
         """Offer the genes of the model, and prepare the slide for questions."""
         model, page = self._page.explorer.model, self._page
-        known = [gene for gene in page.explorer.opened.genes if gene]
-        of_model = set(model.genes)
-        self._target.completions = [gene for gene in known if gene in of_model]
         page.after("what if", "preparing what-if", model.what_if, self._ready)
 
     def _ready(self, what_if: Any) -> None:
-        self._source.completions = list(what_if.genes)
+        for field in self._fields[:2]:
+            field.completions = in_order(what_if.genes)
         for field in self._fields:
             field.disabled = False
         self._result.text = '<span class="soft">Choose two genes, then move the slider.</span>'
