@@ -37,7 +37,7 @@ _OUTLINES = {
     "neighbors": ("#111820", 1.6),
     "similar": ("#cc3d8f", 2.0),
     "lasso": ("#111820", 0.8),
-    "spot": ("#ffffff", 0.0),
+    "spot": ("#111820", 3.5),
 }
 _HOVER = """
     const names = args.data.names[0];
@@ -65,7 +65,7 @@ class Drawing:
         self.spots = self._circles(self.source, fill_color="color", line_color=None)
         for same in ("selection_glyph", "nonselection_glyph", "muted_glyph"):
             setattr(self.spots, same, self.spots.glyph)
-        self.outlines = {name: self._outline(*style) for name, style in _OUTLINES.items()}
+        self.outlines = {name: self._outline(name, *style) for name, style in _OUTLINES.items()}
         for extent in (self.plot.x_range, self.plot.y_range):
             extent.renderers = [self.spots]
         self._number, self._classes = self._bars()
@@ -77,7 +77,7 @@ class Drawing:
             name="plot", sizing_mode="stretch_both", match_aspect=True, output_backend="webgl",
             x_range=DataRange1d(range_padding=0.04),
             y_range=DataRange1d(range_padding=0.04, flipped=True), tools="", toolbar_location="above",
-            min_border=0, outline_line_color=None, background_fill_color="#ffffff",
+            min_border=0, min_border_right=132, outline_line_color=None, background_fill_color="#ffffff",
             lod_threshold=None,
         )  # fmt: skip
         plot.axis.visible, plot.grid.visible = False, False
@@ -102,15 +102,16 @@ class Drawing:
                 key = f"class{len(hovered)}"
                 data[key] = values.values.astype(np.int32)
                 hovered.append((name, key, values.classes))
-        return ColumnDataSource(data), hovered
+        return ColumnDataSource(data, name="spots"), hovered
 
     def _circles(self, source: ColumnDataSource, **style: Any) -> Any:
         return self.plot.circle("x", "y", radius=self._radius, source=source, **style)
 
-    def _outline(self, color: str, width: float) -> Any:
-        empty = ColumnDataSource({"x": [], "y": []})
-        style = {"line_color": color, "line_width": width} if width else {"line_color": "#111820", "line_width": 3.5}
-        return self._circles(empty, fill_color=None, level="overlay", **style)
+    def _outline(self, name: str, color: str, width: float) -> Any:
+        empty = ColumnDataSource({"x": [], "y": []}, name=f"outlined_{name}")
+        return self._circles(
+            empty, fill_color=None, level="overlay", line_color=color, line_width=width
+        )
 
     def _bars(self) -> tuple[Any, Any]:
         """Add a scale for numbers and one for classes; one of them is visible."""
@@ -174,7 +175,7 @@ class Drawing:
         """Show what the colors mean."""
         if values.is_class:
             names, shades = values.legend()
-            labels = _distinct([_plain(short(name, 26)) for name in names])[::-1]
+            labels = _distinct([_plain(short(name, 18)) for name in names])[::-1]
             if labels:
                 self._classes.color_mapper.update(factors=labels, palette=shades[::-1])
                 self._classes.height = 22 * len(labels)

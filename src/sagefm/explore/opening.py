@@ -104,7 +104,7 @@ def open_for_exploring(
     except InputError as error:
         if layer is not None or not path.exists():
             raise
-        taken, fault = _drawable(path, error), str(error)
+        taken, fault = _drawable(path, error), str(error).removeprefix(f"{path}: ")
     return _opened(taken, _name_of(path), path, layer, slide_key, fault)
 
 

@@ -4,7 +4,9 @@ import asyncio
 import errno
 import hmac
 import html
+import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +20,6 @@ from bokeh.server.tornado import BokehTornado
 from bokeh.server.views.static_handler import StaticHandler
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
-from tornado.netutil import bind_sockets
 from tornado.web import ErrorHandler, RequestHandler
 
 from sagefm._errors import InputError
@@ -106,13 +107,8 @@ class ExplorerServer:
 
     def __init__(self, explorer: Explorer, port: int = 0) -> None:
         self.explorer, self._token = explorer, secrets.token_urlsafe(24)
-        try:
-            self._sockets = bind_sockets(port, address=HOST)
-        except (OSError, OverflowError) as error:
-            taken = getattr(error, "errno", None) == errno.EADDRINUSE
-            why = "is taken by another process" if taken else f"cannot be used ({error})"
-            raise InputError(f"port {port}: {why}; choose another --port, or leave it out") from error
-        self.port = self._sockets[0].getsockname()[1]
+        self._socket = _bound(port)
+        self.port = self._socket.getsockname()[1]
         self._loop: IOLoop | None = None
         self._server: BaseServer | None = None
         self._thread: threading.Thread | None = None
@@ -134,7 +130,7 @@ class ExplorerServer:
         images = [(r"/tissue/(\d+)", TissueImageHandler, {"explorer": self.explorer})]
         application = GuardedApplication(page, self._token, images)
         http = HTTPServer(application)
-        http.add_sockets(self._sockets)
+        http.add_sockets([self._socket])
         self._server = BaseServer(self._loop, application, http)
         self._server.start()
         self._loop.add_callback(ready)
@@ -143,6 +139,7 @@ class ExplorerServer:
         finally:
             self._server.stop(wait=False)
             asyncio.set_event_loop(None)
+            self._loop.close(all_fds=True)  # so that open pages know at once
 
     def start(self, *, daemon: bool = True) -> None:
         """Serve in a thread."""
@@ -156,6 +153,7 @@ class ExplorerServer:
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
             self._loop.add_callback(self._loop.stop)
             self._thread.join(_WAIT)
+        self._socket.close()
 
     def __repr__(self) -> str:
         return f"ExplorerServer({self.explorer.opened.name}, {self.url})"
@@ -167,3 +165,20 @@ class ExplorerServer:
             f'border-radius:8px"></iframe><p><a href="{address}" target="_blank">'
             "Open in a tab of its own</a></p>"
         )
+
+
+def _bound(port: int) -> socket.socket:
+    """Bind a port of this machine, for this machine only."""
+    bound = socket.socket()
+    try:
+        if os.name != "nt":  # there it would share the port of another process
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setblocking(False)
+        bound.bind((HOST, port))
+        bound.listen(128)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = "is taken by another process" if taken else f"cannot be used ({error})"
+        raise InputError(f"port {port}: {why}; choose another --port, or leave it out") from error
+    return bound

@@ -166,11 +166,12 @@ class DetailsPanel:
         ]
         n_significant = int((found["q"] <= 0.05).sum())
         verdict = (
-            f"{n_significant} of them with q ≤ 0.05" if n_significant else "none with q ≤ 0.05"
+            f"{n_significant} of the first {len(found)} with q ≤ 0.05" if n_significant else "None with q ≤ 0.05: the borders of any selection differ in as much"
         )
         self._genes.text = (
-            f'{title}{table(values, ("Gene", "log2 fold", "q"), numbers=2)}'
-            f'<p class="soft">{verdict}. Counts per 10,000 against the rest; q compares with 99 '
+            f"{title}<p>{verdict}</p>"
+            f'{table(values, ("Gene", "log2 fold", "q"), numbers=2)}'
+            '<p class="soft">Counts per 10,000 against the rest; q compares with 99 '
             "random motions of the selection over the tissue (sagefm.tl.markers).</p>"
         )
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bokeh.models import Column, ColumnDataSource, CustomJS
+from bokeh.models import Column, ColumnDataSource, CustomJS, Row
 
 from sagefm.explore.widgets import text
 
@@ -37,8 +37,8 @@ class ExportPanel:
         # The source travels with the panel.
         self._table.tags = [self._csv]
         self.root = Column(
-            self._table, self._slide, self._note, name="export", sizing_mode="stretch_width",
-            spacing=8,
+            Row(self._table, self._slide, sizing_mode="stretch_width", spacing=8), self._note,
+            name="export", sizing_mode="stretch_width", spacing=8,
         )  # fmt: skip
 
     def _on_table(self) -> None:
