@@ -12,7 +12,8 @@ import pytest
 from sagefm.tl import WhatIf
 
 HOSTILE = "<script>window.hacked = 1</script>"
-PLACE = """row => {
+PLACE = """async row => {
+    while (!Bokeh.documents[0].is_idle) await new Promise(requestAnimationFrame);
     const plot = Bokeh.documents[0].get_model_by_name("plot");
     const {frame, canvas_view} = Bokeh.index.find_one(plot);
     const {x, y} = Bokeh.documents[0].get_model_by_name("spots").data;

@@ -1,6 +1,9 @@
 """The verb explore."""
 
+import os
+import sys
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +55,8 @@ def explore(
         if not no_browser:
             webbrowser.open(server.url)
 
-    try:
+    with suppress(KeyboardInterrupt):  # the usual end
         server.run(ready)
-    except KeyboardInterrupt:  # the usual end
-        return
+    if server.explorer.shared.is_computing:
+        sys.stdout.flush()
+        os._exit(0)  # a library that computes in a thread may abort the process at a usual exit

@@ -77,7 +77,7 @@ class Drawing:
             name="plot", sizing_mode="stretch_both", match_aspect=True, output_backend="webgl",
             x_range=DataRange1d(range_padding=0.04),
             y_range=DataRange1d(range_padding=0.04, flipped=True), tools="", toolbar_location="above",
-            min_border=0, min_border_right=132, outline_line_color=None, background_fill_color="#ffffff",
+            min_border=0, min_border_right=150, outline_line_color=None, background_fill_color="#ffffff",
             lod_threshold=None,
         )  # fmt: skip
         plot.axis.visible, plot.grid.visible = False, False
@@ -95,7 +95,7 @@ class Drawing:
         }  # fmt: skip
         if n <= _MOST_NAMED:
             data["name"] = [short(name) for name in explorer.spot_names]
-        hovered = []
+        hovered: list[tuple[str, str, tuple[str, ...]]] = []
         for name in explorer.obs_names():
             values = values_of(explorer.column(name), name, "", None)
             if values.is_class and 1 < len(values.classes) <= 60 and len(hovered) < _HOVERED:
@@ -126,7 +126,9 @@ class Drawing:
             ticker=BasicTicker(desired_num_ticks=5), **style,
         )  # fmt: skip
         classes = ColorBar(
-            color_mapper=CategoricalColorMapper(palette=["#000000"], factors=["-"]), height=30, **style
+            color_mapper=CategoricalColorMapper(palette=["#000000"], factors=["-"]),
+            height=30,
+            **style,
         )
         for bar in (number, classes):
             self.plot.add_layout(bar, "right")
@@ -175,7 +177,7 @@ class Drawing:
         """Show what the colors mean."""
         if values.is_class:
             names, shades = values.legend()
-            labels = _distinct([_plain(short(name, 18)) for name in names])[::-1]
+            labels = _distinct([_plain(short(name, 16)) for name in names])[::-1]
             if labels:
                 self._classes.color_mapper.update(factors=labels, palette=shades[::-1])
                 self._classes.height = 22 * len(labels)
@@ -186,7 +188,9 @@ class Drawing:
             (self._classes, self._number) if values.is_class else (self._number, self._classes)
         )
         bar.visible, other.visible = bool(len(values.classes)) or not values.is_class, False
-        self._save.filename = short(f"{self._explorer.opened.name} {values.title}".replace("/", "_"))
+        self._save.filename = short(
+            f"{self._explorer.opened.name} {values.title}".replace("/", "_")
+        )
 
     def outline(self, name: str, rows: Any) -> None:
         """Outline spots; those that were outlined in that style before are not any more."""

@@ -186,6 +186,4 @@ class ModelState:
     def compare(self, gene: str, target: str) -> "BesideMatched":
         """Test the effect of a gene against those of matched genes."""
         what_if = self.what_if()
-        return self._shared.once(
-            ("compared", gene, target), lambda: what_if.compare(gene, target)
-        )
+        return self._shared.once(("compared", gene, target), lambda: what_if.compare(gene, target))

@@ -128,7 +128,8 @@ def _opened(
     slide_key: str | None,
     fault: str,
 ) -> OpenedSlide:
-    matrix, var, is_counts = None, slide.var, False
+    matrix: Any = None
+    var, is_counts = slide.var, False
     try:
         found = sum_duplicates(counts(slide, layer))
         matrix, var, is_counts = found.matrix, found.var, True
@@ -155,7 +156,8 @@ def _values_of(slide: AnnData, error: InputError) -> "csr_matrix | csc_matrix":
     """Take what X holds, where that can be drawn."""
     values: Any = slide.X
     try:
-        matrix = csc_matrix(values if issparse(values) else np.asarray(values), dtype=np.float32)
+        taken: Any = values if issparse(values) else np.asarray(values)
+        matrix = csc_matrix(taken).astype(np.float32)
     except (TypeError, ValueError, IndexError):
         raise error from None
     if not matrix.shape[0] or not matrix.shape[1]:

@@ -32,6 +32,11 @@ class SharedResults:
             found = self._results[key]
         return found
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether a thread is computing something."""
+        return bool(self._jobs)
+
     def __contains__(self, key: Hashable) -> bool:
         return key in self._results
 

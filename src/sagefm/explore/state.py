@@ -21,7 +21,7 @@ from sagefm.explore.coloring import SpotValues, values_of
 from sagefm.explore.model_state import ModelState
 from sagefm.explore.opening import OpenedSlide
 from sagefm.explore.shared import SharedResults
-from sagefm.explore.tissue import Tissue
+from sagefm.explore.tissue import DrawnTissue
 from sagefm.pp.neighborhood import nearest
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Explorer:
         device: str | None = None,
     ) -> None:
         self.opened, self.shared = opened, SharedResults()
-        self.tissue = Tissue.of(opened)
+        self.tissue = DrawnTissue.of(opened)
         self.model = ModelState(opened, self.shared, model, device)
         self.output = Path(output) if output else Path(f"{opened.name}_explored.h5ad")
         self.columns: dict[str, pd.Series[Any]] = {}
@@ -85,7 +85,8 @@ class Explorer:
 
     def obs(self) -> pd.DataFrame:
         """Get the table of spots, with the new columns."""
-        return self.opened.slide.obs.assign(**self.columns)
+        table: pd.DataFrame = self.opened.slide.obs.assign(**self.columns)
+        return table
 
     def obs_names(self) -> list[str]:
         """List the columns of the table of spots."""
@@ -105,15 +106,16 @@ class Explorer:
         names = [str(one) for one in self.opened.slide.obs.columns]
         if name not in names:
             raise InputError(f"obs has no column {name!r}")
-        return self.opened.slide.obs.iloc[:, names.index(name)]
+        column: pd.Series[Any] = self.opened.slide.obs.iloc[:, names.index(name)]
+        return column
 
     def of_obs(self, name: str) -> SpotValues:
         """Get a column of obs to color by."""
         stored = self.opened.slide.uns.get(f"{name}_colors")
         return values_of(self.column(name), name, "column of obs", stored)
 
-    def most_variable(self) -> str:
-        """Choose a gene to begin with: that with the highest mean among the usual markers."""
+    def most_counted(self) -> str:
+        """Choose a gene to begin with: that with most counts."""
         matrix = self.opened.matrix
         total = np.asarray(matrix.sum(axis=0)).ravel()
         return self.opened.genes[int(total.argmax())]
@@ -213,9 +215,9 @@ class Explorer:
         return self.shared.once(("genes", rows), compute)
 
     def _labels(self, rows: tuple[int, ...]) -> "pd.Series[Any]":
-        chosen = np.zeros(self.n_spots, dtype=np.int64)
-        chosen[list(rows)] = 1
-        labels = pd.Categorical.from_codes(chosen.tolist(), ["other", SELECTION])
+        chosen = np.full(self.n_spots, "other", dtype=object)
+        chosen[list(rows)] = SELECTION
+        labels = pd.Categorical(chosen, ["other", SELECTION])
         return pd.Series(labels, self.opened.slide.obs_names)
 
     def save_column(self, name: str, rows: tuple[int, ...]) -> str:

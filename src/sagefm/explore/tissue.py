@@ -33,7 +33,7 @@ class TissueImage:
 
 
 @dataclass(frozen=True)
-class Tissue:
+class DrawnTissue:
     """The drawing: sections stand side by side."""
 
     points: NDArray[np.float64]
@@ -51,12 +51,10 @@ class Tissue:
         pitch = _pitch(opened.points[codes == 0])
         pictures = [_picture_of(opened, codes == code) for code in range(n_sections)]
         boxes = []
-        for code, picture in enumerate(pictures):
+        for code in range(n_sections):
             own = opened.points[codes == code]
             low, high = own.min(axis=0) - 2 * pitch, own.max(axis=0) + 2 * pitch
             boxes.append((low, high - low))
-            if picture is None:
-                continue
         columns = int(np.ceil(np.sqrt(n_sections)))
         cell = np.max([size for _, size in boxes], axis=0) * (1 + _GAP)
         images, titles = [], []

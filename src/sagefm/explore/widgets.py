@@ -37,16 +37,23 @@ def table(rows: Iterable[Sequence[object]], heads: Sequence[str] = (), *, number
 
     def row(cells: Sequence[object], tag: str) -> str:
         first = len(cells) - numbers
-        return "<tr>" + "".join(
-            f'<{tag} class="number">{text(cell)}</{tag}>'
-            if i >= first
-            else f'<{tag} title="{text(cell)}">{text(cell)}</{tag}>'
-            for i, cell in enumerate(cells)
-        ) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(
+                f'<{tag} class="number">{text(cell)}</{tag}>'
+                if i >= first
+                else f'<{tag} title="{text(cell)}">{text(cell)}</{tag}>'
+                for i, cell in enumerate(cells)
+            )
+            + "</tr>"
+        )
 
-    return "<table>" + (row(heads, "th") if heads else "") + "".join(
-        row(cells, "td") for cells in rows
-    ) + "</table>"
+    return (
+        "<table>"
+        + (row(heads, "th") if heads else "")
+        + "".join(row(cells, "td") for cells in rows)
+        + "</table>"
+    )
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -88,9 +95,7 @@ class Widgets:
     def slider(self, title: str, low: float, high: float, value: float, **properties: Any) -> Any:
         """Make a slider."""
         properties.setdefault("step", 0.05)
-        return self._made(
-            Slider, title=title, start=low, end=high, value=value, **properties
-        )
+        return self._made(Slider, title=title, start=low, end=high, value=value, **properties)
 
     def button(self, label: str, **properties: Any) -> Any:
         """Make a button."""

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from bokeh.models import Column
 
-from sagefm.explore.coloring import SpotValues
-from sagefm.explore.widgets import in_order, short
 from sagefm._keys import DOMAIN, RARE
+from sagefm.explore.coloring import SpotValues
 from sagefm.explore.state import NOVELTY
+from sagefm.explore.widgets import in_order, short
 
 if TYPE_CHECKING:
     from sagefm.explore.page import Page
@@ -51,7 +51,7 @@ class ColorPanel:
                 self._set_column(_OBS + name)
                 self._page.show(self._page.explorer.of_obs(name))
                 return
-        gene = self._page.explorer.most_variable()
+        gene = self._page.explorer.most_counted()
         self._set_gene(gene)
         self._page.show(self._page.explorer.measured(gene))
 
@@ -59,7 +59,9 @@ class ColorPanel:
         """List the columns of obs, with those that were added."""
         explorer = self._page.explorer
         hidden = {DOMAIN, NOVELTY, RARE} & set(explorer.columns)
-        own = [(_OBS + name, short(name, 40)) for name in explorer.obs_names() if name not in hidden]
+        own = [
+            (_OBS + name, short(name, 40)) for name in explorer.obs_names() if name not in hidden
+        ]
         computed = [(key, label) for key, (label, _) in _COMPUTED.items()]
         options: dict[str, Any] = {"": [("", "Choose …")], "Compute": computed}
         self._column.options = options | ({"In the table of spots": own} if own else {})

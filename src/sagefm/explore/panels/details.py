@@ -161,16 +161,18 @@ class DetailsPanel:
             self._genes.text = f'{title}<p class="soft">{text(found)}</p>'
             return
         values = [
-            (row.gene, f"{row.log2_fold:+.2f}", "–" if np.isnan(row.q) else f"{row.q:.2g}")
-            for row in found.itertuples()
+            (gene, f"{fold:+.2f}", "" if np.isnan(q) else f"{q:.2g}")
+            for gene, fold, q in found[["gene", "log2_fold", "q"]].to_numpy()
         ]
         n_significant = int((found["q"] <= 0.05).sum())
         verdict = (
-            f"{n_significant} of the first {len(found)} with q ≤ 0.05" if n_significant else "None with q ≤ 0.05: the borders of any selection differ in as much"
+            f"{n_significant} of the first {len(found)} with q ≤ 0.05"
+            if n_significant
+            else "None with q ≤ 0.05: the borders of any selection differ in as much"
         )
         self._genes.text = (
             f"{title}<p>{verdict}</p>"
-            f'{table(values, ("Gene", "log2 fold", "q"), numbers=2)}'
+            f"{table(values, ('Gene', 'log2 fold', 'q'), numbers=2)}"
             '<p class="soft">Counts per 10,000 against the rest; q compares with 99 '
             "random motions of the selection over the tissue (sagefm.tl.markers).</p>"
         )

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from sagefm.tl.perturbation import BesideMatched
 
 _ENDS = (
-    '<div class="ends"><span>knocked out</span><span>unchanged</span><span>highest seen</span></div>'
+    '<div class="ends"><span>knocked out</span><span>unchanged</span>'
+    "<span>highest seen</span></div>"
 )
 
 
@@ -28,7 +29,9 @@ class WhatIfPanel:
             "Amount", -1.0, 1.0, 0.0, name="amount", show_value=False, step=0.02
         )
         self._ends = widgets.div(_ENDS)
-        self._result = widgets.div('<span class="soft">The model is loading.</span>', name="response")
+        self._result = widgets.div(
+            '<span class="soft">The model is loading.</span>', name="response"
+        )
         if page.explorer.model.fault:
             self._result.text = f'<span class="soft">Off: {text(page.explorer.model.fault)}</span>'
         self._fields = (self._source, self._target, self._amount)
