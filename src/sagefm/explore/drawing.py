@@ -76,9 +76,9 @@ class Drawing:
         plot = figure(
             name="plot", sizing_mode="stretch_both", match_aspect=True, output_backend="webgl",
             x_range=DataRange1d(range_padding=0.04),
-            y_range=DataRange1d(range_padding=0.04, flipped=True), tools="", toolbar_location="above",
-            min_border=0, min_border_right=150, outline_line_color=None, background_fill_color="#ffffff",
-            lod_threshold=None,
+            y_range=DataRange1d(range_padding=0.04, flipped=True), tools="",
+            toolbar_location="above", min_border=0, min_border_right=150, outline_line_color=None,
+            background_fill_color="#ffffff", lod_threshold=None,
         )  # fmt: skip
         plot.axis.visible, plot.grid.visible = False, False
         plot.toolbar.logo = None

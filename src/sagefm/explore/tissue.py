@@ -44,7 +44,7 @@ class DrawnTissue:
     """Name, x and y of each section, where there are several."""
 
     @classmethod
-    def of(cls, opened: OpenedSlide) -> "Tissue":
+    def of(cls, opened: OpenedSlide) -> "DrawnTissue":
         """Place the sections of a slide, each with its image."""
         points, codes = opened.points.copy(), opened.sections
         n_sections = int(codes.max()) + 1

@@ -110,8 +110,8 @@ class DetailsPanel:
             return
         most = max(float(found["total"].abs().max()), 1e-12) if len(found) else 1.0
         rows = "".join(
-            f'<tr><td title="{text(gene)}">{text(gene)}</td><td><span class="bar{" down" if total < 0 else ""}" '
-            f'style="width:{max(2, 100 * abs(total) / most):.0f}%"></span></td>'
+            f'<tr><td title="{text(gene)}">{text(gene)}</td>'
+            f'<td><span class="bar{" down" if total < 0 else ""}" style="width:{max(2, 100 * abs(total) / most):.0f}%"></span></td>'
             f'<td class="number">{total:+.3f}</td></tr>'
             for gene, total in zip(found["gene"], found["total"], strict=True)
         )
@@ -182,7 +182,8 @@ class DetailsPanel:
         name = page.attempt(lambda: page.explorer.save_column(self._name.value, rows))
         if name is not None:
             page.color_panel.refresh()
-            self._saved.text = f'<p class="soft">Saved as obs[{text(repr(name))}]; export the slide to keep it.</p>'
+            place = f"obs[{text(repr(name))}]"
+            self._saved.text = f'<p class="soft">Saved as {place}; export to keep it.</p>'
 
 
 def _or_fault(compute: Any) -> Any:
