@@ -197,6 +197,11 @@ class Drawing:
         points = self._explorer.tissue.points[np.asarray(rows, dtype=np.int64)]
         self.outlines[name].data_source.data = {"x": points[:, 0], "y": points[:, 1]}
 
+    def resize(self, size: float) -> None:
+        """Set the size of the spots."""
+        for one in (self.spots, *self.outlines.values()):
+            one.glyph.radius = size * self._radius
+
     def resize_with(self, slider: Any) -> None:
         """Let a slider set the size of the spots, in the page itself."""
         glyphs = [one.glyph for one in (self.spots, *self.outlines.values())]

@@ -111,7 +111,8 @@ class DetailsPanel:
         most = max(float(found["total"].abs().max()), 1e-12) if len(found) else 1.0
         rows = "".join(
             f'<tr><td title="{text(gene)}">{text(gene)}</td>'
-            f'<td><span class="bar{" down" if total < 0 else ""}" style="width:{max(2, 100 * abs(total) / most):.0f}%"></span></td>'
+            f'<td><span class="bar{" down" if total < 0 else ""}" '
+            f'style="width:{max(2, 100 * abs(total) / most):.0f}%"></span></td>'
             f'<td class="number">{total:+.3f}</td></tr>'
             for gene, total in zip(found["gene"], found["total"], strict=True)
         )

@@ -7,19 +7,25 @@ from bokeh.models import Column, CustomJS, Row
 if TYPE_CHECKING:
     from sagefm.explore.page import Page
 
+_ON_IMAGE = 0.75
+"""Size of spots on a tissue image."""
+
 
 class TissuePanel:
     """Sliders that change the drawing in the page, without the server."""
 
     def __init__(self, page: "Page") -> None:
         widgets, drawing = page.widgets, page.drawing
-        size = widgets.slider("Spot size", 0.2, 1.3, 1.0, name="spot_size")
+        # Smaller spots let the tissue be seen between them.
+        usual = _ON_IMAGE if drawing.images else 1.0
+        size = widgets.slider("Spot size", 0.2, 1.3, usual, name="spot_size")
+        drawing.resize(usual)
         drawing.resize_with(size)
         spots = widgets.slider("Spot opacity", 0.0, 1.0, 1.0, name="spot_opacity")
         spots.js_link("value", drawing.spots.glyph, "fill_alpha")
         parts: list[Any] = [Row(spots, size, sizing_mode="stretch_width", spacing=26)]
         if drawing.images:
-            spots.value = drawing.spots.glyph.fill_alpha = 0.85
+            spots.value = drawing.spots.glyph.fill_alpha = 0.9
             image = widgets.slider("Image opacity", 0.0, 1.0, 1.0, name="image_opacity")
             shown = widgets.toggle("Tissue image", active=True, name="image_shown")
             for one in drawing.images:
