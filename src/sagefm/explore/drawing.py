@@ -77,7 +77,7 @@ class Drawing:
             name="plot", sizing_mode="stretch_both", match_aspect=True, output_backend="webgl",
             x_range=DataRange1d(range_padding=0.04),
             y_range=DataRange1d(range_padding=0.04, flipped=True), tools="",
-            toolbar_location="above", min_border=0, min_border_right=150, outline_line_color=None,
+            toolbar_location="above", min_border=0, min_border_right=162, outline_line_color=None,
             background_fill_color="#ffffff", lod_threshold=None,
         )  # fmt: skip
         plot.axis.visible, plot.grid.visible = False, False
@@ -177,7 +177,7 @@ class Drawing:
         """Show what the colors mean."""
         if values.is_class:
             names, shades = values.legend()
-            labels = _distinct([_plain(short(name, 16)) for name in names])[::-1]
+            labels = _distinct([_plain(short(name, 18)) for name in names])[::-1]
             if labels:
                 self._classes.color_mapper.update(factors=labels, palette=shades[::-1])
                 self._classes.height = 22 * len(labels)
