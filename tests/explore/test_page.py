@@ -191,6 +191,6 @@ def test_a_stopped_server_says_so(open_tab, hostile_slide):
     server = prepare_server(hostile_slide, None)
     server.start()
     tab = open_tab(server.url)
-    assert not tab.get_by_text("The server has stopped.").is_visible()
+    assert not tab.get_by_text("The server has stopped").is_visible()
     server.stop()
-    tab.get_by_text("The server has stopped.").wait_for()
+    tab.get_by_text("The server has stopped").wait_for()

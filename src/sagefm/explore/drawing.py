@@ -20,6 +20,7 @@ from bokeh.models import (
     TapTool,
     WheelZoomTool,
 )
+from bokeh.core.properties import value
 from bokeh.plotting import figure
 
 from sagefm.explore.coloring import SEQUENTIAL, SpotValues, values_of
@@ -140,7 +141,7 @@ class Drawing:
             names, x, y = zip(*titles, strict=True)
             data = {"x": x, "y": y, "text": [_plain(short(name, 40)) for name in names]}
             self.plot.text(
-                "x", "y", "text", source=ColumnDataSource(data), text_font=_FONT,
+                "x", "y", "text", source=ColumnDataSource(data), text_font=value(_FONT),
                 text_font_size="13px", text_color="#1c2430", text_baseline="top",
             )  # fmt: skip
 

@@ -138,8 +138,10 @@ class ModelState:
             z = model.embed(self.aligned())
         return np.asarray(model.trained_on.novelty(z), dtype=np.float64)
 
-    def similar(self, row: int, near: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """Find the spots whose embedding is most similar, those near it left out.
+    def similar(self, row: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Find the spots whose embedding is most similar, of those that share no neighbor with it.
+
+        Neighborhoods of near spots overlap, so that these are similar anyway.
 
         Returns
         -------
@@ -148,9 +150,10 @@ class ModelState:
         z = self.embedding()
         length = np.maximum(np.linalg.norm(z, axis=1), 1e-12)
         cosine = z @ z[row] / (length * length[row])
-        cosine[np.append(near, row)] = -np.inf
-        n = min(_SIMILAR, len(z) - len(near) - 1)
-        best = np.argsort(-cosine, kind="stable")[: max(n, 0)]
+        neighbors = self.aligned().neighbors
+        overlap = np.isin(neighbors, neighbors[row]).any(axis=1)
+        cosine[overlap] = -np.inf
+        best = np.argsort(-cosine, kind="stable")[: min(_SIMILAR, int((~overlap).sum()))]
         return best, cosine[best]
 
     def drivers(self, row: int) -> pd.DataFrame:

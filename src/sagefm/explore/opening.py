@@ -93,7 +93,8 @@ def open_for_exploring(
     Raises
     ------
     InputError
-        It cannot be read, has no spots, no genes or no coordinates; or `layer` has no counts.
+        It cannot be read, has no spots, no genes or no coordinates, `layer` has no counts, or
+        several sections are evident and `slide_key` was not given.
     """
     if isinstance(slide, AnnData):
         return _opened(slide, "slide", None, layer, slide_key, "")
@@ -128,6 +129,8 @@ def _opened(
     slide_key: str | None,
     fault: str,
 ) -> OpenedSlide:
+    if not slide.n_obs or not slide.n_vars:
+        raise InputError(f"{name}: has no {'genes' if slide.n_obs else 'spots'}; choose another slide")
     matrix: Any = None
     var, is_counts = slide.var, False
     try:
@@ -137,12 +140,7 @@ def _opened(
         if layer is not None:
             raise
         matrix, fault = _values_of(slide, error), fault or str(error)
-    try:
-        key, codes = find_slide_key(slide, slide_key), section_codes(slide, slide_key)
-    except InputError as error:
-        if slide_key is not None:
-            raise
-        key, codes, fault = None, np.zeros(slide.n_obs, dtype=np.int64), fault or str(error)
+    key, codes = find_slide_key(slide, slide_key), section_codes(slide, slide_key)
     points, note = find_coordinates(slide)
     if note:
         logger.warning(note)

@@ -57,6 +57,7 @@ class Page:
             document.add_root(root)
         ready = "document.body.dataset.ready = 'yes'"
         lost = "document.body.dataset.lost = 'yes'; document.getElementById('lost').hidden = false"
+        document.config.update(notify_connection_status=False, reconnect_session=False)
         document.js_on_event("document_ready", CustomJS(code=ready))
         document.js_on_event("connection_lost", CustomJS(code=lost))
         document.on_event("document_ready", self._warm_up)

@@ -85,7 +85,7 @@ class DetailsPanel:
         )  # fmt: skip
         page.after(
             ("similar", row), "finding similar spots",
-            lambda: explorer.model.similar(row, near), lambda found: self._show_similar(row, found),
+            lambda: explorer.model.similar(row), lambda found: self._show_similar(row, found),
         )  # fmt: skip
 
     def _describe(self, row: int, near: Any) -> str:
