@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from _common import machine
 from anndata import AnnData
 from playwright.sync_api import sync_playwright
 
 import sagefm
+from _common import machine
 
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 GENES, RUNS, MOVES = 15_000, 3, 12

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from bokeh.core.properties import value
 from bokeh.models import (
     BasicTicker,
     CategoricalColorMapper,
@@ -20,7 +21,6 @@ from bokeh.models import (
     TapTool,
     WheelZoomTool,
 )
-from bokeh.core.properties import value
 from bokeh.plotting import figure
 
 from sagefm.explore.coloring import SEQUENTIAL, SpotValues, values_of

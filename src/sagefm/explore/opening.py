@@ -130,7 +130,9 @@ def _opened(
     fault: str,
 ) -> OpenedSlide:
     if not slide.n_obs or not slide.n_vars:
-        raise InputError(f"{name}: has no {'genes' if slide.n_obs else 'spots'}; choose another slide")
+        raise InputError(
+            f"{name}: has no {'genes' if slide.n_obs else 'spots'}; choose another slide"
+        )
     matrix: Any = None
     var, is_counts = slide.var, False
     try:
