@@ -109,7 +109,7 @@ def test_a_click_shows_a_spot_its_neighbors_and_what_is_like_it(tab, server, sli
     x, y = tab.evaluate(PLACE, 100)
     tab.mouse.click(x, y)
     tab.get_by_text(slide.obs_names[100]).first.wait_for()
-    tab.get_by_text("14 neighbors").wait_for()
+    tab.get_by_text("14 neighbors", exact=True).wait_for()
     tab.get_by_text("most similar spots").wait_for()
     tab.get_by_text("integrated gradients").wait_for()
     near = server.explorer.neighbors(100)

@@ -78,6 +78,8 @@ class WhatIfPanel:
             self._show(question, change)
             if question != (self._source.value, self._target.value, self._amount.value):
                 self._ask()
+            else:
+                self._compare(*question)
 
         self._page.after(
             ("respond", *question), "predicting", lambda: model.respond(*question), then,
@@ -97,12 +99,16 @@ class WhatIfPanel:
             )
         )  # fmt: skip
         self._describe(question, float(np.mean(change)))
-        if amount and (gene, target) not in self._tests:
-            model = self._page.explorer.model
-            self._page.after(
-                ("compare", gene, target), f"comparing {gene} with matched genes",
-                lambda: model.compare(gene, target), lambda found: self._tested(question, found),
-            )  # fmt: skip
+
+    def _compare(self, gene: str, target: str, amount: float) -> None:
+        """Test the pair once, while the slider rests: a test takes the time of many moves."""
+        if not amount or (gene, target) in self._tests:
+            return
+        model, question = self._page.explorer.model, (gene, target, amount)
+        self._page.after(
+            ("compare", gene, target), f"comparing {gene} with matched genes",
+            lambda: model.compare(gene, target), lambda found: self._tested(question, found),
+        )  # fmt: skip
 
     def _tested(self, question: tuple[str, str, float], found: "BesideMatched") -> None:
         self._tests[question[:2]] = found
