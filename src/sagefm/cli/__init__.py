@@ -17,6 +17,7 @@ from sagefm.cli import (
     description,
     domains,
     evaluation,
+    exploration,
     imputation,
     influence,
     mapping,
@@ -43,7 +44,7 @@ app = typer.Typer(
 _VERBS = (
     checking.check, slides.embed, imputation.impute, domains.domains, description.describe,
     mapping.map, annotation.annotate, perturbation.perturb, influence.influence, rare.rare,
-    subtype.subtype, report.report,
+    subtype.subtype, report.report, exploration.explore,
     training.pretrain, evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip
 for _verb in _VERBS:
