@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _COLORS = 192
 """Colors of a picture, which keeps the page small."""
+_LARGER = 1.9
 _CLOSE = 0.02
 """Relative difference below which two methods count as equal."""
 
@@ -110,7 +111,7 @@ def _renamed(domains: "pd.Series[str]", truth: "pd.Series[str]") -> "pd.Series[s
 def _figure(axes: Any, caption: str) -> dict[str, object]:
     while isinstance(axes, list):
         axes = axes[0]
-    return figure_png(axes.figure, caption, colors=_COLORS)
+    return figure_png(axes.figure, caption, colors=_COLORS, larger=_LARGER)
 
 
 def _draw(chapter: ComparedSlide, comparison: MethodComparison) -> dict[str, object] | None:

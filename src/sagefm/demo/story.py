@@ -126,7 +126,9 @@ def _simulate(seed: int, progress: Progress) -> list[_DemoSlide]:
     parts = []
     for tissue, genes in GENES.items():
         slide, other = (
-            simulate_tissue(tissue, SPOTS, patient=2 * seed + i, seed=seed, depth=DEPTHS[tissue])
+            simulate_tissue(
+                tissue, SPOTS, patient=2 * seed + i, seed=seed, depth=DEPTHS[tissue], image=i == 0
+            )
             for i in range(2)
         )
         parts.append(_DemoSlide(tissue, slide, list(genes), REGION, other))

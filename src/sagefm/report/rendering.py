@@ -71,23 +71,26 @@ def picture(
 
 
 def figure_png(
-    figure: "Figure", caption: str, *, alt: str = "", colors: int | None = None
-) -> dict[str, object]:
+    figure: "Figure", caption: str, *, alt: str = "", colors: int | None = None,
+    larger: float = _LARGER,
+) -> dict[str, object]:  # fmt: skip
     """Encode a figure as PNG for a page, and close it.
 
     Parameters
     ----------
     figure
-        A figure of matplotlib, for a journal: a page draws it larger by a third.
+        A figure of matplotlib, for a journal.
     caption, alt
         As for :func:`picture`.
     colors
         Colors of a palette, which makes the page smaller; all colors if not given.
+    larger
+        Size on the page, which is read on a screen, relative to a journal.
     """
     buffer = io.BytesIO()
     _save(figure, buffer, "png")
     png = buffer.getvalue() if colors is None else with_palette(buffer, colors)
-    return picture(png, caption, alt=alt, pixels_per_inch=_DPI / _LARGER)
+    return picture(png, caption, alt=alt, pixels_per_inch=_DPI / larger)
 
 
 def figure_svg(figure: "Figure", caption: str, *, alt: str = "") -> dict[str, object]:
