@@ -46,7 +46,11 @@ def journal() -> Iterator[None]:
             "savefig.dpi": 300,
         }
     ):
-        yield
+        try:
+            yield
+        finally:
+            interactive = mpl.is_interactive()
+    mpl.interactive(interactive)  # the first figure of a notebook turns it on
 
 
 def finish(axes: Sequence[Axes], show: bool | None, save: str | Path | None) -> None:
