@@ -219,7 +219,8 @@ def dense_pace(device):
 def draw(losses, large):
     import matplotlib.pyplot as plt
 
-    from sagefm.pl._style import COLUMN, colors, journal
+    from sagefm._colors import colors
+    from sagefm.pl._style import COLUMN, journal
 
     shades = colors(4)
     with journal():

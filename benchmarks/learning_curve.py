@@ -212,7 +212,8 @@ def plot(out):
     """Draw the figure, and print its caption."""
     import matplotlib.pyplot as plt
 
-    from sagefm.pl._style import COLUMN, colors, journal
+    from sagefm._colors import colors
+    from sagefm.pl._style import COLUMN, journal
 
     shares = read(FOLDER / "scores.csv")
     x = np.geomspace(1, ATLAS, 120)

@@ -29,6 +29,7 @@ from sagefm.pp.neighborhood import average
 from sagefm.pp.simulate import simulate
 from sagefm.report import rules
 from sagefm.report.recovery import LIBRARY_SIZE
+from sagefm.report.rendering import picture
 from sagefm.stats.reference import ReferenceSpots
 
 
@@ -315,7 +316,7 @@ def test_the_page_needs_nothing_but_itself(text):
 @pytest.fixture
 def no_pictures(monkeypatch):
     for name in ("_maps", "_genes"):
-        monkeypatch.setattr(f"sagefm.report.html.{name}", lambda *_: {"png": "", "caption": ""})
+        monkeypatch.setattr(f"sagefm.report.html.{name}", lambda *_: picture(b"", ""))
 
 
 def test_the_page_escapes_what_others_wrote(text, judged, no_pictures):
@@ -334,7 +335,7 @@ def test_the_page_says_the_verdict_the_facts_and_the_rules(text, judged):
     for use, row in found.verdicts.iterrows():
         assert f"{use}: {row['verdict']}" in words
         assert row["reason"] in words
-    assert words.index("embedding and domains:") < words.index("Facts")
+    assert words.index("embedding and domains:") < words.index("Facts fact value")
     for _, fact in found.facts.iterrows():
         assert fact["said"] in words
         assert fact["shown"] in words

@@ -110,8 +110,9 @@ def test_the_wheel_holds_what_is_not_code(installed):
     package = installed / "sagefm"
     for name in (
         "py.typed", "weights/default.safetensors", "pp/genes_for_simulation.txt",
-        "pp/visium_v1_barcodes.txt.gz", "pp/genes/symbols.txt.gz", "pp/genes/aliases.txt.gz",
-        "pp/genes/SOURCES.txt", "pp/genes/markers.csv",
-        "pretrain/recipes/context.toml", "report/templates/page.html.jinja",
+        "pp/visium_v1_barcodes.txt.gz", "pp/tissues/cortex.npz", "pp/tissues/breast.npz",
+        "pp/genes/symbols.txt.gz", "pp/genes/aliases.txt.gz", "pp/genes/SOURCES.txt",
+        "pp/genes/markers.csv", "pretrain/recipes/context.toml",
+        "report/templates/slide.html.jinja",
     ):  # fmt: skip
         assert (package / name).is_file(), name

@@ -29,7 +29,11 @@ def test_three_maps_of_one_slide(annotated, tmp_path):
     before = slide.obs.copy(), set(slide.uns)
     axes = pl.annotation(slide, show=False, save=tmp_path / "a.png")
     n = (slide.obs["sagefm_label"] == "unknown").sum()
-    assert [ax.get_title() for ax in axes] == [f"label ({n} unknown)", "confidence", "novelty"]
+    assert [ax.get_title().replace("\n", " ") for ax in axes] == [
+        f"label ({n} unknown)",
+        "confidence",
+        "novelty",
+    ]
     shown = axes[1].collections[-1]
     np.testing.assert_allclose(shown.get_array(), slide.obs["sagefm_label_confidence"])
     assert shown.get_clim() == (0, 1)

@@ -43,7 +43,7 @@ def values(panel):
 
 def test_a_panel_for_all_that_is_known_of_a_spot(judged):
     axes = sagefm.pl.quality(judged)
-    assert [ax.get_title() for ax in axes] == TITLES
+    assert [ax.get_title().replace("\n", " ") for ax in axes] == TITLES
     known = judged.obsm["sagefm_quality"]
     for ax, column in zip(axes, ["counts", "genes", "novelty", "error"], strict=False):
         np.testing.assert_allclose(values(ax), known[column])
@@ -55,7 +55,7 @@ def test_a_panel_for_all_that_is_known_of_a_spot(judged):
     )
     low, high = axes[4].collections[-1].get_clim()
     assert low == -high < 0  # the middle color is no difference
-    assert all(ax.collections[-1].colorbar.ax.get_ylabel() for ax in axes)
+    assert all(ax.collections[-1].colorbar.ax.get_xlabel() for ax in axes)
 
 
 def test_what_is_not_known_is_left_out(slide, model):
@@ -78,5 +78,5 @@ def test_bad_input_is_refused(slide, judged):
     with pytest.raises(InputError, match=r"run sagefm\.report\.quality first"):
         sagefm.pl.quality(slide)
     both = ad.concat({"a": judged, "b": judged}, label="section", index_unique="-")
-    with pytest.raises(InputError, match="several sections"):
+    with pytest.raises(InputError, match="several slides in one object"):
         sagefm.pl.quality(both)

@@ -84,5 +84,5 @@ def test_mistakes_are_named(found, slide):
         sagefm.pl.rare(slide)
     two = ad.concat({"a": found, "b": found}, label="slide", index_unique="-")
     two.uns["sagefm"] = found.uns["sagefm"]
-    with pytest.raises(InputError, match="several sections"):
+    with pytest.raises(InputError, match="several slides in one object"):
         sagefm.pl.rare(two)

@@ -131,7 +131,8 @@ def test_numbers_have_a_color_bar(slide):
     np.testing.assert_allclose(spots.get_array(), slide.obs["depth"])
     assert spots.get_cmap().name == "viridis"
     shown = rendered(panel, slide.obsm["spatial"])
-    share = (slide.obs["depth"] - slide.obs["depth"].min()) / np.ptp(slide.obs["depth"])
+    low, high = np.percentile(slide.obs["depth"], [1, 99])
+    share = (slide.obs["depth"] - low) / (high - low)
     np.testing.assert_allclose(shown, mpl.colormaps["viridis"](share)[:, :3], atol=0.02)
     assert "depth_colors" not in slide.uns
 
@@ -350,7 +351,7 @@ def test_given_axes_are_used(slide):
 
 @pytest.mark.parametrize(
     ("names", "n_categories", "at_most"),
-    [(["label"], 7, 3.5), (["label"], 20, 7.2), (["label", "depth", "label"], 8, 9)],
+    [(["label"], 7, 3.5), (["label"], 20, 3.5), (["label", "depth"], 8, 3.5)],
 )
 def test_nothing_is_cut_and_type_is_readable(slide, names, n_categories, at_most):
     slide.obs["label"] = pd.Categorical([f"tissue {i % n_categories:02}" for i in range(150)])
@@ -366,7 +367,7 @@ def test_nothing_is_cut_and_type_is_readable(slide, names, n_categories, at_most
         assert -1 <= outer.y0 < outer.y1 <= room.height + 1
     for panel, following in zip(panels, boxes[1:], strict=False):
         assert panel.get_tightbbox().x1 <= following.x0 + 1
-    assert min(box.width for box in boxes) > 1.6 * figure.dpi  # the map, not the legend, is large
+    assert min(box.width for box in boxes) > 1.5 * figure.dpi  # the map, not the legend, is large
     assert np.ptp([box.width for box in boxes]) < 2
     for panel in panels:
         written = [panel.title, *(panel.get_legend().get_texts() if panel.get_legend() else [])]
@@ -432,7 +433,7 @@ def test_several_slides_in_one_object_are_not_drawn_over_each_other():
         {name: simulate(60, seed=seed) for seed, name in enumerate("ab")},
         label="sample", index_unique="-",
     )  # fmt: skip
-    with pytest.raises(InputError, match="draw one at a time"):
+    with pytest.raises(InputError, match="pass slide_key='sample'"):
         sagefm.pl.spatial(both, "domain")
     panel = sagefm.pl.spatial(both[both.obs["sample"] == "a"].copy(), "domain")
     assert len(panel.collections[0].get_offsets()) == 60

@@ -82,5 +82,5 @@ def test_mistakes_are_named(slide):
     two = ad.concat({"a": slide, "b": slide}, label="lane", index_unique="-")
     two.obs["slide"] = two.obs["lane"]
     two.obs["sagefm_subtype_evidence"] = 1.0
-    with pytest.raises(InputError, match="several sections"):
+    with pytest.raises(InputError, match="several slides in one object"):
         sagefm.pl.subtype_evidence(two)

@@ -10,7 +10,8 @@ from scipy.stats import rankdata
 
 from sagefm import InputError
 from sagefm.pp.gene_names import known_gene_names
-from sagefm.pp.simulate import PAIRS, PITCH_UM, PIXELS_PER_UM, simulate
+from sagefm.pp.simulate import PAIRS, simulate
+from sagefm.pp.visium_array import PITCH_UM, PIXELS_PER_UM
 
 PITCH = PITCH_UM * PIXELS_PER_UM
 

@@ -90,21 +90,12 @@ def domains(
     except InputError as error:
         raise InputError(placed(slides[0], error) if len(slides) == 1 else str(error)) from error
     if plot is not None:
-        _draw(loaded, plot)
+        sagefm.pl.spatial(loaded, save=plot)
     if curve is not None:
         sagefm.pl.stability(next(iter(loaded.values())), save=curve)
     for name, (_, target) in targets.items():
         write_slide(loaded[name], target)
     _report(fractions, out, table)
-
-
-def _draw(slides: "dict[str, AnnData]", save: Path) -> None:
-    import sagefm
-
-    if len(slides) == 1:
-        sagefm.pl.spatial(next(iter(slides.values())), save=save)
-    else:
-        sagefm.pl.slides(slides, save=save)
 
 
 def _report(fractions: "pd.DataFrame", out: Path, table: Path | None) -> None:

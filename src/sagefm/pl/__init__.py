@@ -8,11 +8,12 @@ from sagefm.pl._imputation import imputed
 from sagefm.pl._influence import influence
 from sagefm.pl._perturbation import perturbation, response
 from sagefm.pl._perturbation_sets import perturbation_sets
+from sagefm.pl._predicted import predicted
 from sagefm.pl._quality import quality
 from sagefm.pl._rare import rare
 from sagefm.pl._scorecard import confusion, scorecard
-from sagefm.pl._slides import slides, stability
 from sagefm.pl._spatial import spatial
+from sagefm.pl._stability import stability
 from sagefm.pl._style import journal
 from sagefm.pl._subtype import subtype, subtype_evidence
 from sagefm.pl._training import training
@@ -20,6 +21,6 @@ from sagefm.pl._training import training
 __all__ = [
     "annotation", "annotator", "calibration", "confusion", "contacts", "domain_maps",
     "domain_markers", "gene_scatter", "imputed", "influence", "journal", "method_intervals",
-    "perturbation", "perturbation_sets", "quality", "rare", "response", "scorecard", "slides",
+    "perturbation", "perturbation_sets", "predicted", "quality", "rare", "response", "scorecard",
     "spatial", "stability", "subtype", "subtype_evidence", "training",
 ]  # fmt: skip

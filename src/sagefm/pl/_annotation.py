@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -11,13 +10,13 @@ from matplotlib.axes import Axes
 
 from sagefm._colors import colors
 from sagefm._errors import InputError
-from sagefm._keys import LABEL, SPATIAL
+from sagefm._keys import LABEL
 from sagefm.evaluate.metrics.classes import calibration_error
+from sagefm.pl._canvas import canvases
+from sagefm.pl._maps import arrange, column_of, draw_maps
+from sagefm.pl._scales import classes, numbers
 from sagefm.pl._scorecard import confusion
-from sagefm.pl._spatial import require_one_slide, spatial
 from sagefm.pl._style import finish, journal
-from sagefm.pp.counts import coordinates
-from sagefm.pp.image import image_of
 from sagefm.tl.annotation import UNKNOWN
 
 if TYPE_CHECKING:
@@ -51,42 +50,31 @@ def annotation(
 
     Returns
     -------
-    Three Axes. Unknown spots are gray in the first.
+    Three Axes for each section. Unknown spots are gray in the first.
 
     Raises
     ------
     InputError
-        No such result, or the object holds several slides.
+        No such result, or the sections of the object are not known.
     """
     names = [key, f"{key}_confidence", f"{key}_novelty"]
     if missing := [name for name in names if name not in slide.obs]:
         raise InputError(f"obs[{missing[0]!r}]: no such column; run sagefm.tl.annotate first")
-    require_one_slide(slide)
     labels = slide.obs[key].astype(object)
-    classes = [name for name in slide.obs[key].cat.categories if name != UNKNOWN]
-    points = coordinates(slide)
-    drawn = ad.AnnData(
-        obs=pd.DataFrame(
-            {
-                "label": pd.Categorical(labels.where(labels != UNKNOWN), categories=classes),
-                "confidence": slide.obs[names[1]].to_numpy(),
-                "novelty": slide.obs[names[2]].to_numpy(),
-            },
-            index=slide.obs_names,
-        ),
-        uns=image_of(slide, points),
-        obsm={SPATIAL: points},
-    )
+    known = [name for name in slide.obs[key].cat.categories if name != UNKNOWN]
+    column = pd.Series(pd.Categorical(labels.where(labels != UNKNOWN), categories=known))
     unknown = int((labels == UNKNOWN).sum())
-    first = f"label ({unknown:,} unknown)" if unknown else "label"
-    axes = spatial(
-        drawn, ["label", "confidence", "novelty"], title=[first, "confidence", "novelty"],
-        show=False,
-    )  # fmt: skip
-    panels = axes if isinstance(axes, list) else [axes]
-    for panel in panels[1:]:
-        panel.collections[-1].set_clim(0, 1)
-    finish(panels, show, save)
+    title = f"label ({unknown:,} unknown)" if unknown else "label"
+    drawn = canvases(slide)
+    parts = [column.iloc[canvas.rows] for canvas in drawn]
+    scale = classes(drawn, key, parts, colors(len(known)), None)
+    columns = [column_of(drawn, parts, scale, title)]
+    for name, heading in zip(names[1:], ("confidence", "novelty"), strict=True):
+        parts = [slide.obs[name].iloc[canvas.rows] for canvas in drawn]
+        columns.append(column_of(drawn, parts, numbers(parts, low=0, high=1), heading))
+    with journal():
+        panels = draw_maps(arrange(columns))
+        finish(panels, show, save)
     return panels
 
 

@@ -4,22 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from sagefm._colors import colors
 from sagefm._errors import InputError
+from sagefm._keys import SPATIAL
 from sagefm._text import few
-from sagefm.pl._evaluation import wrapped
-from sagefm.pl._spatial import spatial
-from sagefm.pl._style import finish, journal
+from sagefm.pl._canvas import canvases
+from sagefm.pl._maps import TissueMap, draw_maps, in_rows
+from sagefm.pl._scales import NOT_LABELED, Classes
+from sagefm.pl._style import GRAY, finish, journal
 
 SPOT_COLUMNS = ("slide", "spot", "x", "y", "label")
 _MAX_COLUMNS = 4
-_NOT_LABELED, _FURTHER = "not labeled", "further domain"
+_FURTHER = "further domain"
 
 
 def domain_maps(
@@ -63,30 +64,24 @@ def domain_maps(
     if not panels:
         raise InputError("there is nothing to draw: neither labels nor domains")
     names = list(dict.fromkeys(name for one in panels.values() for name in sorted(set(one))))
-    names.sort(key=lambda name: (name == _NOT_LABELED, name.startswith(_FURTHER)))
-    labeled = [name for name in names if name != _NOT_LABELED]
-    shades = dict(zip(labeled, colors(len(labeled)), strict=True)) | {_NOT_LABELED: "#DDDDDD"}
+    names.sort(key=lambda name: (name == NOT_LABELED, name.startswith(_FURTHER)))
+    labeled = [name for name in names if name != NOT_LABELED]
+    shades = dict(zip(labeled, colors(len(labeled)), strict=True)) | {NOT_LABELED: GRAY}
+    scale = Classes({name: shades[name] for name in names})
+    (canvas,) = canvases(
+        AnnData(
+            obs=pd.DataFrame(index=np.arange(len(spots)).astype(str)),
+            obsm={SPATIAL: spots[["x", "y"]].to_numpy(dtype=float)},
+        )
+    )
+    maps = [
+        TissueMap(canvas, values.where(values.isin(labeled)).astype("category"), scale, title)
+        for title, values in panels.items()
+    ]
     with journal():
-        n_rows, n_columns = -(-len(panels) // _MAX_COLUMNS), min(len(panels), _MAX_COLUMNS)
-        legend_columns = -(-len(names) // (18 * n_rows))
-        legend = legend_columns * (0.3 + 0.05 * min(max(len(name) for name in names), 40))
-        figure, grid = plt.subplots(
-            n_rows, n_columns, figsize=(1.8 * n_columns + 0.1 + legend, 2.1 * n_rows),
-            squeeze=False, layout="compressed",
-        )  # fmt: skip
-        axes = list(grid.flat)
-        for spare in axes[len(panels) :]:
-            spare.set_axis_off()
-        for panel, (title, values) in zip(axes, panels.items(), strict=False):
-            _draw_map(panel, spots, values, shades, title)
-        handles = [Line2D([], [], marker="o", ls="", ms=4, color=shades[n], label=wrapped(n, 40))
-                   for n in names]  # fmt: skip
-        figure.legend(
-            handles=handles, loc="outside right center", frameon=False, handletextpad=0.1,
-            labelspacing=0.4, ncols=legend_columns,
-        )  # fmt: skip
-        finish(axes[: len(panels)], show, save)
-    return axes[: len(panels)]
+        axes = draw_maps(in_rows(maps, min(len(maps), _MAX_COLUMNS)), scale_bar=False)
+        finish(axes, show, save)
+    return axes
 
 
 def _matched(spots: pd.DataFrame, methods: Sequence[str]) -> "dict[str, pd.Series[str]]":
@@ -123,21 +118,4 @@ def _match(domains: "pd.Series[Any]", truth: "pd.Series[Any]") -> dict[Any, str]
 
 def _named(values: "pd.Series[Any]", names: Mapping[Any, str]) -> "pd.Series[str]":
     named = values.astype(object).map(lambda one: names.get(one, str(one)), na_action="ignore")
-    return named.where(values.notna(), _NOT_LABELED)
-
-
-def _draw_map(
-    panel: Axes, spots: pd.DataFrame, values: "pd.Series[str]", shades: dict[str, str], title: str
-) -> None:
-    from anndata import AnnData
-
-    names = [name for name in shades if name in set(values) and name != _NOT_LABELED]
-    obs = pd.DataFrame(
-        {"domain": pd.Categorical(values.where(values.isin(names)), categories=names)},
-        index=np.arange(len(spots)).astype(str),
-    )
-    slide = AnnData(obs=obs, obsm={"spatial": spots[["x", "y"]].to_numpy(dtype=float)})
-    spatial(slide, "domain", title=wrapped(title, 28), ax=panel, show=False,
-            palette=[shades[name] for name in names])  # fmt: skip
-    if legend := panel.get_legend():  # one legend serves all panels
-        legend.remove()
+    return named.where(values.notna(), NOT_LABELED)

@@ -1,6 +1,5 @@
 """Plot scores, genes and calibration of methods."""
 
-import textwrap
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm._types import Floats
-from sagefm.pl._style import COLUMN, finish, journal
+from sagefm.pl._style import COLUMN, finish, journal, wrapped
 
 SMALLER_IS_BETTER = frozenset({"mse", "excess", "share_left", "deviance", "ece", "davies_bouldin"})
 _METRICS = {
@@ -247,12 +246,6 @@ def calibration(
             ax.legend(loc="upper left", frameon=False)
         finish([ax], show, save)
     return ax
-
-
-def wrapped(text: str, width: int) -> str:
-    """Break a name into lines, and escape what matplotlib would typeset as a formula."""
-    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
-    return "\n".join(lines).replace("$", r"\$")
 
 
 def _with(table: pd.DataFrame, column: str) -> pd.DataFrame:

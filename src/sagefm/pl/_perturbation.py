@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -15,16 +14,19 @@ from matplotlib.container import BarContainer
 from sagefm._errors import InputError
 from sagefm._keys import RESPONSE
 from sagefm._text import few, numbered, probability
-from sagefm.pl._evaluation import wrapped
-from sagefm.pl._spatial import spatial
+from sagefm.pl._canvas import canvases
+from sagefm.pl._maps import arrange, column_of, draw_maps
+from sagefm.pl._scales import numbers
 from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal
-from sagefm.pp.counts import coordinates
 from sagefm.tl.perturbation import top_pairs
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _NULL = "#CCCCCC"
+_CHANGE = "change of predicted log1p counts"
+_MOST = 99.5
+"""Percentile of the changes at which the colors end."""
 _NEEDED = ["ligand", "target", "effect", "null_low", "null_median", "null_high", "z", "p", "q"]
 
 
@@ -160,8 +162,8 @@ def response(
         Of the pair of each panel, from :func:`sagefm.tl.perturb`: the title gives it, and says so
         where the pair is not significant (0.05 or more, or missing: not tested).
     limit
-        The change, up or down, at which the colors end; the largest of all `genes` if not given.
-        Give the same one to all maps that are compared.
+        The change, up or down, at which the colors end; if not given, each gene has its own: the
+        99.5th percentile of its changes. Give the same one to all maps that are compared.
     ax
         Axes to draw one panel on.
     show, save
@@ -169,14 +171,14 @@ def response(
 
     Returns
     -------
-    The Axes, or a list of them where `genes` is a list. Colors are even around 0, and the same in
-    all panels.
+    The Axes, or a list of them where `genes` is a list or the object holds several sections, which
+    are rows. Colors are even around 0.
 
     Raises
     ------
     InputError
         No such result or gene, the number of titles or of q is not that of genes, the limit is not
-        above 0, or the object holds several slides.
+        above 0, or the sections of the object are not known.
     """
     if key not in slide.obsm:
         raise InputError(f"obsm[{key!r}]: is not there; run sagefm.tl.respond first")
@@ -188,24 +190,27 @@ def response(
         raise InputError(f"{missing[0]}: obsm[{key!r}] has no such gene, but {few(held.columns)}")
     if limit is not None and not (np.isfinite(limit) and limit > 0):
         raise InputError(f"limit={limit}: give a number above 0")
-    values = pd.DataFrame(held[names].to_numpy(), slide.obs_names, names)
-    most = limit or float(values.abs().fillna(0.0).to_numpy().max(initial=0.0)) or 1.0
-    drawn = ad.AnnData(
-        obs=slide.obs.assign(**values), uns=dict(slide.uns), obsm={"spatial": coordinates(slide)}
-    )
+    drawn = canvases(slide)
+    if ax is not None and len(names) * len(drawn) > 1:
+        raise InputError(f"ax holds one panel, not {len(names) * len(drawn)}; draw one at a time")
+    columns = []
+    for name, heading in zip(names, _headings(names, title, q), strict=True):
+        parts = [held[name].iloc[canvas.rows].astype(float) for canvas in drawn]
+        most = limit or _usual_limit(parts)
+        scale = numbers(parts, low=-most, high=most, cmap="RdBu_r", label=_CHANGE)
+        columns.append(column_of(drawn, parts, scale, heading))
     with journal():
-        axes = spatial(drawn, names, title=_headings(names, title, q), cmap="RdBu_r", ax=ax,
-                       show=False)  # fmt: skip
-        panels = [axes] if isinstance(axes, Axes) else axes
-        for panel in panels:
-            spots = panel.collections[-1]
-            spots.set_clim(-most, most)
-            if spots.colorbar is not None:
-                spots.colorbar.set_label("change of predicted log1p counts", fontsize=6)
-                if panel is not panels[-1]:  # one serves all
-                    spots.colorbar.remove()
+        panels = draw_maps(arrange(columns), ax=ax)
         finish(panels, show, save)
-    return panels[0] if isinstance(genes, str) else panels
+    return panels[0] if isinstance(genes, str) and len(drawn) == 1 else panels
+
+
+def _usual_limit(parts: "Sequence[pd.Series[float]]") -> float:
+    """Choose where the colors end: most changes are within."""
+    sizes = np.abs(np.concatenate([one.to_numpy() for one in parts]))
+    sizes = sizes[np.isfinite(sizes)]
+    most = float(np.percentile(sizes, _MOST)) if sizes.size else 0.0
+    return most or float(sizes.max(initial=0.0)) or 1.0
 
 
 def _headings(
@@ -213,7 +218,8 @@ def _headings(
 ) -> list[str]:
     """Write a title for each panel, with what its q says."""
     titles = names if title is None else [title] if isinstance(title, str) else list(title)
-    titles = [wrapped(heading, 46 if len(names) == 1 else 30) for heading in titles]
+    if len(titles) != len(names):
+        raise InputError(f"{len(titles)} titles for {len(names)} panels; give one for each gene")
     if q is None:
         return titles
     each = np.atleast_1d(np.asarray(q, dtype=np.float64))

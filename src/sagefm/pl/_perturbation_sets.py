@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 
 from sagefm._errors import InputError
 from sagefm._text import few, numbered, probability
-from sagefm.pl._evaluation import wrapped
-from sagefm.pl._style import NOT_SIGNIFICANT, SIGNIFICANT, finish, journal
+from sagefm.pl._style import NOT_SIGNIFICANT, SIGNIFICANT, finish, journal, wrapped
 
 _WIDTH = 5.2
 _NUMBERS = ["n_pairs", "n_ligands", "auroc", "low", "high", "z", "p", "p_ligands"]

@@ -3,25 +3,19 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import anndata as ad
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from sagefm._errors import InputError
-from sagefm._keys import QUALITY, SPATIAL
-from sagefm.pl._spatial import require_one_slide, spatial
+from sagefm._keys import QUALITY
+from sagefm.pl._canvas import Canvas, canvases
+from sagefm.pl._maps import TissueMap, arrange, column_of, draw_maps
+from sagefm.pl._scales import numbers
 from sagefm.pl._style import finish, journal
-from sagefm.pp.counts import coordinates
-from sagefm.pp.image import image_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_SIDE, _BESIDE, _ABOVE = 2.0, 0.55, 0.4
-"""Width of the spots of a panel, width of its color bar, height of its title, in inches."""
-_COLUMNS = 3
 _GAIN = "gain"
 
 
@@ -58,57 +52,31 @@ def quality(
     The Axes of counts, genes, novelty (0 to 1), mean squared error of the model on the genes that
     were masked in the spot (log1p counts), and that error minus the error of the neighbor mean
     (orange: the model is better; purple: the neighbor mean is better). Panels without any value are
-    left out. Colors range from the 1st to the 99th percentile.
+    left out. Colors range from the 1st to the 99th percentile. Several sections are rows.
 
     Raises
     ------
     InputError
-        The slide has no such result, or the object holds several sections.
+        The slide has no such result, or the sections of the object are not known.
     """
     if QUALITY not in slide.obsm:
         raise InputError(f"obsm[{QUALITY!r}] is missing; run sagefm.report.quality first")
-    require_one_slide(slide)
+    drawn = canvases(slide)
     spots: pd.DataFrame = slide.obsm[QUALITY].copy()
     if "error" in spots:
         spots[_GAIN] = spots["error"] - spots["error_neighbor_mean"]
     panels = [p for p in _PANELS if p.column in spots and spots[p.column].notna().any()]
-    points = coordinates(slide)
-    drawn = ad.AnnData(
-        obs=spots,
-        uns=image_of(slide, points),
-        obsm={SPATIAL: points},
-    )
+    columns = [_column(drawn, spots, panel) for panel in panels]
     with journal():
-        axes = _grid(drawn, len(panels))
-        for panel, ax in zip(panels, axes, strict=True):
-            _draw(drawn, panel, ax)
+        axes = draw_maps(arrange(columns, 2))
         finish(axes, show, save)
     return axes
 
 
-def _grid(drawn: "AnnData", n_panels: int) -> list[Axes]:
-    """Create the Axes: up to three panels in a row."""
-    across = min(n_panels, _COLUMNS)
-    down = -(-n_panels // across)
-    wide, high = np.ptp(drawn.obsm[SPATIAL], axis=0)
-    height = _SIDE * min(max(high / max(wide, 1e-9), 0.4), 2.0) + _ABOVE
-    size = ((_SIDE + _BESIDE) * across, height * down)
-    _, grid = plt.subplots(down, across, figsize=size, squeeze=False, layout="compressed")
-    for spare in grid.flat[n_panels:]:
-        spare.set_axis_off()
-    return list(grid.flat[:n_panels])
-
-
-def _draw(drawn: "AnnData", panel: _Panel, ax: Axes) -> None:
-    spatial(drawn, panel.column, title=panel.title, cmap=panel.cmap, ax=ax, show=False)
-    spots = ax.collections[-1]
-    low, high = np.nanpercentile(drawn.obs[panel.column], [1, 99])
-    if panel.column == _GAIN:  # center the colors at 0
-        high = max(abs(low), abs(high))
-        low = -high
-    elif panel.column == "novelty":
-        low, high = 0.0, 1.0
-    if high > low:
-        spots.set_clim(low, high)
-    if spots.colorbar is not None:
-        spots.colorbar.set_label(panel.unit, fontsize=6)
+def _column(drawn: list[Canvas], spots: pd.DataFrame, panel: _Panel) -> list[TissueMap]:
+    """Make the maps of a column, one for each section."""
+    values = [spots[panel.column].iloc[canvas.rows].astype(float) for canvas in drawn]
+    low, high = (0.0, 1.0) if panel.column == "novelty" else (None, None)
+    center = 0.0 if panel.column == _GAIN else None
+    scale = numbers(values, low=low, high=high, center=center, cmap=panel.cmap, label=panel.unit)
+    return column_of(drawn, values, scale, panel.title)

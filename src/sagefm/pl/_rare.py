@@ -4,22 +4,21 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 
 from sagefm._colors import colors
 from sagefm._errors import InputError
-from sagefm._keys import RARE, SPATIAL
+from sagefm._keys import RARE
 from sagefm._uns import provenance
-from sagefm.pl._spatial import require_one_slide, spatial
-from sagefm.pl._style import finish, journal
-from sagefm.pp.counts import coordinates
-from sagefm.pp.image import image_of
+from sagefm.pl._canvas import Canvas, one_canvas
+from sagefm.pl._maps import TissueMap, draw_maps
+from sagefm.pl._marks import disks
+from sagefm.pl._scales import numbers
+from sagefm.pl._style import COLUMN, finish, journal
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -62,45 +61,40 @@ def rare(
     )
     if not made or made["key"] not in slide.obs:
         raise InputError(f"obs[{RARE!r}]: is missing; run sagefm.tl.rare first")
-    require_one_slide(slide)
+    canvas = one_canvas(slide)
     listed, genes = made["spots"], made["genes"]
     listed = listed[listed.index.isin(slide.obs_names)]
     kinds = sorted(set(made["spots"]["population"]) - {_ISOLATED}, key=int)
     shades = dict(zip(kinds, colors(len(kinds) + 1)[1:], strict=True)) | {_ISOLATED: _GRAY}
-    points = coordinates(slide)
-    drawn = ad.AnnData(
-        obs=pd.DataFrame({"score": slide.obs[made["key"]]}),
-        uns=image_of(slide, points),
-        obsm={SPATIAL: points},
-    )
     populations = kinds[:_POPULATIONS] or [_LISTED]
     with journal():
-        _, (left, right) = plt.subplots(
-            1, 2, figsize=(5.4, 2.9), width_ratios=(2, 1), layout="constrained"
-        )
-        _map(drawn, listed, shades, left)
-        left.set_title(f"{len(listed):,} spots listed, {made['n_beyond_noise']:,} beyond noise")
-        _bars(genes, populations, shades, right)
-        finish([left, right], show, save)
-    return [left, right]
+        rows = 2 + 0.11 * _GENES * len(populations)
+        _, (top, below) = plt.subplots(
+            2, 1, figsize=(COLUMN, 2.6 + rows * 0.9), height_ratios=(2.6, rows * 0.9),
+            layout="constrained",
+        )  # fmt: skip
+        _map(canvas, slide.obs[made["key"]].astype(float), listed, shades, top)
+        top.set_title(f"{len(listed):,} spots listed, {made['n_beyond_noise']:,} beyond noise")
+        _bars(genes, populations, shades, below)
+        finish([top, below], show, save)
+    return [top, below]
 
 
-def _map(drawn: "AnnData", listed: pd.DataFrame, shades: dict[str, str], panel: Axes) -> None:
+def _map(
+    canvas: Canvas,
+    score: "pd.Series[float]",
+    listed: pd.DataFrame,
+    shades: dict[str, str],
+    panel: Axes,
+) -> None:
     """Color spots by score, up to the 99.5th percentile, with rings around listed spots."""
-    spatial(drawn, "score", title="", cmap="Greys", ax=panel, show=False)
-    spots = panel.collections[-1]
-    assert isinstance(spots, EllipseCollection)
-    spots.set_clim(-2, max(float(np.nanpercentile(drawn.obs["score"], 99.5)), 1.0))
-    if spots.colorbar is not None:
-        spots.colorbar.set_label("rare score", fontsize=6)
-    rows = drawn.obs_names.get_indexer(listed.index)
-    sizes = np.full(len(rows), 1.35 * float(np.asarray(spots.get_widths()).flat[0]))
-    rings = EllipseCollection(
-        sizes, sizes, np.zeros(len(rows)), units="x", offsets=drawn.obsm[SPATIAL][rows],
-        offset_transform=panel.transData, facecolors="none", linewidths=0.9,
-        edgecolors=[shades[kind] for kind in listed["population"]],
-    )  # fmt: skip
-    panel.add_collection(rings)
+    high = max(float(np.nanpercentile(score, 99.5)), 1.0) if score.notna().any() else 1.0
+    scale = numbers([score], low=-2, high=high, cmap="Greys", label="rare score")
+    draw_maps([[TissueMap(canvas, score, scale)]], ax=panel)
+    rows = canvas.slide.obs_names.get_indexer(listed.index)
+    rings = disks(panel, canvas.points[rows], 1.35 * canvas.pitch)
+    edges = [shades[kind] for kind in listed["population"]]
+    rings.set(facecolors="none", edgecolors=edges, linewidths=0.9)
     counts = listed["population"].value_counts()
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=4, markerfacecolor="none",

@@ -16,8 +16,8 @@ from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm.pl._domain_maps import SPOT_COLUMNS, domain_maps
-from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals, only, wrapped
-from sagefm.pl._style import finish, journal
+from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals, only
+from sagefm.pl._style import finish, journal, wrapped
 
 if TYPE_CHECKING:
     from sagefm.evaluate.result import Result

@@ -1,73 +1,100 @@
 """Plot spots on the tissue, colored by a domain, a number or a gene."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import EllipseCollection
-from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
-from sagefm._colors import as_colors, colors
-from sagefm._errors import InputError, logger
+from sagefm._errors import InputError
 from sagefm._keys import DOMAIN
-from sagefm._text import few
-from sagefm.pl._style import COLUMN, finish, journal
-from sagefm.pp.counts import coordinates
-from sagefm.pp.image import Picture, find_picture
-from sagefm.pp.neighborhood import nearest
-from sagefm.pp.sections import find_slide_key
+from sagefm.pl._canvas import Canvas, Crop, canvases
+from sagefm.pl._maps import TissueMap, arrange, column_of, draw_maps
+from sagefm.pl._marks import Look
+from sagefm.pl._scales import Bound, Classes, Numbers, classes, numbers
+from sagefm.pl._style import finish, journal
+from sagefm.pl._values import Values, values_on
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_NOT_LABELED = "#DDDDDD"
-_PER_COLUMN = 16
-"""Largest number of entries in one column of a legend."""
-
 
 def spatial(
-    slide: "AnnData",
+    slide: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
     color: str | Sequence[str] = DOMAIN,
     *,
+    groups: str | Sequence[str] | None = None,
     title: str | Sequence[str] | None = None,
     cmap: str = "cividis",
     palette: Sequence[str] | None = None,
-    image: bool = True,
-    size: float = 0.9,
+    vmin: Bound | Sequence[Bound] = None,
+    vmax: Bound | Sequence[Bound] = None,
+    vcenter: float | None = None,
     layer: str | None = None,
+    size: float | None = None,
+    alpha: float | None = None,
+    image: bool = True,
+    img_alpha: float = 0.6,
+    crop: Crop = None,
+    scale_bar: bool = True,
+    ncols: int | None = None,
+    slide_key: str | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes | list[Axes]:
-    """Draw the spots of a slide, on the tissue image if there is one.
+    """Draw the spots of one or several slides, on the tissue image if there is one.
 
     Parameters
     ----------
     slide
-        A slide with coordinates in ``obsm["spatial"]`` (pixels).
+        A slide with coordinates in ``obsm["spatial"]`` (pixels); or several, in a list, by name, or
+        in one object with `slide_key`. Several sections share the scale of a color: with one color
+        there is a panel for each, with several colors a row.
     color
-        A column of ``obs`` or a gene, or several of them, one panel each. Spots without a value
-        are gray.
+        What the spots are colored by, or several, one panel each: a column of ``obs``, a gene,
+        or ``"KEY:COLUMN"`` for a column of ``obsm[KEY]``, by its name if that is a DataFrame
+        (``"sagefm_imputed:COL1A1"``), by its number if not (``"X_sagefm:0"``). A gene that the
+        slide lacks is taken from ``obsm["sagefm_imputed"]`` if it is there; the title says
+        "(imputed)". Spots without a value are gray.
+    groups
+        Categories to color; the other ones are gray.
     title
-        Title of each panel; the value of `color` if not given.
+        Title of each color; its name if not given.
     cmap
         Colormap for numbers.
     palette
         Colors for categories. If not given, those in ``uns["<color>_colors"]``; if there are none
         that fit, colors that are colorblind-safe up to eight categories, which are then kept there
-        (unless the slide is a view).
-    image
-        Whether to draw the tissue image under the spots.
-    size
-        Diameter of a spot, as a fraction of the distance between spots.
+        (unless the slide is a view, or there are several).
+    vmin, vmax
+        Where the colors of numbers end: a number, or a percentile such as ``"p99"``; one for all
+        colors or one for each. If not given, the 1st and the 99th percentile of all sections, so
+        that one spot does not wash out the map; the color bar has a pointed end where values are
+        beyond.
+    vcenter
+        Number in the middle of the colors, such as 0 with ``cmap="RdBu_r"``.
     layer
         Layer with the values of a gene; ``X`` if not given.
+    size
+        Diameter of a spot, as a fraction of the distance between spots; 0.9 if not given, or less
+        on an image, so that tissue shows between the spots.
+    alpha
+        Opacity of the spots from 0 to 1; 1 if not given, or less on an image.
+    image, img_alpha
+        Whether to draw the tissue image under the spots, and its opacity.
+    crop
+        Box to draw: x0, x1, y0 and y1 in the coordinates of the spots; ``"tissue"`` for that of the
+        spots with ``obs["in_tissue"]``. That of all spots if not given.
+    scale_bar
+        Whether to draw a scale bar. It needs the distance of spots (``uns["spot_pitch_um"]``) or
+        the scale factors of Space Ranger, in which a spot of Visium has 55 µm.
+    ncols
+        Panels in a row.
+    slide_key
+        Column of ``obs`` with the section of each spot; by default as :func:`sagefm.read` recorded.
     ax
         Axes for a single panel.
     show, save
@@ -75,173 +102,90 @@ def spatial(
 
     Returns
     -------
-    The Axes, or a list of Axes if `color` is a list.
+    The Axes; a list of Axes if `color` is a list or there are several sections, section by section.
+    The figure is 85 mm wide if it has up to four panels in a row.
 
     Raises
     ------
     InputError
-        `color` is neither a column nor a gene, the number of titles or axes is not that of colors,
-        the palette has fewer colors than there are categories, the slide has no coordinates, or the
-        object holds several sections.
+        `color` is nothing that a slide has, the number of titles, limits or axes is not that of
+        colors, the palette has fewer colors than there are categories, a slide has no coordinates,
+        or an object holds several sections and `slide_key` is not given.
     """
     names = [color] if isinstance(color, str) else list(color)
-    titles = names if title is None else [title] if isinstance(title, str) else list(title)
+    titles = [title] * len(names) if title is None else [title] if isinstance(title, str) else title
     if not names or len(titles) != len(names):
         raise InputError(f"{len(titles)} titles for {len(names)} panels; give one for each color")
-    if ax is not None and len(names) > 1:
-        raise InputError(f"ax holds one panel, not {len(names)}; draw one color at a time")
-    require_one_slide(slide)
-    points = coordinates(slide)
-    values = [_values(slide, name, layer) for name in names]
-    picture = find_picture(slide, points) if image else None
-    shades = [_shades(slide, *pair, palette) for pair in zip(names, values, strict=True)]
+    look = Look(size, alpha, img_alpha)
+    if ncols is not None and ncols < 1:
+        raise InputError(f"ncols={ncols}: give a whole number from 1 on")
+    drawn = canvases(slide, slide_key, image=image, crop=crop)
+    if ax is not None and len(names) * len(drawn) > 1:
+        n = len(names) * len(drawn)
+        raise InputError(f"ax holds one panel, not {n}; draw one color at a time")
+    ends = zip(_each("vmin", vmin, names), _each("vmax", vmax, names), strict=True)
+    columns: list[list[TissueMap]] = []
+    for name, heading, (low, high) in zip(names, titles, ends, strict=True):
+        values = [values_on(canvas, name, layer) for canvas in drawn]
+        scale = _scale(drawn, name, values, palette, groups, low, high, vcenter, cmap)
+        columns.append(_column(drawn, values, scale, heading, alone=len(names) == 1))
     with journal():
-        if ax is None:
-            side = 2.4 if len(names) == 1 else 2.0
-            width = sum(side + _room_beside(shown) for shown in values)
-            _, grid = plt.subplots(
-                1, len(names), figsize=(max(COLUMN, width), side + 0.4), squeeze=False,
-                layout="compressed",
-            )  # fmt: skip
-            axes = list(grid[0])
-        else:
-            axes = [ax]
-        for panel, shown, chosen, heading in zip(axes, values, shades, titles, strict=True):
-            _draw_tissue(panel, picture)
-            spots = _draw_spots(panel, points, size)
-            if isinstance(shown.dtype, pd.CategoricalDtype):
-                _color_classes(panel, spots, shown, chosen)
-            else:
-                spots.set_array(shown.to_numpy(dtype=float, na_value=np.nan))
-                spots.set_cmap(mpl.colormaps[cmap].with_extremes(bad=_NOT_LABELED))
-                panel.figure.colorbar(spots, ax=panel, shrink=0.6, pad=0.02)
-            panel.set_title(heading)
+        axes = draw_maps(arrange(columns, ncols), look, ax=ax, scale_bar=scale_bar)
         finish(axes, show, save)
-    return axes[0] if isinstance(color, str) else axes
+    return axes[0] if isinstance(color, str) and len(drawn) == 1 else axes
 
 
-def require_one_slide(slide: "AnnData") -> None:
-    """Refuse an object of several sections: they would be drawn on top of each other.
-
-    Raises
-    ------
-    InputError
-        The object holds several sections.
-    """
-    several = "several sections in one object cannot share a plot; draw one at a time"
-    try:
-        key = find_slide_key(slide)
-    except InputError as error:
-        raise InputError(f"{several} ({error})") from error
-    values = [] if key is None else slide.obs[key].unique()
-    if len(values) > 1:
-        raise InputError(f"{several}, such as slide[slide.obs[{key!r}] == {str(values[0])!r}]")
+def _each(name: str, bound: Bound | Sequence[Bound], names: list[str]) -> list[Bound]:
+    """Give each color its end of the scale."""
+    if bound is None or isinstance(bound, str | float | int | np.number):
+        return [bound] * len(names)
+    bounds = list(bound)
+    if len(bounds) != len(names):
+        raise InputError(f"{name}: {len(bounds)} values for {len(names)} colors; give one for each")
+    return bounds
 
 
-def _values(slide: "AnnData", name: str, layer: str | None) -> "pd.Series[Any]":
-    """Return the values to color by: categories (also for strings and booleans) or numbers."""
-    if name in slide.obs:
-        column: pd.Series[Any] = slide.obs[name]
-        number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        return column if number else column.astype("category")
-    if name in slide.var_names:
-        matrix = slide.X if layer is None else slide.layers.get(layer)
-        if matrix is None:
-            layers = few((key for key in slide.layers if key is not None), 6) or "none"
-            raise InputError(f"{name}: the slide has no {layer or 'X'!r}; layers: {layers}")
-        summed = matrix[:, np.flatnonzero(slide.var_names == name)].sum(axis=1)
-        return pd.Series(np.asarray(summed).ravel(), index=slide.obs_names)
-    remedy = "run sagefm.tl.domains first" if name == DOMAIN else "choose one of them"
-    raise InputError(
-        f"{name!r} is neither a column of obs ({few(slide.obs.columns, 6)}) nor a gene of the "
-        f"slide; {remedy}"
-    )
-
-
-def _room_beside(shown: "pd.Series[Any]") -> float:
-    """Estimate the width of the legend or color bar of a panel, in inches."""
-    if not isinstance(shown.dtype, pd.CategoricalDtype):
-        return 0.5
-    longest = max(len(str(name)) for name in [*shown.cat.categories, "not labeled"])
-    return _legend_columns(len(shown.cat.categories) + 1) * (0.3 + 0.05 * longest)
-
-
-def _legend_columns(n_entries: int) -> int:
-    return -(-n_entries // _PER_COLUMN)
-
-
-def _draw_spots(panel: Axes, points: NDArray[np.float64], size: float) -> EllipseCollection:
-    """Draw a disk on every spot, in the units of the coordinates."""
-    diameter = size
-    if len(points) > 1:
-        pairs = nearest(points, 2)
-        gaps = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
-        diameter = size * float(np.median(gaps))
-    sizes = np.full(len(points), diameter)
-    spots = EllipseCollection(
-        sizes, sizes, np.zeros(len(points)), units="x", offsets=points,
-        offset_transform=panel.transData, linewidths=0, rasterized=len(points) > 2000,
+def _scale(
+    drawn: list[Canvas],
+    name: str,
+    values: list[Values],
+    palette: Sequence[str] | None,
+    groups: str | Sequence[str] | None,
+    low: Bound,
+    high: Bound,
+    center: float | None,
+    cmap: str,
+) -> Numbers | Classes:
+    """Choose the colors of all sections."""
+    spots = [one.spots for one in values]
+    kinds = {one.categorical for one in values}
+    if len(kinds) > 1:
+        raise InputError(f"{name!r}: holds numbers in one slide and categories in another")
+    if kinds == {True}:
+        return classes(drawn, name, spots, palette, groups)
+    return numbers(
+        spots, low=low, high=high, center=center, cmap=cmap,
+        label=values[0].unit,
     )  # fmt: skip
-    panel.add_collection(spots)
-    low, high = points.min(axis=0) - diameter, points.max(axis=0) + diameter
-    panel.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), xticks=[], yticks=[])  # y points down
-    panel.set_aspect("equal")
-    panel.spines[:].set_visible(False)
-    return spots
 
 
-def _draw_tissue(panel: Axes, picture: Picture | None) -> None:
-    """Draw the tissue image in full-resolution pixels."""
-    if picture is not None:
-        extent = (0, picture.width, picture.height, 0)
-        panel.imshow(picture.pixels, extent=extent, alpha=0.6)
-
-
-def _shades(
-    slide: "AnnData", name: str, shown: "pd.Series[Any]", palette: Sequence[str] | None
-) -> list[str]:
-    """Choose a color for each category, and keep new colors in the slide; none for numbers."""
-    if not isinstance(shown.dtype, pd.CategoricalDtype):
-        return []
-    classes, key = [str(value) for value in shown.cat.categories], f"{name}_colors"
-    if palette is not None:
-        if len(palette) < len(classes):
-            raise InputError(
-                f"the palette has {len(palette)} colors for the {len(classes)} categories of "
-                f"{name!r}; give one for each"
-            )
-        if (chosen := as_colors(palette, classes)) is None:
-            raise InputError(f"the palette ({few(palette)}) holds what is no color of matplotlib")
-        return chosen[: len(classes)]
-    kept = slide.uns.get(key)
-    chosen = as_colors(kept, classes)
-    if chosen is not None and len(chosen) == len(classes):
-        return chosen
-    if kept is not None:
-        logger.warning(
-            "uns[%r] does not hold a color for each of the %d categories of %r: new colors are "
-            "chosen", key, len(classes), name,
-        )  # fmt: skip
-    chosen = colors(len(classes))
-    if not slide.is_view:
-        slide.uns[key] = chosen
-    return chosen
-
-
-def _color_classes(
-    panel: Axes, spots: EllipseCollection, shown: "pd.Series[Any]", chosen: list[str]
-) -> None:
-    """Color by category, with a legend to the right of the panel."""
-    codes = shown.cat.codes.to_numpy()
-    spots.set_facecolor([_NOT_LABELED if code < 0 else chosen[code] for code in codes])
-    entries = [(str(c), chosen[i]) for i, c in enumerate(shown.cat.categories)]
-    if (codes < 0).any():
-        entries.append(("not labeled", _NOT_LABELED))
-    handles = [
-        Line2D([], [], marker="o", linestyle="", markersize=4, color=shade, label=label)
-        for label, shade in entries
-    ]
-    panel.legend(
-        handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False,
-        handletextpad=0.1, labelspacing=0.4, ncols=_legend_columns(len(entries)),
-    )  # fmt: skip
+def _column(
+    drawn: list[Canvas],
+    values: list[Values],
+    scale: Numbers | Classes,
+    title: str | None,
+    *,
+    alone: bool,
+) -> list[TissueMap]:
+    """Make the maps of one color; if it is the only one, the titles are those of the sections."""
+    spots = [one.spots for one in values]
+    heading = values[0].title if title is None else title
+    if not alone or len(drawn) == 1:
+        return column_of(drawn, spots, scale, heading)
+    label = ", ".join(filter(None, [heading, scale.label]))
+    scale = replace(scale, label=label)
+    return [
+        TissueMap(canvas, one.spots, scale, f"{canvas.name} (imputed)" if one.imputed and
+                  not values[0].imputed else canvas.name)
+        for canvas, one in zip(drawn, values, strict=True)
+    ]  # fmt: skip

@@ -1,5 +1,6 @@
-"""Sizes and saving that all plots share."""
+"""Sizes, names and saving that all plots share."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,15 @@ from matplotlib.axes import Axes
 from sagefm._errors import InputError
 from sagefm._files import replacing
 
-COLUMN = 3.4
-"""Width of a journal column, inches."""
+COLUMN = 3.35
+"""Width of a journal column, 85 mm, in inches."""
 
 SIGNIFICANT, NOT_SIGNIFICANT = "#D55E00", "#444444"
 """Colors of what a test tells from chance, and of what it does not."""
+GRAY = "#DDDDDD"
+"""Color of a spot without a value."""
+SMALL = 6
+"""Points of the smallest text."""
 
 
 @contextmanager
@@ -35,14 +40,16 @@ def journal() -> Iterator[None]:
     with mpl.rc_context(
         {
             "font.size": 7,
-            "axes.titlesize": 8,
+            "axes.titlesize": 7.5,
             "axes.labelsize": 7,
-            "xtick.labelsize": 6,
-            "ytick.labelsize": 6,
+            "xtick.labelsize": SMALL,
+            "ytick.labelsize": SMALL,
             "legend.fontsize": 6.5,
+            "legend.title_fontsize": 6.5,
             "axes.linewidth": 0.6,
             "lines.linewidth": 1.2,
             "pdf.fonttype": 42,
+            "figure.dpi": 200,  # a column is small on a screen
             "savefig.dpi": 300,
         }
     ):
@@ -51,6 +58,17 @@ def journal() -> Iterator[None]:
         finally:
             interactive = mpl.is_interactive()
     mpl.interactive(interactive)  # the first figure of a notebook turns it on
+
+
+def wrapped(text: str, width: int, at_most: int | None = None) -> str:
+    """Break a name into lines, and escape what matplotlib would typeset as a formula.
+
+    What needs more lines than `at_most` is cut, and ends with an ellipsis.
+    """
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
+    if at_most is not None and len(lines) > at_most:
+        lines = [*lines[: at_most - 1], lines[at_most - 1][: width - 1] + "…"]
+    return "\n".join(lines).replace("$", r"\$")
 
 
 def finish(axes: Sequence[Axes], show: bool | None, save: str | Path | None) -> None:

@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._keys import SUBTYPE_EVIDENCE
-from sagefm.pl._evaluation import wrapped
-from sagefm.pl._spatial import spatial
-from sagefm.pl._style import COLUMN, finish, journal
+from sagefm.pl._canvas import canvases
+from sagefm.pl._maps import arrange, column_of, draw_maps
+from sagefm.pl._scales import numbers
+from sagefm.pl._style import COLUMN, finish, journal, wrapped
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -131,15 +132,17 @@ def subtype_evidence(
     """
     if key not in slide.obs:
         raise InputError(f"obs[{key!r}]: is missing; run sagefm.tl.subtype first")
+    drawn = canvases(slide)
+    if ax is not None and len(drawn) > 1:
+        raise InputError(f"ax holds one panel, not {len(drawn)}; draw one section at a time")
+    values = slide.obs[key].astype(float)
+    sizes = values.abs().dropna()
+    limit = (float(np.percentile(sizes, 99)) if len(sizes) else 0.0) or 1.0
+    parts = [values.iloc[canvas.rows] for canvas in drawn]
+    scale = numbers(
+        parts, low=-limit, high=limit, cmap="RdBu_r", label="contribution to the log-odds"
+    )
     with journal():
-        panel = spatial(slide, key, title=title or key, cmap="RdBu_r", ax=ax, show=False)
-        assert isinstance(panel, Axes)
-        sizes = slide.obs[key].abs().dropna()
-        limit = (float(np.percentile(sizes, 99)) if len(sizes) else 0.0) or 1.0
-        spots = panel.collections[-1]
-        spots.set_clim(-limit, limit)
-        if spots.colorbar is not None:
-            spots.colorbar.set_label("contribution to the log-odds", fontsize=6)
-            spots.colorbar.ax.ticklabel_format(axis="y", scilimits=(-2, 3))
-        finish([panel], show, save)
-    return panel
+        panels = draw_maps(arrange([column_of(drawn, parts, scale, title or key)]), ax=ax)
+        finish(panels, show, save)
+    return panels[0]

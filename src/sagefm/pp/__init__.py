@@ -6,6 +6,7 @@ from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.plant import plant
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
+from sagefm.pp.tissue import simulate_tissue
 from sagefm.pp.vocabulary import Alignment, Vocabulary
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "plant",
     "read",
     "simulate",
+    "simulate_tissue",
     "summarize",
 ]

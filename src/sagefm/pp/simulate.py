@@ -7,19 +7,25 @@ from importlib import resources
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 from scipy import sparse
 
 from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._types import Floats, Singles
 from sagefm.pp.neighborhood import average, nearest
+from sagefm.pp.visium_array import (
+    PITCH_UM,
+    PIXELS_PER_UM,
+    Integers,
+    Rng,
+    barcodes,
+    fields,
+    hexagons,
+    negative_binomial,
+    pitches,
+    soft,
+)  # fmt: skip
 
-Integers = NDArray[np.int64]
-Rng = np.random.Generator
-
-PITCH_UM = 100.0  # between the centers of neighboring spots
-PIXELS_PER_UM = 2.0
 NEIGHBORHOOD = 15  # spots, the center included; the other 14 send the ligands
 
 _PAIRS = """
@@ -44,7 +50,6 @@ _RICHNESS_SD = 0.35  # of the log depth between domains, which differ in cell de
 _SMOOTH_DEPTH_SD = 0.1  # within domains, between places
 _SPOT_DEPTH_SD = 0.15  # between neighboring spots
 _SLIDE_DEPTH_SD = 0.1
-_BORDER = 0.7  # width of the transition between two domains, in pitches
 _ENTRIES = 2**23  # spots × genes that are simulated at once
 
 
@@ -139,7 +144,7 @@ def simulate(
     biology = _draw_biology(names, *numbers, biology_seed)
     rng = np.random.default_rng([seed, 1])
     tissue = _draw_tissue(n_spots, biology, depth, rng)
-    pixels = PITCH_UM * PIXELS_PER_UM * (_pitches(tissue.grid) + 5.0)
+    pixels = PITCH_UM * PIXELS_PER_UM * (pitches(tissue.grid) + 5.0)
     counts, expected = _count(biology, tissue, nearest(pixels, NEIGHBORHOOD), rng)
 
     truth = {"couplings": _list_couplings(names, biology), "domain_profiles": biology.profiles}
@@ -231,72 +236,31 @@ def _draw_pairs(names: list[str], n_pairs: int, rng: Rng) -> Integers:
 
 def _draw_tissue(n_spots: int, biology: _Biology, depth: float, rng: Rng) -> _Tissue:
     radius = float(np.sqrt(n_spots * np.sqrt(0.75) / np.pi))  # of a round tissue, in pitches
-    grid = _hexagons(n_spots, radius, rng)
-    places = _pitches(grid)
+    grid = hexagons(n_spots, radius, rng)
+    places = pitches(grid)
     places -= places.mean(axis=0)
     domains = _lay_out_domains(places, len(biology.richness), radius, rng)
     log_depth = domains @ biology.richness
-    log_depth += _SMOOTH_DEPTH_SD * _fields(places, 1, 0.4 * radius, rng)[:, 0]
+    log_depth += _SMOOTH_DEPTH_SD * fields(places, 1, 0.4 * radius, rng)[:, 0]
     log_depth += rng.normal(0.0, _SPOT_DEPTH_SD, n_spots) + rng.normal(0.0, _SLIDE_DEPTH_SD)
-    ligands = _LIGAND_SD * _fields(places, len(biology.ligands), min(3.0, 0.4 * radius), rng)
+    ligands = _LIGAND_SD * fields(places, len(biology.ligands), min(3.0, 0.4 * radius), rng)
     return _Tissue(
         grid=grid,
         domains=domains.astype(np.float32),
-        programs=_fields(places, _PROGRAMS, 0.6 * radius, rng).astype(np.float32),
+        programs=fields(places, _PROGRAMS, 0.6 * radius, rng).astype(np.float32),
         ligands=(ligands - _LIGAND_SD**2 / 2).astype(np.float32),  # the mean fold is about 1
         depth=(depth * np.exp(log_depth)).astype(np.float32),
     )
-
-
-def _hexagons(n_spots: int, radius: float, rng: Rng) -> Integers:
-    """Choose the spots (array_row, array_col) under a round tissue, in array order."""
-    reach = int(1.5 * radius) + 3
-    rows, cols = np.mgrid[-reach : reach + 1, -2 * reach : 2 * reach + 1]
-    even = (rows + cols) % 2 == 0
-    grid: Integers = np.column_stack([rows[even], cols[even]])
-    x, y = _pitches(grid).T
-    angle = np.arctan2(y, x)
-    waves = np.arange(2, 5)
-    phases = rng.uniform(0, 2 * np.pi, len(waves))
-    outline = 1 + 0.05 * np.cos(waves * angle[:, None] + phases).sum(axis=1)
-    inside = np.sort(np.argsort(np.hypot(x, y) / outline, kind="stable")[:n_spots])
-    grid = grid[inside]
-    row, col = grid.min(axis=0)
-    grid -= (row, col - (col - row) % 2)  # from 0 on; row and column keep their common parity
-    return grid
-
-
-def _pitches(grid: Integers) -> Floats:
-    return np.stack([grid[:, 1] / 2, grid[:, 0] * np.sqrt(0.75)], axis=1)
-
-
-def _barcodes(grid: Integers) -> list[str]:
-    """Encode array positions as 16 letters; an odd factor is one to one modulo 2**32."""
-    codes = ((grid[:, 0] << 16) + grid[:, 1]) * 2_654_435_761 + 0x9E37_79B9
-    digits = (codes[:, None] >> np.arange(0, 32, 2)) & 3
-    return ["".join(letters) + "-1" for letters in np.array(list("ACGT"))[digits]]
-
-
-def _fields(places: Floats, n_fields: int, length: float, rng: Rng) -> Floats:
-    """Draw smooth random fields: spots × fields, each of mean 0 and sd 1 over the slide."""
-    fields = np.empty((len(places), n_fields))
-    for column in range(n_fields):
-        waves = rng.normal(0.0, 1 / length, (2, 24))
-        phases = rng.uniform(0, 2 * np.pi, 24)
-        fields[:, column] = np.cos(places @ waves + phases).sum(axis=1)
-    fields -= fields.mean(axis=0)
-    fields /= fields.std(axis=0)
-    return fields
 
 
 def _lay_out_domains(places: Floats, n_domains: int, radius: float, rng: Rng) -> Floats:
     """Draw wavy layers and patches over them: spots × domains, fractions."""
     n_layers = (n_domains + 1) // 2
     angle = rng.uniform(0, 2 * np.pi)
-    wobble = radius * _fields(places, 2, 0.6 * radius, rng)
+    wobble = radius * fields(places, 2, 0.6 * radius, rng)
     height = places @ [np.cos(angle), np.sin(angle)] + 0.12 * wobble[:, 0]
     cuts = np.quantile(height, rng.dirichlet(np.full(n_layers, 12.0)).cumsum()[:-1])
-    above = _soft(height[:, None] - cuts)
+    above = soft(height[:, None] - cuts)
     edges = np.ones((len(places), 1))
     fractions = -np.diff(np.hstack([edges, above, 0 * edges]), axis=1)
 
@@ -309,14 +273,9 @@ def _lay_out_domains(places: Floats, n_domains: int, radius: float, rng: Rng) ->
         middle = candidates[gaps.argmax()]
         middles = np.vstack([middles, middle])
         reach = size * rng.uniform(0.85, 1.15) + 0.05 * wobble[:, 1]
-        patch = _soft(reach - np.hypot(*(places - middle).T))[:, None]
+        patch = soft(reach - np.hypot(*(places - middle).T))[:, None]
         fractions = np.hstack([fractions * (1 - patch), patch])
     return fractions
-
-
-def _soft(distance: Floats) -> Floats:
-    """Convert a distance from a border, in pitches, to a fraction between 0 and 1."""
-    return 0.5 + 0.5 * np.tanh(distance / (2 * _BORDER))
 
 
 def _count(
@@ -326,7 +285,7 @@ def _count(
     n_spots, n_genes = len(tissue.grid), biology.profiles.shape[1]
     ligand_rate = tissue.domains @ biology.profiles[:, biology.ligands]
     ligand_rate *= tissue.depth[:, None] * np.exp(tissue.ligands)
-    ligand_counts = _negative_binomial(ligand_rate, biology.dispersion[biology.ligands], rng)
+    ligand_counts = negative_binomial(ligand_rate, biology.dispersion[biology.ligands], rng)
     received = average(neighbors, center=False) @ ligand_counts.log1p()
     response = np.exp(received.toarray() * biology.strength)
     n_pairs = len(biology.ligands)
@@ -345,28 +304,8 @@ def _count(
         rate[:, biology.targets] *= response[block]
         rate[:, biology.ligands] = 0.0
         expected[block] += rate.sum(axis=1, dtype=np.float64)
-        blocks.append(_negative_binomial(rate, biology.dispersion, rng) + ligand_counts[block])
+        blocks.append(negative_binomial(rate, biology.dispersion, rng) + ligand_counts[block])
     return sparse.vstack(blocks, format="csr"), expected
-
-
-def _negative_binomial(rate: Singles, dispersion: Singles, rng: Rng) -> sparse.csr_matrix:
-    """Draw spots × genes counts of mean `rate` and variance rate + dispersion × rate².
-
-    A negative binomial count is a Poisson number of bursts of logarithmic size. It is zero if the
-    exponential waiting time to the first burst exceeds the rate of bursts, so that only one draw
-    is needed for zero entries.
-    """
-    mean = rate * dispersion
-    bursts = np.log1p(mean) / dispersion
-    wait = rng.standard_exponential(rate.shape, dtype=np.float32)
-    rows, cols = np.nonzero(wait < bursts)
-    n_bursts = 1 + rng.poisson(bursts[rows, cols] - wait[rows, cols])
-    odds = mean[rows, cols].astype(np.float64)
-    sizes = rng.logseries(np.repeat(odds / (1 + odds), n_bursts))
-    entry = np.repeat(np.arange(len(rows)), n_bursts)
-    counts = np.bincount(entry, weights=sizes, minlength=len(rows)).astype(np.float32)
-    starts = np.searchsorted(rows, np.arange(rate.shape[0] + 1))
-    return sparse.csr_matrix((counts, cols.astype(np.int32), starts), shape=rate.shape)
 
 
 def _describe_spots(tissue: _Tissue, depth: Floats, patient: str, slide: str) -> pd.DataFrame:
@@ -377,7 +316,7 @@ def _describe_spots(tissue: _Tissue, depth: Floats, patient: str, slide: str) ->
     obs["patient"] = pd.Categorical([patient] * len(obs))
     obs["domain"] = pd.Categorical(domains, categories=labels)
     obs["depth"] = depth
-    return obs.set_axis(_barcodes(tissue.grid))
+    return obs.set_axis(barcodes(tissue.grid))
 
 
 def _list_couplings(names: list[str], biology: _Biology) -> pd.DataFrame:

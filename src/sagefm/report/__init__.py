@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from sagefm.report.html import page
     from sagefm.report.judge import Quality, quality
     from sagefm.report.rules import RULES, Rule
+    from sagefm.report.slide import SlideReport, index_page, slide_report
     from sagefm.report.words import contents, remarks
 
 __all__ = [
-    "RULES", "Quality", "Rule", "contents", "page", "quality", "remarks", "scorecard_page",
+    "RULES", "Quality", "Rule", "SlideReport", "contents", "index_page", "page", "quality",
+    "remarks", "scorecard_page", "slide_report",
 ]  # fmt: skip
 
 # The contents of a slide are printed without loading torch and matplotlib.
@@ -19,11 +21,14 @@ _HOMES = {
     "RULES": "rules",
     "Quality": "judge",
     "Rule": "rules",
+    "SlideReport": "slide",
     "contents": "words",
+    "index_page": "slide",
     "page": "html",
     "quality": "judge",
     "remarks": "words",
     "scorecard_page": "card",
+    "slide_report": "slide",
 }
 
 

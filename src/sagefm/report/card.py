@@ -1,17 +1,16 @@
 """Render a scorecard as a self-contained HTML page."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sagefm.evaluate import Cohort, Result
 from sagefm.evaluate.presentation import chapters, introduction
 from sagefm.model import SageFM
-from sagefm.report.rendering import picture, template
+from sagefm.report.rendering import picture, template, with_palette
 
 _COLORS = 128
-_SCALE = 0.31
-"""Pixels of the page per pixel of a picture, which is made for print."""
+_DPI = 300
+"""Of the pictures, which are made for print."""
 
 
 def scorecard_page(
@@ -50,13 +49,8 @@ def scorecard_page(
     )  # fmt: skip
 
 
-def _included(path: Path) -> dict[str, str]:
-    """Encode a picture in 128 colors, a third of its size, and get its width on the page."""
-    from PIL import Image  # matplotlib needs it
-
-    buffer = io.BytesIO()
-    with Image.open(path) as drawn:
-        drawn.convert("RGB").quantize(_COLORS).save(buffer, format="png", optimize=True)
-        width = round(drawn.width * _SCALE)
-    shown = picture(buffer.getvalue(), path.stem.replace("_", " "))
-    return {**shown, "width": str(width)}
+def _included(path: Path) -> dict[str, object]:
+    """Include a picture in few colors."""
+    with path.open("rb") as file:
+        png = with_palette(file, _COLORS)
+    return picture(png, "", alt=path.stem.replace("_", " "), pixels_per_inch=_DPI)

@@ -1,6 +1,5 @@
 """Render a self-contained HTML page about a slide."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,16 +16,14 @@ from sagefm.pl import gene_scatter, journal
 from sagefm.pl import quality as draw_quality
 from sagefm.pp.counts import coordinates
 from sagefm.pp.sections import section_codes
+from sagefm.report.drawing import one_section
 from sagefm.report.judge import Quality
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN
-from sagefm.report.rendering import picture, template
-from sagefm.report.rules import RULES, USES, VERDICTS
+from sagefm.report.rendering import figure_png, template
+from sagefm.report.rules import GRADES, RULES, USES
 from sagefm.report.words import contents, remarks
 
-_DPI = 120
-_MARKS = {"good": "●", "care": "▲", "bad": "✕", "unknown": "?"}
-"""Every grade has a mark, so that it can be read without colors."""
-_GRADES = {word: grade for grade, word in VERDICTS.items()}
+_COLORS = 256
 _MAPPED = {
     "counts": "counts",
     "genes": "detected genes",
@@ -64,10 +61,10 @@ def page(
     HTML that includes all pictures.
     """
     codes = section_codes(slide, slide_key)
-    return template("page.html.jinja").render(
-        name=name, marks=_MARKS, made=quality.made,
+    return template("quality.html.jinja").render(
+        name=name, made=quality.made,
         verdicts=[
-            {"use": use, "grade": _GRADES[row["verdict"]], **row}
+            {"use": use, "grade": GRADES[row["verdict"]], **row}
             for use, row in quality.verdicts.iterrows()
         ],
         facts=quality.facts.to_dict("records"),
@@ -86,25 +83,18 @@ def page(
     )  # fmt: skip
 
 
-def _maps(slide: AnnData, quality: Quality, codes: NDArray[np.int64]) -> dict[str, str]:
+def _maps(slide: AnnData, quality: Quality, codes: NDArray[np.int64]) -> dict[str, object]:
     """Draw maps of the first section."""
     n_sections = int(codes.max()) + 1
-    first = _section(slide, codes == 0)
+    first = one_section(slide, codes == 0, {})
+    first.obsm[QUALITY] = slide.obsm[QUALITY].loc[codes == 0]
     which = f" The first of {n_sections} slides is drawn." if n_sections > 1 else ""
     filled = quality.spots.columns[quality.spots.notna().any()]
     captions = ", ".join(text for column, text in _MAPPED.items() if column in filled)
     return _figure(draw_quality(first, show=False), f"Maps of the spots: {captions}.{which}")
 
 
-def _section(slide: AnnData, spots: NDArray[np.bool_]) -> AnnData:
-    """Select the data to draw of one section."""
-    uns = {SPATIAL: own_library(slide[spots]), PROVENANCE: {"read": {"slide_key": "section"}}}
-    obsm = {SPATIAL: coordinates(slide)[spots], QUALITY: slide.obsm[QUALITY].loc[spots]}
-    obs = pd.DataFrame({"section": "first"}, index=slide.obs_names[spots])
-    return AnnData(obs=obs, obsm=obsm, uns=uns)
-
-
-def _genes(quality: Quality) -> dict[str, str]:
+def _genes(quality: Quality) -> dict[str, object]:
     """Compare the model with the mean of the neighbors, gene by gene."""
     with journal():
         _, axes = plt.subplots(1, 2, figsize=(7.6, 3.1), layout="constrained")
@@ -117,13 +107,10 @@ def _genes(quality: Quality) -> dict[str, str]:
     )
 
 
-def _figure(axes: Sequence[Axes], caption: str) -> dict[str, str]:
-    """Encode the figure of some axes as PNG text, and close it."""
+def _figure(axes: Sequence[Axes], caption: str) -> dict[str, object]:
+    """Include the figure of some axes."""
     figure: Any = axes[0].figure
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
-    plt.close(figure)
-    return picture(buffer.getvalue(), caption)
+    return figure_png(figure, caption, colors=_COLORS)
 
 
 def _recovery(quality: Quality) -> str:

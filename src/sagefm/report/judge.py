@@ -12,7 +12,7 @@ from sagefm._errors import InputError
 from sagefm._keys import QUALITY
 from sagefm._uns import record
 from sagefm.pp.counts import find_counts
-from sagefm.report.recovery import GENE_MEAN, LIBRARY_SIZE, MODEL, NEIGHBOR_MEAN, Recovery, recover
+from sagefm.report.recovery import GENE_MEAN, LIBRARY_SIZE, MODEL, NEIGHBOR_MEAN, UNADAPTED, Recovery, recover
 from sagefm.report.rules import NOVEL, RULE, USES, Grade, verdict
 from sagefm.report.training_slides import Comparison, compare
 
@@ -57,6 +57,7 @@ def quality(
     seed: int = 0,
     layer: str | None = None,
     slide_key: str | None = None,
+    compare_unadapted: bool = False,
 ) -> Quality:
     """Judge what a slide shows of a model: where it works, fails, or nothing is known.
 
@@ -85,6 +86,8 @@ def quality(
     layer, slide_key
         As for :meth:`sagefm.SageFM.prepare`. Several slides in one object are judged together, each
         with its own neighbors and its own mean.
+    compare_unadapted
+        Whether `methods` has the model without adaptation too, if it is adapted.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def quality(
         values |= trained.values
         recovery = recover(
             slide, model, prepared, mask_fraction=mask_fraction, seed=seed, layer=layer,
-            slide_key=slide_key, adapt=adapt and can_adapt(model.network),
+            slide_key=slide_key, adapt=adapt and can_adapt(model.network), compare_unadapted=compare_unadapted,
         )  # fmt: skip
         compared, trained.words["best"] = _compared(recovery)
         values |= compared
@@ -155,7 +158,7 @@ def _compared(recovery: Recovery | None) -> tuple[dict[str, float], str]:
                  "r_depth")  # fmt: skip
         return dict.fromkeys(names, float("nan")), ""
     error, r = recovery.methods["error"], recovery.methods["r"]
-    best = str(error.drop(MODEL).idxmin())
+    best = str(error.drop([MODEL, UNADAPTED], errors="ignore").idxmin())
     others = {"gene_mean": GENE_MEAN, "neighbor_mean": NEIGHBOR_MEAN, "best": best}
     compared = {
         f"error_{key}": float(error[MODEL] / max(float(error[name]), 1e-12))

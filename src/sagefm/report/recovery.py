@@ -1,6 +1,6 @@
 """Mask genes of a slide, and compare a model with simple methods on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sagefm.pp.aligned import AlignedSlide
 
 MODEL = "model"
+UNADAPTED = "model, not adapted"
 GENE_MEAN = predictors.GENE_MEAN
 NEIGHBOR_MEAN = training_free.NEIGHBOR_MEAN
 LIBRARY_SIZE = training_free.SLIDE_PROFILE
@@ -55,14 +56,21 @@ def recover(
     layer: str | None,
     slide_key: str | None,
     adapt: bool,
+    compare_unadapted: bool = False,
 ) -> Recovery | None:
     """Mask genes of every spot, and predict them by the model and by baselines.
 
     The baselines are those of :func:`sagefm.evaluate.recovery` that need no other slide, and the
     mean of the gene over this slide. Only genes that are detected in more than 10 % of the spots
     of a section are scored; None if there is no such gene.
+
+    Parameters
+    ----------
+    compare_unadapted
+        Whether to score the model without adaptation too, if it is adapted.
     """
     columns = np.arange(len(model.vocabulary))
+    variants = {MODEL: adapt} | ({UNADAPTED: False} if adapt and compare_unadapted else {})
     tallies: dict[str, GeneTally] = {}
     errors = {name: np.full(slide.n_obs, np.nan) for name in (MODEL, NEIGHBOR_MEAN)}
     detected = np.zeros(len(columns))
@@ -78,10 +86,10 @@ def recover(
         sums: dict[str, GeneSums] = {}
         whole = _mask(section, genes, mask_fraction, seed)
         baselines = training_free.training_free(whole, seed)
-        for masked, predicted in _blocks(model, aligned, whole, seed, adapt):
+        for masked, predicted in _blocks(model, aligned, whole, seed, variants):
             mask, library_size = masked.mask[:, genes], masked.library_size
             truth = MaskedTruth(masked.counts[:, genes], mask, library_size)
-            for name, prediction in [(MODEL, predicted), *_baselines(masked, baselines)]:
+            for name, prediction in [*predicted.items(), *_baselines(masked, baselines)]:
                 sums.setdefault(name, GeneSums.zeros(len(genes))).add(truth.score(*prediction))
                 if name in errors:
                     squared = (truth.of(prediction.log1p) - truth.truth) ** 2
@@ -109,14 +117,20 @@ def _mask(slide: PanelSlide, genes: Positions, fraction: float, seed: int) -> Ma
 
 
 def _blocks(
-    model: "SageFM", aligned: "AlignedSlide", whole: MaskedSpots, seed: int, adapt: bool
-) -> Iterator[tuple[MaskedSpots, Prediction]]:
-    """Predict the masked spots block by block."""
-    for predicted in model.predict_masked(
-        aligned, [whole.genes], mask=lambda block: whole.of(block).mask, block_size=_BLOCK,
-        adapt=adapt, seed=seed,
-    ):  # fmt: skip
-        yield whole.of(predicted.spots), Prediction(predicted.log1p)
+    model: "SageFM", aligned: "AlignedSlide", whole: MaskedSpots, seed: int,
+    variants: Mapping[str, bool],
+) -> Iterator[tuple[MaskedSpots, dict[str, Prediction]]]:  # fmt: skip
+    """Predict the masked spots block by block, adapted or not by name."""
+    predictions = (
+        model.predict_masked(
+            aligned, [whole.genes], mask=lambda block: whole.of(block).mask, block_size=_BLOCK,
+            adapt=adapt, seed=seed,
+        )
+        for adapt in variants.values()
+    )  # fmt: skip
+    for same in zip(*predictions, strict=True):
+        named = zip(variants, same, strict=True)
+        yield whole.of(same[0].spots), {name: Prediction(one.log1p) for name, one in named}
 
 
 def _baselines(masked: MaskedSpots, baselines: list[Predictor]) -> Iterator[tuple[str, Prediction]]:

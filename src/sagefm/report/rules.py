@@ -16,6 +16,7 @@ USES = (IMPUTATION, EMBEDDING, PERTURBATION)
 VERDICTS: dict[Grade, str] = {
     "good": "supported", "care": "with care", "bad": "do not", "unknown": "not shown"
 }  # fmt: skip
+GRADES: dict[str, Grade] = {word: grade for grade, word in VERDICTS.items()}
 NOVEL = 0.95
 """Novelty above which a spot counts as unlike the training spots."""
 _SUPPORTED = (
