@@ -71,6 +71,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 # The notebooks find the command of this environment, and draw figures that fit the page.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")
+os.environ.update(COLUMNS="100", TTY_COMPATIBLE="0")  # no colors in what a command prints
 
 
 def parse_returns(self: NumpyDocstring, section: str) -> list[str]:
