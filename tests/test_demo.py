@@ -1,3 +1,5 @@
+import re
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -9,63 +11,105 @@ import pandas as pd
 import pytest
 
 import sagefm
-from sagefm import InputError, demo
+from sagefm import InputError
+from sagefm.demo import MethodComparison, run, story
 
-METHODS = ["sagefm", "PCA", "PCA of 15-spot means"]
+QUESTIONS = ["Domains", "Masked genes", "Genes that the slide lacks", "Labels of another patient"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The demo on smaller slides."""
+    folder, lines = tmp_path_factory.mktemp("demos") / "demo", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(story, "SPOTS", 300)
+        page = run(folder, progress=lines.append)
+    return page, lines
 
 
 @pytest.mark.slow
-def test_the_whole_story(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "_SPOTS", 800)
-    monkeypatch.setattr(demo, "_IMPUTED", 40)
-    lines = []
-    demo.run(tmp_path / "demo", progress=lines.append)
-    report = "\n".join(lines)
-
-    pictures = ["domains.png", "imputed.png", "perturbed.png", "response.png"]
-    tables = {name: pd.read_csv(tmp_path / "demo" / f"{name}.csv") for name in
-              ("domains", "imputed", "perturbed")}  # fmt: skip
-    expected = ["slide.h5ad", *pictures, *(f"{name}.csv" for name in tables)]
-    assert sorted(p.name for p in (tmp_path / "demo").iterdir()) == sorted(expected)
-    assert [line[:2] for line in lines if line[:1].isdigit()] == ["1.", "2.", "3.", "4."]
-    assert "Coexpression in the simulated tissue is random" in report
-
-    scores = tables["domains"]
-    assert scores["embedding"].unique().tolist() == METHODS
-    ari = scores.groupby("embedding")["ari"].mean()
-    assert ari["PCA of 15-spot means"] > ari["PCA"]
-    for name in METHODS:
-        said = f"{name:<24}adjusted Rand index {ari[name]:.2f}"
-        assert any(line.strip().startswith(said) for line in lines), report
-
-    slide = ad.read_h5ad(tmp_path / "demo" / "slide.h5ad")
-    model = sagefm.SageFM.load("default")
-    np.testing.assert_allclose(model.embed(slide), slide.obsm["X_sagefm"], atol=1e-4)
-    assert slide.obs["sagefm_domain"].nunique() == slide.obs["domain"].nunique() == 5
-    assert len(tables["imputed"]) == slide.obsm["sagefm_imputed"].shape[1] == 40
-    assert f"masked counts {tables['imputed']['r_model'].median():.2f};" in report
-
-    pairs = tables["perturbed"]
-    truth = slide.uns["simulation"]["couplings"].merge(pairs, on=["ligand", "target"])
-    assert len(truth) == len(pairs) >= 10  # most of the known pairs are in the vocabulary
-    assert set(truth["strength"]) == {0.0, 1.0}
-    assert slide.obsm["sagefm_response"].shape == (800, 1)
-
-    for name in pictures:
-        picture = plt.imread(tmp_path / "demo" / name)[..., :3]
-        assert picture.shape[1] > 700
-        assert (picture < 1).any(axis=2).mean() > 0.05
-        assert picture.std() > 0.05
+def test_the_demo_ends_with_one_page_and_says_where_it_is(whole):
+    page, lines = whole
+    assert lines[-1] == f"The page: {page.resolve()}"
+    written = sorted(path.name for path in page.parent.iterdir())
+    assert written == ["breast.h5ad", "comparisons.csv", "cortex.h5ad", "demo.html"]
+    text = page.read_text()
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text)  # nothing from elsewhere
+    assert page.stat().st_size < 5_000_000
     assert not plt.get_fignums()
 
 
-def test_most_simulated_genes_are_known_to_the_model():
-    vocabulary = set(sagefm.SageFM.load("default", device="cpu").vocabulary.symbols)
-    genes = sagefm.pp.simulate(20).var_names
-    assert genes.isin(vocabulary).mean() > 0.7
+@pytest.mark.slow
+def test_every_question_is_compared_with_simple_methods_and_random_weights(whole):
+    page, lines = whole
+    table = pd.read_csv(page.parent / "comparisons.csv")
+    for (_slide, question), rows in table.groupby(["slide", "question"]):
+        methods = set(rows["method"])
+        assert {"default model", "random weights"} <= methods, question
+        assert len(methods) > 2, question
+    assert table["question"].unique().tolist() == QUESTIONS
+    assert table["slide"].unique().tolist() == ["cortex", "breast"]
+    assert sum(line.startswith("  ") and "random weights" in line for line in lines) == 8
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be written .*; choose another place"):
-        demo.run(tmp_path / "file" / "demo", progress=lambda line: None)
+@pytest.mark.slow
+def test_the_page_shows_what_is_in_the_table_and_who_wins(whole):
+    page, _ = whole
+    table = pd.read_csv(page.parent / "comparisons.csv")
+    text = page.read_text()
+    for value in table["value"]:
+        assert f"{value:.3f}" in text
+    assert "random weights" in text and "winner" in text
+    for gene in (*story.GENES["cortex"], *story.GENES["breast"]):
+        slides = [ad.read_h5ad(page.parent / f"{name}.h5ad") for name in ("cortex", "breast")]
+        assert any(gene in slide.obsm["sagefm_imputed"] for slide in slides)
+
+
+@pytest.mark.slow
+def test_a_slide_of_the_user_is_compared_too(tmp_path, whole):
+    slide = sagefm.read(whole[0].parent / "cortex.h5ad")[:, :1500].copy()
+    del slide.uns["sagefm"]["demo"]
+    slide.obs.loc[slide.obs_names[:40], "region"] = np.nan
+    lines = []
+    page = run(tmp_path / "mine", slide, name="<b>mine", label_key="region", progress=lines.append)
+    table = pd.read_csv(page.parent / "comparisons.csv")
+    assert table["question"].unique().tolist() == QUESTIONS[:3]
+    text = page.read_text()
+    assert "<b>mine" not in text and "&lt;b&gt;mine" in text
+    assert "simulated" not in text
+
+    without = run(tmp_path / "other", slide, progress=lines.append)
+    assert (
+        pd.read_csv(without.parent / "comparisons.csv")["question"].unique().tolist()
+        == (QUESTIONS[1:3])
+    )
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"holds files already; choose another place"):
+        run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_slide_that_the_model_does_not_know_is_refused(tmp_path):
+    slide = sagefm.pp.simulate(60, genes=[f"gene{i}" for i in range(60)])
+    with pytest.raises(InputError, match="mine: no gene that the model knows is detected"):
+        run(tmp_path / "demo", slide, name="mine")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_the_best_is_the_lowest_error_and_the_highest_score():
+    table = pd.DataFrame(
+        {
+            "value": [0.3, 0.5, 0.4, 0.2],
+            "own": [True, False, False, False],
+            "random": [False, False, False, True],
+        },
+        index=pd.Index(["ours", "one", "other", "random weights"], name="method"),
+    )
+    assert MethodComparison("Q", "score", table).baseline == ("one", 0.5)
+    assert MethodComparison("Q", "error", table, lower=True).baseline == ("other", 0.4)
+    assert MethodComparison("Q", "score", table).ours == ("ours", 0.3)
+    assert MethodComparison("Q", "score", table).random == ("random weights", 0.2)
+    assert MethodComparison("Q", "score", table[table["own"] | table["random"]]).baseline is None

@@ -17,8 +17,8 @@ SOURCE = Path(sagefm.__file__).parent
 # An import only points down this list.
 ROOMS = [
     ("cli", "__main__"), ("demo",), ("report",), ("pl",), ("explore",), ("evaluate",), ("tl",),
-    ("pretrain",), ("model",), ("_prediction", "_model_file", "_adaptation", "_difference"),
-    ("nn",), ("pp",), ("stats",),
+    ("pretrain",), ("_as_model",), ("model",),
+    ("_prediction", "_model_file", "_adaptation", "_difference"), ("nn",), ("pp",), ("stats",),
     ("_fetch", "_files", "_workers", "_cache", "_extras", "_hdf5", "_owner", "_writable"),
     ("_validate", "_device"),
     ("_signals", "_keys", "_colors", "_errors", "_text", "_types", "_uns", "_progress"),

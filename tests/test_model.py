@@ -1,5 +1,6 @@
 """SageFM: arrays in, arrays out."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,9 @@ import scipy.sparse as sp
 import torch
 from anndata import concat
 
+import sagefm
 from sagefm import InputError, SageFM
+from sagefm._as_model import as_model
 from sagefm.model import Config
 from sagefm.nn import checkpoint
 from sagefm.pp.vocabulary import Vocabulary
@@ -206,3 +209,20 @@ def test_masked_genes_are_predicted_block_by_block(model, slide):
 def test_masks_that_cannot_be_are_refused(model, slide, options):
     with pytest.raises(InputError, match="where="):
         list(model.predict_masked(slide, [np.array([1])], **options))
+
+
+def test_every_verb_takes_the_name_of_a_model(slide, model, tmp_path):
+    path = tmp_path / "small.safetensors"
+    model.save(path)
+    sagefm.tl.embed(slide, path)
+    by_path = slide.obsm["X_sagefm"].copy()
+    np.testing.assert_allclose(by_path, model.embed(slide), atol=1e-5)
+    assert as_model(path) is as_model(str(path))  # loaded once
+    other = SageFM.new(model.vocabulary, model.config, seed=7)
+    path.unlink()
+    other.save(path)
+    os.utime(path, ns=(1, 1))
+    sagefm.tl.embed(slide, path)
+    assert np.abs(slide.obsm["X_sagefm"] - by_path).max() > 1e-3  # the file has changed
+    with pytest.raises(InputError, match=r"nothing\.safetensors"):
+        sagefm.tl.impute(slide, tmp_path / "nothing.safetensors", ["GFAP"])

@@ -7,7 +7,7 @@ import typer
 
 from sagefm._fetch import DEFAULT, local_copy, sha256
 from sagefm._files import require_free, require_writable
-from sagefm.cli._options import Out, Overwrite, Seed, require_suffix
+from sagefm.cli._options import Layer, Out, Overwrite, Seed, SlideKey, require_suffix, slide_names
 
 
 def convert(
@@ -59,11 +59,31 @@ def info(
 
 
 def demo(
+    slide: Annotated[
+        str | None,
+        typer.Argument(metavar="[SLIDE]", help="A slide of yours; simulated tissue if not given."),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("demo"),
+    label_key: Annotated[
+        str | None,
+        typer.Option(help="obs column with labels of the spots, to compare domains with."),
+    ] = None,
     seed: Seed = 0,
+    layer: Layer = None,
+    slide_key: SlideKey = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Run the main functions on a simulated slide, with tables and plots."""
-    import sagefm.demo
+    """Compare the default model with simple methods and random weights: one page.
 
-    sagefm.demo.run(out, seed=seed, overwrite=overwrite, progress=typer.echo)
+    On simulated human tissue it takes about a minute.
+    """
+    import sagefm
+    from sagefm.demo import run
+
+    if slide is None:
+        run(out, seed=seed, overwrite=overwrite, progress=typer.echo)
+        return
+    loaded = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    [name] = slide_names([slide])
+    run(out, loaded, name=name, label_key=label_key, seed=seed, overwrite=overwrite,
+        progress=typer.echo)  # fmt: skip

@@ -158,9 +158,7 @@ def bars(
 ) -> "Figure":
     """Draw a bar for each name, with its value; those of `strong` are darker and hatched."""
     with journal():
-        figure, ax = plt.subplots(
-            figsize=(5.2, 0.5 + 0.23 * len(values)), layout="constrained"
-        )
+        figure, ax = plt.subplots(figsize=(5.2, 0.5 + 0.23 * len(values)), layout="constrained")
         at = np.arange(len(values))
         own = np.isin(values.index, list(strong))
         with mpl.rc_context({"hatch.linewidth": 0.5}):

@@ -5,16 +5,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from sagefm._keys import PROVENANCE, QUALITY, SPATIAL
-from sagefm._uns import own_library
+from sagefm._keys import QUALITY
 from sagefm.pl import gene_scatter, journal
 from sagefm.pl import quality as draw_quality
-from sagefm.pp.counts import coordinates
 from sagefm.pp.sections import section_codes
 from sagefm.report.drawing import one_section
 from sagefm.report.judge import Quality

@@ -12,7 +12,15 @@ from sagefm._errors import InputError
 from sagefm._keys import QUALITY
 from sagefm._uns import record
 from sagefm.pp.counts import find_counts
-from sagefm.report.recovery import GENE_MEAN, LIBRARY_SIZE, MODEL, NEIGHBOR_MEAN, UNADAPTED, Recovery, recover
+from sagefm.report.recovery import (
+    GENE_MEAN,
+    LIBRARY_SIZE,
+    MODEL,
+    NEIGHBOR_MEAN,
+    UNADAPTED,
+    Recovery,
+    recover,
+)
 from sagefm.report.rules import NOVEL, RULE, USES, Grade, verdict
 from sagefm.report.training_slides import Comparison, compare
 

@@ -131,7 +131,7 @@ def _described(described: "Description", domain: str) -> dict[str, object]:
         "name": str(named["name"]) if clear else "",
         "evidence": f"z = {named['z']:.1f}: {named['genes']}" if clear else "",
         "genes": [
-            (row.gene, f"{2 ** row.log2_fold:.1f}", bool(row.q <= _Q)) for row in own.itertuples()
+            (row.gene, f"{2**row.log2_fold:.1f}", bool(row.q <= _Q)) for row in own.itertuples()
         ],
     }
 

@@ -36,9 +36,7 @@ def recovered(subject: Subject) -> Section:
         return {"why": "No gene is detected in more than 10 % of the spots: nothing to score."}
     names = dict(_OWN) if UNADAPTED in found.methods.index else {MODEL: "model"}
     methods = found.methods.rename(index=names)
-    rows = [
-        (name, f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()
-    ]
+    rows = [(name, f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()]
     r = methods["r"].sort_values(ascending=False, kind="stable")
     return {
         "about": _about(found),

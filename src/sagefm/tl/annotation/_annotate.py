@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm import __version__
+from sagefm._as_model import as_model
 from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL, UNKNOWN
 from sagefm._progress import stage
@@ -23,6 +24,7 @@ from sagefm.tl.annotation._features import Features, label_codes, section_featur
 from sagefm.tl.annotation._fit import fit_annotator
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import TypeAlias
 
     from anndata import AnnData
@@ -37,7 +39,7 @@ MIN_SPOTS = 10
 
 def learn_annotator(
     slides: "Slides",
-    model: "SageFM",
+    model: "SageFM | str | Path",
     key: str = "label",
     *,
     method: Method = "linear",
@@ -100,6 +102,7 @@ def learn_annotator(
     Probabilities are calibrated by temperature scaling (Guo et al. 2017, arXiv 1706.04599), with
     the lowest Brier score on the held-out spots, averaged over patients.
     """
+    model = as_model(model)
     for name, value, kinds in (("method", method, Method), ("features", features, Features)):
         if value not in get_args(kinds):
             raise InputError(f"{name}={value!r}: choose one of {', '.join(get_args(kinds))}")
@@ -140,7 +143,7 @@ def learn_annotator(
 def annotate(
     reference: "Annotator | Slides",
     slide: "AnnData",
-    model: "SageFM",
+    model: "SageFM | str | Path",
     key: str = "label",
     *,
     error_rate: float | None = None,
@@ -197,6 +200,7 @@ def annotate(
     ``annotator.held_out.realized(error_rate)``. The farthest of P + 1 alike patients is taken for
     out of distribution, with the same chance.
     """
+    model = as_model(model)
     if error_rate is not None and not 0 < error_rate < 1:
         raise InputError(f"error_rate={error_rate}: give a number between 0 and 1, such as 0.05")
     if not isinstance(reference, Annotator):

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sagefm import __version__
+from sagefm._as_model import as_model
 from sagefm._errors import InputError, logger
+from sagefm._fetch import DEFAULT
 from sagefm._keys import EMBEDDING, SPOT_SUFFIX
 from sagefm._types import Singles
 from sagefm._uns import record
@@ -25,6 +27,8 @@ from sagefm.tl.embedding._reference import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from sagefm.model import SageFM
@@ -34,7 +38,7 @@ Pair = tuple[Singles, Singles]
 
 def embed(
     slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
-    model: "SageFM",
+    model: "SageFM | str | Path" = DEFAULT,
     *,
     reference: "Reference | AnnData | None" = None,
     adapt: bool = False,
@@ -53,7 +57,7 @@ def embed(
     slides
         One or several, with raw counts and ``obsm["spatial"]``.
     model
-        A model.
+        A model, or its path or address; ``"default"`` is that of the package.
     reference
         The profile that spots are compared with. ``"slide"``: that of their own slide, so that only
         slides of the same composition can be compared. ``"shared"``: the mean profile of all
@@ -90,6 +94,7 @@ def embed(
     Neighborhoods of nearby spots overlap, so that the nearest in ``X_sagefm`` are mostly the
     nearest on the slide. For a graph of neighbors as scanpy builds it, use ``X_sagefm_spot``.
     """
+    model = as_model(model)
     require_reference(model, reference)
     several = _named(slides)
     aligned = {

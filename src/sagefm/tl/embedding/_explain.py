@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from sagefm._as_model import as_model
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm._types import Positions, Singles
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from sagefm.model import SageFM
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 def explain(
     slide: "AnnData",
-    model: "SageFM",
+    model: "SageFM | str | Path",
     spots: str | Sequence[str],
     *,
     against: Sequence[str] | None = None,
@@ -46,7 +49,7 @@ def explain(
     slide
         Raw counts and ``obsm["spatial"]``.
     model
-        A model.
+        A model, or its path or address; ``"default"`` is that of the package.
     spots
         Names of spots.
     against
@@ -74,6 +77,7 @@ def explain(
         No spot, or one that is not in the slide; `against` leaves a spot without a baseline; a
         number is out of range; or as :meth:`sagefm.SageFM.prepare`.
     """
+    model = as_model(model)
     for name, value in (("steps", steps), ("top", 1 if top is None else top)):
         if value < 1:
             raise InputError(f"{name}={value}: give a whole number from 1 on")

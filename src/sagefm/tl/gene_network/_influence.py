@@ -13,8 +13,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from sagefm._as_model import as_model
 from sagefm._errors import InputError, logger
 from sagefm._extras import require
+from sagefm._fetch import DEFAULT
 from sagefm._text import few, numbered
 from sagefm._types import Positions, Where
 from sagefm.nn.influence import strongest
@@ -23,6 +25,8 @@ from sagefm.stats.resampling import LEAST_UNITS, interval, resampled
 from sagefm.tl.gene_network._spread import spreads
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import networkx
     from anndata import AnnData
 
@@ -39,7 +43,7 @@ _EDGES = 4096
 
 def influence(
     slide: "AnnData",
-    model: "SageFM",
+    model: "SageFM | str | Path" = DEFAULT,
     genes: Sequence[str] | None = None,
     *,
     sources: Sequence[str] | None = None,
@@ -67,7 +71,7 @@ def influence(
     slide
         Raw counts and ``obsm["spatial"]``.
     model
-        A model.
+        A model, or its path or address; ``"default"`` is that of the package.
     genes
         Genes whose prediction is looked at, by symbol or Ensembl id: all influences on them. If
         not given, the strongest influences on any gene. Genes that the model does not know are
@@ -118,6 +122,7 @@ def influence(
         is empty or does not fit the slide, the slide cannot be prepared, or without `genes` no gene
         varies over the spots.
     """
+    model = as_model(model)
     if where != "neighbors" and where != "center":
         raise InputError(f"where={where!r}: choose one of neighbors, center")
     if n_edges < 1:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from sagefm import __version__
 from sagefm._adaptation import can_adapt
+from sagefm._as_model import as_model
 from sagefm._errors import InputError
+from sagefm._fetch import DEFAULT
 from sagefm._keys import IMPUTED
 from sagefm._types import Positions, Singles, Where
 from sagefm._uns import record
@@ -22,6 +24,8 @@ from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.imputation._recovery import GeneRecovery, areas_of, masked_blocks, similar_genes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from sagefm.model import SageFM
@@ -58,7 +62,7 @@ _LEVEL = 0.05
 
 def impute(
     slide: "AnnData",
-    model: "SageFM",
+    model: "SageFM | str | Path" = DEFAULT,
     genes: Sequence[str] | None = None,
     *,
     region: NDArray[np.bool_] | str | None = None,
@@ -82,7 +86,7 @@ def impute(
     slide
         Raw counts and ``obsm["spatial"]``.
     model
-        A model.
+        A model, or its path or address; ``"default"`` is that of the package.
     genes
         Symbols or Ensembl ids; all genes of the model that the slide lacks if not given. Measured
         genes are estimated again only where they are named here. Genes that the model does not
@@ -156,6 +160,7 @@ def impute(
     For 4,090 to 5,000 genes ``write_h5ad`` fails ("object header message is too large") unless
     ``h5py.get_config().track_order`` is True, as ``sagefm impute`` sets it.
     """
+    model = as_model(model)
     _require_choices(scale, mask)
     chosen = None if genes is None else _named(genes, model.vocabulary)
     spots = np.flatnonzero(selected_spots(slide, region))

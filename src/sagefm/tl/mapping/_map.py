@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sagefm import __version__
+from sagefm._as_model import as_model
 from sagefm._errors import InputError, logger
 from sagefm._keys import MAPPED, UNKNOWN
 from sagefm._progress import stage
@@ -20,6 +21,8 @@ from sagefm.tl.mapping._reference import ReferenceSections
 from sagefm.tl.mapping._vote import vote
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from sagefm.model import SageFM
@@ -32,7 +35,7 @@ _FEW_GENES = 100
 def map(
     slides: "Slides",
     reference_slides: "Slides",
-    model: "SageFM | None" = None,
+    model: "SageFM | str | Path | None" = None,
     key: str = "label",
     *,
     patient_key: str = "patient",
@@ -91,6 +94,7 @@ def map(
     patients. If all labeled slides are of one patient, spots are compared with those elsewhere on
     the sections, and twice as much is tolerated.
     """
+    model = None if model is None else as_model(model)
     targets, given = _named(slides, "slides"), _named(reference_slides, "reference_slides")
     every = [*targets.values(), *given.values()]
     if len({id(slide) for slide in every}) < len(every):

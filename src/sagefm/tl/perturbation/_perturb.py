@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm import __version__
+from sagefm._as_model import as_model
 from sagefm._cache import ResumableCache
 from sagefm._errors import InputError
 from sagefm._text import numbered
@@ -35,7 +36,7 @@ _LEAST_POWER = 1.9
 
 def perturb(
     slide: "AnnData | Mapping[str, AnnData]",
-    model: "SageFM",
+    model: "SageFM | str | Path",
     pairs: "str | Path | pd.DataFrame | Sequence[tuple[str, str]]",
     levels: int = 5,
     *,
@@ -174,6 +175,7 @@ def perturb(
         No pair is left, the region is empty, fewer than two levels, refits with other genes, or as
         :meth:`sagefm.SageFM.prepare`.
     """
+    model = as_model(model)
     if levels < 2:
         raise InputError(f"levels={levels}: give two levels at least")
     if hold not in get_args(Hold):

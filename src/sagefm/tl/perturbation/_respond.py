@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sagefm._as_model import as_model
 from sagefm._errors import InputError
 from sagefm._keys import RESPONSE
 from sagefm._types import Floats, Hold, Where
@@ -15,6 +16,8 @@ from sagefm.pp.selection import selected_spots
 from sagefm.tl.perturbation._perturber import PLACES, Perturber
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from sagefm.model import SageFM
@@ -69,7 +72,7 @@ KNOCKOUT = Change("set", 0.0)
 
 def respond(
     slide: "AnnData",
-    model: "SageFM",
+    model: "SageFM | str | Path",
     changes: Mapping[str, Change | float],
     genes: Sequence[str],
     *,
@@ -93,7 +96,7 @@ def respond(
     slide
         Raw counts and ``obsm["spatial"]``.
     model
-        A model.
+        A model, or its path or address; ``"default"`` is that of the package.
     changes
         Gene → how it changes; a number is the log1p count that it is set to. All at once.
     genes
@@ -126,6 +129,7 @@ def respond(
         No gene is left that the model knows, nothing changes, no such place, the region is empty,
         or as :meth:`sagefm.SageFM.prepare`.
     """
+    model = as_model(model)
     for name, value, choices in (("where", where, PLACES), ("hold", hold, get_args(Hold))):
         if value not in choices:
             raise InputError(f"{name}={value!r}: choose of {', '.join(choices)}")

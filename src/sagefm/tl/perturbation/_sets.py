@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sagefm._as_model import as_model
 from sagefm._types import Hold
 from sagefm.tl.perturbation._effects import Progress
 from sagefm.tl.perturbation._signature_test import How, perturb_signatures
@@ -27,7 +28,7 @@ _COLUMNS = (
 
 def perturb_sets(
     slide: "AnnData | Mapping[str, AnnData]",
-    model: "SageFM",
+    model: "SageFM | str | Path",
     upstream: str | Sequence[str],
     sets: Mapping[str, Sequence[str]],
     *,
@@ -72,6 +73,7 @@ def perturb_sets(
     InputError
         No set is left, or as :func:`sagefm.tl.perturb`.
     """
+    model = as_model(model)
     slides = prepare_slides(slide, model, region, layer=layer, slide_key=slide_key)
     positions = model.vocabulary.positions(model.vocabulary.known(upstream))
     ligands = [model.vocabulary[int(at)] for at in dict.fromkeys(positions.tolist())]

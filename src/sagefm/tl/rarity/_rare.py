@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm import __version__
+from sagefm._as_model import as_model
 from sagefm._errors import InputError
 from sagefm._keys import DOMAIN, RARE, RARE_POPULATION
 from sagefm._progress import stage
@@ -20,6 +21,8 @@ from sagefm.tl.rarity._genes import enrichment
 from sagefm.tl.rarity._score import N_SIMILAR, group, score
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from sagefm.model import SageFM
@@ -47,7 +50,7 @@ class Rare(NamedTuple):
 
 def rare(
     slide: "AnnData",
-    model: "SageFM | None" = None,
+    model: "SageFM | str | Path | None" = None,
     *,
     share: float = 0.02,
     seed: int = 0,
@@ -120,6 +123,7 @@ def rare(
     large average submatrices (Shabalin et al., Annals of Applied Statistics 2009), with one step
     from every spot.
     """
+    model = None if model is None else as_model(model)
     if not 0 < share <= 0.2:
         raise InputError(f"share={share}: give a number above 0 and at most 0.2")
     counted = count(slide, model, layer, slide_key)

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from sagefm import __version__
+from sagefm._as_model import as_model
 from sagefm._errors import InputError
 from sagefm._keys import SUBTYPE_EVIDENCE
 from sagefm._types import Codes, Floats
@@ -37,6 +38,8 @@ from sagefm.tl.subtyping._pooling import Pooling, Readout, fit_readouts
 from sagefm.tl.subtyping._slides import PatientSlide, SlideSource, embed_slides
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anndata import AnnData
 
     from sagefm.model import SageFM
@@ -79,7 +82,7 @@ class Subtypes:
 
 def subtype(
     slides: "Mapping[str, AnnData] | AnnData",
-    model: "SageFM",
+    model: "SageFM | str | Path",
     key: str | Mapping[str, str | None],
     *,
     pooling: Pooling = "mean",
@@ -107,7 +110,7 @@ def subtype(
         :class:`sagefm.evaluate.Cohort`, keeps one at a time in memory. In addition, ``"mean"``
         keeps a row per slide and ``"quantiles"`` the embedding of every spot.
     model
-        A model.
+        A model, or its path or address; ``"default"`` is that of the package.
     key
         ``obs`` column, the same in all spots of a slide; or slide → subtype. Slides without a value
         are not trained on. A patient none of whose slides has one is predicted.
@@ -167,6 +170,7 @@ def subtype(
     A slope describes the prediction, not the biology of the subtype. With few patients, other genes
     that are correlated with these would serve the probe as well.
     """
+    model = as_model(model)
     if pooling not in get_args(Pooling):
         raise InputError(f"pooling={pooling!r}: choose one of {', '.join(get_args(Pooling))}")
     if n_permutations < 1:
