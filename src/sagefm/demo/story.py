@@ -14,12 +14,16 @@ from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable, write_slide
 from sagefm._hdf5 import recorded
 from sagefm._keys import PROVENANCE
-from sagefm.demo.comparisons import MethodComparison, compare, compare_labels, detected
+from sagefm.demo.comparisons import (
+    MethodComparison,
+    compare,
+    compare_labels,
+    detected,
+    shared_with_neighbors,
+)
 from sagefm.demo.page import ComparedSlide, render
 from sagefm.model import SageFM
-from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
-from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.tissue import simulate_tissue
 
 if TYPE_CHECKING:
@@ -139,12 +143,7 @@ def _given(slide: "AnnData", name: str, label_key: str | None, model: SageFM) ->
             f"{name}: no gene that the model knows is detected in more than 10 % of the spots; "
             "run sagefm check to see why"
         )
-    matrix = slide[:, often].X
-    depth = np.asarray(matrix.sum(axis=1)).reshape(-1, 1)
-    values = np.log1p(matrix.toarray() * (np.median(depth) / np.maximum(depth, 1)))
-    means = average(nearest(coordinates(slide), 15), center=False) @ values
-    a, b = (x - x.mean(axis=0) for x in (values, means))
-    r = (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0) + 1e-12)
+    r = shared_with_neighbors(slide, often)
     return _DemoSlide(name, slide, list(often[np.argsort(-r)[:_DRAWN]]), label_key)
 
 
