@@ -13,7 +13,7 @@ from sagefm.cli import app
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
-NOTEBOOKS = [page for page in PAGES if "{code-cell}" in page.read_text()]
+NOTEBOOKS = [page for page in PAGES if "```{code-cell}" in page.read_text()]
 GUIDE = ("quickstart", "domains", "embedding", "slides", "imputation", "annotation", "subtypes",
          "rare", "perturbation", "quality", "training")  # fmt: skip
 PACKAGES = ("evaluate", "pl", "pp", "pretrain", "report", "tl")
