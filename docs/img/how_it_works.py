@@ -95,7 +95,9 @@ def draw(ax: Axes) -> None:
         ax.add_patch(Circle((3.75, y), 0.14, fc=color, ec="none"))
         ax.text(4.0, y, text, va="center", fontsize=7.5, color=DARK)
     ax.text(
-        5.05, 0.62, "W: a vector per gene, learned; of H is\nsubtracted what library size explains\nA: sparse averages, P = A H",
+        5.05, 0.62,
+        "W: a vector per gene, learned; of H is\n"
+        "subtracted what library size explains\nA: sparse averages, P = A H",
         ha="center", va="center", fontsize=7.5, color=DARK,
     )  # fmt: skip
     arrow(ax, (3.25, 2.72), (3.52, 2.72))
