@@ -75,7 +75,7 @@ def million():
 def draw(rows):
     import matplotlib.pyplot as plt
 
-    from sagefm.pl._style import colors
+    from sagefm._colors import colors
 
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.6), layout="constrained")
     for (network, own), color in zip(rows.items(), colors(2), strict=True):

@@ -42,7 +42,7 @@ def names_of(ax):
 
 def dots(ax):
     """Effect and row of every dot, by color."""
-    lines = [line for line in ax.lines if line.get_marker() == "o"]
+    lines = [line for line in ax.lines if line.get_marker() in ("o", "D")]
     return {
         to_hex(line.get_color()): sorted(
             zip(line.get_ydata(), line.get_xdata(), strict=True)

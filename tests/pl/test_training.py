@@ -42,7 +42,8 @@ def test_losses_stand_beside_those_without_a_network():
         assert np.array_equal(lines[label].get_xydata(), rows[["epoch", column]])
     assert set(lines["gene mean (validation)"].get_ydata()) == {0.62}
     assert set(lines["neighbor mean (validation)"].get_ydata()) == {0.47}
-    named = [text.get_text() for text in ax.get_legend().get_texts()]
+    (legend,) = ax.figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
     assert named == [
         "training",
         "validation",

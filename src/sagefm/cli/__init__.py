@@ -17,12 +17,14 @@ from sagefm.cli import (
     description,
     domains,
     evaluation,
+    exploration,
     imputation,
     influence,
     mapping,
     models,
     perturbation,
     rare,
+    report,
     slides,
     subtype,
     training,
@@ -42,7 +44,7 @@ app = typer.Typer(
 _VERBS = (
     checking.check, slides.embed, imputation.impute, domains.domains, description.describe,
     mapping.map, annotation.annotate, perturbation.perturb, influence.influence, rare.rare,
-    subtype.subtype,
+    subtype.subtype, report.report, exploration.explore,
     training.pretrain, evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip
 for _verb in _VERBS:

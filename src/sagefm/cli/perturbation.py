@@ -266,7 +266,7 @@ def _draw(
     folder: Path,
     overwrite: bool,
 ) -> None:
-    """Draw the set, the strongest pairs beside their nulls, and their maps, of one scale."""
+    """Draw the set, the strongest pairs beside their nulls, and the map of each."""
     import sagefm
     from sagefm.pp.sections import section_codes
     from sagefm.tl.perturbation import top_pairs
@@ -285,10 +285,8 @@ def _draw(
             slide_key=slide_key, hold=hold, key_added=path.stem,
         )  # fmt: skip
     drawn = slide[section_codes(slide, slide_key) == 0]  # the first of several in one file
-    most = max((drawn.obsm[path.stem].abs().max(axis=None) for path in maps), default=0.0)
     for pair, path in zip(pairs, maps, strict=True):
         sagefm.pl.response(
             drawn, str(pair.target), key=path.stem, q=float(str(pair.q)),
-            title=f"{pair.target}, {pair.ligand} at its highest in the neighbors",
-            limit=most if most > 0 else None, save=path,
+            title=f"{pair.target}, {pair.ligand} at its highest in the neighbors", save=path,
         )  # fmt: skip

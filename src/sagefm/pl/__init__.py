@@ -4,6 +4,7 @@ from sagefm.pl._annotation import annotation, annotator
 from sagefm.pl._domain_maps import domain_maps
 from sagefm.pl._domains import contacts, domain_markers
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals
+from sagefm.pl._explore import explore
 from sagefm.pl._imputation import imputed
 from sagefm.pl._influence import influence
 from sagefm.pl._perturbation import perturbation, response
@@ -20,7 +21,7 @@ from sagefm.pl._training import training
 
 __all__ = [
     "annotation", "annotator", "calibration", "confusion", "contacts", "domain_maps",
-    "domain_markers", "gene_scatter", "imputed", "influence", "journal", "method_intervals",
-    "perturbation", "perturbation_sets", "predicted", "quality", "rare", "response", "scorecard",
-    "spatial", "stability", "subtype", "subtype_evidence", "training",
+    "domain_markers", "explore", "gene_scatter", "imputed", "influence", "journal",
+    "method_intervals", "perturbation", "perturbation_sets", "predicted", "quality", "rare",
+    "response", "scorecard", "spatial", "stability", "subtype", "subtype_evidence", "training",
 ]  # fmt: skip

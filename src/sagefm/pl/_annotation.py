@@ -15,7 +15,7 @@ from sagefm.evaluate.metrics.classes import calibration_error
 from sagefm.pl._canvas import canvases
 from sagefm.pl._maps import arrange, column_of, draw_maps
 from sagefm.pl._scales import classes, numbers
-from sagefm.pl._scorecard import confusion
+from sagefm.pl._scorecard import confusion, confusion_size
 from sagefm.pl._style import finish, journal
 from sagefm.tl.annotation import UNKNOWN
 
@@ -100,15 +100,15 @@ def annotator(
     names = np.array(annotator.classes)
     spots = pd.DataFrame({"truth": names[held_out.truth], "predicted": names[held_out.predicted]})
     counts = spots.value_counts().rename("n").reset_index()
-    side = 1.6 + 0.4 * len(names)
+    width, height = confusion_size(counts)
     with journal():
-        _, (left, right) = plt.subplots(
-            1, 2, figsize=(2 * side + 1.2, max(side, 2.6)), layout="constrained"
+        _, (top, below) = plt.subplots(
+            2, 1, figsize=(width, height + 2.2), height_ratios=(height, 2.2), layout="constrained"
         )
-        confusion(counts, title=f"{held_out.unit}s held out", ax=left, show=False)
-        _calibration(held_out, right)
-        finish([left, right], show, save)
-    return [left, right]
+        confusion(counts, title=f"{held_out.unit}s held out", ax=top, show=False)
+        _calibration(held_out, below)
+        finish([top, below], show, save)
+    return [top, below]
 
 
 def _calibration(held_out: "HeldOutPredictions", panel: Axes) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
@@ -16,13 +16,13 @@ from sagefm.pp.labels import text_of
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.sections import find_slide_key, section_codes
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 _DIAMETER_UM = 55.0
 """Diameter of a spot of Visium."""
 _OF_VISIUM = 0.45, 0.75
 """Diameter of a spot of Visium over the distance of its spots, as Space Ranger writes it."""
+
+_LONGEST = 4.0
+"""Ratio of the sides of a map; around spots in a line there is room."""
 
 Crop = tuple[float, float, float, float] | str | None
 
@@ -32,7 +32,7 @@ class Canvas:
     """A section to draw maps of."""
 
     name: str
-    slide: "AnnData"
+    slide: AnnData
     rows: NDArray[np.int64]
     """The rows of the slide that are its spots."""
     points: NDArray[np.float64]
@@ -54,7 +54,7 @@ class Canvas:
 
 
 def canvases(
-    slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
+    slides: AnnData | Sequence[AnnData] | Mapping[str, AnnData],
     slide_key: str | None = None,
     *,
     image: bool = True,
@@ -78,13 +78,16 @@ def canvases(
 
 
 def _named(
-    slides: "AnnData | Sequence[AnnData] | Mapping[str, AnnData]",
-) -> "dict[str, AnnData]":
+    slides: AnnData | Sequence[AnnData] | Mapping[str, AnnData],
+) -> dict[str, AnnData]:
     """Name each slide; a single one needs no name."""
-    if hasattr(slides, "obs_names"):
+    if isinstance(slides, AnnData):
         return {"": slides}
-    if not len(slides):
+    listed = list(slides.values() if isinstance(slides, Mapping) else slides)
+    if not listed:
         raise InputError("slides: there are none; give one at least")
+    if other := [one for one in listed if not isinstance(one, AnnData)]:
+        raise InputError(f"{type(other[0]).__name__}: is no slide (AnnData); use sagefm.read")
     if isinstance(slides, Mapping):
         return {str(name): slide for name, slide in slides.items()}
     own = ["".join(own_library(slide)) for slide in slides]
@@ -94,12 +97,12 @@ def _named(
 
 
 def _sections(
-    name: str, slide: "AnnData", slide_key: str | None, image: bool, crop: Crop
+    name: str, slide: AnnData, slide_key: str | None, image: bool, crop: Crop
 ) -> list[Canvas]:
     if not slide.n_obs:
         raise InputError("the slide has no spots; there is nothing to draw")
     key = find_slide_key(slide, slide_key)
-    codes = section_codes(slide, key)
+    codes = section_codes(slide, key) if key else np.zeros(slide.n_obs, dtype=np.int64)
     points = coordinates(slide)
     found = []
     for code in range(int(codes.max()) + 1):
@@ -112,7 +115,7 @@ def _sections(
 
 def _canvas(
     name: str,
-    slide: "AnnData",
+    slide: AnnData,
     rows: NDArray[np.int64],
     points: NDArray[np.float64],
     image: bool,
@@ -136,7 +139,7 @@ def _distances(points: NDArray[np.float64]) -> tuple[float, float]:
     return pitch, float(np.percentile(gaps, 10)) / pitch
 
 
-def _microns(slide: "AnnData", pitch: float) -> float | None:
+def _microns(slide: AnnData, pitch: float) -> float | None:
     """Find how many micrometers a unit of the coordinates is."""
     library = next(iter(own_library(slide).values()), {})
     if stated := scale_factor(library, "microns_per_pixel"):
@@ -151,7 +154,7 @@ def _microns(slide: "AnnData", pitch: float) -> float | None:
 
 
 def _window(
-    slide: "AnnData", points: NDArray[np.float64], pitch: float, crop: Crop
+    slide: AnnData, points: NDArray[np.float64], pitch: float, crop: Crop
 ) -> tuple[float, float, float, float]:
     """Choose what is drawn: all spots, those in the tissue, or a box."""
     if crop is None or isinstance(crop, str):
@@ -160,7 +163,9 @@ def _window(
         if crop and "in_tissue" in slide.obs:
             inside = slide.obs["in_tissue"].astype(str).isin(["1", "1.0", "True", "true"])
             points = points[inside.to_numpy()] if inside.any() else points
-        (left, top), (right, bottom) = points.min(axis=0) - pitch, points.max(axis=0) + pitch
+        low, high = points.min(axis=0) - pitch, points.max(axis=0) + pitch
+        thin = np.maximum(np.ptp([low, high], axis=0).max() / _LONGEST - (high - low), 0)
+        (left, top), (right, bottom) = low - thin / 2, high + thin / 2
         return float(left), float(right), float(top), float(bottom)
     try:
         x0, x1, y0, y1 = (float(side) for side in crop)
@@ -178,15 +183,15 @@ def _window(
     return left, right, top, bottom
 
 
-def one_canvas(slide: "AnnData", what: str = "draw one at a time") -> Canvas:
-    """Get the only section of an object, for a plot that holds no more.
+def one_canvas(slide: AnnData, what: str = "draw one at a time") -> Canvas:
+    """Get the only section of an object, for a plot that holds no more and no image.
 
     Raises
     ------
     InputError
         The object holds several sections.
     """
-    found = canvases(slide)
+    found = canvases(slide, image=False)
     if len(found) > 1:
         raise InputError(
             f"the object has {len(found)} sections ({found[0].name}, {found[1].name}, …); {what}"

@@ -19,7 +19,7 @@ from sagefm.pl._scales import NOT_LABELED, Classes
 from sagefm.pl._style import GRAY, finish, journal
 
 SPOT_COLUMNS = ("slide", "spot", "x", "y", "label")
-_MAX_COLUMNS = 4
+_MAX_COLUMNS = 3
 _FURTHER = "further domain"
 
 

@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
 from sagefm._errors import InputError
-from sagefm.pl._style import finish, journal
+from sagefm.pl._style import COLUMN, SMALL, finish, journal, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sagefm.tl.description import Description
 
-_CELL = 0.17
-"""Size of a row or a column, inches."""
-_LARGEST = 70.0
+_ROW, _CELL = 0.135, 0.16
+"""Height of a gene, width of a domain, inches."""
+_LARGEST = 45.0
 """Area of the largest dot, square points."""
 _SIGNIFICANT = 0.05
 
@@ -70,16 +72,17 @@ def domain_markers(
     steps = _steps(largest)
     with journal():
         if ax is None:
-            size = (2.6 + _CELL * len(genes), 1.1 + _CELL * max(len(domains), len(steps)))
+            size = (max(COLUMN, 1.8 + _CELL * len(domains)), 1.3 + _ROW * max(len(genes), 8))
             _, ax = plt.subplots(figsize=size, layout="constrained")
-        x, y = np.meshgrid(np.arange(len(genes)), np.arange(len(domains)))
+        y, x = np.meshgrid(np.arange(len(genes)), np.arange(len(domains)))
         dots = ax.scatter(
             x, y, s=_LARGEST * fractions / largest, c=shades, cmap="Reds", vmin=0, vmax=1,
             edgecolors="0.5", linewidths=0.3,
         )  # fmt: skip
-        ax.set_xticks(range(len(genes)), genes, rotation=90, style="italic")
-        ax.set_yticks(range(len(domains)), _named(description.names))
-        ax.set(xlim=(-0.7, len(genes) - 0.3), ylim=(len(domains) - 0.3, -0.7))
+        ax.set_yticks(range(len(genes)), [wrapped(gene, 24, 1) for gene in genes], style="italic")
+        ax.set_xticks(range(len(domains)), _named(description.names), rotation=90)
+        ax.set(xlim=(-0.7, len(domains) - 0.3), ylim=(len(genes) - 0.3, -0.7))
+        ax.set_title("markers of domains")
         ax.tick_params(length=2)
         handles = [
             Line2D([], [], marker="o", linestyle="", color="0.6", label=f"{step:.0%}",
@@ -87,11 +90,11 @@ def domain_markers(
             for step in steps
         ]  # fmt: skip
         ax.legend(
-            handles=handles, title="spots with\nthe gene", loc="center left", frameon=False,
-            bbox_to_anchor=(1, 0.5), title_fontsize=6.5,
+            handles=handles, title="spots with\nthe gene", loc="upper left", frameon=False,
+            bbox_to_anchor=(1, 1),
         )  # fmt: skip
-        bar = ax.figure.colorbar(dots, ax=ax, shrink=0.8, pad=0.02, aspect=12)
-        bar.set_label("counts per 10,000,\nrelative to the highest", fontsize=6)
+        bar = ax.figure.colorbar(dots, ax=ax, shrink=0.5, anchor=(0, 0), pad=0.02, aspect=12)
+        bar.set_label("counts per 10,000,\nrelative to the highest", fontsize=SMALL)
         finish([ax], show, save)
     return ax
 
@@ -109,7 +112,7 @@ def _named(names: "pd.DataFrame") -> list[str]:
     for domain, name in zip(names["domain"], names["name"], strict=True):
         same = name.casefold().replace(" ", "") == domain.casefold().replace(" ", "")
         label = domain if same else f"{domain}: {name}"
-        labels.append(label.replace("$", r"\$"))
+        labels.append(wrapped(label, 22, 2))
     return labels
 
 
@@ -133,33 +136,39 @@ def contacts(
 
     Returns
     -------
-    The Axes: log2 of contacts over those expected, from -3 to 3. An asterisk marks q ≤ 0.05; the
-    title says so if there is none.
+    The Axes: log2 of contacts over those expected, from -3 to 3. An asterisk marks q ≤ 0.05, and
+    other colors are pale; the title says so if there is none.
     """
     table, domains = description.contacts, list(description.names["domain"])
     place = {domain: i for i, domain in enumerate(domains)}
     values = np.full((len(domains), len(domains)), np.nan)
+    opacity = np.full(values.shape, 0.35)
+    names = [wrapped(name, 24, 1) for name in domains]
     with journal():
         if ax is None:
-            side = 0.26 * max(len(domains), 4)
-            _, ax = plt.subplots(figsize=(1.9 + side, 1.3 + side), layout="constrained")
+            longest = 0.05 * max(map(len, names))
+            side = min(0.26 * max(len(domains), 4), max(COLUMN - longest - 0.8, 1.2))
+            size = (side + longest + 0.8, side + longest + 0.3)
+            _, ax = plt.subplots(figsize=size, layout="constrained")
         columns = (table[name] for name in ("domain", "other", "log2_ratio", "q"))
         for domain, other, ratio, q in zip(*columns, strict=True):
             i, j = place[domain], place[other]
             values[i, j] = values[j, i] = ratio
             if q <= _SIGNIFICANT:
+                opacity[i, j] = opacity[j, i] = 1.0
                 for x, y in ((i, j), (j, i)):
                     ax.text(x, y, "*", ha="center", va="center_baseline", fontsize=9)
         shades = plt.get_cmap("RdBu_r").with_extremes(bad="0.9")
-        image = ax.imshow(values, cmap=shades, vmin=-3, vmax=3)
-        names = [name.replace("$", r"\$") for name in domains]
+        ax.imshow(values, cmap=shades, vmin=-3, vmax=3, alpha=opacity)
+        image = ScalarMappable(Normalize(-3, 3), shades)
         ax.set_xticks(range(len(domains)), names, rotation=90)
         ax.set_yticks(range(len(domains)), names)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         significant = bool((table["q"] <= _SIGNIFICANT).any())
-        ax.set_title("contacts, * q ≤ 0.05" if significant else "contacts: none significant")
+        found = "* q ≤ 0.05; pale: not significant" if significant else "none significant"
+        ax.set_title(f"contacts of domains\n({found})")
         bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.03)
-        bar.set_label("log2 (contacts / expected)", fontsize=6)
+        bar.set_label("log2 (contacts / expected)", fontsize=SMALL)
         finish([ax], show, save)
     return ax

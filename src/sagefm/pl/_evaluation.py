@@ -98,9 +98,9 @@ def gene_scatter(
         )  # fmt: skip
         _diagonal(ax, pairs[["x", "y"]].to_numpy(dtype=float), log=down)
         ax.set_title(wrapped(f"{title or ''}\n{method}: {outcome}", 50))
-        ax.set_xlabel(f"{wrapped(yardstick, 40)}\n{label}")
+        ax.set_xlabel(f"{wrapped(yardstick, 40, 2)}\n{label}")
         better = f"{'below' if down else 'above'} the line is better"
-        ax.set_ylabel(f"{wrapped(method, 34)}\n{label};\n{better}")
+        ax.set_ylabel(f"{wrapped(method, 34, 2)}\n{label};\n{better}")
         bar: Any = ax.figure
         bar.colorbar(points, ax=ax, shrink=0.8, pad=0.03, label="fraction of spots detected")
         finish([ax], show, save)
@@ -161,7 +161,7 @@ def method_intervals(
     with journal():
         labels, over = _labels(summary)
         if ax is None:
-            width = 2.7 + 0.045 * max((len(w) for s in labels for w in s.split("\n")), default=0)
+            width = 2.25 + 0.045 * max((len(w) for s in labels for w in s.split("\n")), default=0)
             _, ax = plt.subplots(figsize=(width, 0.9 + 0.24 * len(methods)), layout="constrained")
         for i, row in enumerate(ends):
             style = {"color": shades[i], "marker": _MARKERS.get(summary["kind"][i], "o")}
@@ -181,7 +181,7 @@ def method_intervals(
         slides_too = "; dots: slides" if dots else ""
         edge = "; arrow: beyond the axis" if any(far) else ""
         ax.set_xlabel(f"{_direction(metric)}\n{wrapped(over + slides_too + edge, 50)}")
-        ax.set_title(wrapped(title or "", 60))
+        ax.set_title(wrapped(title or "", 60, 3))
         finish([ax], show, save)
     return ax
 
@@ -235,12 +235,12 @@ def calibration(
             _, ax = plt.subplots(figsize=(COLUMN, 3.2), layout="constrained")
         for i, (name, rows) in enumerate(bins.items()):
             ax.plot(rows["predicted"], rows["observed"], marker="os^Dv"[i % 5], ms=2.5, lw=0.9,
-                    color=shades[name], label=wrapped(name, 40))  # fmt: skip
+                    color=shades[name], label=wrapped(name, 40, 2))  # fmt: skip
         points = [rows[["predicted", "observed"]].to_numpy(dtype=float) for rows in bins.values()]
         _diagonal(ax, np.concatenate([*points, np.empty((0, 2))]))
         ax.set_xlabel("predicted (log1p counts)")
         ax.set_ylabel("observed, mean of a bin (log1p counts)")
-        ax.set_title(wrapped(title or "", 50))
+        ax.set_title(wrapped(title or "", 50, 3))
         ax.spines[["top", "right"]].set_visible(False)
         if bins:
             ax.legend(loc="upper left", frameon=False)
@@ -327,7 +327,7 @@ def _widened(values: Floats, by: float) -> tuple[float, float]:
 def _labels(summary: pd.DataFrame) -> tuple[list[str], str]:
     """Get the labels of the rows, with n where it differs, and a description of the interval."""
     units = summary.get("unit", pd.Series("patient", index=summary.index)).fillna("slide")
-    names = [wrapped(str(name), 30) for name in summary["method"]]
+    names = [wrapped(str(name), 30, 2) for name in summary["method"]]
     if not {"n_slides", "n_patients"} <= set(summary):
         return names, "mean and 95 % interval"
     n = [summary[f"n_{unit}s"][i] for i, unit in enumerate(units)]

@@ -15,7 +15,7 @@ from sagefm._types import Floats
 from sagefm._uns import provenance
 from sagefm.pl._canvas import canvases
 from sagefm.pl._maps import Grid, TissueMap, draw_maps
-from sagefm.pl._predicted import rows_of_gene, to_median
+from sagefm.pl._predicted import UNIT, rows_of_gene, to_median
 from sagefm.pl._style import finish, journal
 from sagefm.pp.counts import Counts, counts
 
@@ -56,7 +56,7 @@ def imputed(
     Returns
     -------
     For each gene its Axes: measured (where it is) and imputed, on one scale, from the 1st to the
-    99th percentile of both. Values are scaled to the median library size, as in
+    99th percentile of the imputed values. Values are scaled to the median library size, as in
     :func:`sagefm.pl.predicted`; spots that were not imputed are gray in both. The title of the
     imputed gene has the observed correlation and that of the neighbor mean, or the expected
     correlation and its range.
@@ -80,7 +80,7 @@ def imputed(
     raw = counts(slide, layer)
     factor = to_median(raw.matrix)
     truth = _measured(raw, table.loc[names])
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     genes_of: list[list[list[TissueMap]]] = []
     for name in names:
         found = _scaled(values[name].to_numpy(dtype=np.float64), made["scale"], raw.matrix, factor)
@@ -90,7 +90,7 @@ def imputed(
             maps = {f"{name}, measured": np.log1p(kept)} | maps
         genes_of.append(rows_of_gene(drawn, maps))
     with journal():
-        axes = draw_maps(_packed(genes_of))
+        axes = draw_maps(_packed(genes_of), caption=UNIT)
         finish(axes, show, save)
     panels = iter(axes)
     return [[next(panels) for _ in range(sum(map(len, rows)))] for rows in genes_of]
@@ -140,5 +140,7 @@ def _correlation(row: "pd.Series[float]") -> str:
     if np.isnan(r):
         return "r unknown"
     if not measured:
-        return f"expected r = {r:.2f} ({row['r_expected_low']:.2f} to {row['r_expected_high']:.2f})"
+        return (
+            f"expected r = {r:.2f} ({row['r_expected_low']:.2f}\u2013{row['r_expected_high']:.2f})"
+        )
     return f"r = {r:.2f} (neighbors {row['r_neighbor_mean']:.2f})"

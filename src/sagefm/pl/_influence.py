@@ -11,9 +11,8 @@ from matplotlib.lines import Line2D
 from sagefm._colors import colors
 from sagefm._errors import InputError
 from sagefm._text import few
-from sagefm.pl._style import finish, journal
+from sagefm.pl._style import COLUMN, finish, journal, wrapped
 
-_WIDTH = 5.2
 _ROW = 0.13
 """Inches of height of a bar."""
 
@@ -66,13 +65,14 @@ def influence(
     longest = max(map(len, shown.values()))
     with journal():
         height = 0.95 + _ROW * max(longest, 3)
-        figure, grid = plt.subplots(1, 2, figsize=(_WIDTH, height), layout="constrained")
+        figure, grid = plt.subplots(1, 2, figsize=(COLUMN, height), layout="constrained")
         axes = list(grid)
-        titles = f"what raises or lowers {gene}", f"what {gene} raises or lowers"
+        short = gene if len(gene) <= 20 else f"{gene[:19]}…"
+        titles = f"what raises or lowers {short}", f"what {short} raises or lowers"
         for panel, title, (other, table) in zip(axes, titles, shown.items(), strict=True):
             _draw_bars(panel, table, other, value, max(longest, 3))
-            panel.set_title(title)
-        figure.supxlabel(_meaning(value), fontsize=7)
+            panel.set_title(wrapped(title, 24))
+        figure.supxlabel(wrapped(_meaning(value), 60), fontsize=7)
         _add_legend(axes, value, pd.concat(shown.values()))
         finish(axes, show, save)
     return axes
@@ -102,10 +102,10 @@ def _draw_bars(panel: Axes, edges: pd.DataFrame, other: str, value: str, n_rows:
         ends = edges[["low", "high"]].to_numpy(dtype=float).T
         panel.hlines(rows, *ends, color="#444444", lw=0.8)
     panel.axvline(0, color="black", lw=0.6)
-    panel.set_yticks(rows, [str(name).replace("$", r"\$") for name in edges[other]])
+    panel.set_yticks(rows, [wrapped(str(name), 16, 1) for name in edges[other]])
     panel.set_ylim(n_rows - 0.4, -0.6)
     panel.tick_params(axis="y", length=0)
-    panel.locator_params(axis="x", nbins=5)
+    panel.locator_params(axis="x", nbins=3)
     panel.spines[["top", "right", "left"]].set_visible(False)
     if not len(edges):
         panel.text(0.5, 0.5, "no edge in the table", transform=panel.transAxes, ha="center")

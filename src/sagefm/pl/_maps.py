@@ -78,9 +78,14 @@ def arrange(columns: Sequence[Sequence[TissueMap]], n_columns: int | None = None
 
 
 def draw_maps(
-    grid: Grid, look: Look | None = None, *, ax: Axes | None = None, scale_bar: bool = True
+    grid: Grid,
+    look: Look | None = None,
+    *,
+    ax: Axes | None = None,
+    scale_bar: bool = True,
+    caption: str = "",
 ) -> list[Axes]:
-    """Draw rows of maps, and return the Axes row by row."""
+    """Draw rows of maps, and return the Axes row by row; the caption is below all of them."""
     look = look or Look()
     axes = [[ax]] if ax is not None else _new_axes(grid)
     n_columns = len(grid[0])
@@ -107,13 +112,25 @@ def draw_maps(
         by_scale.setdefault(id(entry[0].scale), []).append(entry)
     for group in by_scale.values():
         _explain(group, n_columns, alone=len(by_scale) == 1)
+    if ax is None:
+        _fit_height(drawn[0][1].figure, caption)
     return [panel for _, panel, _ in drawn]
+
+
+def _fit_height(figure: Any, caption: str) -> None:
+    """Take away the height that the maps leave, and write the caption right below them."""
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    needed = figure.get_tightbbox().height + 0.06
+    figure.set_size_inches(width, min(height, needed) + (0.2 if caption else 0))
+    if caption:
+        figure.supxlabel(caption, fontsize=SMALL)
 
 
 def _heading(one: TissueMap, n_columns: int) -> str:
     """Break each line of a title to the width of the map."""
     each = COLUMN * max(n_columns / _ACROSS, 1) / n_columns
-    letters = int(min(each, 2.6) / 0.06)
+    letters = int(min(each, 2.6) / 0.057)
     return "\n".join(wrapped(line, letters, 2) for line in one.title.split("\n"))
 
 
@@ -132,19 +149,24 @@ def _new_axes(grid: Grid) -> list[list[Axes]]:
         lines = max((_heading(one, n_columns).count("\n") + 1 for one in maps), default=1)
         high = each * max((one.canvas.aspect for one in maps), default=0.3)
         heights.append(high + _LINE * lines + 0.2 + (0.3 if n_columns > 1 else 0))
-    below = 0.0
+    size = width, sum(heights) + _room_below(scales, n_columns, width)
+    _, axes = plt.subplots(len(grid), n_columns, figsize=size, squeeze=False, layout="compressed")
+    return [list(row) for row in axes]
+
+
+def _room_below(scales: dict[int, Numbers | Classes], n_columns: int, width: float) -> float:
+    """Estimate the height of the legends below maps, in inches."""
+    rooms = []
     for scale in scales.values():
         if isinstance(scale, Classes):
             entries = legend_entries(scale.shades)
-            if n_columns > 1 and len(scales) > 1:
-                below = max(below, _LINE * len(entries) / legend_size(entries, each)[0])
-            elif not beside:
-                below = _LINE * len(entries) / legend_size(entries, width)[0]
-    _, axes = plt.subplots(
-        len(grid), n_columns, figsize=(width, sum(heights) + below), squeeze=False,
-        layout="compressed",
-    )  # fmt: skip
-    return [list(row) for row in axes]
+            fits = legend_size(entries)[1] <= _BESIDE and (
+                n_columns == 1 or (n_columns == 2 and len(scales) == 1)
+            )
+            columns, _ = legend_size(entries, width / (1 if len(scales) == 1 else n_columns))
+            lines = sum(str(entry.get_label()).count("\n") + 1 for entry in entries)
+            rooms.append(0.0 if fits else 0.1 + 1.1 * _LINE * lines / columns)
+    return sum(rooms)
 
 
 def _room_beside(scales: dict[int, Numbers | Classes], n_columns: int) -> float:
@@ -157,7 +179,7 @@ def _room_beside(scales: dict[int, Numbers | Classes], n_columns: int) -> float:
             rooms.append(0.5)
         else:
             width = legend_size(legend_entries(scale.shades))[1]
-            rooms.append(width if width <= _BESIDE else 0.0)
+            rooms.append(width if width <= _BESIDE and n_columns < 3 else 0.0)
     return max(rooms)
 
 
@@ -177,7 +199,7 @@ def _explain(group: Drawn, n_columns: int, *, alone: bool) -> None:
         "columnspacing": 0.8, "title": wrapped(scale.label, 24, 2) or None,
     }  # fmt: skip
     figure: Any = panels[0].figure
-    fits = width <= _BESIDE
+    fits = width <= _BESIDE and n_columns < 3
     if not (fits and beside):
         columns, _ = legend_size(entries, figure.get_size_inches()[0] / (1 if alone else n_columns))
     if len(panels) > 1 and alone:
@@ -209,4 +231,5 @@ def _add_bar(group: Drawn, scale: Numbers, n_columns: int, *, beside: bool) -> N
     bar.ax.tick_params(length=2, pad=1.5)
     bar.outline.set_linewidth(0.4)
     if scale.label:
-        bar.set_label(wrapped(scale.label, 26), fontsize=SMALL, labelpad=2)
+        letters = 26 if beside else int(figure.get_size_inches()[0] / n_columns / 0.047)
+        bar.set_label(wrapped(scale.label, letters), fontsize=SMALL, labelpad=2)

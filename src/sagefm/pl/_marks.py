@@ -36,7 +36,7 @@ class Look:
     size: float | None = None
     """Diameter of a spot over the pitch."""
     alpha: float | None = None
-    img_alpha: float = 0.6
+    img_alpha: float = 0.5
 
     def __post_init__(self) -> None:
         for name, most in (("alpha", 1.0), ("img_alpha", 1.0), ("size", np.inf)):
@@ -59,7 +59,7 @@ def draw_spots(
     with_image = canvas.picture is not None
     size = look.size
     if size is None:  # gaps between many small spots would make their colors pale
-        size = 0.7 if with_image else 1.0 if len(spots) > _MANY else 0.9
+        size = 0.75 if with_image else 1.0 if len(spots) > _MANY else 0.9
     order = np.arange(len(spots))
     if isinstance(scale, Numbers) and size > 1.05 * canvas.closest:
         order = np.argsort(spots.to_numpy(dtype=np.float64, na_value=-np.inf), kind="stable")
@@ -71,7 +71,7 @@ def draw_spots(
         drawn.set_clim(scale.low, scale.high)
     else:
         drawn.set_facecolor(scale.of(spots))
-    alpha = look.alpha if look.alpha is not None else 0.8 if with_image else None
+    alpha = look.alpha if look.alpha is not None else 0.9 if with_image else None
     drawn.set_alpha(alpha)
     left, right, top, bottom = canvas.window
     panel.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])  # y points down

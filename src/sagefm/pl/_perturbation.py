@@ -17,7 +17,7 @@ from sagefm._text import few, numbered, probability
 from sagefm.pl._canvas import canvases
 from sagefm.pl._maps import arrange, column_of, draw_maps
 from sagefm.pl._scales import numbers
-from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal
+from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal, wrapped
 from sagefm.tl.perturbation import top_pairs
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def perturbation(
 
     Returns
     -------
-    The Axes. A dot per pair, in color where q < 0.05; its line is the range of the refits; the
-    gray bar holds 95 % of the effects of matched genes on the same target, the tick their median.
+    The Axes. A mark per pair, a colored diamond where q < 0.05; its line is the range of refits;
+    the gray bar holds 95 % of the effects of matched genes on the same target, the tick their
+    median.
 
     Raises
     ------
@@ -84,16 +85,16 @@ def perturbation(
             of_refits = "range of refits"
             marks.append(ax.hlines(rows, *ends, color=NOT_SIGNIFICANT, lw=1, label=of_refits))
         passed, tested = shown["q"] < 0.05, shown["q"].notna().any()
-        for which, shade, label in (
-            (~passed, NOT_SIGNIFICANT, "q ≥ 0.05" if tested else "no q"),
-            (passed, SIGNIFICANT, "q < 0.05"),
+        for which, shade, mark, label in (
+            (~passed, NOT_SIGNIFICANT, "o", "q ≥ 0.05" if tested else "no q"),
+            (passed, SIGNIFICANT, "D", "q < 0.05"),
         ):
             if which.any():
                 dots = shown["effect"][which], rows[which]
-                marks[:0] = ax.plot(*dots, "o", color=shade, ms=3.5, label=label)
+                marks[:0] = ax.plot(*dots, mark, color=shade, ms=3.5, label=label)
         ax.axvline(0, color=gray, lw=0.6)
         names = [f"{a} \u2013 {b}" for a, b in zip(shown["ligand"], shown["target"], strict=True)]
-        ax.set_yticks(rows, [name.replace("$", r"\$") for name in names])
+        ax.set_yticks(rows, [wrapped(name, 34, 1) for name in names])
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.use_sticky_edges = False
         ax.locator_params(axis="x", nbins=5 if max(map(len, names)) < 24 else 4)
@@ -190,7 +191,7 @@ def response(
         raise InputError(f"{missing[0]}: obsm[{key!r}] has no such gene, but {few(held.columns)}")
     if limit is not None and not (np.isfinite(limit) and limit > 0):
         raise InputError(f"limit={limit}: give a number above 0")
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     if ax is not None and len(names) * len(drawn) > 1:
         raise InputError(f"ax holds one panel, not {len(names) * len(drawn)}; draw one at a time")
     columns = []

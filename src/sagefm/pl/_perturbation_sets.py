@@ -12,16 +12,15 @@ from matplotlib.lines import Line2D
 
 from sagefm._errors import InputError
 from sagefm._text import few, numbered, probability
-from sagefm.pl._style import NOT_SIGNIFICANT, SIGNIFICANT, finish, journal, wrapped
+from sagefm.pl._style import COLUMN, NOT_SIGNIFICANT, SIGNIFICANT, finish, journal, wrapped
 
-_WIDTH = 5.2
 _NUMBERS = ["n_pairs", "n_ligands", "auroc", "low", "high", "z", "p", "p_ligands"]
 _DIRECTIONS = {
     "forward": "forward: ligand in the neighbors",
     "reversed": "reversed: target in the neighbors",
 }
 _BESIDE = {
-    "auroc": ("AUROC", 8), "p": ("p: matched\ngenes", 36), "p_ligands": ("p: other\nligands", 76)
+    "auroc": ("AUROC", 4), "p": ("p: matched\ngenes", 34), "p_ligands": ("p: other\nligands", 72)
 }  # fmt: skip
 """Columns of numbers beside the plot: head, and distance from the plot in points."""
 
@@ -49,7 +48,8 @@ def perturbation_sets(
     The Axes. A row per evidence, in the order of the table: the area under the ROC curve of the
     pairs against those with matched genes, with its 95 % interval. Filled: the ligand in the
     neighbors, the target in the center; hollow: reversed. A tick: what pairs with shuffled targets
-    have. Dots are in color where p < 0.05. The title says whether the model is above its null.
+    have. Dots are in color, and the number
+    is bold, where p < 0.05. The title says whether the model is above its null.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def perturbation_sets(
     with journal():
         if ax is None:
             height = max(0.32, 0.06 + 0.1 * max(label.count("\n") + 1 for label in labels))
-            size = (_WIDTH, 1.4 + height * max(len(evidence), 2))
+            size = (COLUMN + 0.6, 1.4 + height * max(len(evidence), 2))
             _, ax = plt.subplots(figsize=size, layout="constrained")
         for i, name in enumerate(evidence):
             rows = _rows(sets, name)
@@ -87,7 +87,7 @@ def perturbation_sets(
                         textcoords="offset points", va="bottom")  # fmt: skip
         n_lines = _add_legend(ax, sets)
         # Titles end at the right border: to the left, over the labels, there is room.
-        ax.set_title(wrapped(_title(judged), 56), x=1, ha="right", pad=6 + 11 * n_lines)
+        ax.set_title(wrapped(_title(judged), 42), x=1, ha="right", pad=6 + 11 * n_lines)
         finish([ax], show, save)
     return ax
 
@@ -134,8 +134,8 @@ def _draw_row(ax: Axes, at: float, row: dict[Hashable, Any]) -> None:
     for name, (_, away) in _BESIDE.items():
         text = f"{row[name]:.3f}" if name == "auroc" else probability("", row[name]).strip("= ")
         ax.annotate(text if np.isfinite(row[name]) else "n/a", (1, at), (away, 0), va="center",
-                    xycoords=ax.get_yaxis_transform(), textcoords="offset points",
-                    fontsize=6)  # fmt: skip
+                    xycoords=ax.get_yaxis_transform(), textcoords="offset points", fontsize=6,
+                    weight="bold" if name != "auroc" and row[name] < 0.05 else None)  # fmt: skip
 
 
 def _label(row: dict[Hashable, Any], judged: dict[Hashable, Any]) -> str:

@@ -15,7 +15,7 @@ from sagefm._text import few
 from sagefm._types import Floats
 from sagefm.pl._canvas import Canvas, canvases
 from sagefm.pl._maps import TissueMap, draw_maps
-from sagefm.pl._scales import numbers
+from sagefm.pl._scales import Numbers, numbers
 from sagefm.pl._style import finish, journal
 from sagefm.pp.counts import counts
 from sagefm.pp.neighborhood import nearest
@@ -23,7 +23,7 @@ from sagefm.pp.neighborhood import nearest
 if TYPE_CHECKING:
     from anndata import AnnData
 
-UNIT = "log1p counts at the median library size"
+UNIT = "colors: log1p counts, scaled to the median library size"
 _NEIGHBORS = "neighbor mean"
 
 
@@ -64,8 +64,9 @@ def predicted(
     Returns
     -------
     For each gene its Axes: measured, then the predictions. Titles have Pearson's r between the
-    scaled values of spots. Colors end at the 1st and the 99th percentile of all maps of the gene.
-    Spots without counts are gray.
+    scaled values of spots. The colors of a gene end at the 1st and the 99th percentile of its
+    predictions: what measured counts have beyond is mostly counting noise, and would leave the maps
+    of genes with few counts in a single color. Spots without counts are gray.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def predicted(
     tables = {name: _as_table(name, held, slide.n_obs, names) for name, held in predictions.items()}
     factor = to_median(raw.matrix)
     measured = _sums(raw.matrix, symbols, names)
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     columns = {"measured": np.log1p(measured * factor[:, None])}
     for name, table in tables.items():
         columns[name] = np.log1p(np.maximum(np.expm1(table), 0) * factor[:, None])
@@ -93,7 +94,7 @@ def predicted(
         values = {name: held[:, i] for name, held in columns.items()}
         grid += rows_of_gene(drawn, _titled(values, named=i == 0), gene)
     with journal():
-        axes = draw_maps(grid)
+        axes = draw_maps(grid, caption=UNIT)
         finish(axes, show, save)
     width = len(columns)
     return [axes[i : i + width] for i in range(0, len(axes), width)]
@@ -115,7 +116,7 @@ def rows_of_gene(
 ) -> list[list[TissueMap]]:
     """Make the maps of a gene (title → values), a row for each section, all on one scale."""
     spots = {title: pd.Series(held) for title, held in values.items()}
-    scale = numbers(list(spots.values()), label=UNIT)
+    scale = _common_scale(list(spots.values()))
     rows = []
     for canvas in drawn:
         titled = canvas is drawn[0]
@@ -124,6 +125,14 @@ def rows_of_gene(
                for title, held in spots.items()]  # fmt: skip
         rows.append([replace(row[0], row=label), *row[1:]])
     return rows
+
+
+def _common_scale(spots: "list[pd.Series[float]]") -> Numbers:
+    """Choose the colors by the predictions, unless they are all the same."""
+    predictions = numbers(spots[1:] or spots)
+    varied = any(one.nunique() > 1 for one in spots[1:])
+    low, high = (predictions.low, predictions.high) if varied else (None, None)
+    return numbers(spots, low=low, high=high)
 
 
 def _titled(values: Mapping[str, Floats], *, named: bool) -> dict[str, Floats]:

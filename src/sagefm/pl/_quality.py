@@ -61,7 +61,7 @@ def quality(
     """
     if QUALITY not in slide.obsm:
         raise InputError(f"obsm[{QUALITY!r}] is missing; run sagefm.report.quality first")
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     spots: pd.DataFrame = slide.obsm[QUALITY].copy()
     if "error" in spots:
         spots[_GAIN] = spots["error"] - spots["error_neighbor_mean"]

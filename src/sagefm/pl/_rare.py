@@ -18,7 +18,7 @@ from sagefm.pl._canvas import Canvas, one_canvas
 from sagefm.pl._maps import TissueMap, draw_maps
 from sagefm.pl._marks import disks
 from sagefm.pl._scales import numbers
-from sagefm.pl._style import COLUMN, finish, journal
+from sagefm.pl._style import COLUMN, finish, journal, wrapped
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,9 +68,9 @@ def rare(
     shades = dict(zip(kinds, colors(len(kinds) + 1)[1:], strict=True)) | {_ISOLATED: _GRAY}
     populations = kinds[:_POPULATIONS] or [_LISTED]
     with journal():
-        rows = 2 + 0.11 * _GENES * len(populations)
+        rows = 0.6 + 0.12 * _GENES * len(populations)
         _, (top, below) = plt.subplots(
-            2, 1, figsize=(COLUMN, 2.6 + rows * 0.9), height_ratios=(2.6, rows * 0.9),
+            2, 1, figsize=(COLUMN, 2.6 + rows), height_ratios=(2.6, rows),
             layout="constrained",
         )  # fmt: skip
         _map(canvas, slide.obs[made["key"]].astype(float), listed, shades, top)
@@ -104,7 +104,7 @@ def _map(
     ]  # fmt: skip
     panel.legend(
         handles=handles[:7], title="population: spots", loc="upper center", frameon=False,
-        bbox_to_anchor=(0.5, 0.0), ncols=4, handletextpad=0.1, columnspacing=1.0,
+        bbox_to_anchor=(0.5, -0.06), ncols=4, handletextpad=0.1, columnspacing=1.0,
     )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def _bars(genes: pd.DataFrame, populations: list[str], shades: dict[str, str], p
         middles.append((places.mean() if len(table) else at, kind))
         at += len(table) + 0.8
     panel.set_yticks(
-        [place for place, _ in names], [str(gene).replace("$", r"\$") for _, gene in names]
+        [place for place, _ in names], [wrapped(str(gene), 20, 1) for _, gene in names]
     )
     for middle, kind in middles:
         panel.annotate(

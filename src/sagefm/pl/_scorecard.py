@@ -17,12 +17,14 @@ from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm.pl._domain_maps import SPOT_COLUMNS, domain_maps
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals, only
-from sagefm.pl._style import finish, journal, wrapped
+from sagefm.pl._style import COLUMN, finish, journal, wrapped
 
 if TYPE_CHECKING:
     from sagefm.evaluate.result import Result
 
 _N_MAPS = 4
+_WITH_NUMBERS = 10
+"""Classes of a confusion matrix whose cells have room for a number."""
 _N_SCATTERED = 2
 """Models with a scatter plot of genes."""
 _TOGETHER = "Slides together: "
@@ -60,7 +62,8 @@ def confusion(
 
     Returns
     -------
-    The Axes. Rows are true classes, colored by fractions; numbers are counts of spots.
+    The Axes. Rows are true classes, colored by fractions; numbers, with up to ten classes, are
+    counts of spots.
 
     Raises
     ------
@@ -68,30 +71,43 @@ def confusion(
         The table lacks the group, method or probe, or has several and none is given.
     """
     table = only(table, group=group, method=method, probe=probe)
-    n = table.groupby(["truth", "predicted"])["n"].sum().unstack(fill_value=0)
-    n = n.reindex(columns=sorted({*n.index, *n.columns}), fill_value=0)
-    n = n[n.sum(axis=1) > 0]
+    n = _matrix(table)
     fractions = n.div(n.sum(axis=1), axis=0).to_numpy()
-    labels = [wrapped(str(name), 26) for name in n.index], [wrapped(str(c), 26) for c in n.columns]
+    labels = [wrapped(str(name), 22, 2) for name in n.index], [wrapped(str(c), 22, 2) for c in n]
     with journal():
         if ax is None:
-            sides = [1.3 + 0.34 * max(size, 3) for size in n.shape]
-            _, ax = plt.subplots(figsize=(sides[1] + 0.8, sides[0]), layout="constrained")
+            _, ax = plt.subplots(figsize=confusion_size(table), layout="constrained")
         cells = ax.imshow(np.reshape(fractions, n.shape), cmap="Blues", vmin=0, vmax=1)
         for (i, j), count in np.ndenumerate(n.to_numpy()):
-            if count:
-                number = str(count) if count < 10_000 else f"{count / 1000:.0f}k"
+            if count and max(n.shape) <= _WITH_NUMBERS:
+                number = str(count) if count < 1000 else f"{count / 1000:.2g}k"
                 shade = "white" if fractions[i, j] > 0.6 else "black"
-                ax.text(j, i, number, ha="center", va="center", fontsize=5, color=shade)
+                ax.text(j, i, number, ha="center", va="center", fontsize=5.5, color=shade)
         ax.set_xticks(range(n.shape[1]), labels[1], rotation=45, ha="right", rotation_mode="anchor")
         ax.set_yticks(range(n.shape[0]), labels[0])
         ax.set(xlabel="predicted", ylabel="truth")
         ax.tick_params(length=0)
-        ax.set_title(wrapped(title if title is not None else few(table["method"].unique()), 50))
+        ax.set_title(wrapped(title if title is not None else few(table["method"].unique()), 50, 3))
         figure: Any = ax.figure
         figure.colorbar(cells, ax=ax, shrink=0.7, pad=0.03, label="fraction of the true class")
         finish([ax], show, save)
     return ax
+
+
+def _matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """Count spots: true classes × predicted ones."""
+    n = table.groupby(["truth", "predicted"])["n"].sum().unstack(fill_value=0)
+    n = n.reindex(columns=sorted({*n.index, *n.columns}), fill_value=0)
+    return n[n.sum(axis=1) > 0]
+
+
+def confusion_size(table: pd.DataFrame) -> tuple[float, float]:
+    """Get the inches of a confusion matrix: a column of a journal, if the classes are few."""
+    n = _matrix(table)
+    label = 0.048 * min(max((len(str(name)) for name in n.columns), default=1), 22) + 0.2
+    cell = max((COLUMN - label - 0.7) / max(n.shape[1], 3), 0.11)
+    cell = min(cell, 0.34)
+    return label + 0.7 + cell * max(n.shape[1], 3), label * 0.8 + 0.5 + cell * max(n.shape[0], 3)
 
 
 def scorecard(

@@ -36,7 +36,7 @@ def spatial(
     size: float | None = None,
     alpha: float | None = None,
     image: bool = True,
-    img_alpha: float = 0.6,
+    img_alpha: float = 0.5,
     crop: Crop = None,
     scale_bar: bool = True,
     ncols: int | None = None,
@@ -117,7 +117,7 @@ def spatial(
     if not names or len(titles) != len(names):
         raise InputError(f"{len(titles)} titles for {len(names)} panels; give one for each color")
     look = Look(size, alpha, img_alpha)
-    if ncols is not None and ncols < 1:
+    if ncols is not None and not (isinstance(ncols, int | np.integer) and ncols >= 1):
         raise InputError(f"ncols={ncols}: give a whole number from 1 on")
     drawn = canvases(slide, slide_key, image=image, crop=crop)
     if ax is not None and len(names) * len(drawn) > 1:

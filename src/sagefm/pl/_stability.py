@@ -16,6 +16,8 @@ from sagefm.pl._style import COLUMN, finish, journal
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_DASHES = "-", "--", ":"
+
 
 def stability(
     slide: "AnnData",
@@ -54,12 +56,13 @@ def stability(
     numbers = np.asarray(table["n_domains"])
     shades = colors(4)
     with journal():
+        own = ax is None
         if ax is None:
             _, ax = plt.subplots(figsize=(COLUMN, 2.6), layout="constrained")
         lines = {"views": "views", "counts": "half of the counts, each view",
                  "consensus": "half of the counts, consensus"}  # fmt: skip
-        for (name, label), shade in zip(lines.items(), shades[1:], strict=True):
-            ax.plot(numbers, table[name], color=shade, lw=0.8, label=label)
+        for (name, label), shade, dash in zip(lines.items(), shades[1:], _DASHES, strict=True):
+            ax.plot(numbers, table[name], color=shade, lw=0.9, ls=dash, label=label)
         ax.plot(numbers, table["score"], color=shades[0], lw=1.6, marker="o", ms=3,
                 label="mean, less the prior")  # fmt: skip
         ax.axvline(chosen, color="0.6", ls=":", zorder=0)
@@ -67,6 +70,9 @@ def stability(
                title=f"{chosen} domains are chosen")  # fmt: skip
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.25), ncols=2, frameon=False)
+        if own:
+            ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        else:
+            ax.legend(frameon=False)
         finish([ax], show, save)
     return ax

@@ -65,7 +65,11 @@ def wrapped(text: str, width: int, at_most: int | None = None) -> str:
 
     What needs more lines than `at_most` is cut, and ends with an ellipsis.
     """
-    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
+    lines = [
+        part
+        for line in text.splitlines()
+        for part in textwrap.wrap(line, width, break_on_hyphens=False)
+    ]
     if at_most is not None and len(lines) > at_most:
         lines = [*lines[: at_most - 1], lines[at_most - 1][: width - 1] + "…"]
     return "\n".join(lines).replace("$", r"\$")

@@ -60,17 +60,15 @@ def subtype(
         left = np.zeros(len(table))
         for name, color in zip(classes, colors(len(classes)), strict=True):
             width = table[_PROBABILITY + name].to_numpy()
-            ax.barh(rows, width, 0.8, left, color=color, label=name.replace("$", r"\$"))
+            ax.barh(rows, width, 0.8, left, color=color, label=wrapped(name, 16, 2))
             left += width
         wrong = table["truth"].notna() & (table["truth"] != table["predicted"])
-        names = [
-            f"{name} *" if w else str(name) for name, w in zip(table.index, wrong, strict=True)
-        ]
-        ax.set_yticks(rows, [name.replace("$", r"\$") for name in names])
+        names = [wrapped(str(name), 20, 1) for name in table.index]
+        ax.set_yticks(rows, [f"{n} *" if w else n for n, w in zip(names, wrong, strict=True)])
         for group in table["group"].unique():
             middle = rows[(table["group"] == group).to_numpy()].mean()
             ax.annotate(
-                wrapped(str(group), 16), (1.0, middle), xytext=(6, 0),
+                wrapped(str(group), 16, 2), (1.0, middle), xytext=(6, 0),
                 xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="center",
             )  # fmt: skip
         ax.set(xlim=(0, 1), ylim=(rows[-1] + 0.6, -0.6), xlabel="predicted probability")
@@ -132,7 +130,7 @@ def subtype_evidence(
     """
     if key not in slide.obs:
         raise InputError(f"obs[{key!r}]: is missing; run sagefm.tl.subtype first")
-    drawn = canvases(slide)
+    drawn = canvases(slide, image=False)
     if ax is not None and len(drawn) > 1:
         raise InputError(f"ax holds one panel, not {len(drawn)}; draw one section at a time")
     values = slide.obs[key].astype(float)

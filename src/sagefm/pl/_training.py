@@ -36,8 +36,9 @@ def training(
     """
     shades = colors(4)
     with journal():
+        own = ax is None
         if ax is None:
-            _, ax = plt.subplots(figsize=(COLUMN, 2.4), layout="constrained")
+            _, ax = plt.subplots(figsize=(COLUMN, 2.6), layout="constrained")
         few = "o" if len(history) == 1 else None
         ax.plot(history["epoch"], history["train_loss"], color=shades[0], ls=":", marker=few,
                 label="training")  # fmt: skip
@@ -46,7 +47,10 @@ def training(
         ax.set(xlabel="epoch", ylabel="error of masked genes\n(mean squared, log1p counts)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(framealpha=1, edgecolor="none")  # it may lie on a line
+        if own:  # below, where it lies on no line
+            ax.figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        else:
+            ax.legend(framealpha=1, edgecolor="none")
         finish([ax], show, save)
     return ax
 
@@ -55,8 +59,8 @@ def _held_out(ax: Axes, history: pd.DataFrame, shades: Sequence[str], few: str |
     """Plot the loss on held-out patients, and that of two means."""
     ax.plot(history["epoch"], history["validation_loss"], color=shades[0], marker=few,
             label="validation")  # fmt: skip
-    for name, shade in (("gene_mean", shades[3]), ("neighbor_mean", shades[1])):
-        ax.axhline(history[name].iloc[0], color=shade, ls="--", lw=0.9,
+    for name, shade, dash in (("gene_mean", shades[3], "-."), ("neighbor_mean", shades[1], "--")):
+        ax.axhline(history[name].iloc[0], color=shade, ls=dash, lw=0.9,
                    label=f"{name.replace('_', ' ')} (validation)")  # fmt: skip
     best = history.iloc[int(history["validation_loss"].argmin())]
     ax.plot(best["epoch"], best["validation_loss"], "o", color=shades[0], ms=3.5)

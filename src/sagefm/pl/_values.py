@@ -76,6 +76,8 @@ def find_values(slide: "AnnData", name: str, layer: str | None) -> Values:
 def _numbers_or_categories(column: "pd.Series[Any]") -> "pd.Series[Any]":
     if pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column):
         return column.astype("category")
+    if pd.api.types.is_complex_dtype(column):
+        raise InputError(f"{column.name}: holds complex numbers; draw their real part or size")
     return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sagefm._colors import colors
-from sagefm._keys import PROVENANCE, SPATIAL
+from sagefm._keys import PITCH, PROVENANCE, SPATIAL
 from sagefm._uns import own_library
 from sagefm.pl import journal, spatial
 from sagefm.pp.counts import coordinates
@@ -29,6 +29,8 @@ _WIDTH = 6.6
 """Inches of a figure that fills the column of a page."""
 _REACH = 1.3
 """Spots that touch lie within this many pitches."""
+_HEXAGONAL = 4.2
+"""Neighbors of a spot, on average, above which the grid is taken for a hexagonal one."""
 _LEAST_PART = 0.04
 """Fraction of the spots of a domain from which a separate part of it is labeled."""
 _HALO = [patheffects.withStroke(linewidth=2.2, foreground="white")]
@@ -41,10 +43,11 @@ def one_section(slide: AnnData, spots: NDArray[np.bool_], columns: Mapping[str, 
         obsm={SPATIAL: coordinates(slide)[spots]},
         uns={SPATIAL: own_library(slide[spots])},
     )
+    known = {PITCH: slide.uns[PITCH]} if PITCH in slide.uns else {}
     part.uns = {
-        **image_of(part, part.obsm[SPATIAL]),
+        **image_of(part, part.obsm[SPATIAL]), **known,
         PROVENANCE: {"read": {"slide_key": "section"}},
-    }
+    }  # fmt: skip
     for name, values in columns.items():
         part.obs[name] = values
     return part
@@ -64,45 +67,53 @@ def grid(points: NDArray[np.float64], n: int, across: int) -> "tuple[Figure, lis
     return figure, list(made.flat[:n])
 
 
-def number_map(drawn: AnnData, column: str, title: str, unit: str, ax: Axes) -> None:
+def number_map(
+    drawn: AnnData, column: str, title: str, unit: str, ax: Axes, *, scale_bar: bool = False
+) -> None:
     """Color spots by a number, from the 1st to the 99th percentile."""
-    spatial(drawn, column, title=title, ax=ax, show=False)
-    values = drawn.obs[column].to_numpy(dtype=np.float64)
-    if np.isfinite(values).any():
-        low, high = np.nanpercentile(values, [1, 99])
-        if high > low:
-            ax.collections[-1].set_clim(low, high)
-    bar = ax.collections[-1].colorbar
-    if bar is not None:
+    spatial(drawn, column, title=title, image=False, scale_bar=scale_bar, ax=ax, show=False)
+    for bar in filter(None, (spots.colorbar for spots in ax.collections)):
         bar.set_label(unit, fontsize=6)
 
 
-def image_map(drawn: AnnData, title: str, ax: Axes) -> bool:
-    """Draw the tissue image where the spots are; return whether there is one."""
-    points = drawn.obsm[SPATIAL]
-    image = find_picture(drawn, points) if SPATIAL in drawn.uns else None
-    if image is None:
+def has_tissue_image(drawn: AnnData) -> bool:
+    """Check whether there is an image with anything on it."""
+    if SPATIAL not in drawn.uns:
         return False
+    image = find_picture(drawn, drawn.obsm[SPATIAL])
+    return image is not None and bool(np.ptp(image.pixels) > 0)
+
+
+def image_map(drawn: AnnData, title: str, ax: Axes) -> None:
+    """Draw the tissue image where the spots are."""
+    points = drawn.obsm[SPATIAL]
+    image = find_picture(drawn, points)
+    assert image is not None
     ax.imshow(image.pixels, extent=(0, image.width, image.height, 0))
     margin = 0.03 * np.ptp(points, axis=0).max()
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
     ax.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
-    return True
 
 
-def class_map(drawn: AnnData, column: str, shades: Sequence[str], ax: Axes) -> None:
+def class_map(
+    drawn: AnnData, column: str, shades: Sequence[str], ax: Axes, *, scale_bar: bool = True
+) -> None:
     """Draw domains with their borders and names, so that colors are not needed."""
-    spatial(drawn, column, title="", palette=list(shades), ax=ax, show=False)
+    spatial(drawn, column, title="", palette=list(shades), image=False, scale_bar=scale_bar,
+            ax=ax, show=False)  # fmt: skip
     if legend := ax.get_legend():
         legend.remove()
     codes = drawn.obs[column].cat.codes.to_numpy()
     points, pairs = drawn.obsm[SPATIAL], touching(drawn.obsm[SPATIAL])
     across = pairs[codes[pairs[:, 0]] != codes[pairs[:, 1]]]
-    ax.add_collection(LineCollection(_borders(points, across), colors="#111111", linewidths=0.6))
+    sides = 6 if 2 * len(pairs) > _HEXAGONAL * len(points) else 4
+    ax.add_collection(
+        LineCollection(list(_borders(points, across, sides)), colors="#111111", linewidths=0.6)
+    )
     for code, place in _labels(points, codes, pairs):
         text = str(drawn.obs[column].cat.categories[code])
-        ax.text(*place, text, ha="center", va="center", fontsize=8, weight="bold",
+        ax.text(place[0], place[1], text, ha="center", va="center", fontsize=8, weight="bold",
                 color="black", path_effects=_HALO)  # fmt: skip
 
 
@@ -116,10 +127,12 @@ def touching(points: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.asarray(found, dtype=np.int64)
 
 
-def _borders(points: NDArray[np.float64], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Draw a line across the middle of each pair: pairs × 2 ends × 2."""
+def _borders(
+    points: NDArray[np.float64], pairs: NDArray[np.int64], sides: int
+) -> NDArray[np.float64]:
+    """Draw the side that two cells of a grid share, for each pair: pairs × 2 ends × 2."""
     a, b = points[pairs[:, 0]], points[pairs[:, 1]]
-    middle, way = (a + b) / 2, (b - a) / (2 * np.sqrt(3))
+    middle, way = (a + b) / 2, (b - a) * np.tan(np.pi / sides) / 2
     turned = np.c_[-way[:, 1], way[:, 0]]
     return np.stack([middle - turned, middle + turned], axis=1)
 
@@ -127,7 +140,7 @@ def _borders(points: NDArray[np.float64], pairs: NDArray[np.int64]) -> NDArray[n
 def _labels(
     points: NDArray[np.float64], codes: NDArray[Any], pairs: NDArray[np.int64]
 ) -> list[tuple[int, NDArray[np.float64]]]:
-    """Place the name of each domain inside each of its larger parts."""
+    """Place the name of each domain in each of its larger parts, far from the border of that."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -135,6 +148,7 @@ def _labels(
     n = len(points)
     graph = coo_matrix((np.ones(len(same)), same.T), shape=(n, n))
     part = connected_components(graph, directed=False)[1]
+    inner = np.bincount(same.ravel(), minlength=n)
     placed = []
     for code in np.unique(codes[codes >= 0]):
         own = np.flatnonzero(codes == code)
@@ -143,13 +157,14 @@ def _labels(
         for rank, at in enumerate(order[:3]):
             if rank and sizes[at] < max(_LEAST_PART * len(own), 0.01 * n):
                 break
-            inside = points[own[part[own] == names[at]]]
-            # The spot of the part that is farthest from all other spots: well inside of it.
-            others = np.delete(points, own[part[own] == names[at]], axis=0)
-            middle = np.linalg.norm(inside - inside.mean(axis=0), axis=1)
-            free = cKDTree(others).query(inside)[0] if len(others) else np.zeros(len(inside))
-            edge = middle / max(float(middle.max()), 1e-9) * np.median(free)
-            placed.append((int(code), inside[np.argmax(free - edge)]))
+            members = own[part[own] == names[at]]
+            rim = members[inner[members] < inner.max()]
+            depth = np.zeros(len(members))
+            if len(rim):
+                depth = np.asarray(cKDTree(points[rim]).query(points[members])[0])
+            off = np.linalg.norm(points[members] - points[members].mean(axis=0), axis=1)
+            deepest = members[np.lexsort((off, -depth.round(6)))[0]]
+            placed.append((int(code), points[deepest]))
     return placed
 
 

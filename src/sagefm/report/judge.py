@@ -130,7 +130,8 @@ def quality(
         values |= trained.values
         recovery = recover(
             slide, model, prepared, mask_fraction=mask_fraction, seed=seed, layer=layer,
-            slide_key=slide_key, adapt=adapt and can_adapt(model.network), compare_unadapted=compare_unadapted,
+            slide_key=slide_key, adapt=adapt and can_adapt(model.network),
+            compare_unadapted=compare_unadapted,
         )  # fmt: skip
         compared, trained.words["best"] = _compared(recovery)
         values |= compared

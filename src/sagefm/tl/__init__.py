@@ -10,6 +10,7 @@ from sagefm.tl.mapping import map
 from sagefm.tl.perturbation import (
     KNOCKOUT,
     Change,
+    WhatIf,
     gene_sets,
     pairs,
     perturb,
@@ -29,6 +30,7 @@ __all__ = [
     "Done",
     "Source",
     "Subtypes",
+    "WhatIf",
     "annotate",
     "coarsen",
     "consensus_network",

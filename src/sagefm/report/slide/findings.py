@@ -43,7 +43,9 @@ def domains(subject: Subject) -> Section:
     why = "There is only one domain: nothing marks it."
     if len(found) > 1:
         try:
-            described = tl.describe(slide, DOMAIN, seed=subject.seed, **subject.how)
+            described = tl.describe(
+                slide, DOMAIN, names=subject.groups, seed=subject.seed, **subject.how
+            )
         except InputError as error:
             why = sentence(str(error))
     shades = shades_of(len(found))
@@ -58,6 +60,10 @@ def domains(subject: Subject) -> Section:
     return {
         "map": figure_png(figure, caption, colors=_COLORS),
         "about": _chosen(subject),
+        "names": (
+            f"Names are suggested by lists of marker genes ({', '.join(subject.groups)}: "
+            f"{subject.why_groups}); --names takes others."
+        ),
         "rows": _rows(labels, shades, described),
         "why_no_markers": "" if described is not None else why,
         "dots": None if described is None else _dots(described),
@@ -69,7 +75,10 @@ def _chosen(subject: Subject) -> list[str]:
     settings = provenance(subject.slide, "domains")
     number = int(settings["n_domains"])
     table = settings.get("stability")
-    lines = []
+    lines = [
+        "Domains are found from the counts of all genes, without the model: the verdicts on the "
+        "model are not about them."
+    ]
     row = None
     if isinstance(table, pd.DataFrame):
         same = table[table["n_domains"] == number]
@@ -126,12 +135,15 @@ def _described(described: "Description", domain: str) -> dict[str, object]:
     own = described.markers[described.markers["domain"] == domain].head(_GENES)
     clear = named["name"] != _UNCLEAR
     return {
-        "area": "" if pd.isna(area) else f"{area:.2g}" if area < 10 else f"{area:,.0f}",
+        "area": "" if pd.isna(area) else f"{area:.2f}" if area < 10 else f"{area:,.0f}",
         "parts": f"{int(shape['n_parts'].sum()):,}",
         "name": str(named["name"]) if clear else "",
-        "evidence": f"z = {named['z']:.1f}: {named['genes']}" if clear else "",
+        "evidence": str(named["genes"]) if clear else "",
         "genes": [
-            (row.gene, f"{2**row.log2_fold:.1f}", bool(row.q <= _Q)) for row in own.itertuples()
+            (gene, f"{times:.1f}", sure)
+            for gene, times, sure in zip(
+                own["gene"], np.exp2(own["log2_fold"]), own["q"] <= _Q, strict=True
+            )
         ],
     }
 
@@ -141,6 +153,9 @@ def _dots(described: "Description") -> dict[str, object] | None:
         return None
     n = max(2, min(5, 40 // max(len(described.names), 1)))
     ax = domain_markers(described, n_genes=n, show=False)
+    longest = max(len(str(gene)) for gene in described.markers.groupby("domain").head(n)["gene"])
+    width, height = ax.figure.get_size_inches()  # type: ignore[union-attr]
+    ax.figure.set_size_inches(width, height + 0.06 * max(longest - 8, 0))  # type: ignore[union-attr]
     return figure_svg(
         ax.figure,  # type: ignore[arg-type]
         f"The first {n} markers of each domain. The area of a dot is the fraction of spots with "
@@ -175,7 +190,7 @@ def rare(subject: Subject) -> Section:
         "about": (
             f"{sentence(numbered(beyond, 'spot'))[:-1]} of {slide.n_obs:,} "
             f"{'has' if beyond == 1 else 'have'} an excess of genes that few other spots have, "
-            "beyond what counting noise explains (false discovery rate 10 %). "
+            "beyond what counting noise explains (false discovery rate 10%). "
             + (
                 f"They form {numbered(len(kinds), 'population')} of three or more similar spots."
                 if kinds else "No three of them are similar enough to form a population."

@@ -2,17 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from sagefm import tl
 from sagefm._errors import InputError
 from sagefm._keys import IMPUTED
 from sagefm._text import numbered
 from sagefm.pl import imputed
-from sagefm.pp.markers import marker_sets
 from sagefm.report.drawing import bars
 from sagefm.report.recovery import MODEL, NEIGHBOR_MEAN, UNADAPTED
 from sagefm.report.rendering import figure_png, figure_svg
+from sagefm.report.rules import GRADES, IMPUTATION
+from sagefm.report.slide.organ import some_of_each, well_known
 from sagefm.report.slide.subject import Section, Subject
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ _DRAWN = 3
 _GOOD = 0.3
 _LEVELS = (0.5, 0.4, 0.3, 0.2)
 _NO_MODEL = "No model was given: nothing is predicted."
+_UNUSABLE = "The model cannot be used on this slide: see the verdict."
 _OWN = {MODEL: "model, adapted to the slide", UNADAPTED: "model, as it is"}
 
 
@@ -31,12 +31,14 @@ def recovered(subject: Subject) -> Section:
     """Compare the model with simple methods on masked genes."""
     found = subject.quality
     if subject.model is None or found is None:
-        return {"why": subject.no_model or _NO_MODEL}
+        return {"why": _UNUSABLE if subject.no_model else _NO_MODEL}
     if found.methods.empty:
-        return {"why": "No gene is detected in more than 10 % of the spots: nothing to score."}
+        return {"why": "No gene is detected in more than 10% of the spots: nothing to score."}
     names = dict(_OWN) if UNADAPTED in found.methods.index else {MODEL: "model"}
     methods = found.methods.rename(index=names)
-    rows = [(name, f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()]
+    rows = [
+        (str(name), f"{row['error']:.4f}", f"{row['r']:.3f}") for name, row in methods.iterrows()
+    ]
     r = methods["r"].sort_values(ascending=False, kind="stable")
     return {
         "about": _about(found),
@@ -47,7 +49,7 @@ def recovered(subject: Subject) -> Section:
             "Correlation of predicted and measured expression over the spots, the median over "
             "genes. Hatched: the model.",
         ),
-        "markers": _measured_markers(found),
+        "markers": _measured_markers(found, subject.groups),
     }
 
 
@@ -57,7 +59,7 @@ def _about(found: "Quality") -> list[str]:
     wide = found.genes.pivot(index="gene", columns="method", values="r_within")
     ahead = float((wide[MODEL] > wide[NEIGHBOR_MEAN]).mean())
     simple = found.methods.drop([MODEL, UNADAPTED], errors="ignore")
-    best, own = simple["error"].idxmin(), found.methods["error"]
+    best, own = str(simple["error"].idxmin()), found.methods["error"]
     ratio = float(own[MODEL] / own[best])
     outcome = (
         f"The model has the smallest error, {1 - ratio:.0%} below that of the best simple method "
@@ -69,38 +71,34 @@ def _about(found: "Quality") -> list[str]:
     return [
         f"{found.made['mask_fraction']:.0%} of the measured genes of each spot were masked, and "
         f"predicted from the other genes and the neighbors. Scored are the {n:,} genes that are "
-        "detected in more than 10 % of the spots.",
+        "detected in more than 10% of the spots.",
         f"{outcome} For {ahead:.0%} of the genes it follows the pattern over the tissue better "
         "than the mean of the neighbors.",
     ]
 
 
-def _measured_markers(found: "Quality") -> list[tuple[str, ...]]:
+def _measured_markers(found: "Quality", groups: list[str]) -> list[tuple[str, ...]]:
     """Tabulate well-known markers that were measured: how well they were predicted."""
     wide = found.genes.pivot(index="gene", columns="method", values="r_within")
     detected = found.genes.groupby("gene")["detected"].first()
-    known = _well_known()
-    shown = wide[wide.index.isin(list(known))].sort_values(MODEL, ascending=False, kind="stable")
+    known = well_known(groups)
+    wide = wide[wide.index.isin(list(known))].sort_values(MODEL, ascending=False, kind="stable")
+    shown = some_of_each(list(wide.index), groups, _MARKERS)
+    own, neighbors = wide[MODEL].to_dict(), wide[NEIGHBOR_MEAN].to_dict()
     return [
-        (str(gene), known[str(gene)], f"{detected[gene]:.0%}", f"{row[MODEL]:.2f}",
-         f"{row[NEIGHBOR_MEAN]:.2f}")
-        for gene, row in shown.head(_MARKERS).iterrows()
-    ]  # fmt: skip
-
-
-def _well_known() -> dict[str, str]:
-    """Map each marker of a cell type to the first set that has it."""
-    known: dict[str, str] = {}
-    for name, genes in marker_sets().items():
-        for gene in genes:
-            known.setdefault(gene, name)
-    return known
+        (gene, known[gene], f"{detected[gene]:.0%}", f"{own[gene]:.2f}", f"{neighbors[gene]:.2f}")
+        for gene in shown
+    ]
 
 
 def imputable(subject: Subject) -> Section:
     """Say which genes that the slide lacks can be predicted."""
     if subject.model is None:
-        return {"why": subject.no_model or _NO_MODEL}
+        return {"why": _UNUSABLE if subject.no_model else _NO_MODEL}
+    if subject.quality is not None and len(subject.quality.verdicts):
+        row = subject.quality.verdicts.loc[IMPUTATION]
+        if GRADES[str(row["verdict"])] == "bad":
+            return {"why": f"Do not impute genes of this slide with this model. {row['reason']}"}
     try:
         table = tl.impute(subject.slide, subject.model, seed=subject.seed, **subject.how)
     except InputError as error:
@@ -110,11 +108,12 @@ def imputable(subject: Subject) -> Section:
     r = table["r_expected"]
     if r.isna().all():
         return {"why": "No measured gene varies enough to say how well others are predicted."}
-    known = _well_known()
+    known = well_known(subject.groups)
     markers = table[table.index.isin(list(known))].sort_values(
         "r_expected", ascending=False, kind="stable"
     )
     good = markers[markers["r_expected"] >= _GOOD]
+    shown = some_of_each(list(map(str, good.index)), subject.groups, _MARKERS)
     section: Section = {
         "about": (
             f"The slide lacks {numbered(len(table), 'gene')} of the model. How well each can be "
@@ -128,20 +127,14 @@ def imputable(subject: Subject) -> Section:
         "markers": [
             (str(gene), known[str(gene)], f"{row.r_expected:.2f}",
              f"{row.r_expected_low:.2f} to {row.r_expected_high:.2f}", f"{row.p_good:.0%}")
-            for gene, row in good.head(_MARKERS).iterrows()
+            for gene, row in good.loc[shown].iterrows()
         ],
         "n_markers": len(markers),
         "n_good": len(good),
-        "best": _best(r),
-        "picture": _maps(subject, list(map(str, good.index[:_DRAWN]))),
+        "picture": _maps(subject, shown[:_DRAWN]),
     }  # fmt: skip
     del subject.slide.obsm[IMPUTED]  # spots × thousands of genes
     return section
-
-
-def _best(r: "pd.Series[float]") -> str:
-    top = r.sort_values(ascending=False, kind="stable").head(8)
-    return ", ".join(f"{gene} ({value:.2f})" for gene, value in top.items() if value > 0)
 
 
 def _maps(subject: Subject, genes: list[str]) -> dict[str, object] | None:

@@ -44,7 +44,7 @@ def limits(subject: Subject) -> list[str]:
     return lines
 
 
-def how(subject: Subject, command: str, path: str) -> Section:
+def how(subject: Subject, command: str, path: str, model_path: str) -> Section:
     """Tell how to repeat the report."""
     model, read = subject.model, provenance(subject.slide, "read")
     rows = [
@@ -68,7 +68,7 @@ def how(subject: Subject, command: str, path: str) -> Section:
     return {
         "rows": [row for row in rows if row[1]],
         "command": command,
-        "steps": "\n".join(_steps(subject, path)),
+        "steps": "\n".join(_steps(subject, path, model_path)),
     }  # fmt: skip
 
 
@@ -77,18 +77,22 @@ def _training(entries: "Mapping[str, object]") -> list[tuple[str, str]]:
     return [("trained on", f"{len(slides):,} slides")] if isinstance(slides, dict) else []
 
 
-def _steps(subject: Subject, path: str) -> list[str]:
+def _steps(subject: Subject, path: str, model_path: str) -> list[str]:
     """Write the commands that give the results of the sections as files."""
     slide, seed = shlex.quote(path), f"--seed {subject.seed}"
+    model = f"-m {shlex.quote(model_path)}"
     shared = f" --slide-key {shlex.quote(subject.slide_key)}" if subject.slide_key else ""
     number = provenance(subject.slide, "domains").get("n_domains")
-    steps = [f"sagefm check {slide}{shared}" + (" -m default" if subject.model else "")]
+    steps = [f"sagefm check {slide}{shared}" + (f" {model}" if subject.model else "")]
     if number is not None:
         steps += [
             f"sagefm domains {slide}{shared} -n {number} {seed} -o domains.h5ad",
             f"sagefm describe domains.h5ad{shared} {seed} -o markers",
         ]
     if subject.model is not None:
-        steps.append(f"sagefm impute {slide}{shared} {seed} -o imputed.h5ad --table imputed.csv")
-    steps.append(f"sagefm rare {slide}{shared} {seed} -o rare.h5ad --genes rare.csv")
+        steps.append(
+            f"sagefm impute {slide}{shared} {model} {seed} -o imputed.h5ad --table imputed.csv"
+        )
+    if provenance(subject.slide, "rare"):
+        steps.append(f"sagefm rare {slide}{shared} {seed} -o rare.h5ad --genes rare.csv")
     return steps

@@ -9,11 +9,12 @@ from sagefm._errors import InputError
 from sagefm._text import numbered
 from sagefm.pl import journal
 from sagefm.pp.counts import find_counts
-from sagefm.pp.slide_record import TRAINED_SLIDES, described
-from sagefm.report.drawing import grid, image_map, number_map
+from sagefm.pp.slide_record import TRAINED_SLIDES, described, noted
+from sagefm.report.drawing import grid, has_tissue_image, image_map, number_map
 from sagefm.report.judge import quality
 from sagefm.report.rendering import figure_png
 from sagefm.report.rules import GRADES
+from sagefm.report.slide.organ import marker_groups
 from sagefm.report.slide.subject import Section, Subject, sentence
 from sagefm.report.words import remarks
 
@@ -29,6 +30,9 @@ _VERDICT_OF_SLIDE = {
     "bad": "The slide: too little was measured",
 }
 _COLORS = 256
+_MUCH = 30
+_PANEL = 5000
+"""Genes below which the fraction of one family is a matter of which genes were chosen."""
 
 
 def judged(subject: Subject) -> Section:
@@ -42,6 +46,9 @@ def judged(subject: Subject) -> Section:
         subject.model, subject.no_model = None, sentence(str(error))
         found = quality(slide, None, seed=subject.seed, **subject.how)
     subject.quality = found
+    organ = noted(slide, np.flatnonzero(subject.codes == 0), "organ")
+    if not subject.groups:
+        subject.groups, subject.why_groups = marker_groups(organ, found)
     facts = found.facts
     own = facts.loc[list(_OF_SLIDE)]
     worst = next(grade for grade in _ORDER if grade in set(own["grade"]))
@@ -104,7 +111,11 @@ def tissue(subject: Subject) -> Section:
     if mitochondrial.any():
         own = np.asarray(raw.matrix[:, np.flatnonzero(mitochondrial)].sum(axis=1)).ravel()
         columns["mitochondrial"] = 100 * own / np.where(sums > 0, sums, np.nan)
-        lines.append(_about_mitochondria(columns["mitochondrial"], int(mitochondrial.sum())))
+        lines.append(
+            _about_mitochondria(
+                columns["mitochondrial"], int(mitochondrial.sum()), raw.matrix.shape[1]
+            )
+        )
     else:
         lines.append(
             "No mitochondrial gene was measured, so that their fraction, a sign of damaged tissue, "
@@ -113,7 +124,7 @@ def tissue(subject: Subject) -> Section:
     if empty := int((sums == 0).sum()):
         lines.append(f"{sentence(numbered(empty, 'spot') + ' without any count')} They are gray.")
     drawn = subject.drawn(columns)
-    has_image = bool(drawn.uns.get("spatial"))
+    has_image = has_tissue_image(drawn)
     titles = {
         "counts": ("counts per spot", "counts"),
         "genes": ("genes per spot", "genes detected"),
@@ -127,7 +138,7 @@ def tissue(subject: Subject) -> Section:
         for (column, (title, unit)), ax in zip(
             [(c, titles[c]) for c in columns], axes, strict=True
         ):
-            number_map(drawn, column, title, unit, ax)
+            number_map(drawn, column, title, unit, ax, scale_bar=column == "counts")
     what = ["the tissue image"] if has_image else []
     what += [titles[column][0] for column in columns]
     caption = (
@@ -139,10 +150,16 @@ def tissue(subject: Subject) -> Section:
     return {"picture": figure_png(figure, caption, colors=_COLORS), "lines": lines}
 
 
-def _about_mitochondria(percent: "NDArray[np.float64]", n: int) -> str:
-    median, high = np.nanmedian(percent), float(np.nanmean(percent > 30))
+def _about_mitochondria(percent: "NDArray[np.float64]", n: int, n_genes: int) -> str:
+    median, high = np.nanmedian(percent), float(np.nanmean(percent > _MUCH))
+    if n_genes < _PANEL:
+        return (
+            f"Only {n_genes:,} genes were measured, {n} of them mitochondrial, so that their "
+            f"fraction ({median:.0f}% in the median spot) cannot be compared with that of other "
+            "slides; regions of the slide can be compared."
+        )
     return (
-        f"Mitochondrial genes ({n} measured) have {median:.1f} % of the counts of the median spot; "
-        f"{high:.0%} of the spots have more than 30 %. What is usual depends on the tissue: heart, "
-        "liver and brain have many; a region that stands out may be damaged."
+        f"Mitochondrial genes ({n} measured) have {median:.1f}% of the counts of the median spot; "
+        f"{high:.0%} of the spots have more than {_MUCH}%. What is usual depends on the tissue: "
+        "heart, liver and brain have many. A region that stands out may be damaged."
     )

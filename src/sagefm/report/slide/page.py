@@ -1,26 +1,28 @@
 """Write one page about a slide, with everything that its owner wants to know."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from sagefm._fetch import DEFAULT
+from sagefm._keys import DOMAIN
 from sagefm._progress import stage
 from sagefm.model import SageFM
 from sagefm.pl import journal
+from sagefm.pp.markers import marker_sets
 from sagefm.report.drawing import class_map, number_map, shades_of
 from sagefm.report.rendering import figure_png, template
-from sagefm.report.slide.findings import DOMAIN, domains, rare
+from sagefm.report.slide.findings import domains, rare
 from sagefm.report.slide.genes import imputable, recovered
 from sagefm.report.slide.made import how, limits
 from sagefm.report.slide.overview import judged, numbers, tissue
 from sagefm.report.slide.subject import Section, Subject
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from anndata import AnnData
     from matplotlib.figure import Figure
 
@@ -56,12 +58,14 @@ def slide_report(
     *,
     name: str = "slide",
     n_domains: int | None = None,
+    names: Sequence[str] | None = None,
     seed: int = 0,
     layer: str | None = None,
     slide_key: str | None = None,
     copy: bool = True,
     command: str = "",
     path: str = "SLIDE",
+    model_path: str = DEFAULT,
 ) -> SlideReport:
     """Report on a slide: quality and verdict, maps, domains, genes, rare spots, and how.
 
@@ -78,6 +82,9 @@ def slide_report(
         Name of the slide on the page.
     n_domains
         How many domains; chosen by :func:`sagefm.tl.domains` if not given.
+    names
+        Groups of :func:`sagefm.pp.marker_sets` that domains are named by, such as ``["general",
+        "breast"]``; those of the organ if not given.
     seed
         Seed of all random numbers.
     layer, slide_key
@@ -85,8 +92,8 @@ def slide_report(
     copy
         Whether to work on a copy. Otherwise the results of :func:`sagefm.report.quality`,
         :func:`sagefm.tl.domains` and :func:`sagefm.tl.rare` are in the slide afterwards.
-    command, path
-        The command line and the file, for the page to say how it was made.
+    command, path, model_path
+        The command line and the files, for the page to say how it was made.
 
     Returns
     -------
@@ -95,7 +102,7 @@ def slide_report(
     Raises
     ------
     InputError
-        There are no raw counts or no coordinates, or no such model.
+        There are no raw counts or no coordinates, no such model, or no such group of markers.
 
     Examples
     --------
@@ -105,12 +112,14 @@ def slide_report(
     >>> found.grade
     'care'
     """
-    if isinstance(model, str) or hasattr(model, "__fspath__"):
+    if isinstance(model, str | Path):
         model = SageFM.load(model)
-    assert model is None or isinstance(model, SageFM)
+    if names is not None:
+        marker_sets(names)
     subject = Subject(
-        slide.copy() if copy else slide, name, model, n_domains, seed, layer, slide_key
-    )
+        slide.copy() if copy else slide, name, model, n_domains, seed, layer, slide_key,
+        groups=list(names or ()),
+    )  # fmt: skip
     quality = subject.judge(judged)
     sections = {
         "tissue": subject.attempt("tissue", tissue),
@@ -122,14 +131,14 @@ def slide_report(
     stage("report of %s: writing the page", name)
     page = template("slide.html.jinja").render(
         name=name, numbers=numbers(subject), short=_in_short(quality, sections), quality=quality,
-        limits=limits(subject), how=how(subject, command, path), **sections,
+        limits=limits(subject), how=how(subject, command, path, model_path), **sections,
     )  # fmt: skip
     assert subject.quality is not None
     value = subject.quality.facts["value"]
     found = sections["domains"].get("rows")
     return SlideReport(
         name, page, quality["slide"]["grade"],
-        {use: str(row["verdict"]) for use, row in subject.quality.verdicts.iterrows()},
+        {str(use): str(row["verdict"]) for use, row in subject.quality.verdicts.iterrows()},
         int(value["spots"]), float(value["counts"]), float(value["genes"]),
         None if found is None else len(found), _preview(subject, found is not None),
     )  # fmt: skip
@@ -162,13 +171,13 @@ def _preview(subject: Subject, has_domains: bool) -> dict[str, object]:
         if has_domains:
             labels = subject.slide.obs[DOMAIN]
             shades = shades_of(len(labels.cat.categories))
-            class_map(subject.drawn({DOMAIN: labels}), DOMAIN, shades, ax)
+            class_map(subject.drawn({DOMAIN: labels}), DOMAIN, shades, ax, scale_bar=False)
             for text in list(ax.texts):
                 text.remove()
         else:
             counts = np.log1p(subject.quality.spots["counts"].to_numpy())
             number_map(subject.drawn({"counts": counts}), "counts", "", "", ax)
-            if (bar := ax.collections[-1].colorbar) is not None:
+            for bar in filter(None, [spots.colorbar for spots in ax.collections]):
                 bar.remove()
     what = "domains" if has_domains else "counts per spot"
     return figure_png(figure, "", alt=f"Map of {subject.name}: {what}", colors=_COLORS)

@@ -40,6 +40,9 @@ class Subject:
     no_model: str = ""
     """Why there is no model, or why it does not go with the slide."""
     quality: "Quality | None" = None
+    groups: list[str] = field(default_factory=list)
+    """Groups of marker sets; those of the organ if none are given."""
+    why_groups: str = "as requested"
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -65,7 +68,7 @@ class Subject:
     @property
     def points(self) -> NDArray[np.float64]:
         """Coordinates of the section that is drawn."""
-        return coordinates(self.slide)[self.codes == 0]
+        return np.asarray(coordinates(self.slide)[self.codes == 0])
 
     def drawn(self, columns: Mapping[str, Any]) -> "AnnData":
         """Keep some columns of the section that is drawn; values are of all spots."""

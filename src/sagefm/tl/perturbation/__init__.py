@@ -6,12 +6,15 @@ from sagefm.tl.perturbation._respond import KNOCKOUT, Change, respond
 from sagefm.tl.perturbation._result import LEAD
 from sagefm.tl.perturbation._sets import perturb_sets
 from sagefm.tl.perturbation._signatures import SignatureSource, signatures
+from sagefm.tl.perturbation._what_if import BesideMatched, WhatIf
 
 __all__ = [
     "KNOCKOUT",
     "LEAD",
+    "BesideMatched",
     "Change",
     "SignatureSource",
+    "WhatIf",
     "gene_sets",
     "pairs",
     "perturb",

@@ -1,0 +1,1 @@
+"""The panels of the page, each with its own controls and what they do."""
