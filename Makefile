@@ -1,4 +1,4 @@
-# `make demo` and `make test` install what they need into .venv; `make test-all` tests every version.
+# `make demo`, `make docs` and `make test` install what they need into .venv; `make test-all` tests every version.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTHONS ?= $(wildcard $(foreach v,3.11 3.12 3.13,$(shell command -v python$v) $(HOME)/.pyenv/versions/$v*/bin/python$v))
@@ -8,17 +8,20 @@ BIN = $(VENV)/bin
 CONSTRAINTS := constraints.txt
 PIP = $(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=--constraint %)
 
-.PHONY: demo test test-all tests fuzz bench clean
+.PHONY: demo docs test test-all tests fuzz bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/sagefm demo -o demo
 
-test: $(VENV)/ready tests
+# The site, in docs/_build/html: its notebooks are executed, and again only where page or package changed.
+docs: $(VENV)/ready
+	rm -rf docs/api/generated  # pages of names that are gone
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+test: $(VENV)/ready tests docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	rm -rf docs/api/generated  # pages of names that are gone
-	$(BIN)/sphinx-build -W -q -b html docs docs/_build
 
 tests: $(VENV)/ready
 	$(BIN)/pytest -n logical --dist worksteal

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 import sagefm
-import test_docs
 from sagefm.pp.simulate import simulate
 
 HOW = ["-m", "m.safetensors", "--key", "domain", "--device", "cpu"]
@@ -126,13 +125,3 @@ def test_bad_input_is_one_clear_line(annotate, words, said):
     assert len(err.splitlines()) == 1
     assert not out
     assert sorted(os.listdir()) == before
-
-
-@pytest.mark.slow
-def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert len(test_docs.blocks("annotation.md")) == 7
-    test_docs.run("annotation.md", monkeypatch)
-    assert "labeled.h5ad: " in capsys.readouterr().out
-    for picture in ("annotation", "held_out"):
-        assert (tmp_path / "pictures" / f"{picture}.png").stat().st_size > 10_000

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import sagefm
-import test_docs
 from sagefm import cli, report
 from sagefm.stats.reference import ReferenceSpots
 
@@ -160,15 +159,3 @@ def test_a_full_disk_leaves_the_old_page(run, monkeypatch):
     assert sorted(os.listdir()) == ["m.safetensors", "q.html", "s.h5ad"]
     with open("q.html") as page:
         assert page.read() == "old"
-
-
-@pytest.mark.slow
-def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert len(test_docs.blocks("quality.md")) == 5
-    test_docs.run("quality.md", monkeypatch)
-    told = capsys.readouterr().out
-    assert "page             like.html" in told
-    assert "embedding and domains: not shown" in told
-    assert (tmp_path / "like.html").stat().st_size > 100_000
-    assert (tmp_path / "maps.png").stat().st_size > 20_000

@@ -5,7 +5,6 @@ import os
 import pandas as pd
 import pytest
 
-import test_docs
 from sagefm.pp.simulate import simulate
 
 
@@ -59,11 +58,3 @@ def test_bad_input_is_one_clear_line(run, words, said):
     assert len(err.splitlines()) == 1
     assert not out
     assert not os.path.exists("o")
-
-
-@pytest.mark.slow
-def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    test_docs.run("domains.md", monkeypatch)
-    assert (tmp_path / "tables" / "contacts.png").is_file()
-    assert (tmp_path / "described" / "fraction_tests.csv").is_file()

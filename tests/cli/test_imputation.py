@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import sagefm
-import test_docs
 from sagefm.cli.imputation import _print_summary
 
 
@@ -120,14 +119,3 @@ def test_a_slide_that_would_lose_something_is_not_written_over(run, slide):
     assert status == 2
     assert "s.h5ad: is not overwritten" in err
     assert "counts" in ad.read_h5ad("s.h5ad").layers
-
-
-@pytest.mark.slow
-def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert len(test_docs.blocks("imputation.md")) == 6
-    test_docs.run("imputation.md", monkeypatch)
-    assert "imputed.h5ad: 60 genes imputed\n" in capsys.readouterr().out
-    assert (tmp_path / "pictures" / "imputed.png").stat().st_size > 20_000
-    assert (tmp_path / "denoised.png").stat().st_size > 10_000
-    assert len(pd.read_csv("confidence.csv")) == 60

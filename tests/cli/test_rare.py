@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 import sagefm
-import test_docs
 from sagefm.pp.plant import plant
 
 
@@ -143,16 +142,3 @@ def test_a_bad_slide_is_one_clear_line(run, planted, spoil, said):
     assert len(err.splitlines()) == 1
     assert not out
     assert sorted(os.listdir()) == ["bad.h5ad", "m.safetensors", "s.h5ad"]
-
-
-@pytest.mark.slow
-def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert len(test_docs.blocks("rare.md")) == 5
-    test_docs.run("rare.md", monkeypatch)
-    out = capsys.readouterr().out
-    assert "beyond noise: 0 of 20 listed" in out
-    assert "rare.h5ad: 20 spots listed; " in out
-    assert (tmp_path / "rare.png").stat().st_size > 20_000
-    assert (tmp_path / "map.png").stat().st_size > 20_000
-    assert len(pd.read_csv("spots.csv")) == 20

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 import sagefm
-import test_docs
 from sagefm.pp.simulate import simulate
 
 SLIDES = [f"s{i}.h5ad" for i in range(7)]
@@ -103,13 +102,3 @@ def test_a_log_normalized_slide_is_named(run, held):
     status, _, err = run(*SLIDES, "-o", "o.csv", "--subtype-key", "grade")
     assert status == 2
     assert "s2.h5ad: X holds" in err.splitlines()[-1]
-
-
-@pytest.mark.slow
-def test_the_page_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert len(test_docs.blocks("subtypes.md")) == 5
-    test_docs.run("subtypes.md", monkeypatch)
-    assert "subtypes.csv: 8 patients (amber 4, teal 4)" in capsys.readouterr().out
-    assert (tmp_path / "pictures" / "patients.png").stat().st_size > 10_000
-    assert (tmp_path / "evidence.png").stat().st_size > 10_000

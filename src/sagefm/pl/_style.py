@@ -53,7 +53,11 @@ def journal() -> Iterator[None]:
             "savefig.dpi": 300,
         }
     ):
-        yield
+        try:
+            yield
+        finally:
+            interactive = mpl.is_interactive()
+    mpl.interactive(interactive)  # the first figure of a notebook turns it on
 
 
 def wrapped(text: str, width: int, at_most: int | None = None) -> str:
