@@ -84,6 +84,6 @@ def demo(
         run(out, seed=seed, overwrite=overwrite, progress=typer.echo)
         return
     loaded = sagefm.read(slide, layer=layer, slide_key=slide_key)
-    [name] = slide_names([slide])
+    [name] = slide_names([slide]).values()
     run(out, loaded, name=name, label_key=label_key, seed=seed, overwrite=overwrite,
         progress=typer.echo)  # fmt: skip
