@@ -26,7 +26,9 @@ def test_no_change_is_white_and_the_scale_is_symmetric():
     assert min(red, green, blue) > 235
 
 
-@pytest.mark.parametrize("column", [[np.nan] * 3, [np.inf] * 3, [2.0] * 3, [1.7e18] * 3, [-1e300] * 3])
+@pytest.mark.parametrize(
+    "column", [[np.nan] * 3, [np.inf] * 3, [2.0] * 3, [1.7e18] * 3, [-1e300] * 3]
+)
 def test_columns_without_a_range_are_drawn(column):
     values = values_of(pd.Series(column), "n", "", None)
     low, high = values.bounds()
