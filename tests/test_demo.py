@@ -1,4 +1,5 @@
 import re
+from types import SimpleNamespace
 
 import matplotlib as mpl
 
@@ -113,3 +114,17 @@ def test_the_best_is_the_lowest_error_and_the_highest_score():
     assert MethodComparison("Q", "score", table).ours == ("ours", 0.3)
     assert MethodComparison("Q", "score", table).random == ("random weights", 0.2)
     assert MethodComparison("Q", "score", table[table["own"] | table["random"]]).baseline is None
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_slide_of_the_user_is_copied_with_its_counts_in_x(slide, dense):
+    given = slide.copy()
+    given.layers["counts"] = given.X.toarray() if dense else given.X.copy()
+    given.X = np.log1p(given.X.toarray()) if dense else given.X.log1p()
+    given.obs["cluster"] = np.arange(given.n_obs) % 2
+    before, kept = given.X.copy(), given.obs.copy()
+    model = SimpleNamespace(vocabulary=SimpleNamespace(symbols=tuple(slide.var_names)))
+    part = story._given(given, "mine", "cluster", model)
+    assert abs(part.slide.X - slide.X).max() == 0
+    assert abs(given.X - before).max() == 0
+    pd.testing.assert_frame_equal(given.obs, kept)

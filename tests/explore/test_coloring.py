@@ -26,7 +26,9 @@ def test_no_change_is_white_and_the_scale_is_symmetric():
     assert min(red, green, blue) > 235
 
 
-@pytest.mark.parametrize("column", [[np.nan] * 3, [np.inf] * 3, [2.0] * 3])
+@pytest.mark.parametrize(
+    "column", [[np.nan] * 3, [np.inf] * 3, [2.0] * 3, [1.7e18] * 3, [-1e300] * 3]
+)
 def test_columns_without_a_range_are_drawn(column):
     values = values_of(pd.Series(column), "n", "", None)
     low, high = values.bounds()
@@ -40,6 +42,8 @@ def test_classes_keep_the_colors_of_the_slide():
     assert list(values.rgba()) == [0x00FF00FF, 0xFF0000FF, GRAY]
     assert values.text() == ["b", "a", ""]
     assert values_of(column, "c", "", ["nonsense"]).rgba()[0] != GRAY
+    for shades in (["none", "C0"], ["#ff000080", "0.5"], ["#abc", "tab:blue"]):  # not Bokeh's
+        assert all(len(shade) == 7 for shade in values_of(column, "c", "", shades).shades)
 
 
 def test_any_column_becomes_classes():

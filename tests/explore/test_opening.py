@@ -1,11 +1,16 @@
 """Slides that can be drawn although no model can be applied to them, and those that cannot."""
 
+import io
+
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
+from bokeh.document import Document
 
 from sagefm import InputError
 from sagefm.explore.opening import open_for_exploring
+from sagefm.explore.page import Page
 from sagefm.explore.state import Explorer
 from sagefm.pp.simulate import simulate
 
@@ -104,7 +109,50 @@ def test_an_export_asks_before_it_replaces_a_file(slide, tmp_path):
     assert (anndata.read_h5ad(path).obs["mine"] == "selected").sum() == 3
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a/b", "slide"])
+@pytest.mark.parametrize("name", ["", "  ", "a/b", "slide", "sagefm_domain"])
 def test_a_column_needs_a_name_of_its_own(slide, name):
     with pytest.raises(InputError):
         explorer(slide).save_column(name, (0, 1))
+
+
+def test_another_selection_needs_another_name(slide):
+    opened = explorer(slide)
+    opened.save_column("selection", (0, 1, 2))
+    opened.save_column("selection", (0, 1, 2))
+    with pytest.raises(InputError, match="already"):
+        opened.save_column("selection", (3, 4))
+    assert (opened.exported().obs["selection"] == "selected").sum() == 3
+
+
+def test_the_table_of_a_slide_with_columns_x_and_y_is_written(slide):
+    taken = slide.copy()
+    taken.obs["x"], taken.obs["y"] = 7, 8
+    table = pd.read_csv(io.StringIO(explorer(taken).table(None)), index_col="spot")
+    assert (table["x"] == 7).all()
+    places = table[["x (obsm spatial)", "y (obsm spatial)"]].to_numpy()
+    np.testing.assert_allclose(places, slide.obsm["spatial"])
+
+
+def test_sections_have_their_names_and_a_single_spot_does_not_set_the_size(slide):
+    taken = slide.copy()
+    taken.obs["sample"] = ["one", *["two ", "two"] * 99, "three"]
+    opened = explorer(taken, slide_key="sample")
+    assert [name for name, _, _ in opened.tissue.titles] == ["one", "two", "three"]
+    assert opened.tissue.pitch == explorer(slide).tissue.pitch
+
+
+def test_what_fails_is_not_waited_for(slide, monkeypatch):
+    opened = explorer(slide, "/no/model.safetensors")
+    page = Page(opened, "token")
+    page.build(Document())
+    waited = []
+    monkeypatch.setattr(page, "after", lambda *args: waited.append(args))
+    page.drawing.source.selected.indices = [5]
+    page._warm_up(None)
+    assert "computing" in page.details._drivers.text
+    with pytest.raises(InputError):
+        opened.model.load()
+    for *_, failed in [args for args in waited if len(args) == 5]:
+        failed()
+    assert not page.details._drivers.text
+    assert "Off:" in page.what_if._result.text

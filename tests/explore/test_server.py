@@ -41,6 +41,7 @@ def test_the_page_is_served_with_it_and_loads_nothing_from_elsewhere(server):
 def test_names_of_other_hosts_are_refused(server):
     assert status(server.url, Host=f"evil.example:{server.port}") == 403
     assert status(server.url, Host=f"localhost:{server.port}") == 200
+    assert status(server.url, Host="[bad") == 403
 
 
 def upgraded(server, query, origin):

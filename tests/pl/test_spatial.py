@@ -584,3 +584,10 @@ def test_a_palette_without_colors_is_refused(slide):
     with pytest.raises(InputError, match=r"the palette \(grey30, .*no color of matplotlib"):
         sagefm.pl.spatial(slide, "domain", palette=["grey30"] * 5)
     sagefm.pl.spatial(slide, "domain", palette=NAMED)
+
+
+def test_a_rare_gene_keeps_its_range_if_one_end_is_given(slide):
+    slide.obs["rare"] = np.where(np.arange(slide.n_obs) == 7, 5.0, 0.0)
+    for ends in ({"vmin": 0}, {"vmax": 5}, {}):
+        panel = sagefm.pl.spatial(slide, "rare", show=False, **ends)
+        assert spots_of(panel).get_clim() == (0, 5)

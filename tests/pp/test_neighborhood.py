@@ -97,6 +97,10 @@ def test_neighborhoods_never_cross_sections():
     )
 
 
+def test_a_section_of_one_spot_is_its_own_neighborhood():
+    assert nearest([[0.0, 0.0], [1.0, 0.0], [5.0, 5.0]], 1, [0, 0, 1]).tolist() == [[0], [1], [2]]
+
+
 def test_too_few_spots_are_refused_by_name():
     with pytest.raises(InputError, match="the slide has 12 spots, but a neighborhood needs 15"):
         nearest(hexagonal(3, 4))

@@ -23,6 +23,7 @@ from sagefm.demo.comparisons import (
 )
 from sagefm.demo.page import ComparedSlide, render
 from sagefm.model import SageFM
+from sagefm.pp.counts import counts, sum_duplicates
 from sagefm.pp.labels import labels_of
 from sagefm.pp.tissue import simulate_tissue
 
@@ -76,7 +77,7 @@ def run(
         Folder of the results; files of an earlier run are replaced.
     slide
         A slide of yours, with raw counts: domains are compared if it has labels, labels of another
-        patient not at all.
+        patient not at all. It is not changed.
     name
         Its name.
     label_key
@@ -137,6 +138,7 @@ def _simulate(seed: int, progress: Progress) -> list[_DemoSlide]:
 
 def _given(slide: "AnnData", name: str, label_key: str | None, model: SageFM) -> _DemoSlide:
     """Choose genes to draw on a slide of the user: those that neighbors share most."""
+    slide = _counted(slide)
     if label_key is not None:
         slide.obs[label_key] = labels_of(slide, label_key).astype("category")
     often = detected(slide, model)
@@ -147,6 +149,14 @@ def _given(slide: "AnnData", name: str, label_key: str | None, model: SageFM) ->
         )
     r = shared_with_neighbors(slide, often)
     return _DemoSlide(name, slide, list(often[np.argsort(-r)[:_DRAWN]]), label_key)
+
+
+def _counted(slide: "AnnData") -> "AnnData":
+    """Copy a slide, with raw counts in ``X`` and one column for each gene."""
+    from anndata import AnnData
+
+    found, copied = sum_duplicates(counts(slide)), slide.copy()
+    return AnnData(found.matrix, copied.obs, found.var.copy(), copied.uns, obsm=dict(copied.obsm))
 
 
 def _compare(part: _DemoSlide, model: SageFM, seed: int, progress: Progress) -> ComparedSlide:

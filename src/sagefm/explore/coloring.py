@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from bokeh import palettes
+from matplotlib.colors import to_hex, to_rgb
 from numpy.typing import NDArray
 
 from sagefm._colors import as_colors, colors
@@ -77,7 +78,9 @@ class SpotValues:
         low, high = float(known.min()), float(np.quantile(known, _TOP))
         if high <= low:
             high = float(known.max())
-        return (low, high) if high > low else (low, low + 1.0)
+        if high <= low:
+            high = low + max(1.0, abs(low) / 2**20)  # of large numbers, 1 is no difference
+        return low, high
 
     def rgba(self) -> NDArray[np.uint32]:
         """Color each spot, as 0xRRGGBBAA."""
@@ -129,14 +132,12 @@ def values_of(column: "pd.Series[Any]", title: str, detail: str, stored: object)
     shades = as_colors(stored, names) if stored is not None else None
     if shades is None or len(shades) < len(names):
         shades = colors(len(names))
-    shades = [shade[:7] if shade.startswith("#") else shade for shade in shades[: len(names)]]
+    shades = [to_hex(shade) for shade in shades[: len(names)]]  # "none" is no color of a page
     return SpotValues(
         title, detail, "class", np.asarray(codes, dtype=np.int64), tuple(names), tuple(shades)
     )
 
 
 def _packed(shade: str) -> int:
-    from matplotlib.colors import to_rgb
-
     red, green, blue = (round(255 * part) for part in to_rgb(shade))
     return (red << 24) | (green << 16) | (blue << 8) | 255

@@ -15,6 +15,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 from sagefm._errors import InputError, logger
 from sagefm._keys import PROVENANCE, SPATIAL
 from sagefm.pp.counts import counts, find_coordinates, sum_duplicates
+from sagefm.pp.labels import text_of
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.sections import find_slide_key, section_codes
 
@@ -146,7 +147,7 @@ def _opened(
     points, note = find_coordinates(slide)
     if note:
         logger.warning(note)
-    names = [name] if key is None else [str(n) for n in pd.unique(slide.obs[key].astype(str))]
+    names = [name] if key is None else pd.unique(text_of(slide.obs[key])).tolist()
     return OpenedSlide(
         slide, name, source, matrix, var, is_counts, fault, points, codes, tuple(names), slide_key,
     )  # fmt: skip

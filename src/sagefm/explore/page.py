@@ -71,7 +71,10 @@ class Page:
             shared.start("by gene", self.explorer.warm_up)
         if model.fault:
             return
-        self.after("model", "loading the model", model.load, lambda _: self._model_ready())
+        self.after(
+            "model", "loading the model", model.load, lambda _: self._model_ready(),
+            self.what_if.turn_off,
+        )  # fmt: skip
 
     def _model_ready(self) -> None:
         self.color_panel.model_ready()

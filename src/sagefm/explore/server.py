@@ -50,8 +50,7 @@ class GuardedApplication(BokehTornado):
     def find_handler(self, request: Any, **kwargs: Any) -> Any:
         """Find what answers a request; an error if it has no token or names another host."""
         given = request.arguments.get("token", [b""])[-1]
-        host = urlsplit(f"//{request.host}").hostname
-        if not (host in _NAMES and hmac.compare_digest(given, self._token.encode())):
+        if not (_host_of(request) in _NAMES and hmac.compare_digest(given, self._token.encode())):
             return self.get_handler_delegate(request, ErrorHandler, {"status_code": 403})
         return super().find_handler(request, **kwargs)
 
@@ -165,6 +164,13 @@ class ExplorerServer:
             f'border-radius:8px"></iframe><p><a href="{address}" target="_blank">'
             "Open in a tab of its own</a></p>"
         )
+
+
+def _host_of(request: Any) -> str | None:
+    try:
+        return urlsplit(f"//{request.host}").hostname
+    except ValueError:  # such as "[bad"
+        return None
 
 
 def _bound(port: int) -> socket.socket:

@@ -62,7 +62,7 @@ class Explorer:
         self.output = Path(output) if output else Path(f"{opened.name}_explored.h5ad")
         self.columns: dict[str, pd.Series[Any]] = {}
         """New columns of obs, by name."""
-        self._writing = threading.Lock()
+        self._writing, self._saving = threading.Lock(), threading.Lock()
         self._position = {gene: i for i, gene in enumerate(opened.genes)}
 
     @property
@@ -226,22 +226,30 @@ class Explorer:
         Raises
         ------
         InputError
-            The name is empty or that of a column of the slide.
+            The name is empty, or that of a column of the slide, of what is computed, or of another
+            selection.
         """
         name = " ".join(name.split())
         if not name:
             raise InputError("give the column a name")
         if "/" in name:
             raise InputError("a name of a column cannot have a slash, which .h5ad files forbid")
-        if name in map(str, self.opened.slide.obs.columns):
-            raise InputError(f"obs has a column {name!r} already; give another name")
-        self.columns[name] = self._labels(rows)
+        if name in (DOMAIN, NOVELTY, RARE):
+            raise InputError(f"{name!r} is the name of a computed column; give another name")
+        labels = self._labels(rows)
+        with self._saving:  # tabs share the columns
+            kept = self.columns.get(name)
+            if name in map(str, self.opened.slide.obs.columns) or (
+                kept is not None and not kept.equals(labels)
+            ):
+                raise InputError(f"obs has a column {name!r} already; give another name")
+            self.columns[name] = labels
         return name
 
     def exported(self) -> AnnData:
         """Copy the slide with all that was added."""
         slide = self.opened.slide.copy()
-        for name, column in self.columns.items():
+        for name, column in dict(self.columns).items():  # a tab may add one meanwhile
             slide.obs[name] = column
         for key, values in self.model.embeddings().items():
             slide.obsm[EMBEDDING if key == "" else EMBEDDING + SPOT_SUFFIX] = values
@@ -269,8 +277,10 @@ class Explorer:
     def table(self, color: SpotValues | None) -> str:
         """Write the table of spots, and what they are colored by, as CSV."""
         obs = self.obs()
-        obs.insert(0, "y", self.opened.points[:, 1])
-        obs.insert(0, "x", self.opened.points[:, 0])
+        for axis in (1, 0):
+            name = "xy"[axis]
+            name = f"{name} (obsm spatial)" if name in map(str, obs.columns) else name
+            obs.insert(0, name, self.opened.points[:, axis], allow_duplicates=True)
         if color is not None and color.title not in self.obs_names():
             shown = color.text() if color.is_class else color.values
             obs[f"{color.title} ({color.detail})"] = shown

@@ -38,7 +38,7 @@ class DrawnTissue:
 
     points: NDArray[np.float64]
     pitch: float
-    """Distance of neighboring spots."""
+    """Distance of neighboring spots, in the section with most."""
     images: tuple[TissueImage, ...]
     titles: tuple[tuple[str, float, float], ...]
     """Name, x and y of each section, where there are several."""
@@ -48,7 +48,7 @@ class DrawnTissue:
         """Place the sections of a slide, each with its image."""
         points, codes = opened.points.copy(), opened.sections
         n_sections = int(codes.max()) + 1
-        pitch = _pitch(opened.points[codes == 0])
+        pitch = _pitch(opened.points[codes == np.bincount(codes).argmax()])
         pictures = [_picture_of(opened, codes == code) for code in range(n_sections)]
         boxes = []
         for code in range(n_sections):

@@ -88,8 +88,9 @@ def numbers(
         _end(name, own if own is not None else usual, known)
         for name, own, usual in (("vmin", low, "p1"), ("vmax", high, "p99"))
     )
-    if most <= least and low is None and high is None and known.size:
-        least, most = float(known.min()), float(known.max())
+    if most <= least and known.size:  # most values are the same
+        least = float(known.min()) if low is None else least
+        most = float(known.max()) if high is None else most
     if center is not None:
         half = max(abs(least - center), abs(most - center)) or 1.0
         least, most = center - half, center + half

@@ -138,6 +138,7 @@ def _rank_candidates(
     Also return for which centers no spot beyond the candidates can be as near as the k-th.
     """
     candidates = tree.query(points[centers], n_candidates, workers=-1)[1]
+    candidates = candidates.reshape(len(centers), n_candidates)  # of one candidate, it is a vector
     offsets = points[candidates] - points[centers][:, None]
     squared = (offsets**2).sum(axis=2)
     # The center comes first, even if other spots have the same coordinates.

@@ -82,11 +82,18 @@ class DetailsPanel:
         page.after(
             ("drivers", row), "attributing the embedding to genes",
             lambda: explorer.model.drivers(row), lambda found: self._show_drivers(row, found),
+            lambda: self._drop((row,), self._drivers),
         )  # fmt: skip
         page.after(
             ("similar", row), "finding similar spots",
             lambda: explorer.model.similar(row), lambda found: self._show_similar(row, found),
+            lambda: self._drop((row,), self._similar),
         )  # fmt: skip
+
+    def _drop(self, rows: tuple[int, ...], part: Any) -> None:
+        """Stop waiting for what could not be computed; the page shows why."""
+        if self._rows == rows:
+            part.text = ""
 
     def _describe(self, row: int, near: Any) -> str:
         explorer = self._page.explorer
@@ -152,6 +159,7 @@ class DetailsPanel:
             ("genes", rows), "comparing with 99 random motions of the selection",
             lambda: _or_fault(lambda: explorer.top_genes(rows)),
             lambda found: self._show_genes(rows, found),
+            lambda: self._drop(rows, self._genes),
         )  # fmt: skip
 
     def _show_genes(self, rows: tuple[int, ...], found: "pd.DataFrame | InputError") -> None:

@@ -61,6 +61,7 @@ class ExportPanel:
         overwrite, self._asked = self._asked, False
         self._slide.label = "Slide (.h5ad)"
         page.after(
-            "export", f"writing {path}", lambda: page.explorer.export(overwrite=overwrite),
+            ("export", id(self)), f"writing {path}",
+            lambda: page.explorer.export(overwrite=overwrite),
             lambda written: setattr(self._note, "text", f"Written: {text(written)}"),
         )  # fmt: skip

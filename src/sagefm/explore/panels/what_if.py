@@ -33,7 +33,7 @@ class WhatIfPanel:
             '<span class="soft">The model is loading.</span>', name="response"
         )
         if page.explorer.model.fault:
-            self._result.text = f'<span class="soft">Off: {text(page.explorer.model.fault)}</span>'
+            self.turn_off()
         self._fields = (self._source, self._target, self._amount)
         for field in self._fields:
             field.disabled = True
@@ -46,10 +46,15 @@ class WhatIfPanel:
             sizing_mode="stretch_width", spacing=8,
         )  # fmt: skip
 
+    def turn_off(self) -> None:
+        """Say why there is no what-if."""
+        fault = self._page.explorer.model.fault or "the model cannot be used"
+        self._result.text = f'<span class="soft">Off: {text(fault)}</span>'
+
     def model_ready(self) -> None:
         """Offer the genes of the model, and prepare the slide for questions."""
         model, page = self._page.explorer.model, self._page
-        page.after("what if", "preparing what-if", model.what_if, self._ready)
+        page.after("what if", "preparing what-if", model.what_if, self._ready, self.turn_off)
 
     def _ready(self, what_if: Any) -> None:
         for field in self._fields[:2]:
