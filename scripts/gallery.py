@@ -221,7 +221,12 @@ sagefm.pl.subtype(subtypes)""",
 cohort = sagefm.evaluate.Cohort(dict(zip("abc", patients)))
 protocols = ["recovery", "domains", "annotation"]
 results = sagefm.evaluate.scorecard(
-    cohort, {"sagefm": model}, "card", protocols=protocols, label_key="region", mofa=False,
+    cohort,
+    {"sagefm": model},
+    "card",
+    protocols=protocols,
+    label_key="region",
+    mofa=False,
     adapt=False,
 )
 files = sagefm.pl.scorecard(results, "pictures")""",

@@ -212,6 +212,7 @@ def test_masks_that_cannot_be_are_refused(model, slide, options):
 
 
 def test_every_verb_takes_the_name_of_a_model(slide, model, tmp_path):
+    slide = slide.copy()
     path = tmp_path / "small.safetensors"
     model.save(path)
     sagefm.tl.embed(slide, path)

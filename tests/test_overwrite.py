@@ -114,10 +114,11 @@ def test_a_demo_replaces_a_demo(run, files, monkeypatch):
     def stop(*_):
         raise InputError("stop")
 
-    monkeypatch.setattr("sagefm.demo._find_domains", stop)
+    monkeypatch.setattr("sagefm.demo.story._compare", stop)
+    monkeypatch.setattr("sagefm.demo.story.SPOTS", 120)
     for _ in range(2):  # also of a demo that ended early
         assert "error: stop" in run("demo", "-o", "d")[2]
-    assert (files / "d" / "slide.h5ad").is_file()
+    assert (files / "d" / "cortex.h5ad").is_file()
 
 
 def test_the_slide_of_a_corpus_is_not_written_over_another(files):

@@ -41,6 +41,8 @@ _OFTEN = 0.1
 """Fraction of the spots in which a gene is detected often."""
 _ABSENT, _PATTERNED = 200, 4
 """Genes that are taken out of a slide: at most so many, of that part with the clearest pattern."""
+_CLOSE = 0.02
+"""Relative difference below which two methods count as equal."""
 _FEWEST = 100
 """Detected genes of which some are taken out."""
 
@@ -90,6 +92,16 @@ class MethodComparison:
     def random(self) -> tuple[str, float]:
         """The network with random weights."""
         return self._first(self.table["random"])
+
+    @property
+    def winner(self) -> str:
+        """Who is best: ``"sagefm"``, another method, or ``"equal"`` within 2 %."""
+        others = [each for each in (self.baseline, self.random) if each is not None]
+        name, value = (min if self.lower else max)(others, key=lambda each: each[1])
+        gain = (value - self.ours[1]) if self.lower else (self.ours[1] - value)
+        if abs(gain) < _CLOSE * abs(value):
+            return "equal"
+        return "sagefm" if gain > 0 else name
 
     @property
     def _best(self) -> str:

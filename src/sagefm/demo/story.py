@@ -181,7 +181,7 @@ def _line(comparison: MethodComparison) -> str:
     if comparison.baseline is not None:
         shown.append(f"{comparison.baseline[1]:.3f} ({comparison.baseline[0]})")
     shown.append(f"{comparison.random[1]:.3f} (random weights)")
-    return f"  {comparison.question}, {comparison.measure}: {', '.join(shown)}"
+    return f"  {comparison.question}, {comparison.measure}: {', '.join(shown)}: {comparison.winner}"
 
 
 def _tabulate(chapters: list[ComparedSlide]) -> pd.DataFrame:

@@ -28,7 +28,8 @@ class ExportPanel:
         self._slide = page.widgets.button("Slide (.h5ad)", name="h5ad")
         self._table = page.widgets.button("Table (.csv)", name="csv")
         self._note = page.widgets.div(
-            '<span class="soft">A picture: the disk icon above the tissue.</span>', name="exported"
+            '<span class="soft">A picture: the download icon above the tissue.</span>',
+            name="exported",
         )
         self._csv = ColumnDataSource({"text": [""], "name": [""]})
         self._csv.js_on_change("data", CustomJS(code=_DOWNLOAD))

@@ -1,9 +1,11 @@
 """The first sections of a report: what may be concluded, and maps of the tissue."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from sagefm._errors import InputError
 from sagefm._text import numbered
@@ -13,7 +15,7 @@ from sagefm.pp.slide_record import TRAINED_SLIDES, described, noted
 from sagefm.report.drawing import grid, has_tissue_image, image_map, number_map
 from sagefm.report.judge import quality
 from sagefm.report.rendering import figure_png
-from sagefm.report.rules import GRADES
+from sagefm.report.rules import GRADES, VERDICTS
 from sagefm.report.slide.organ import marker_groups
 from sagefm.report.slide.subject import Section, Subject, sentence
 from sagefm.report.words import remarks
@@ -45,6 +47,9 @@ def judged(subject: Subject) -> Section:
             raise
         subject.model, subject.no_model = None, sentence(str(error))
         found = quality(slide, None, seed=subject.seed, **subject.how)
+    seen = seen_in_training(subject)
+    if seen:
+        found = replace(found, verdicts=_of_a_known_slide(found.verdicts))
     subject.quality = found
     organ = noted(slide, np.flatnonzero(subject.codes == 0), "organ")
     if not subject.groups:
@@ -66,8 +71,19 @@ def judged(subject: Subject) -> Section:
         "doubts": doubts.to_dict("records"),
         "remarks": [(level, sentence(text)) for level, text in remarks(slide, **subject.how)],
         "no_model": subject.no_model,
-        "seen": seen_in_training(subject),
+        "seen": seen,
     }  # fmt: skip
+
+
+def _of_a_known_slide(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """Withdraw what is supported: numbers of a slide that was trained on are no evidence."""
+    supported = verdicts["verdict"] == VERDICTS["good"]
+    changed = verdicts.copy()
+    changed.loc[supported, "verdict"] = VERDICTS["unknown"]
+    changed.loc[supported, "reason"] = (
+        "The name of this slide is among the training slides: its numbers are no evidence."
+    )
+    return changed
 
 
 def seen_in_training(subject: Subject) -> str:
