@@ -75,7 +75,7 @@ def demo(
 ) -> None:
     """Compare the default model with simple methods and random weights: one page.
 
-    On simulated human tissue it takes about a minute.
+    On simulated human tissue it takes about a minute and a half.
     """
     import sagefm
     from sagefm.demo import run
