@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sagefm import SageFM
+from sagefm import InputError, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.slide_record import records_of
 
@@ -35,3 +35,18 @@ def test_the_table_of_patients_says_what_the_model_records(run, tmp_path):
     assert [(each.patient, each.organ, each.license) for each in found.values()] == [
         ("ann", "liver", "MIT"), ("ben", "", ""),
     ]  # fmt: skip
+
+
+def test_a_demo_of_a_slide_writes_into_its_folder_only(run, tmp_path, monkeypatch):
+    simulate(40).write_h5ad(tmp_path / "mine.h5ad")
+    monkeypatch.setattr("sagefm.demo.story._compare", lambda part, *_: stop(part.name))
+    monkeypatch.setattr("sagefm.demo.story.detected", lambda slide, _: slide.var_names.to_numpy())
+
+    def stop(name):
+        raise InputError(f"compared {name}")
+
+    status, _, err = run("demo", str(tmp_path / "mine.h5ad"), "-o", str(tmp_path / "out"))
+    assert status == 2
+    assert "compared mine" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.h5ad", "out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.h5ad"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 mpl.use("Agg")
@@ -17,6 +18,7 @@ from sagefm import report
 from sagefm.pp.simulate import simulate
 from sagefm.report import SlideReport, index_page, slide_report
 from sagefm.report.rendering import figure_png, figure_svg
+from sagefm.report.slide import overview
 from sagefm.report.slide.organ import groups_of, some_of_each, well_known
 
 _spec = importlib.util.spec_from_file_location("pages", Path(__file__).with_name("pages.py"))
@@ -100,6 +102,7 @@ def test_what_cannot_be_shown_says_why_and_the_rest_is_there():
     made = slide_report(tiny, None, name="tiny", copy=False)
     text = Page(made.page).text
     assert made.grade == "bad"
+    assert "Too little was measured: do not rely on the domains and genes below" in text
     assert "too few to choose a number of domains" in text
     assert "too few to find rare ones" in text
     assert text.count("No model was given") == 3
@@ -115,6 +118,17 @@ def test_a_model_that_does_not_fit_leaves_the_rest(slide, model):
     text = Page(slide_report(other, model).page).text
     assert "look like mouse genes" in text
     assert "domains" in text
+
+
+def test_a_slide_that_was_trained_on_supports_nothing():
+    verdicts = pd.DataFrame(
+        {"verdict": ["supported", "do not"], "reason": ["It is better.", "Too few genes."]},
+        index=["imputation", "perturbation"],
+    )
+    withdrawn = overview.of_a_known_slide(verdicts)
+    assert withdrawn["verdict"].tolist() == ["not shown", "do not"]
+    assert "among the training slides" in withdrawn.loc["imputation", "reason"]
+    assert verdicts["verdict"].tolist() == ["supported", "do not"]
 
 
 def test_the_model_is_shown_adapted_and_as_it_is(slide, context_model):

@@ -96,7 +96,11 @@ def _chosen(subject: Subject) -> list[str]:
         lines.append(
             f"From half of the counts the same domains are found with an adjusted Rand index of "
             f"{agreement:.2f} (1: the same; 0: no more than by chance)"
-            + ("." if stable else ": they are not stable, and other borders fit these counts too.")
+            + (
+                ". Stable is not the same as right."
+                if stable
+                else ": they are not stable, and other borders fit these counts too."
+            )
         )
     confidence = subject.slide.obs.get(f"{DOMAIN}_confidence")
     if confidence is not None:

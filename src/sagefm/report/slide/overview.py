@@ -49,7 +49,7 @@ def judged(subject: Subject) -> Section:
         found = quality(slide, None, seed=subject.seed, **subject.how)
     seen = seen_in_training(subject)
     if seen:
-        found = replace(found, verdicts=_of_a_known_slide(found.verdicts))
+        found = replace(found, verdicts=of_a_known_slide(found.verdicts))
     subject.quality = found
     organ = noted(slide, np.flatnonzero(subject.codes == 0), "organ")
     if not subject.groups:
@@ -75,7 +75,7 @@ def judged(subject: Subject) -> Section:
     }  # fmt: skip
 
 
-def _of_a_known_slide(verdicts: pd.DataFrame) -> pd.DataFrame:
+def of_a_known_slide(verdicts: pd.DataFrame) -> pd.DataFrame:
     """Withdraw what is supported: numbers of a slide that was trained on are no evidence."""
     supported = verdicts["verdict"] == VERDICTS["good"]
     changed = verdicts.copy()

@@ -147,6 +147,8 @@ def slide_report(
 def _in_short(quality: Section, sections: dict[str, Section]) -> list[str]:
     """Summarize the results in a few lines."""
     lines = []
+    if quality["slide"]["grade"] == "bad":
+        lines.append("Too little was measured: do not rely on the domains and genes below.")
     if rows := sections["domains"].get("rows"):
         named = [f"{row['domain']} ({row['name']})" for row in rows if row["name"]]
         what = f"{len(rows)} tissue domains" if len(rows) > 1 else "One tissue domain"
