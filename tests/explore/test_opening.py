@@ -156,3 +156,13 @@ def test_what_fails_is_not_waited_for(slide, monkeypatch):
         failed()
     assert not page.details._drivers.text
     assert "Off:" in page.what_if._result.text
+
+
+def test_domains_of_the_user_are_not_replaced_by_computed_ones(slide):
+    mine = slide.copy()
+    mine.obs["sagefm_domain"] = pd.Categorical(["mine"] * mine.n_obs)
+    opened = explorer(mine)
+    opened.domains()
+    exported = opened.exported()
+    assert (exported.obs["sagefm_domain"] == "mine").all()
+    assert exported.obs["sagefm_domain_computed"].nunique() > 1

@@ -93,6 +93,11 @@ class Explorer:
         names = [str(name) for name in self.opened.slide.obs.columns]
         return [name for name in names if name not in self.columns] + list(self.columns)
 
+    def name_of(self, computed: str) -> str:
+        """Name a computed column so that it replaces none of the slide."""
+        taken = set(map(str, self.opened.slide.obs.columns))
+        return f"{computed}_computed" if computed in taken else computed
+
     def column(self, name: str) -> "pd.Series[Any]":
         """Get a column of the table of spots.
 
@@ -150,10 +155,8 @@ class Explorer:
             domains(slide, slide_key=self.opened.slide_key)
             return slide.obs[DOMAIN].copy()
 
-        self.columns[DOMAIN] = self.shared.once("domains", compute)
-        return values_of(
-            self.columns[DOMAIN], "Domains", "consensus of five views (sagefm.tl.domains)", None
-        )
+        found = self.columns[self.name_of(DOMAIN)] = self.shared.once("domains", compute)
+        return values_of(found, "Domains", "consensus of five views (sagefm.tl.domains)", None)
 
     def rare(self) -> SpotValues:
         """Score how rare spots are."""
@@ -165,14 +168,14 @@ class Explorer:
             rare(slide, slide_key=self.opened.slide_key)
             return slide.obs[RARE].copy()
 
-        self.columns[RARE] = self.shared.once("rare", compute)
+        found = self.columns[self.name_of(RARE)] = self.shared.once("rare", compute)
         detail = "standard deviations above noise (sagefm.tl.rare, from counts)"
-        return values_of(self.columns[RARE], "Rare score", detail, None)
+        return values_of(found, "Rare score", detail, None)
 
     def novelty(self) -> SpotValues:
         """Compute how far spots lie from the training spots of the model."""
         values = self.shared.once("novelty", self.model.novelty)
-        self.columns[NOVELTY] = pd.Series(values, self.opened.slide.obs_names)
+        self.columns[self.name_of(NOVELTY)] = pd.Series(values, self.opened.slide.obs_names)
         detail = "fraction of training spots that are less unusual"
         return SpotValues("Novelty", detail, "number", values)
 

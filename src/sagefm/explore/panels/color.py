@@ -58,7 +58,8 @@ class ColorPanel:
     def refresh(self) -> None:
         """List the columns of obs, with those that were added."""
         explorer = self._page.explorer
-        hidden = {DOMAIN, NOVELTY, RARE} & set(explorer.columns)
+        computed_names = {explorer.name_of(key) for key in (DOMAIN, NOVELTY, RARE)}
+        hidden = computed_names & set(explorer.columns)
         own = [
             (_OBS + name, short(name, 40)) for name in explorer.obs_names() if name not in hidden
         ]
