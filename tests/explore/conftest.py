@@ -63,6 +63,7 @@ def open_tab(browser):
 
     def opened(url):
         tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        tab.set_default_timeout(150_000)  # of a machine that is busy with other tests
         tabs.append(tab)
         tab.faults, tab.outside = [], []
         tab.on("pageerror", lambda error: tab.faults.append(str(error)))

@@ -46,7 +46,7 @@ def test_names_of_other_hosts_are_refused(server):
 
 def upgraded(server, query, origin):
     """Ask for a websocket, and get the status."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
                "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==", "Origin": origin}  # fmt: skip
     connection.request("GET", f"/ws{query}", headers=headers)
@@ -97,7 +97,7 @@ def test_the_command_prints_one_line_and_ends_quietly(slide, tmp_path):
         address = process.stdout.readline().strip()
         assert status(address) == 200
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=90)
     assert (process.returncode, rest) == (0, "")
     assert "Traceback" not in errors
     assert [file.name for file in tmp_path.iterdir()] == ["slide.h5ad"]
