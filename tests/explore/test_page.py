@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import anndata
@@ -50,17 +51,27 @@ def wait_for_model(tab):
     tab.wait_for_function("Bokeh.documents[0].get_model_by_name('amount').disabled === false")
 
 
+SELECTED = "() => Bokeh.documents[0].get_model_by_name('spots').selected.indices.length > 3"
+
+
 def draw_lasso(tab, row, radius=90):
+    from playwright.sync_api import TimeoutError as Late
+
     tab.evaluate("""() => {
         const {toolbar} = Bokeh.documents[0].get_model_by_name("plot");
         toolbar.active_drag = toolbar.tools.find(tool => tool.type == "LassoSelectTool");
     }""")
     x, y = tab.evaluate(PLACE, row)
-    tab.mouse.move(x + radius, y)
-    tab.mouse.down()
-    for step in range(1, 26):
-        tab.mouse.move(x + radius * math.cos(step / 4), y + radius * math.sin(step / 4))
-    tab.mouse.up()
+    for _ in range(6):  # a browser that is starved of time may miss the beginning of a drag
+        tab.mouse.move(x + radius, y)
+        tab.mouse.down()
+        for step in range(1, 26):
+            tab.mouse.move(x + radius * math.cos(step / 4), y + radius * math.sin(step / 4))
+        tab.mouse.up()
+        with suppress(Late):
+            tab.wait_for_function(SELECTED, timeout=20_000)
+            return
+    raise AssertionError("no spot was selected by six drags")
 
 
 @pytest.fixture(scope="module")
