@@ -128,3 +128,7 @@ def test_a_slide_of_the_user_is_copied_with_its_counts_in_x(slide, dense):
     assert abs(part.slide.X - slide.X).max() == 0
     assert abs(given.X - before).max() == 0
     pd.testing.assert_frame_equal(given.obs, kept)
+    alone = MethodComparison("Q", "score", table[table["own"] | table["random"]])
+    assert alone.winner == "not compared"
+    assert MethodComparison("Q", "score", table).winner == "one"
+    assert MethodComparison("Q", "error", table, lower=True).winner == "random weights"

@@ -95,7 +95,12 @@ class MethodComparison:
 
     @property
     def winner(self) -> str:
-        """Who is best: ``"sagefm"``, another method, or ``"equal"`` within 2 %."""
+        """Who is best: ``"sagefm"``, another method, or ``"equal"`` within 2 %.
+
+        Without a simple method there is no winner: better than random weights is no win.
+        """
+        if self.baseline is None:
+            return "not compared"
         others = [each for each in (self.baseline, self.random) if each is not None]
         name, value = (min if self.lower else max)(others, key=lambda each: each[1])
         gain = (value - self.ours[1]) if self.lower else (self.ours[1] - value)
