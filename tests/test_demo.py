@@ -114,6 +114,10 @@ def test_the_best_is_the_lowest_error_and_the_highest_score():
     assert MethodComparison("Q", "score", table).ours == ("ours", 0.3)
     assert MethodComparison("Q", "score", table).random == ("random weights", 0.2)
     assert MethodComparison("Q", "score", table[table["own"] | table["random"]]).baseline is None
+    alone = MethodComparison("Q", "score", table[table["own"] | table["random"]])
+    assert alone.winner == "not compared"
+    assert MethodComparison("Q", "score", table).winner == "one"
+    assert MethodComparison("Q", "error", table, lower=True).winner == "random weights"
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -128,7 +132,3 @@ def test_a_slide_of_the_user_is_copied_with_its_counts_in_x(slide, dense):
     assert abs(part.slide.X - slide.X).max() == 0
     assert abs(given.X - before).max() == 0
     pd.testing.assert_frame_equal(given.obs, kept)
-    alone = MethodComparison("Q", "score", table[table["own"] | table["random"]])
-    assert alone.winner == "not compared"
-    assert MethodComparison("Q", "score", table).winner == "one"
-    assert MethodComparison("Q", "error", table, lower=True).winner == "random weights"
