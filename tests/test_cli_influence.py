@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 import sagefm
-from sagefm._files import write_slide
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pp.writing import write_slide
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import sagefm
-from sagefm._files import write_slide
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pp.writing import write_slide
 
 LEAD = ["ligand", "target", "effect", "z", "q", "z_components", "learned_only"]
 SILENT = "IL22"

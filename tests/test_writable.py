@@ -8,8 +8,8 @@ import pytest
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from sagefm._files import write_slide
 from sagefm._writable import make_writable
+from sagefm.pp.writing import write_slide
 
 N = 8
 NAMES = [f"spot{i}" for i in range(N)]

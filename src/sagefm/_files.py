@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -280,10 +280,17 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def write_slide(slide: "AnnData", path: str | Path) -> None:
+def write_anndata(
+    slide: "AnnData", path: str | Path, add: Callable[[Path], object] = lambda _: None
+) -> None:
     """Write a slide as .h5ad with :func:`replacing`; its tables may have thousands of columns.
 
     What an .h5ad cannot hold is renamed, converted or left out in `slide`, and logged.
+
+    Parameters
+    ----------
+    add
+        Adds to the written file what is not in memory.
 
     Raises
     ------
@@ -306,5 +313,6 @@ def write_slide(slide: "AnnData", path: str | Path) -> None:
     try:
         with replacing(path) as beside:
             write_h5ad(slide, beside)
+            add(beside)
     finally:
         settings.track_order = before

@@ -22,12 +22,16 @@ BLOCK = 4096
 class MaskedPrediction(NamedTuple):
     """Predictions of a group of genes in a block of spots, while genes are masked."""
 
-    spots: slice
+    spots: slice | Positions
     """Which of the spots that are predicted."""
     group: int
     """Which of the groups of genes."""
     log1p: Singles
     """Spots × genes of the group, log1p counts."""
+    slide: AlignedSlide
+    """What was in memory: the slide, or the part of it with these spots."""
+    neighbors: Positions
+    """Spots × neighborhood, rows of `slide`, the spot first."""
 
 
 def predict_masked(
@@ -49,12 +53,8 @@ def predict_masked(
     fingerprint
         Of the model, if it is to be adapted.
     """
-    if where not in (None, "center", "neighborhood", "slide"):
-        raise InputError(f"where={where!r}: choose center, neighborhood or slide")
-    if where == "slide" and mask is not None:
-        raise InputError("mask: does not go with where='slide', which masks whole groups")
+    require_where(where, mask)
     neighbors = aligned.neighbors if spots is None else aligned.neighbors[spots]
-    vocabulary = np.arange(len(network.first))
     encoded = None if where == "slide" else _encode(network, aligned)
     fitted = None
     if fingerprint and encoded and any(aligned.measured[group].any() for group in groups):
@@ -65,13 +65,28 @@ def predict_masked(
         parts = adaptation.by_measured(fitted, used, aligned.measured[group])
         what = f"predicting, group {number + 1} of {len(groups)}, block"
         for block in counted(blocks, what):
-            masked = None
-            if where in ("center", "neighborhood"):
-                rows = None if mask is None else _rows(mask, block)
-                genes = group if mask is None else vocabulary
-                masked = MaskedGenes(genes, rows, where == "neighborhood")
-            log1p = _predict(network, parts, group, neighbors[block], masked)
-            yield MaskedPrediction(block, number, log1p)
+            rows = None if mask is None else rows_of_mask(mask, block)
+            masked = masked_genes(where, group, rows, len(network.first))
+            log1p = predict_group(network, parts, group, neighbors[block], masked)
+            yield MaskedPrediction(block, number, log1p, aligned, neighbors[block])
+
+
+def require_where(where: str | None, mask: object) -> None:
+    """Raise an error if genes cannot be masked there."""
+    if where not in (None, "center", "neighborhood", "slide"):
+        raise InputError(f"where={where!r}: choose center, neighborhood or slide")
+    if where == "slide" and mask is not None:
+        raise InputError("mask: does not go with where='slide', which masks whole groups")
+
+
+def masked_genes(
+    where: Where | None, group: Positions, rows: Bools | None, n_genes: int
+) -> MaskedGenes | None:
+    """Say what is masked while a group of genes is predicted, in centers or neighborhoods."""
+    if where not in ("center", "neighborhood"):
+        return None
+    genes = group if rows is None else np.arange(n_genes)
+    return MaskedGenes(genes, rows, where == "neighborhood")
 
 
 @torch.inference_mode()
@@ -80,7 +95,7 @@ def _encode(network: Network, slide: AlignedSlide) -> EncodedSlide:
 
 
 @torch.inference_mode()
-def _predict(
+def predict_group(
     network: Network,
     parts: list[tuple[EncodedSlide, Positions]],
     group: Positions,
@@ -114,8 +129,8 @@ def blocks_of(n_spots: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, n_spots, size))
 
 
-def _rows(mask: Any, block: slice) -> Bools:
-    """Get the mask of a block of spots."""
+def rows_of_mask(mask: Any, block: slice | Positions) -> Bools:
+    """Get the mask of some spots."""
     rows: Any = mask(block) if callable(mask) else mask[block]
     return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows, dtype=np.bool_)
 

@@ -20,10 +20,12 @@ from sagefm._fetch import local_copy
 from sagefm._model_file import Config
 from sagefm._prediction import BLOCK, MaskedPrediction, embed_all, predict_masked, require_shape
 from sagefm._progress import stage
+from sagefm._streaming import embed_in_memory, predict_streamed
 from sagefm._types import Bools, Positions, Where
 from sagefm.nn import EncodedSlide, Network, build
 from sagefm.nn import encode as encode_by
 from sagefm.pp.aligned import AlignedSlide
+from sagefm.pp.streamed import OpenedSlide, StreamedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.reference import ReferenceSpots
 
@@ -265,8 +267,18 @@ class SageFM:
         size = self.config.n_neighbors
         return AlignedSlide.of(slide, self.vocabulary, size, layer=layer, slide_key=slide_key)
 
-    @torch.inference_mode()
-    def embed(self, slide: "AnnData | AlignedSlide") -> NDArray[np.float32]:
+    def open(
+        self, slide: "AnnData", *, layer: str | None = None, slide_key: str | None = None
+    ) -> OpenedSlide:
+        """Align a slide as :meth:`prepare`, and leave its counts on disk if they are there.
+
+        Embeddings and predictions of the result are the same.
+        """
+        size = self.config.n_neighbors
+        streamed = StreamedSlide.of(slide, self.vocabulary, size, slide_key=slide_key)
+        return streamed or self.prepare(slide, layer=layer, slide_key=slide_key)
+
+    def embed(self, slide: "AnnData | OpenedSlide") -> NDArray[np.float32]:
         """Embed every spot, no gene masked: spots × width.
 
         Raises
@@ -274,8 +286,11 @@ class SageFM:
         InputError
             As :meth:`prepare`.
         """
-        aligned = self._aligned(slide)
-        return embed_all(self.encode(aligned), aligned.neighbors, self.width)
+        opened = self._opened(slide)
+        if isinstance(opened, StreamedSlide):
+            return embed_in_memory(self.network, opened, self.width)[0]
+        with torch.inference_mode():
+            return embed_all(self.encode(opened), opened.neighbors, self.width)
 
     def predict(
         self,
@@ -312,13 +327,13 @@ class SageFM:
             As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape; the
             network cannot be adapted.
         """
-        aligned = self._aligned(slide)
-        n_spots, n_genes = len(aligned.neighbors), len(self.vocabulary)
+        opened = self._aligned(slide) if adapt else self._opened(slide)
+        n_spots, n_genes = len(opened.neighbors), len(self.vocabulary)
         require_shape(hidden, n_spots, n_genes)
         columns = np.arange(n_genes) if genes is None else self.vocabulary.positions(genes)
         where: Where | None = "neighborhood" if hidden_around else "center"
         blocks = self.predict_masked(
-            aligned, [columns], mask=hidden, where=None if hidden is None else where, adapt=adapt,
+            opened, [columns], mask=hidden, where=None if hidden is None else where, adapt=adapt,
             seed=seed,
         )  # fmt: skip
         result = np.empty((n_spots, len(columns)), dtype=np.float32)
@@ -377,6 +392,12 @@ class SageFM:
             As :meth:`prepare`; or `where` is none of these, or does not go with `mask`; or the
             network cannot be adapted.
         """
+        opened = self._opened(slide)
+        if isinstance(opened, StreamedSlide) and not adapt:
+            return predict_streamed(
+                self.network, opened, groups, mask=mask, where=where, spots=spots,
+                block_size=block_size,
+            )  # fmt: skip
         return predict_masked(
             self.network, self._aligned(slide), groups, mask=mask, where=where, spots=spots,
             block_size=block_size, fingerprint=self.fingerprint if adapt else None, seed=seed,
@@ -395,3 +416,6 @@ class SageFM:
 
     def _aligned(self, slide: "AnnData | AlignedSlide") -> AlignedSlide:
         return slide if isinstance(slide, AlignedSlide) else self.prepare(slide)
+
+    def _opened(self, slide: Any) -> OpenedSlide:
+        return slide if isinstance(slide, AlignedSlide | StreamedSlide) else self.open(slide)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sagefm._files import write_slide
 from sagefm.cli import evaluation
 from sagefm.evaluate import Cohort, _scorecard
 from sagefm.evaluate.baselines import embeddings
@@ -15,6 +14,7 @@ from sagefm.evaluate.baselines.clustering import Clustering
 from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.pp.writing import write_slide
 
 
 @pytest.fixture(scope="module")

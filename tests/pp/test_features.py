@@ -5,9 +5,9 @@ from scipy.sparse import csr_matrix
 from tests.pp.folders import SYMBOLS, a_slide, told
 
 from sagefm import InputError, read
-from sagefm._files import write_slide
 from sagefm.pp import features
 from sagefm.pp.counts import counts
+from sagefm.pp.writing import write_slide
 
 
 def mixed(column="feature_types", gene="Gene Expression", other="Antibody Capture"):

@@ -7,7 +7,7 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_free, require_own, require_writable, write_slide
+from sagefm._files import replacing, require_free, require_own, require_writable
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -71,6 +71,7 @@ def annotate(
     Patients are held out to measure how often labels are wrong, and to calibrate probabilities.
     """
     import sagefm
+    from sagefm.pp.writing import write_slide
 
     if bool(known) == (annotator is not None):
         raise InputError(

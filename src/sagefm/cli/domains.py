@@ -7,7 +7,7 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._extras import require
-from sagefm._files import require_free, require_own, require_writable, write_slide
+from sagefm._files import require_free, require_own, require_writable
 from sagefm.cli._options import (
     Layer,
     Out,
@@ -63,6 +63,7 @@ def domains(
     For several slides OUT is a folder, with fractions.csv beside the slides.
     """
     import sagefm
+    from sagefm.pp.writing import write_slide
 
     targets = results_of(slides, out)
     for picture in (plot, curve):

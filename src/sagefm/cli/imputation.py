@@ -7,7 +7,7 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_free, require_own, require_writable, write_slide
+from sagefm._files import replacing, require_free, require_own, require_writable
 from sagefm._text import numbered
 from sagefm.cli._options import (
     Adapt,
@@ -70,6 +70,7 @@ def impute(
     Counts are not changed. Measured genes are masked to check how well each is predicted.
     """
     import sagefm
+    from sagefm.pp.writing import write_slide
 
     require_suffix(out, [".h5ad"])
     require_writable(out)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError
-from sagefm._files import require_own, write_slide
+from sagefm._files import require_own
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -43,6 +43,7 @@ def map(
     Spots that are unlike all annotated ones are "unknown".
     """
     import sagefm
+    from sagefm.pp.writing import write_slide
 
     targets = results_of(slides, out)
     given = {Path(path).resolve() for path in slides}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError
-from sagefm._files import replacing, require_free, require_own, require_writable, write_slide
+from sagefm._files import replacing, require_free, require_own, require_writable
 from sagefm._keys import PROVENANCE, RARE_POPULATION
 from sagefm._text import numbered
 from sagefm.cli._options import (
@@ -55,6 +55,7 @@ def rare(
     The top 2 % are always listed; the number that exceeds the noise is printed.
     """
     import sagefm
+    from sagefm.pp.writing import write_slide
 
     require_suffix(out, [".h5ad"])
     for path, suffixes in ((table, [".csv"]), (genes, [".csv"]), (plot, [".png", ".pdf", ".svg"])):

@@ -11,7 +11,7 @@ import pandas as pd
 from sagefm import __version__
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import replacing, require_free, require_writable, write_slide
+from sagefm._files import replacing, require_free, require_writable
 from sagefm._hdf5 import recorded
 from sagefm._keys import PROVENANCE
 from sagefm.demo.comparisons import (
@@ -26,6 +26,7 @@ from sagefm.model import SageFM
 from sagefm.pp.counts import counts, sum_duplicates
 from sagefm.pp.labels import labels_of
 from sagefm.pp.tissue import simulate_tissue
+from sagefm.pp.writing import write_slide
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,7 +14,7 @@ from scipy.sparse import csc_matrix
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm._files import require_own, write_slide
+from sagefm._files import require_own
 from sagefm._keys import DOMAIN, EMBEDDING, RARE, SPOT_SUFFIX
 from sagefm._text import numbered
 from sagefm.explore.coloring import SpotValues, values_of
@@ -23,6 +23,7 @@ from sagefm.explore.opening import OpenedSlide
 from sagefm.explore.shared import SharedResults
 from sagefm.explore.tissue import DrawnTissue
 from sagefm.pp.neighborhood import nearest
+from sagefm.pp.writing import write_slide
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM

@@ -3,9 +3,10 @@
 from sagefm.nn.base import Centers, EncodedSlide, MaskedGenes, NeighborhoodChange, Network
 from sagefm.nn.context import Context, CrossFit, adapted, cross_fit, encode_folds, sections_of
 from sagefm.nn.masking import Masks, draw_masks
+from sagefm.nn.parts import SlideParts
 from sagefm.nn.published import Published
 from sagefm.nn.registry import NETWORKS, build, encode
-from sagefm.nn.sparse import SparseRows
+from sagefm.nn.sparse import SparseRows, project_log1p
 
 __all__ = [
     "NETWORKS",
@@ -18,6 +19,7 @@ __all__ = [
     "NeighborhoodChange",
     "Network",
     "Published",
+    "SlideParts",
     "SparseRows",
     "adapted",
     "build",
@@ -25,5 +27,6 @@ __all__ = [
     "draw_masks",
     "encode",
     "encode_folds",
+    "project_log1p",
     "sections_of",
 ]

@@ -41,6 +41,7 @@ def check(
     layer: str | None = None,
     slide_key: str | None = None,
     n_neighbors: int = 15,
+    counts: bool = True,
 ) -> list[Finding]:
     """Check a slide, without raising errors.
 
@@ -54,6 +55,8 @@ def check(
         ``obs`` column with the slide of each spot, if there are several.
     n_neighbors
         Spots in a neighborhood, the center included.
+    counts
+        Whether to look at the counts too.
 
     Returns
     -------
@@ -63,7 +66,7 @@ def check(
         what = "spots" if slide.n_obs == 0 else "genes"
         return [Finding("error", f"the slide has no {what}; give one with raw counts")]
     findings: list[Finding] = []
-    raw = _attempt(lambda: find_counts(slide, layer), findings)
+    raw = _attempt(lambda: find_counts(slide, layer), findings) if counts else None
     xy = _attempt(lambda: coordinates(slide), findings)
     codes = _attempt(lambda: section_codes(slide, slide_key), findings)
     findings += _spot_names(slide.obs_names)

@@ -17,6 +17,7 @@ from sagefm.pp.axes import xy_columns
 from sagefm.pp.features import split_features
 from sagefm.pp.matrix import canonical, require_exact, structure_fault, to_csr, value_fault
 from sagefm.pp.neighborhood import require_scale
+from sagefm.pp.on_disk import counts_on_disk
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ def counts(slide: AnnData, layer: str | None = None) -> Counts:
 def find_counts(slide: AnnData, layer: str | None = None) -> Counts:
     """Find the raw counts of a slide; messages are in ``Counts.note`` and not logged."""
     faults: dict[str, str] = {}
+    if (source := counts_on_disk(slide)) is not None:
+        return Counts(source.load(), slide.var, source.group)
     for place in _usual_places(slide) if layer is None else [layer]:
         where = _location(place)
         matrix, var, others, apart = split_features(*_matrix_at(slide, place), slide.obs_names)

@@ -18,6 +18,7 @@ from sagefm._uns import provenance, record, text, texts
 from sagefm._writable import make_writable
 from sagefm.pp.anndata_file import read_h5ad, read_mudata, read_zarr
 from sagefm.pp.axes import flags
+from sagefm.pp.backed import find_backed, is_large, open_backed
 from sagefm.pp.barcodes import fill_from_barcodes
 from sagefm.pp.check import background, check, duplicate_barcodes, few_spots
 from sagefm.pp.container import file_format, is_zarr
@@ -26,6 +27,7 @@ from sagefm.pp.features import feature_types
 from sagefm.pp.gene_forms import name_kind
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.naming import name_genes
+from sagefm.pp.on_disk import leave_on_disk
 from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.spaceranger import read_spaceranger
 from sagefm.pp.tenx import unreadable
@@ -48,7 +50,11 @@ _NOT_SLIDES = {
 
 
 def read(
-    path: str | os.PathLike[str], *, layer: str | None = None, slide_key: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    slide_key: str | None = None,
+    backed: bool | None = False,
 ) -> AnnData:
     """Read a slide.
 
@@ -68,6 +74,11 @@ def read(
         first of ``X``, ``layers["counts"]`` and ``raw`` that has counts.
     slide_key
         ``obs`` column with the slide of each spot, if the object holds several.
+    backed
+        Whether the counts of an .h5ad or zarr stay on disk: then ``X`` is None, and
+        :func:`sagefm.tl.embed`, :func:`sagefm.tl.impute` and :func:`sagefm.tl.domains` read them
+        some spots at a time, with the same results; other functions load them. None: if they would
+        take more than 1 GB of memory.
 
     Returns
     -------
@@ -86,22 +97,47 @@ def read(
     stage("reading %s", path)
     notes: list[str] = []
     with _explaining(path):
-        slide, where = _open(path, notes)
-        if not where:
+        if _stays_on_disk(path, backed):
+            slide, where = _backed(path, layer, notes)
             slide = _under_tissue(slide, notes)
-        _name_spots(slide, slide_key, notes)
-        raw = _settle_genes(find_counts(slide, layer), notes)
-        slide = _with_counts(slide, raw, notes)
+            _name_spots(slide, slide_key, notes)
+        else:
+            slide, where = _open(path, notes)
+            if not where:
+                slide = _under_tissue(slide, notes)
+            _name_spots(slide, slide_key, notes)
+            raw = _settle_genes(find_counts(slide, layer), notes)
+            slide, where = _with_counts(slide, raw, notes), where or raw.where
         _fill_coordinates(slide, notes)
         key = find_slide_key(slide, slide_key)
         _judge(slide, key, notes)
         renamed = dict(zip(slide.obs, range(slide.obs.shape[1]), strict=True))
         notes += make_writable(slide)
         key = str(slide.obs.columns[renamed[key]]) if key in renamed else key
-        _record(slide, path, where or raw.where, key, notes)
+        _record(slide, path, where, key, notes)
     for line in notes:
         logger.warning("%s: %s", path.name or path, line)
     return slide
+
+
+def _stays_on_disk(path: Path, backed: bool | None) -> bool:
+    """Decide whether counts stay on disk; ask the file where it is not said."""
+    if backed is not None:
+        return backed
+    return path.exists() and (path.is_dir() or path.suffix == ".h5ad") and is_large(path)
+
+
+def _backed(path: Path, layer: str | None, notes: list[str]) -> tuple[AnnData, str]:
+    """Open a slide, and leave its counts on disk; also return where they are."""
+    place = _table_of(path) if path.is_dir() else path
+    slide = open_backed(place)
+    found, source = find_backed(place, layer, notes)
+    summed = sum_duplicates(found)
+    notes += [summed.note] if summed.matrix is not found.matrix else []
+    slots = {name: dict(getattr(slide, name)) for name in ("obsm", "uns")}
+    slide = AnnData(None, obs=slide.obs, var=summed.var, **slots)
+    leave_on_disk(slide, source)
+    return slide, found.where
 
 
 def open_slide(path: str | os.PathLike[str]) -> AnnData:
@@ -316,7 +352,7 @@ def _fill_coordinates(slide: AnnData, notes: list[str]) -> None:
 
 def _judge(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
     """Raise the first error of a slide, and note its warnings and a small number of spots."""
-    for finding in check(slide, slide_key=slide_key, n_neighbors=0):
+    for finding in check(slide, slide_key=slide_key, n_neighbors=0, counts=slide.X is not None):
         if finding.level == "error":
             raise InputError(finding.message)
         notes += [finding.message] if finding.level == "warning" else []

@@ -330,13 +330,16 @@ class Alignment:
             :data:`MINIMUM_FRACTION` of the counts; or the genes are of another species, even if
             some share their symbols with the vocabulary.
         """
+        self.require_enough(self.fraction_of_counts(counts))
+        return self.select(counts)
+
+    def require_enough(self, fraction: float) -> None:
+        """Raise the errors of :meth:`apply`, given the fraction of the counts that matched."""
         if self.another_species:
             raise InputError(self.another_species)
         too_few = self.n_matched < min(MINIMUM_GENES, len(self.vocabulary) / 10)
-        fraction = self.fraction_of_counts(counts)
         if too_few or fraction < MINIMUM_FRACTION:
             raise InputError(f"{self.describe(fraction)}: too little to go on; {self._remedy()}")
-        return self.select(counts)
 
     def select(self, values: csr_matrix) -> csr_matrix:
         """Align any values as :meth:`apply`, however few genes matched."""

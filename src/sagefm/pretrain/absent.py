@@ -174,8 +174,9 @@ def _loadings(
         n_each = max(1, _AXES_SPOTS // len(n_slides) // n_slides[sample.patient])
         counts = sample.counts[np.sort(chance.permutation(sample.counts.shape[0])[:n_each])]
         measured = torch.from_numpy(sample.measured)
-        background, size = nothing.background(_sizes(counts), measured)
+        background, fraction = nothing.background(_sizes(counts), measured)
         log1p = SparseRows.from_scipy(counts.log1p())
+        size = _sizes(counts) / fraction
         parts.append(background.residuals(log1p, size) * measured)
     residuals = torch.cat(parts)
     n_factors = min(n_factors, min(residuals.shape) - 1)

@@ -66,11 +66,12 @@ class Absent(nn.Module):
 
         Returns
         -------
-        The table, and (spots) the library size that each would have with all genes.
+        The table, and the fraction of its counts that lies on the measured genes: a library size
+        divided by it is what the spot would have with all genes.
         """
         usual = self.usual.expm1() / USUAL_SCALE
-        size = library_size / (usual * measured).sum().clamp(min=1e-6)
-        return Background.of(usual, size), size
+        fraction = (usual * measured).sum().clamp(min=1e-6)
+        return Background.of(usual, library_size / fraction), fraction
 
 
 class AbsentGenes:
@@ -84,14 +85,21 @@ class AbsentGenes:
         (spots) counts of each.
     measured
         Genes: which of them the slide has.
+    of_all
+        (spots) counts of each spot of the whole slide.
     """
 
     def __init__(
-        self, absent: Absent, counts: "csr_matrix", library_size: Tensor, measured: Tensor
+        self,
+        absent: Absent,
+        counts: "csr_matrix",
+        library_size: Tensor,
+        measured: Tensor,
+        of_all: Tensor,
     ) -> None:
-        background, size = absent.background(library_size, measured)
+        background, fraction = absent.background(of_all, measured)
         known = absent.loadings * measured[:, None]
-        self._sizes = background.weights(size)
+        self._sizes = background.weights(library_size / fraction)
         self._expected, self._coefficients = background.expected, absent.coefficients
         projected = project_log1p(counts, known) - self._sizes @ (background.expected @ known)
         self._factors = factors_of(absent.loadings.T @ known, projected)

@@ -328,8 +328,8 @@ class ContextCenters(Centers):
         others = (slide.total[genes] - _dense(sum_over(counts, left_out), slide)).clamp(min=0)
         sizes = slide.library_size.double()
         own_size = sizes[torch.from_numpy(left_out).to(slide.device)].sum(dim=1)
-        others_size = (sizes.sum() - own_size).clamp(min=1).float()
-        n_others = max(1, len(slide.library_size) - left_out.shape[1])
+        others_size = (slide.whole.size - own_size).clamp(min=1).float()
+        n_others = max(1, len(slide.whole) - left_out.shape[1])
         return similar / similar_size[:, None], others / others_size[:, None], others / n_others
 
 

@@ -5,7 +5,7 @@ most 1,024 other spots (landmarks), and predictions are made for some hundred ce
 """
 
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from sagefm._types import Positions, Singles
+from sagefm._types import Bools, Floats, Positions, Singles
 from sagefm.nn.base import EncodedSlide, MaskedGenes, Parts
 from sagefm.nn.context.absent import AbsentGenes
-from sagefm.nn.context.background import Background
 from sagefm.nn.context.centers import ContextCenters
 from sagefm.nn.context.network import Context, Spots
+from sagefm.nn.context.whole import SlideBackground, WholeSlide
 from sagefm.nn.sparse import columns_of, project_log1p, sum_over
 
 if TYPE_CHECKING:
@@ -30,20 +30,10 @@ _SHORTEST = 1e-12
 """Lower bound of lengths."""
 _FEW = 64
 """Genes whose counts, picked from all, are kept."""
-FOLDS, FOLDS_OF_NEIGHBORHOODS = 4, 32
-"""Folds of the spots of a slide where genes are masked in centers, or in whole neighborhoods."""
-
-
-class SlideBackground(NamedTuple):
-    """The background of some spots of a slide."""
-
-    background: Background
-    projected: Tensor
-    """Sizes × width: the background times the first-layer weights."""
 
 
 class ContextSlide(EncodedSlide):
-    """A slide of one section, with what the network computes of it only once, when it is needed.
+    """A slide of one section, or a part of it, with what the network computes of it only once.
 
     Parameters
     ----------
@@ -55,6 +45,9 @@ class ContextSlide(EncodedSlide):
     profile
         (genes) fractions of counts that all spots are compared with, for embeddings that can be
         compared between slides; the profile of the slide itself if not given.
+    part_of
+        The whole slide and the rows there, in ascending order, if `slide` is only a part: its
+        landmarks must be among them.
     """
 
     def __init__(
@@ -63,19 +56,39 @@ class ContextSlide(EncodedSlide):
         slide: "AlignedSlide",
         stack: "Stack | None" = None,
         profile: Tensor | None = None,
+        part_of: tuple[WholeSlide, Positions] | None = None,
     ) -> None:
         self.network, self.device, self.stack = network, network.device, stack
-        self._profile = profile
         self.slide, self.counts = slide, slide.counts
         self.measured = torch.from_numpy(slide.measured).to(self.device)
         self.library_size = self._tensor(self.counts.sum(axis=1, dtype=np.float64))
-        self.total = self._tensor(self.counts.sum(axis=0, dtype=np.float64))
-        self._of_fold: dict[tuple[int, bool], SlideBackground] = {}
+        if part_of is None:
+            self.whole, rows = self._own(profile), None
+            self.landmarks = self.whole.landmarks
+        else:
+            self.whole, rows = part_of
+            self.landmarks = np.searchsorted(rows, self.whole.landmarks)
         self._columns: tuple[bytes, csr_matrix] | None = None
 
     def _tensor(self, values: ArrayLike) -> Tensor:
         flat = np.asarray(values, dtype=np.float32).ravel()
         return torch.from_numpy(flat).to(self.device)
+
+    def _own(self, profile: Tensor | None) -> WholeSlide:
+        slide, counts = self.slide, self.counts
+
+        def totals(chosen: Bools) -> Floats:
+            sums = [counts[rows].sum(axis=0, dtype=np.float64) for rows in chosen]
+            return np.asarray(np.vstack(sums))
+
+        total = counts.sum(axis=0, dtype=np.float64)
+        sizes = self.library_size.cpu().numpy()
+        return WholeSlide(self.network, sizes, total, slide.neighbors, slide.rank, totals, profile)
+
+    @property
+    def total(self) -> Tensor:
+        """(genes) counts over the whole slide."""
+        return self.whole.total
 
     def columns(self, genes: Tensor) -> csr_matrix:
         """Pick counts of genes; a few of them are kept until others are asked for."""
@@ -92,43 +105,23 @@ class ContextSlide(EncodedSlide):
         """Spots × width: log1p counts times the first-layer weights."""
         return project_log1p(self.counts, self.network.first)
 
-    @cached_property
+    @property
     def expected(self) -> SlideBackground:
         """The background of all spots."""
-        reference = self.total if self._profile is None else self._profile
-        return self._expected(reference, self.library_size)
-
-    def _expected(self, total: Tensor, library_size: Tensor) -> SlideBackground:
-        background = Background.of(total, library_size)
-        return SlideBackground(background, background.expected @ self.network.first)
+        return self.whole.expected
 
     @cached_property
     def residuals(self) -> Tensor:
         """Spots × width."""
-        expected, projected = self.expected
-        return self.projected - expected.weights(self.library_size) @ projected
+        return self.whole.residuals(self.projected, self.library_size)
 
     def folds(self, centers: Positions, *, neighbors_masked: bool) -> Positions:
         """Divide centers into folds by place: (centers) the number of the fold of each."""
-        n_folds = FOLDS_OF_NEIGHBORHOODS if neighbors_masked else FOLDS
-        return self.slide.rank[centers] % n_folds
+        return self.whole.folds(self.slide.rank[centers], neighbors_masked=neighbors_masked)
 
     def expected_of(self, fold: int, *, neighbors_masked: bool) -> SlideBackground:
-        """Compute the background of the spots of which no center of a fold masks anything.
-
-        These are the spots of the other folds; where neighbors are masked too, those that are no
-        neighbor of a spot of the fold. So no masked count reaches a prediction.
-        """
-        key = fold, neighbors_masked
-        if key not in self._of_fold:
-            every = np.arange(len(self.library_size))
-            touched = every[self.folds(every, neighbors_masked=neighbors_masked) == fold]
-            left = np.ones(len(every), dtype=bool)
-            left[self.slide.neighbors[touched] if neighbors_masked else touched] = False
-            total = self.counts[left].sum(axis=0, dtype=np.float64)
-            size = self.library_size[torch.from_numpy(left).to(self.device)]
-            self._of_fold[key] = self._expected(self._tensor(total), size)
-        return self._of_fold[key]
+        """Compute the background of a fold: see :meth:`WholeSlide.expected_of`."""
+        return self.whole.expected_of(fold, neighbors_masked=neighbors_masked)
 
     def spots(self, rows: Positions, expected: SlideBackground) -> Spots:
         """Get some spots, the landmarks among them, as the formula of the network needs them.
@@ -155,18 +148,9 @@ class ContextSlide(EncodedSlide):
         fitted = self.network.absent
         if fitted is None:
             return None
-        return AbsentGenes(fitted, self.counts, self.library_size, self.measured)
-
-    @cached_property
-    def landmarks(self) -> Positions:
-        """The spots that every center is compared with, in ascending order: all of a small slide.
-
-        Of a large one they are evenly spaced by place, which depends neither on the order of the
-        spots nor on any count.
-        """
-        n_spots, most = len(self.library_size), self.network.MOST
-        chosen = np.linspace(0, n_spots - 1, min(most, n_spots)).round().astype(np.int64)
-        return np.sort(np.argsort(self.slide.rank, kind="stable")[chosen])
+        return AbsentGenes(
+            fitted, self.counts, self.library_size, self.measured, self.whole.library_size
+        )
 
     def decoder(self, genes: Tensor) -> Tensor:
         """Pick D of each gene, the one for missing genes where the slide lacks it."""

@@ -268,10 +268,9 @@ class Recomputed:
             .index_add_(1, column, added.sum(dim=1)[:, gene])
             .clamp(min=0)
         )
-        sizes = slide.library_size.double()
-        size = sizes.sum() - after.before.seen.spots.library_size[own] + added.sum(dim=(1, 2))
+        size = slide.whole.size - after.before.seen.spots.library_size[own] + added.sum(dim=(1, 2))
         profile = others / size.clamp(min=1).float()[:, None]
-        mean = others[:, :-1] / max(1, len(sizes) - 1)
+        mean = others[:, :-1] / max(1, len(slide.whole) - 1)
         base = slide.base(attention.level, targets.genes, (similar[:, :-1], profile[:, :-1], mean))
         masked = similar[:, -1], profile[:, -1]
         scale = self._network.scale(attention.library_size, attention.level, *masked)

@@ -11,9 +11,9 @@ from sagefm._fetch import DEFAULT
 from sagefm._keys import EMBEDDING, SPOT_SUFFIX
 from sagefm._types import Singles
 from sagefm._uns import record
-from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.slide_record import without_records
+from sagefm.pp.streamed import OpenedSlide
 from sagefm.tl.embedding._reference import (
     CommonProfile,
     Reference,
@@ -27,6 +27,7 @@ from sagefm.tl.embedding._reference import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from anndata import AnnData
@@ -97,14 +98,15 @@ def embed(
     model = as_model(model)
     require_reference(model, reference)
     several = _named(slides)
+    opening = model.prepare if adapt else model.open  # to adapt needs all counts in memory
     aligned = {
-        name: _prepared(model, slide, name if len(several) > 1 else "", layer, slide_key)
+        name: _opened(opening, slide, name if len(several) > 1 else "", layer, slide_key)
         for name, slide in several.items()
     }
     compared: str | Totals | None = (
         settled(model, reference, len(several))
         if reference is None or isinstance(reference, str)
-        else Totals.of(_prepared(model, reference, "reference", layer, slide_key))
+        else Totals.of(_opened(model.open, reference, "reference", layer, slide_key))
     )
     shipped = model
     if adapt and compared != "slide":
@@ -127,7 +129,7 @@ def embed(
 def store(
     slide: "AnnData",
     model: "SageFM",
-    aligned: AlignedSlide,
+    aligned: OpenedSlide,
     embeddings: Pair,
     facts: Mapping[str, Any],
     key: str = EMBEDDING,
@@ -159,7 +161,7 @@ def described(common: CommonProfile | None, n_slides: int, reason: str = "") -> 
 
 
 def _chosen(
-    model: "SageFM", aligned: Mapping[str, AlignedSlide]
+    model: "SageFM", aligned: Mapping[str, OpenedSlide]
 ) -> tuple[dict[str, Pair], dict[str, Any], CommonProfile | None]:
     """Embed with a shared profile, and keep that if the slides can be compared by it."""
     totals = _totals(aligned)
@@ -208,15 +210,19 @@ def _require_slide(name: object, slide: object) -> None:
         raise InputError(f"{name}: is a {type(slide).__name__}, no AnnData; use sagefm.read")
 
 
-def _prepared(
-    model: "SageFM", slide: "AnnData", name: object, layer: str | None, slide_key: str | None
-) -> AlignedSlide:
+def _opened(
+    opening: "Callable[..., OpenedSlide]",
+    slide: "AnnData",
+    name: object,
+    layer: str | None,
+    slide_key: str | None,
+) -> OpenedSlide:
     _require_slide(name or "slides", slide)
     try:
-        return model.prepare(slide, layer=layer, slide_key=slide_key)
+        return opening(slide, layer=layer, slide_key=slide_key)
     except InputError as error:
         raise InputError(str(error) if name == "" else f"{name}: {error}") from error
 
 
-def _totals(aligned: Mapping[str, AlignedSlide]) -> list[Totals]:
+def _totals(aligned: Mapping[str, OpenedSlide]) -> list[Totals]:
     return [Totals.of(slide) for slide in aligned.values()]

@@ -3,7 +3,8 @@
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +13,16 @@ from typing import TYPE_CHECKING
 import h5py
 from anndata.io import read_elem
 
+from sagefm import __version__
+from sagefm._cache import ResumableCache
 from sagefm._errors import InputError
-from sagefm._files import require_own, require_writable, write_slide
+from sagefm._files import require_own, require_writable
 from sagefm._hdf5 import recorded
 from sagefm._keys import EMBEDDING, PROVENANCE, SPOT_SUFFIX
 from sagefm.pp.read import read
+from sagefm.pp.streamed import OpenedSlide, StreamedSlide
+from sagefm.pp.writing import write_slide
+from sagefm.tl.embedding._reference import CommonProfile
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,11 +56,28 @@ class EmbeddingJob:
     corpus: str = ""
     """The checksum of its corpus, so that a worker opens it once."""
 
-    def read(self) -> "AnnData":
-        """Read the slide."""
+    def read(self, *, backed: bool) -> "AnnData":
+        """Read the slide; many counts stay on disk if they may be `backed`."""
         if self.member is not None:
             return _corpus_of_worker(self.source, self.corpus).slide(self.member)
-        return read(self.source, layer=self.layer, slide_key=self.slide_key)
+        on_disk = None if backed else False
+        return read(self.source, layer=self.layer, slide_key=self.slide_key, backed=on_disk)
+
+    @contextmanager
+    def unfinished(
+        self, slide: OpenedSlide, fingerprint: str, common: CommonProfile | None
+    ) -> Iterator[Path | None]:
+        """Open the folder in which the results of a slide on disk grow, until they are written.
+
+        It lies next to the result, and a killed run is resumed from it.
+        """
+        if not isinstance(slide, StreamedSlide):
+            yield None
+            return
+        folder = self.target.with_name(f".{self.target.name}.unfinished")
+        facts = [self.stamp, fingerprint, common.digest if common else "", __version__]
+        with ResumableCache.open(folder, facts):
+            yield folder
 
     def require_own(self, slide: "AnnData", *, overwrite: bool) -> None:
         """Raise an error if the result would overwrite another slide."""

@@ -249,11 +249,11 @@ def _of_file(model: SageFM, path: Path) -> Totals:
 
 
 def _totals(model: SageFM, job: EmbeddingJob) -> Totals:
-    return Totals.of(model.prepare(job.read()))
+    return Totals.of(model.open(job.read(backed=True)))
 
 
 def _spread(common: CommonProfile, model: SageFM, job: EmbeddingJob) -> Spread:
-    return Spread.of(embed_with(model, model.prepare(job.read()), common)[0])
+    return Spread.of(embed_with(model, model.open(job.read(backed=True)), common)[0])
 
 
 def _with_model(
@@ -279,14 +279,17 @@ def _embed(
     model: SageFM,
     job: EmbeddingJob,
 ) -> str:
-    slide = job.read()
+    slide = job.read(backed=job.seed is None)
     job.require_own(slide, overwrite=overwrite)
-    if common is None:
-        embed(slide, model, adapt=job.seed is not None, seed=job.seed or 0)
+    if job.seed is not None:
+        embed(slide, model, adapt=True, seed=job.seed)
         slide.uns[PROVENANCE]["embed"] |= facts
+        job.write(slide)
     else:
-        aligned = model.prepare(slide)
-        store(slide, model, aligned, embed_with(model, aligned, common), facts)
+        opened = model.open(slide)
+        with job.unfinished(opened, model.fingerprint, common) as folder:
+            both = embed_with(model, opened, common, folder)
+            store(slide, model, opened, both, facts or described(None, 1))
+            job.write(slide)
     genes = slide.uns[PROVENANCE]["embed"]["genes"]
-    job.write(slide)
     return f"{slide.n_obs:,} spots × {model.width}; {genes}"

@@ -11,9 +11,10 @@ import torch
 
 from sagefm._errors import InputError
 from sagefm._prediction import embed_all
+from sagefm._streaming import embed_in_memory, embed_streamed
 from sagefm._types import Bools, Floats, Singles
 from sagefm.nn import Context
-from sagefm.pp.aligned import AlignedSlide
+from sagefm.pp.streamed import OpenedSlide, StreamedSlide
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
@@ -37,8 +38,10 @@ class Totals(NamedTuple):
     """Sections × genes: counts over all spots."""
 
     @classmethod
-    def of(cls, slide: AlignedSlide) -> Self:
+    def of(cls, slide: OpenedSlide) -> Self:
         """Sum the counts of each section: whole numbers, whatever the order of the spots."""
+        if isinstance(slide, StreamedSlide):
+            return cls(slide.measured, slide.sums.total)
         sections = [slide.sections == number for number in np.unique(slide.sections)]
         sums = [slide.counts[rows].sum(axis=0, dtype=np.float64) for rows in sections]
         return cls(slide.measured, np.vstack([np.asarray(one).ravel() for one in sums]))
@@ -177,9 +180,18 @@ def choose(spreads: Iterable[Spread]) -> tuple[bool, str]:
 
 
 def embed_with(
-    model: "SageFM", slide: AlignedSlide, common: CommonProfile | None
+    model: "SageFM",
+    slide: OpenedSlide,
+    common: CommonProfile | None,
+    folder: Path | None = None,
 ) -> tuple[Singles, Singles]:
     """Embed all spots in one way.
+
+    Parameters
+    ----------
+    folder
+        Where the embeddings of a slide on disk are written as they come: then what is returned is
+        read from there. In memory if not given.
 
     Returns
     -------
@@ -189,6 +201,11 @@ def embed_with(
     if common is not None:
         slide = slide.without(np.flatnonzero(~common.measured))
         profile = torch.from_numpy(common.profile.astype(np.float32)).to(model.device)
+    if isinstance(slide, StreamedSlide):
+        if folder is None:
+            return embed_in_memory(model.network, slide, model.width, profile)
+        both = embed_streamed(model.network, slide, model.width, folder, profile)
+        return both[0].array(mapped=True), both[1].array(mapped=True)
     encoded = model.encode(slide, profile=profile)
     neighbors = slide.neighbors
     return (

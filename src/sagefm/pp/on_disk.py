@@ -1,0 +1,349 @@
+"""Counts that stay on disk, read some rows at a time."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from sagefm._errors import InputError
+from sagefm._keys import PROVENANCE
+from sagefm._types import Positions
+from sagefm._uns import provenance, record
+from sagefm.pp.matrix import value_fault
+from sagefm.pp.tenx import unreadable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+BLOCK = 1 << 22
+"""Values that are read together: 32 MB of numbers and of their columns."""
+_GAP = 1 << 16
+"""Values between two rows up to which one long read is faster than two."""
+_CHUNK = 1 << 18
+"""Values of a chunk that is written."""
+_CHUNKS = 1 << 26
+"""Bytes of decompressed chunks that HDF5 keeps: the next rows begin in the last chunk."""
+_ENTRY = "on_disk"
+"""Of ``uns["sagefm"]``: where the counts of a slide are that are not in memory."""
+_ROW = "sagefm_row"
+"""``obs``: row of each spot in the counts on disk."""
+
+
+class _Arrays(NamedTuple):
+    """What is stored: compressed sparse rows, or a dense matrix as `data` alone."""
+
+    data: Any
+    indices: Any
+    ends: NDArray[np.int64]
+    """(rows + 1) where the values of each row begin, and where those of the last one end."""
+
+
+@dataclass(frozen=True, eq=False)
+class CountsOnDisk:
+    """Counts of spots × genes, of which only the places of the rows are in memory.
+
+    Attributes
+    ----------
+    path
+        An .h5ad file, or the zarr folder of an AnnData.
+    group
+        Where in it the matrix is: compressed sparse rows, or dense.
+    columns
+        For each stored column the gene that it belongs to, -1 for none; several columns of one gene
+        are summed.
+    n_genes
+        Number of genes.
+    rows
+        For each spot its stored row.
+    """
+
+    path: Path
+    group: str
+    columns: NDArray[np.int32]
+    n_genes: int
+    rows: Positions
+
+    def __len__(self) -> int:
+        """Count the spots."""
+        return len(self.rows)
+
+    def of(self, spots: Positions) -> Self:
+        """Keep some spots."""
+        return replace(self, rows=self.rows[spots])
+
+    def blocks(self, first: int = 0) -> Iterator[tuple[Positions, csr_matrix]]:
+        """Go through all spots in the order in which they are stored, from block `first` on.
+
+        The next block is read while the last one is used.
+
+        Yields
+        ------
+        Spots, and their counts.
+
+        Raises
+        ------
+        InputError
+            The file is gone or damaged, or it does not hold counts.
+        """
+        parts = self._parts[first:]
+        with ThreadPoolExecutor(1) as reader:
+            waiting = None
+            for spots in parts:
+                following = reader.submit(self._read, self.rows[spots])
+                if waiting is not None:
+                    yield waiting[0], self._counted(*waiting[1].result())
+                waiting = spots, following
+            if waiting is not None:
+                yield waiting[0], self._counted(*waiting[1].result())
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+        return len(self._parts)
+
+    @cached_property
+    def _parts(self) -> list[Positions]:
+        """Divide the spots into blocks, in the order in which they are stored."""
+        order = np.argsort(self.rows, kind="stable")
+        ends = self._arrays.ends
+        sizes = np.cumsum(ends[self.rows[order] + 1] - ends[self.rows[order]])
+        return np.split(order, np.flatnonzero(np.diff(sizes // BLOCK)) + 1)
+
+    def take(self, spots: Positions) -> csr_matrix:
+        """Read the counts of some spots, in their order: `spots` × genes."""
+        order = np.argsort(self.rows[spots], kind="stable")
+        counts = self._counted(*self._read(self.rows[spots[order]]), checked=True)
+        if (order[1:] > order[:-1]).all():
+            return counts
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return csr_matrix(counts[back])
+
+    def load(self) -> csr_matrix:
+        """Read all counts into memory."""
+        return self.take(np.arange(len(self)))
+
+    def add_to(self, path: Path) -> None:
+        """Copy the counts to ``X`` of an .h5ad that has none, some spots at a time."""
+        import h5py
+
+        in_order = np.array_equal(self.rows, np.arange(len(self._arrays.ends) - 1))
+        as_stored = self._places.same and in_order and self._arrays.indices is not None
+        with h5py.File(path, "r+") as file:
+            file.pop("X", None)
+            if as_stored and self._arrays.data.dtype == np.float32 and self.path.is_file():
+                root = open_root(self.path)
+                root.copy(root[self.group], file, name="X")  # chunks stay compressed as they are
+                return
+            compression = getattr(self._arrays.data, "compression", None)
+            _write_rows(file.create_group("X"), self, compression)
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Count the stored values of each spot."""
+        return np.diff(self._arrays.ends)[self.rows]
+
+    def _read(self, rows: Positions) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+        """Read stored rows, in ascending order: values, their columns, and their ends."""
+        data, indices, ends = self._arrays
+        if not len(rows):
+            return np.empty(0, np.float32), np.empty(0, np.int32), np.zeros(1, np.int64)
+        gaps = ends[rows[1:]] - ends[rows[:-1] + 1]
+        parts = []
+        try:
+            for run in np.split(rows, np.flatnonzero(gaps > _GAP) + 1):
+                first, last = int(run[0]), int(run[-1]) + 1
+                parts.append(self._read_run(data, indices, ends[first : last + 1], run, first))
+        except InputError:
+            raise
+        except Exception as error:  # of a damaged file, nearly anything
+            raise InputError(f"{self.path}: {unreadable('', error)}") from error
+        values, columns, lengths = map(np.concatenate, zip(*parts, strict=True))
+        return values, columns, np.append(0, np.cumsum(lengths))
+
+    def _read_run(
+        self, data: Any, indices: Any, ends: NDArray[np.int64], run: Positions, first: int
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+        """Read stored rows that are close to each other: values, columns and lengths."""
+        if indices is None:
+            block = np.asarray(data[first : first + len(ends) - 1])[run - first]
+            rows, columns = np.nonzero(block)
+            lengths = np.bincount(rows, minlength=len(run))
+            return block[rows, columns], columns.astype(np.int32), lengths
+        values, columns = (np.asarray(each[ends[0] : ends[-1]]) for each in (data, indices))
+        lengths = np.diff(ends)
+        if len(run) < len(lengths):
+            wanted = np.zeros(len(lengths), dtype=bool)
+            wanted[run - first] = True
+            kept = np.repeat(wanted, lengths)
+            values, columns, lengths = values[kept], columns[kept], lengths[wanted]
+        return values, columns, lengths
+
+    def _counted(
+        self,
+        values: NDArray[Any],
+        columns: NDArray[Any],
+        ends: NDArray[np.int64],
+        *,
+        checked: bool = False,
+    ) -> csr_matrix:
+        """Make counts of what is stored: spots × genes, float32; values may be checked before."""
+        n_stored = len(self.columns)
+        if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < n_stored:
+            raise InputError(
+                f"{self.path}: {self.group} has an index outside of its {n_stored:,} columns; copy "
+                "the file again"
+            )
+        parts = values, columns, ends.astype(np.int32 if ends[-1] < 2**31 else np.int64)
+        matrix = remapped(csr_matrix(parts, shape=(len(ends) - 1, n_stored)), self._places)
+        if not checked and (fault := value_fault(matrix)):
+            raise InputError(f"{self.path}: {self.group} holds {fault}; give raw counts")
+        if matrix.dtype.kind == "f" and not (matrix.data == (whole := np.rint(matrix.data))).all():
+            matrix.data = whole  # counts that were scaled and scaled back
+        matrix.data = matrix.data.astype(np.float32, copy=False)
+        return matrix
+
+    @cached_property
+    def _places(self) -> "Places":
+        return Places(self.columns, self.n_genes)
+
+    @cached_property
+    def _arrays(self) -> _Arrays:
+        """Open the file."""
+        try:
+            stored = open_root(self.path)[self.group]
+            if hasattr(stored, "shape"):
+                ends = np.arange(stored.shape[0] + 1, dtype=np.int64) * stored.shape[1]
+                return _Arrays(stored, None, ends)
+            ends = np.asarray(stored["indptr"][:]).astype(np.int64)
+            data, indices = stored["data"], stored["indices"]
+            sound = len(ends) and ends[0] == 0 and (np.diff(ends) >= 0).all()
+            if not (sound and ends[-1] == data.shape[0] == indices.shape[0]):
+                raise InputError(f"{self.path}: {self.group} is damaged; copy the file again")
+            return _Arrays(data, indices, ends)
+        except InputError:
+            raise
+        except Exception as error:  # it is gone, or damaged
+            raise InputError(f"{self.path}: {unreadable('', error)}") from error
+
+
+class Places:
+    """Where the columns of a matrix go: to those of another.
+
+    Parameters
+    ----------
+    columns
+        For each column its new place, -1 for none; the values of one place are summed.
+    n_columns
+        How many places there are.
+    """
+
+    def __init__(self, columns: NDArray[np.int32], n_columns: int) -> None:
+        self.columns, self.n_columns = columns, n_columns
+        kept = columns[columns >= 0]
+        self.all_kept = len(kept) == len(columns)
+        self.ascending = bool((kept[1:] > kept[:-1]).all())
+        self.merges = not self.ascending and len(np.unique(kept)) < len(kept)
+        self.same = np.array_equal(columns, np.arange(n_columns))
+
+
+def remapped(matrix: csr_matrix, places: Places) -> csr_matrix:
+    """Move the columns of a matrix, without a copy where all of them stay."""
+    if places.same:
+        return matrix
+    values, ends, columns = matrix.data, matrix.indptr, places.columns[matrix.indices]
+    if not places.all_kept:
+        kept = columns >= 0
+        ends = np.append(0, np.cumsum(kept, dtype=np.int64))[ends].astype(ends.dtype)
+        columns, values = columns[kept], values[kept]
+    moved = csr_matrix((values, columns, ends), shape=(matrix.shape[0], places.n_columns))
+    if places.merges:
+        moved.sum_duplicates()
+    return moved
+
+
+def open_root(path: Path) -> Any:
+    """Open an .h5ad file or a zarr folder to read."""
+    if path.is_dir():
+        import zarr
+
+        return zarr.open_group(path, mode="r")
+    import h5py
+
+    return h5py.File(path, "r", rdcc_nbytes=_CHUNKS)
+
+
+def _write_rows(group: Any, counts: CountsOnDisk, compression: str | None) -> None:
+    """Write counts as anndata writes compressed sparse rows."""
+    shape = len(counts), counts.n_genes
+    group.attrs.update(
+        {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": np.array(shape)}
+    )
+    layout = {"shape": (0,), "maxshape": (None,), "chunks": (_CHUNK,), "compression": compression}
+    data = group.create_dataset("data", dtype=np.float32, **layout)
+    indices = group.create_dataset("indices", dtype=np.int32, **layout)
+    ends = np.zeros(len(counts) + 1, dtype=np.int64)
+    cuts = np.flatnonzero(np.diff(np.cumsum(counts.sizes()) // BLOCK)) + 1
+    for spots in np.split(np.arange(len(counts)), cuts):
+        block = counts.take(spots)
+        start, stop = data.shape[0], data.shape[0] + block.nnz
+        for stored, values in ((data, block.data), (indices, block.indices)):
+            stored.resize((stop,))
+            stored[start:] = values
+        ends[spots + 1] = start + block.indptr[1:]
+    group.create_dataset("indptr", data=ends)
+
+
+def leave_on_disk(slide: "AnnData", source: CountsOnDisk) -> None:
+    """Record in a slide without ``X`` where its counts are."""
+    slide.obs[_ROW] = source.rows
+    entry = {"path": str(source.path), "group": source.group, "columns": source.columns}
+    record(slide, _ENTRY, {**entry, **_state(source.path)})
+
+
+def counts_on_disk(slide: "AnnData") -> CountsOnDisk | None:
+    """Get the counts of a slide that :func:`sagefm.read` left on disk; None for any other slide.
+
+    Raises
+    ------
+    InputError
+        The file was changed since, or the slide was cut to some of its genes.
+    """
+    entry = provenance(slide, _ENTRY, path=str, group=str, columns=np.ndarray)
+    if not entry or slide.X is not None:
+        return None
+    path, columns = Path(entry["path"]), np.asarray(entry["columns"], dtype=np.int32)
+    if not path.exists():
+        raise InputError(f"{path}: has the counts of the slide, but is gone; put it back")
+    if {name: entry.get(name) for name in _state(path)} != _state(path):
+        raise InputError(f"{path}: was changed since the slide was read; read it again")
+    if slide.n_vars != columns.max(initial=-1) + 1 or _ROW not in slide.obs:
+        raise InputError(
+            "the slide was cut to some genes while its counts are on disk; read it without backed"
+        )
+    return CountsOnDisk(path, entry["group"], columns, slide.n_vars, slide.obs[_ROW].to_numpy())
+
+
+def without_record(slide: "AnnData") -> "AnnData":
+    """Leave out what :func:`leave_on_disk` recorded; the arrays are shared."""
+    from anndata import AnnData
+
+    slots = {
+        name: dict(getattr(slide, name)) for name in ("obsm", "varm", "obsp", "varp", "layers")
+    }
+    slots["uns"] = dict(slide.uns)
+    entries = dict(slots["uns"][PROVENANCE])
+    entries.pop(_ENTRY)
+    slots["uns"][PROVENANCE] = entries
+    return AnnData(None, obs=slide.obs.drop(columns=_ROW), var=slide.var, **slots)
+
+
+def _state(path: Path) -> dict[str, int]:
+    """Summarize a file, to notice changes."""
+    state = path.stat()
+    return {"size": state.st_size, "modified": state.st_mtime_ns} if path.is_file() else {}
