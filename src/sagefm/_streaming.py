@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from sagefm._errors import InputError
 from sagefm._files import replacing
 from sagefm._prediction import (
     MaskedPrediction,
@@ -95,8 +94,6 @@ def predict_streamed(
 ) -> Iterator[MaskedPrediction]:
     """Predict as :func:`~sagefm._prediction.predict_masked` does, one tile after the other."""
     require_where(where, mask)
-    if callable(mask):
-        raise InputError("mask: give a matrix for a slide whose counts are on disk")
     chosen = np.arange(len(slide)) if spots is None else spots
     place = np.full(len(slide), -1)
     place[chosen] = np.arange(len(chosen))

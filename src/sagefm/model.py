@@ -393,13 +393,15 @@ class SageFM:
             network cannot be adapted.
         """
         opened = self._opened(slide)
-        if isinstance(opened, StreamedSlide) and not adapt:
+        if isinstance(opened, StreamedSlide):
+            if adapt or callable(mask):
+                raise InputError("adapt and mask functions need the counts in memory")
             return predict_streamed(
                 self.network, opened, groups, mask=mask, where=where, spots=spots,
                 block_size=block_size,
             )  # fmt: skip
         return predict_masked(
-            self.network, self._aligned(slide), groups, mask=mask, where=where, spots=spots,
+            self.network, opened, groups, mask=mask, where=where, spots=spots,
             block_size=block_size, fingerprint=self.fingerprint if adapt else None, seed=seed,
         )  # fmt: skip
 

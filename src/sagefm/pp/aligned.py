@@ -145,6 +145,14 @@ class AlignedSlide:
         sums = self.counts @ indicator(groups, self.counts.shape[1])
         return np.asarray(sums.toarray())
 
+    @property
+    def section_totals(self) -> NDArray[np.float64]:
+        """Sections × vocabulary: counts over all spots."""
+        n_spots, n_sections = len(self.sections), int(self.sections.max()) + 1
+        entries = np.ones(n_spots), (self.sections, np.arange(n_spots))
+        members = csr_matrix(entries, shape=(n_sections, n_spots))
+        return np.asarray((members @ self.counts).toarray())
+
     def at(self, centers: slice | NDArray[np.int64]) -> Self:
         """Keep some centers, and all spots as their possible neighbors."""
         kept = replace(self, neighbors=self.neighbors[centers])

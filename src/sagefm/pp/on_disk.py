@@ -199,8 +199,9 @@ class CountsOnDisk:
                 f"{self.path}: {self.group} has an index outside of its {n_stored:,} columns; copy "
                 "the file again"
             )
-        parts = values, columns, ends.astype(np.int32 if ends[-1] < 2**31 else np.int64)
-        matrix = remapped(csr_matrix(parts, shape=(len(ends) - 1, n_stored)), self._places)
+        short = ends.astype(np.int32) if ends[-1] < 2**31 else ends
+        stored = csr_matrix((values, columns, short), shape=(len(ends) - 1, n_stored))
+        matrix = remapped(stored, self._places)
         if not checked and (fault := value_fault(matrix)):
             raise InputError(f"{self.path}: {self.group} holds {fault}; give raw counts")
         if matrix.dtype.kind == "f" and not (matrix.data == (whole := np.rint(matrix.data))).all():

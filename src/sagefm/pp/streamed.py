@@ -185,6 +185,16 @@ class StreamedSlide:
         self.alignment.require_enough(self.fraction_of_counts)
 
     @property
+    def library_size(self) -> Floats:
+        """(spots) counts over all genes of the slide."""
+        return self.sums.library_size
+
+    @property
+    def section_totals(self) -> Floats:
+        """Sections × vocabulary: counts over all spots."""
+        return self.sums.total
+
+    @property
     def fraction_of_counts(self) -> float:
         """Fraction of the counts of the slide that lie on genes of the vocabulary."""
         total = float(self.sums.library_size.sum())

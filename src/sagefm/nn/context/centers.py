@@ -19,7 +19,8 @@ from sagefm.nn.context.recomputed import Recomputed, Seen
 from sagefm.nn.sparse import sum_over
 
 if TYPE_CHECKING:
-    from sagefm.nn.context.encoded import ContextSlide, SlideBackground
+    from sagefm.nn.context.encoded import ContextSlide
+    from sagefm.nn.context.whole import SlideBackground
 
 CENTERS = 512
 """Centers whose rows of genes are in memory together."""

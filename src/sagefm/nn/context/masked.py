@@ -13,7 +13,8 @@ from sagefm.nn.context.network import Visible, split_rings
 from sagefm.nn.sparse import SparseRows, sum_over
 
 if TYPE_CHECKING:
-    from sagefm.nn.context.encoded import ContextSlide, SlideBackground
+    from sagefm.nn.context.encoded import ContextSlide
+    from sagefm.nn.context.whole import SlideBackground
 
 
 def masked_counts(masked: MaskedGenes, slide: "ContextSlide") -> MaskedGenes | None:

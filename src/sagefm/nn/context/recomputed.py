@@ -24,7 +24,8 @@ from sagefm.nn.base import NeighborhoodChange
 from sagefm.nn.context.network import NEAR, Attention, Context, Spots, Visible
 
 if TYPE_CHECKING:
-    from sagefm.nn.context.encoded import ContextSlide, SlideBackground
+    from sagefm.nn.context.encoded import ContextSlide
+    from sagefm.nn.context.whole import SlideBackground
 
 _SHORTEST = 1e-12
 """Lower bound of lengths."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sagefm import __version__
 from sagefm._adaptation import can_adapt
 from sagefm._as_model import as_model
-from sagefm._errors import InputError
+from sagefm._errors import InputError, logger
 from sagefm._fetch import DEFAULT
 from sagefm._keys import IMPUTED
 from sagefm._types import Positions, Singles, Where
@@ -20,6 +20,7 @@ from sagefm.pp.counts import coordinates
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.selection import selected_spots
 from sagefm.pp.slide_record import without_records
+from sagefm.pp.streamed import StreamedSlide
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.imputation._recovery import GeneRecovery, areas_of, masked_blocks, similar_genes
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
-    from sagefm.pp.aligned import AlignedSlide
+    from sagefm.pp.streamed import OpenedSlide
     from sagefm.pp.vocabulary import Alignment, Vocabulary
 
 Units = Literal["log1p", "counts_per_10k"]
@@ -164,7 +165,7 @@ def impute(
     _require_choices(scale, mask)
     chosen = None if genes is None else _named(genes, model.vocabulary)
     spots = np.flatnonzero(selected_spots(slide, region))
-    aligned = model.prepare(slide, layer=layer, slide_key=slide_key)
+    aligned = model.open(slide, layer=layer, slide_key=slide_key)
     chosen = chosen or _lacking(model.vocabulary, aligned.measured)
     positions = np.array(list(chosen.values()), dtype=np.int64)
     measured, rng = aligned.measured[positions], np.random.default_rng(seed)
@@ -172,7 +173,7 @@ def impute(
     recovery = GeneRecovery(aligned.sections[spots], len(positions), areas)
     values = np.full((slide.n_obs, len(positions)), np.nan, dtype=np.float32)
     groups = _groups(positions, measured, rng)
-    adapt = adapt and bool(measured.any()) and can_adapt(model.network, mask)
+    adapt = adapt and bool(measured.any()) and _can_adapt(model, aligned, mask)
     for block in masked_blocks(
         model, aligned, spots, positions, groups, mask, adapt=adapt, seed=seed
     ):
@@ -205,6 +206,14 @@ def impute(
         "sagefm": __version__,
     })  # fmt: skip
     return table
+
+
+def _can_adapt(model: "SageFM", slide: "OpenedSlide", mask: Where) -> bool:
+    """Whether weights can be adapted to a slide; log why not."""
+    if isinstance(slide, StreamedSlide):
+        logger.info("not adapted to the slide: its counts are on disk")
+        return False
+    return can_adapt(model.network, mask)
 
 
 def _require_choices(scale: str, mask: str) -> None:
@@ -262,7 +271,7 @@ def _observed(recovery: GeneRecovery, measured: NDArray[np.bool_], n_spots: int)
 
 
 def _sampled(
-    model: "SageFM", aligned: "AlignedSlide", spots: Positions, rng: np.random.Generator
+    model: "SageFM", aligned: "OpenedSlide", spots: Positions, rng: np.random.Generator
 ) -> GeneRecovery:
     """Mask every measured gene as if the slide lacked it, a tenth of the genes at a time."""
     measured = np.flatnonzero(aligned.measured)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
-from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
 from sagefm._types import Bools, Codes, Floats, Positions, Singles, Where
+from sagefm.nn.sparse import columns_of
 from sagefm.pp.curve import along_curve
 from sagefm.pp.neighborhood import average
 from sagefm.stats.genes import GeneSums, GeneTally
@@ -17,7 +17,7 @@ from sagefm.stats.poisson import log1p_mean, log1p_variance, rate_of
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
-    from sagefm.pp.aligned import AlignedSlide
+    from sagefm.pp.streamed import OpenedSlide
 
 _BLOCK = 4096
 """Spots whose predictions are in memory together."""
@@ -34,7 +34,7 @@ small section (with 3 spots in each, the tails of the test are too light)."""
 class MaskedBlock:
     """Genes that are masked in some spots, predicted and measured: spots × genes, log1p counts."""
 
-    spots: slice
+    spots: slice | Positions
     """Which of the spots that are predicted."""
     genes: Positions
     """Which of the genes that are predicted."""
@@ -49,7 +49,7 @@ class MaskedBlock:
 
 def masked_blocks(
     model: "SageFM",
-    aligned: "AlignedSlide",
+    aligned: "OpenedSlide",
     spots: Positions,
     genes: Positions,
     groups: Sequence[Positions],
@@ -73,24 +73,25 @@ def masked_blocks(
     where, adapt, seed
         As for :meth:`sagefm.SageFM.predict_masked`.
     """
-    counts, loaded = aligned.counts.tocsc()[:, genes], -1
+    wanted = [genes[group] for group in groups]
+    in_groups = aligned.group_sums(wanted)
+    totals = aligned.section_totals
     for block in model.predict_masked(
-        aligned, [genes[group] for group in groups], where=where, spots=spots, block_size=_BLOCK,
-        adapt=adapt, seed=seed,
-    ):  # fmt: skip
-        if block.group != loaded:
-            columns, loaded = counts[:, groups[block.group]].tocsr(), block.group
-            log1p = columns.log1p()
-            visible = np.maximum(aligned.library_size - columns.sum(axis=1, dtype=float).A1, 0.0)
-            rates = _section_rates(columns, visible, aligned.sections)
-        neighbors = aligned.neighbors[spots[block.spots]]
-        centers = neighbors[:, 0]
-        operator = average(neighbors, center=False, n_spots=len(aligned.neighbors))
+        aligned, wanted, where=where, spots=spots, block_size=_BLOCK, adapt=adapt, seed=seed
+    ):
+        group = wanted[block.group]
+        visible = np.maximum(aligned.library_size - in_groups[:, block.group], 0.0)
+        rates = _section_rates(totals[:, group], visible, aligned.sections)
+        centers = spots[block.spots]
+        members, place = np.unique(block.neighbors, return_inverse=True)
+        neighbors = place.reshape(block.neighbors.shape)
+        log1p = columns_of(block.slide.counts[members], group).log1p()
+        operator = average(neighbors, center=False, n_spots=len(members))
         yield MaskedBlock(
             spots=block.spots,
             genes=groups[block.group],
             predicted=block.log1p,
-            truth=log1p[centers].toarray(),
+            truth=log1p[neighbors[:, 0]].toarray(),
             neighbor_mean=(operator @ log1p).toarray(),
             library_size=visible[centers],
             from_library_size=log1p_mean(
@@ -99,15 +100,10 @@ def masked_blocks(
         )
 
 
-def _section_rates(counts: csr_matrix, library_size: Floats, sections: Codes) -> Floats:
-    """Compute counts of each gene per count of library size: sections × genes."""
-    n_sections = int(sections.max()) + 1
-    members = csr_matrix(
-        (np.ones(len(sections)), (sections, np.arange(len(sections)))),
-        shape=(n_sections, len(sections)),
-    )
-    total = np.bincount(sections, library_size, n_sections)
-    return np.asarray((members @ counts).toarray() / np.maximum(total, 1.0)[:, None])
+def _section_rates(totals: Floats, library_size: Floats, sections: Codes) -> Floats:
+    """Divide counts of genes by the library size: sections × genes, from sections × genes."""
+    sizes = np.bincount(sections, library_size, len(totals))
+    return np.asarray(totals / np.maximum(sizes, 1.0)[:, None])
 
 
 def areas_of(points: Floats, sections: Codes) -> Codes:
