@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sagefm.pp.aligned import AlignedSlide, row_sums
+from sagefm.pp.aligned import AlignedSlide
+from sagefm.stats.sums import row_sums
 
 
 def aligned(log1p, measured, sections, neighbors=None, rank=None):

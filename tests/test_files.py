@@ -29,7 +29,7 @@ def wide(slide, slot, names):
 
 
 def test_a_table_of_thousands_of_columns_fits_into_a_file(slide, tmp_path):
-    _files.write_slide(wide(slide, "obsm", NAMES), tmp_path / "o.h5ad")
+    _files.write_anndata(wide(slide, "obsm", NAMES), tmp_path / "o.h5ad")
     with h5py.File(tmp_path / "o.h5ad") as file:
         table = file["obsm/table"]
         assert list(table.attrs["column-order"]) == NAMES
@@ -44,7 +44,7 @@ def test_order_is_tracked_for_wide_tables_alone(slide, tmp_path, monkeypatch, sl
         _files, "write_h5ad", lambda *_: tracked.append(h5py.get_config().track_order)
     )
     for names in (NAMES, NAMES[:9]):
-        _files.write_slide(wide(slide, slot, names), tmp_path / "o.h5ad")
+        _files.write_anndata(wide(slide, slot, names), tmp_path / "o.h5ad")
     assert tracked == [True, False]
 
 
@@ -54,7 +54,7 @@ def test_settings_are_as_before_where_writing_fails(slide, tmp_path, monkeypatch
 
     monkeypatch.setattr(_files, "write_h5ad", fail)
     with pytest.raises(InputError, match=r"o.h5ad: cannot be written \(the disk is full\)"):
-        _files.write_slide(wide(slide, "obs", NAMES), tmp_path / "o.h5ad")
+        _files.write_anndata(wide(slide, "obs", NAMES), tmp_path / "o.h5ad")
     assert not h5py.get_config().track_order
     assert not list(tmp_path.iterdir())
 

@@ -396,10 +396,8 @@ class SageFM:
         if isinstance(opened, StreamedSlide):
             if adapt or callable(mask):
                 raise InputError("adapt and mask functions need the counts in memory")
-            return predict_streamed(
-                self.network, opened, groups, mask=mask, where=where, spots=spots,
-                block_size=block_size,
-            )  # fmt: skip
+            how = {"mask": mask, "where": where, "spots": spots, "block_size": block_size}
+            return predict_streamed(self.network, opened, groups, **how)
         return predict_masked(
             self.network, opened, groups, mask=mask, where=where, spots=spots,
             block_size=block_size, fingerprint=self.fingerprint if adapt else None, seed=seed,

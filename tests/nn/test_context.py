@@ -10,8 +10,8 @@ from scipy.sparse import csr_matrix
 from arrays import aligned
 from sagefm.nn import Context, MaskedGenes, SparseRows, build, draw_masks, encode
 from sagefm.nn.context.background import Background, log1p_mean
-from sagefm.nn.context.encoded import FOLDS
 from sagefm.nn.context.loss import tile_error
+from sagefm.nn.context.whole import FOLDS
 from sagefm.pp.neighborhood import nearest
 from sagefm.stats import poisson as _poisson
 

@@ -50,7 +50,7 @@ def encoded(network, counts, neighbors, like=None, measured=None):
     slide = AlignedSlide.of_counts(csr_matrix(counts), neighbors, measured)
     one = encode(network, slide)
     if like is not None:
-        one.expected, one.expected_of = like.expected, like.expected_of
+        one.whole.expected, one.whole.expected_of = like.whole.expected, like.whole.expected_of
     return one
 
 

@@ -6,8 +6,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from sagefm.nn.context.absent import AbsentGenes
-from sagefm.pp.aligned import row_sums
 from sagefm.pretrain.absent import SlideSample, fit_absent, usual_profile
+from sagefm.stats.sums import row_sums
 
 N_GENES, N_FACTORS = 150, 4
 MISSING = np.arange(0, N_GENES, 3)

@@ -17,6 +17,7 @@ from sagefm.pp.naming import name_genes
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.sections import section_codes
 from sagefm.pp.vocabulary import Alignment, Vocabulary
+from sagefm.stats.sums import row_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -212,10 +213,3 @@ def sort_indices(counts: csr_matrix) -> None:
         block = csr_matrix(parts, shape=(len(ends) - 1, counts.shape[1])).tocsc().tocsr()
         counts.data[values], counts.indices[values] = block.data, block.indices
     counts.has_sorted_indices = True
-
-
-def row_sums(counts: csr_matrix) -> NDArray[np.float64]:
-    """Sum each row of a sparse matrix in double precision, some rows at a time."""
-    blocks = [counts[start : start + _ROWS] for start in range(0, counts.shape[0], _ROWS)]
-    sums = [np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for block in blocks]
-    return np.concatenate(sums) if sums else np.zeros(0)

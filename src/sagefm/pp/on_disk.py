@@ -15,6 +15,7 @@ from sagefm._errors import InputError
 from sagefm._keys import PROVENANCE
 from sagefm._types import Positions
 from sagefm._uns import provenance, record
+from sagefm.pp.columns import ColumnMap, remapped
 from sagefm.pp.matrix import value_fault
 from sagefm.pp.tenx import unreadable
 
@@ -134,7 +135,7 @@ class CountsOnDisk:
         import h5py
 
         in_order = np.array_equal(self.rows, np.arange(len(self._arrays.ends) - 1))
-        as_stored = self._places.same and in_order and self._arrays.indices is not None
+        as_stored = self._genes.same and in_order and self._arrays.indices is not None
         with h5py.File(path, "r+") as file:
             file.pop("X", None)
             if as_stored and self._arrays.data.dtype == np.float32 and self.path.is_file():
@@ -201,7 +202,7 @@ class CountsOnDisk:
             )
         short = ends.astype(np.int32) if ends[-1] < 2**31 else ends
         stored = csr_matrix((values, columns, short), shape=(len(ends) - 1, n_stored))
-        matrix = remapped(stored, self._places)
+        matrix = remapped(stored, self._genes)
         if not checked and (fault := value_fault(matrix)):
             raise InputError(f"{self.path}: {self.group} holds {fault}; give raw counts")
         if matrix.dtype.kind == "f" and not (matrix.data == (whole := np.rint(matrix.data))).all():
@@ -210,8 +211,8 @@ class CountsOnDisk:
         return matrix
 
     @cached_property
-    def _places(self) -> "Places":
-        return Places(self.columns, self.n_genes)
+    def _genes(self) -> ColumnMap:
+        return ColumnMap(self.columns, self.n_genes)
 
     @cached_property
     def _arrays(self) -> _Arrays:
@@ -231,41 +232,6 @@ class CountsOnDisk:
             raise
         except Exception as error:  # it is gone, or damaged
             raise InputError(f"{self.path}: {unreadable('', error)}") from error
-
-
-class Places:
-    """Where the columns of a matrix go: to those of another.
-
-    Parameters
-    ----------
-    columns
-        For each column its new place, -1 for none; the values of one place are summed.
-    n_columns
-        How many places there are.
-    """
-
-    def __init__(self, columns: NDArray[np.int32], n_columns: int) -> None:
-        self.columns, self.n_columns = columns, n_columns
-        kept = columns[columns >= 0]
-        self.all_kept = len(kept) == len(columns)
-        self.ascending = bool((kept[1:] > kept[:-1]).all())
-        self.merges = not self.ascending and len(np.unique(kept)) < len(kept)
-        self.same = np.array_equal(columns, np.arange(n_columns))
-
-
-def remapped(matrix: csr_matrix, places: Places) -> csr_matrix:
-    """Move the columns of a matrix, without a copy where all of them stay."""
-    if places.same:
-        return matrix
-    values, ends, columns = matrix.data, matrix.indptr, places.columns[matrix.indices]
-    if not places.all_kept:
-        kept = columns >= 0
-        ends = np.append(0, np.cumsum(kept, dtype=np.int64))[ends].astype(ends.dtype)
-        columns, values = columns[kept], values[kept]
-    moved = csr_matrix((values, columns, ends), shape=(matrix.shape[0], places.n_columns))
-    if places.merges:
-        moved.sum_duplicates()
-    return moved
 
 
 def open_root(path: Path) -> Any:

@@ -110,7 +110,7 @@ def read(
             slide, where = _with_counts(slide, raw, notes), where or raw.where
         _fill_coordinates(slide, notes)
         key = find_slide_key(slide, slide_key)
-        _judge(slide, key, notes)
+        _judge(slide, key or "", notes)
         renamed = dict(zip(slide.obs, range(slide.obs.shape[1]), strict=True))
         notes += make_writable(slide)
         key = str(slide.obs.columns[renamed[key]]) if key in renamed else key
@@ -350,7 +350,7 @@ def _fill_coordinates(slide: AnnData, notes: list[str]) -> None:
     notes.append(f"coordinates are taken from obs: {few(columns)}")
 
 
-def _judge(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
+def _judge(slide: AnnData, slide_key: str, notes: list[str]) -> None:
     """Raise the first error of a slide, and note its warnings and a small number of spots."""
     for finding in check(slide, slide_key=slide_key, n_neighbors=0, counts=slide.X is not None):
         if finding.level == "error":
@@ -381,6 +381,7 @@ def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list
         "source": text(before.get("source")) or str(path.resolve()),
         "counts": text(before.get("counts")) or where,
         "slide_key": key or "",
+        "n_spots": slide.n_obs,
         "told": list(dict.fromkeys([*texts(before.get("told")), *notes])),
         "lost": [line for line in notes if "left out" in line],
         "gene_names": known_gene_names().version,

@@ -110,6 +110,8 @@ def patients_of(
 def find_slide_key(slide: "AnnData", slide_key: str | None = None) -> str | None:
     """Find the ``obs`` column with the slide of each spot; None if there is only one slide.
 
+    An empty `slide_key` says that there is only one.
+
     Raises
     ------
     InputError
@@ -122,10 +124,15 @@ def find_slide_key(slide: "AnnData", slide_key: str | None = None) -> str | None
                 f"the columns are: {few(slide.obs.columns, 20) or 'none'}"
             )
         return slide_key
-    recorded = text(provenance(slide, "read").get("slide_key"))
+    read = provenance(slide, "read")
+    recorded = text(read.get("slide_key"))
+    if slide_key == "":
+        return None
     if recorded and recorded in slide.obs:
         return recorded
-    if several := _named(slide) or _shown(slide) or _stored(slide):
+    # Places and barcodes were looked at when the slide was read, which takes long for a large one.
+    looked_at = read.get("n_spots") == slide.n_obs
+    if several := _named(slide) or ("" if looked_at else _shown(slide)) or _stored(slide):
         raise InputError(f"several slides in one object: {several}")
     return None
 

@@ -9,13 +9,15 @@ from scipy.sparse import csr_matrix
 
 from sagefm._progress import stage
 from sagefm._types import Bools, Codes, Floats, Positions
-from sagefm.pp.aligned import AlignedSlide, indicator, rank_by_place, row_sums, sort_indices
+from sagefm.pp.aligned import AlignedSlide, indicator, rank_by_place, sort_indices
+from sagefm.pp.columns import ColumnMap, remapped
 from sagefm.pp.counts import coordinates
 from sagefm.pp.curve import along_curve
 from sagefm.pp.neighborhood import nearest
-from sagefm.pp.on_disk import CountsOnDisk, Places, counts_on_disk, remapped
+from sagefm.pp.on_disk import CountsOnDisk, counts_on_disk
 from sagefm.pp.sections import section_codes
 from sagefm.pp.vocabulary import Alignment, Vocabulary
+from sagefm.stats.sums import column_sums, row_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,8 +63,7 @@ class SlideSums:
         own = self._sections[block.spots]
         for number in np.unique(own):
             rows = own == number
-            some = block.counts if rows.all() else block.counts[rows]
-            self.total[number] += np.bincount(some.indices, some.data, self.total.shape[1])
+            self.total[number] += column_sums(block.counts, rows)
 
     def save(self, n_blocks: int) -> Floats:
         """Put everything into one array, with the number of blocks that were added."""
@@ -106,7 +107,7 @@ class StreamedSlide:
         self.neighbors = nearest(points, n_neighbors, sections)
         self.rank = rank_by_place(points, sections)
         self.measured = alignment.measured
-        self._places = Places(alignment.columns, len(alignment.vocabulary))
+        self._genes = ColumnMap(alignment.columns, len(alignment.vocabulary))
         self._sums: SlideSums | None = None
 
     def __len__(self) -> int:
@@ -144,16 +145,16 @@ class StreamedSlide:
         fewer = copy(self)
         fewer.measured = self.measured.copy()
         fewer.measured[genes] = False
-        columns = np.where(fewer.measured[self._places.columns], self._places.columns, -1)
-        fewer._places = Places(columns.astype(np.int32), self._places.n_columns)
+        columns = np.where(fewer.measured[self._genes.places], self._genes.places, -1)
+        fewer._genes = ColumnMap(columns.astype(np.int32), self._genes.n_places)
         fewer._sums = None
         return fewer
 
     def blocks(self, first: int = 0) -> Iterator[StreamedBlock]:
         """Go through all spots once, in the order of the file, from block `first` on."""
         for spots, counts in self._source.blocks(first):
-            aligned = remapped(counts, self._places)
-            if not self._places.ascending:  # sums of float32 depend on their order
+            aligned = remapped(counts, self._genes)
+            if not self._genes.ascending:  # sums of float32 depend on their order
                 sort_indices(aligned)
             yield StreamedBlock(spots, aligned, row_sums(counts))
 
@@ -166,7 +167,7 @@ class StreamedSlide:
     def sums(self) -> SlideSums:
         """Sums over the slide; the whole slide is read for them, if that was not done."""
         if self._sums is None:
-            sums = SlideSums(self.sections, self._places.n_columns)
+            sums = SlideSums(self.sections, self._genes.n_places)
             for block in self.blocks():
                 sums.add(block)
             self.settle(sums)
@@ -208,10 +209,10 @@ class StreamedSlide:
     def totals(self, chosen: Bools) -> Floats:
         """Read some spots once and sum their counts: sets × spots → sets × genes."""
         spots = np.flatnonzero(chosen.any(axis=0))
-        totals = np.zeros((len(chosen), self._places.n_columns))
+        totals = np.zeros((len(chosen), self._genes.n_places))
         for at, counts in self._source.of(spots).blocks():
             members = csr_matrix(chosen[:, spots[at]].astype(np.float64))
-            totals += (members @ remapped(counts, self._places)).toarray()
+            totals += (members @ remapped(counts, self._genes)).toarray()
         return totals
 
     def without_each(self, groups: Sequence[Positions]) -> list[Self]:
@@ -232,7 +233,7 @@ class StreamedSlide:
 
     def group_sums(self, groups: Sequence[Positions]) -> Floats:
         """Read the slide once and sum the counts of groups of genes: spots × groups."""
-        members = indicator(groups, self._places.n_columns)
+        members = indicator(groups, self._genes.n_places)
         sums = np.zeros((len(self), len(groups)))
         for block in self.blocks():
             sums[block.spots] = (block.counts @ members).toarray()
@@ -265,7 +266,7 @@ class StreamedSlide:
         neighbors = self.neighbors[centers]
         rows = np.union1d(neighbors, others)
         tile = AlignedSlide(
-            counts=remapped(self._source.take(rows), self._places),
+            counts=remapped(self._source.take(rows), self._genes),
             neighbors=np.searchsorted(rows, neighbors),
             measured=self.measured,
             sections=np.zeros(len(rows), dtype=np.int64),

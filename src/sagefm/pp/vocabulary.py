@@ -14,6 +14,7 @@ from sagefm._errors import InputError, logger
 from sagefm._files import replacing
 from sagefm._text import few
 from sagefm._validate import short
+from sagefm.pp.columns import ColumnMap, remapped
 from sagefm.pp.gene_forms import fault, of_another_species, recognize, what_it_is
 from sagefm.pp.gene_names import GeneNames, bare_id, known_gene_names
 
@@ -295,10 +296,7 @@ class Alignment:
 
     def fraction_of_counts(self, counts: csr_matrix) -> float:
         """Compute the fraction of the counts of a slide on genes of the vocabulary."""
-        total = float(counts.data.sum(dtype=np.float64))
-        matched = (self.columns >= 0)[counts.indices]
-        kept = float(counts.data.sum(dtype=np.float64, where=matched))
-        return kept / total if total else 0.0
+        return _fraction(self.select(counts), counts)
 
     def describe(self, fraction: float) -> str:
         """Summarize in one line how many genes matched, how, and with which fraction of counts."""
@@ -330,8 +328,9 @@ class Alignment:
             :data:`MINIMUM_FRACTION` of the counts; or the genes are of another species, even if
             some share their symbols with the vocabulary.
         """
-        self.require_enough(self.fraction_of_counts(counts))
-        return self.select(counts)
+        aligned = self.select(counts)
+        self.require_enough(_fraction(aligned, counts))
+        return aligned
 
     def require_enough(self, fraction: float) -> None:
         """Raise the errors of :meth:`apply`, given the fraction of the counts that matched."""
@@ -343,14 +342,7 @@ class Alignment:
 
     def select(self, values: csr_matrix) -> csr_matrix:
         """Align any values as :meth:`apply`, however few genes matched."""
-        matched = np.flatnonzero(self.columns >= 0)
-        kept = values[:, matched]
-        columns = self.columns[matched][kept.indices]
-        shape = (values.shape[0], len(self.vocabulary))
-        aligned = csr_matrix((kept.data, columns, kept.indptr), shape=shape)
-        if len(matched) > self.n_matched:
-            aligned.sum_duplicates()
-        return aligned
+        return remapped(values, ColumnMap(self.columns, len(self.vocabulary)))
 
     def _remedy(self) -> str:
         if wrong := fault(self.names):
@@ -363,6 +355,11 @@ class Alignment:
                 "var_names, or set SAGEFM_GENES to a folder with hgnc_complete_set.txt"
             )
         return f"are these human gene symbols ({few(self.names)})? Put symbols into var_names"
+
+
+def _fraction(kept: csr_matrix, counts: csr_matrix) -> float:
+    total = float(counts.data.sum(dtype=np.float64))
+    return float(kept.data.sum(dtype=np.float64)) / total if total else 0.0
 
 
 _noted: set[tuple[str, str]] = set()

@@ -19,9 +19,9 @@ from torch import Tensor
 from sagefm.nn import SparseRows
 from sagefm.nn.context.absent import USUAL_SCALE, Absent, factors_of
 from sagefm.nn.context.background import Background
-from sagefm.pp.aligned import row_sums
 from sagefm.pretrain.data import Split, read_tiles
 from sagefm.pretrain.start import principal_axes
+from sagefm.stats.sums import row_sums
 
 FACTORS = 50
 _SPOTS, _LEAST = 30_000, 20

@@ -8,9 +8,9 @@ from torch import Tensor
 from sagefm._errors import InputError
 from sagefm.nn import Context, Network, Published, SparseRows
 from sagefm.nn.context.background import Background
-from sagefm.pp.aligned import row_sums
 from sagefm.pretrain.data import Split, read_tiles
 from sagefm.pretrain.recipe import NetworkTable
+from sagefm.stats.sums import row_sums
 
 _SPOTS, _LEAST = 3000, 20
 """Spots whose residuals are computed: in all, and at least of each slide."""

@@ -309,12 +309,14 @@ def test_in_place(tmp_path, folder):
 
 
 def test_an_unexpected_error_stops_one_slide(tmp_path, monkeypatch):
-    def embed(slide, model, **adaptation):
-        if slide.n_obs == 200:
-            raise RuntimeError("the\nreason")
-        sagefm.tl.embed(slide, model, **adaptation)
+    embed_with = sagefm.tl.embedding._many.embed_with
 
-    monkeypatch.setattr("sagefm.tl.embedding._many.embed", embed)
+    def embed(model, aligned, *rest):
+        if len(aligned.neighbors) == 200:
+            raise RuntimeError("the\nreason")
+        return embed_with(model, aligned, *rest)
+
+    monkeypatch.setattr("sagefm.tl.embedding._many.embed_with", embed)
     done = embed_many(into(tmp_path, "a", "b"), "m.safetensors", workers=1)
     assert done.failed == {tmp_path / "a.h5ad": "a.h5ad: RuntimeError: the reason"}
     assert isinstance(done.errors[tmp_path / "a.h5ad"], RuntimeError)

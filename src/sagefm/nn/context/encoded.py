@@ -21,6 +21,7 @@ from sagefm.nn.context.centers import ContextCenters
 from sagefm.nn.context.network import Context, Spots
 from sagefm.nn.context.whole import SlideBackground, WholeSlide
 from sagefm.nn.sparse import columns_of, project_log1p, sum_over
+from sagefm.stats.sums import column_sums, row_sums
 
 if TYPE_CHECKING:
     from sagefm.nn.context.stack import Stack
@@ -61,7 +62,7 @@ class ContextSlide(EncodedSlide):
         self.network, self.device, self.stack = network, network.device, stack
         self.slide, self.counts = slide, slide.counts
         self.measured = torch.from_numpy(slide.measured).to(self.device)
-        self.library_size = self._tensor(self.counts.sum(axis=1, dtype=np.float64))
+        self.library_size = self._tensor(row_sums(self.counts))
         if part_of is None:
             self.whole, rows = self._own(profile), None
             self.landmarks = self.whole.landmarks
@@ -78,10 +79,9 @@ class ContextSlide(EncodedSlide):
         slide, counts = self.slide, self.counts
 
         def totals(chosen: Bools) -> Floats:
-            sums = [counts[rows].sum(axis=0, dtype=np.float64) for rows in chosen]
-            return np.asarray(np.vstack(sums))
+            return np.stack([column_sums(counts, rows) for rows in chosen])
 
-        total = counts.sum(axis=0, dtype=np.float64)
+        total = column_sums(counts)
         sizes = self.library_size.cpu().numpy()
         return WholeSlide(self.network, sizes, total, slide.neighbors, slide.rank, totals, profile)
 

@@ -15,6 +15,7 @@ from sagefm._streaming import embed_in_memory, embed_streamed
 from sagefm._types import Bools, Floats, Singles
 from sagefm.nn import Context
 from sagefm.pp.streamed import OpenedSlide, StreamedSlide
+from sagefm.stats.sums import column_sums
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
@@ -43,8 +44,7 @@ class Totals(NamedTuple):
         if isinstance(slide, StreamedSlide):
             return cls(slide.measured, slide.sums.total)
         sections = [slide.sections == number for number in np.unique(slide.sections)]
-        sums = [slide.counts[rows].sum(axis=0, dtype=np.float64) for rows in sections]
-        return cls(slide.measured, np.vstack([np.asarray(one).ravel() for one in sums]))
+        return cls(slide.measured, np.stack([column_sums(slide.counts, own) for own in sections]))
 
 
 class Spread(NamedTuple):

@@ -13,6 +13,7 @@ from sagefm._text import few
 from sagefm._types import Floats, Singles
 from sagefm.pp.labels import labels_of, word_of
 from sagefm.pp.sections import Section, sections_of
+from sagefm.stats.sums import column_sums
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -156,7 +157,7 @@ def _summarize(
 ) -> PatientSlide:
     z = model.embed(aligned)
     measured = np.flatnonzero(aligned.measured)
-    sums = np.asarray(aligned.counts.sum(axis=0, dtype=np.float64)).ravel()
+    sums = column_sums(aligned.counts)
     return PatientSlide(
         name, patient, subtype,
         z if keep_spots else z.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32),
