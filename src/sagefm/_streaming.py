@@ -8,11 +8,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from sagefm._files import replacing
 from sagefm._prediction import (
@@ -87,10 +86,10 @@ def predict_streamed(
     slide: StreamedSlide,
     groups: Sequence[Positions],
     *,
-    mask: NDArray[np.bool_] | csr_matrix | None,
+    mask: Any,
     where: Where | None,
     spots: Positions | None,
-    block_size: int,
+    size: int,
 ) -> Iterator[MaskedPrediction]:
     """Predict as :func:`~sagefm._prediction.predict_masked` does, one tile after the other."""
     require_where(where, mask)
@@ -110,7 +109,7 @@ def predict_streamed(
             if number == 0 or where == "slide":
                 part = tile.without(group) if where == "slide" else tile
                 encoded = _encode_part(parts[number], part, rows)
-            for block in blocks_of(len(centers), block_size):
+            for block in blocks_of(len(centers), size):
                 at, neighbors = place[centers[block]], tile.neighbors[block]
                 of_spots = None if mask is None else rows_of_mask(mask, at)
                 masked = masked_genes(where, group, of_spots, len(network.first))

@@ -54,11 +54,6 @@ class SageFM:
     base
         The model that it was adapted from; None for others, or if not known.
 
-    Examples
-    --------
-    >>> model = SageFM.load("default")  # doctest: +SKIP
-    >>> model.embed(sagefm.read("outs/")).shape  # doctest: +SKIP
-    (3639, 352)
     """
 
     network: Network
@@ -90,10 +85,7 @@ class SageFM:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sha256 of all that an embedding depends on: weights, vocabulary and config.
-
-        It is computed once: changes of the weights do not change it.
-        """
+        """Sha256 of weights, vocabulary and config, computed once: later changes are not in it."""
         return model_file.fingerprint(self._stored)
 
     @classmethod
@@ -176,9 +168,7 @@ class SageFM:
             The file.
         half
             Whether to round the weights to half precision (11 bits, up to 65,504), which halves the
-            file. The rounded weights are loaded in single precision, and have another
-            :attr:`fingerprint`. The sample of training spots is not rounded, because distances to
-            it are compared with each other.
+            file and changes the :attr:`fingerprint`. The sample of training spots is not rounded.
         difference
             Whether to write only what :meth:`adapt` changed, rounded to 8 bits: a tenth of the
             file. Then :meth:`load` needs the model that was adapted: see its `base`.
@@ -270,22 +260,13 @@ class SageFM:
     def open(
         self, slide: "AnnData", *, layer: str | None = None, slide_key: str | None = None
     ) -> OpenedSlide:
-        """Align a slide as :meth:`prepare`, and leave its counts on disk if they are there.
-
-        Embeddings and predictions of the result are the same.
-        """
+        """Align a slide as :meth:`prepare`, but leave its counts on disk if they are there."""
         size = self.config.n_neighbors
         streamed = StreamedSlide.of(slide, self.vocabulary, size, slide_key=slide_key)
         return streamed or self.prepare(slide, layer=layer, slide_key=slide_key)
 
     def embed(self, slide: "AnnData | OpenedSlide") -> NDArray[np.float32]:
-        """Embed every spot, no gene masked: spots × width.
-
-        Raises
-        ------
-        InputError
-            As :meth:`prepare`.
-        """
+        """Embed every spot, no gene masked: spots × width; errors are those of :meth:`prepare`."""
         opened = self._opened(slide)
         if isinstance(opened, StreamedSlide):
             return embed_in_memory(self.network, opened, self.width)[0]
@@ -327,7 +308,7 @@ class SageFM:
             As :meth:`prepare`; a gene is not in the vocabulary; `hidden` has another shape; the
             network cannot be adapted.
         """
-        opened = self._aligned(slide) if adapt else self._opened(slide)
+        opened = self._opened(slide, in_memory=adapt)
         n_spots, n_genes = len(opened.neighbors), len(self.vocabulary)
         require_shape(hidden, n_spots, n_genes)
         columns = np.arange(n_genes) if genes is None else self.vocabulary.positions(genes)
@@ -392,12 +373,11 @@ class SageFM:
             As :meth:`prepare`; or `where` is none of these, or does not go with `mask`; or the
             network cannot be adapted.
         """
-        opened = self._opened(slide)
+        opened = self._opened(slide, in_memory=adapt or callable(mask))
         if isinstance(opened, StreamedSlide):
-            if adapt or callable(mask):
-                raise InputError("adapt and mask functions need the counts in memory")
-            how = {"mask": mask, "where": where, "spots": spots, "block_size": block_size}
-            return predict_streamed(self.network, opened, groups, **how)
+            return predict_streamed(
+                self.network, opened, groups, mask=mask, where=where, spots=spots, size=block_size
+            )
         return predict_masked(
             self.network, opened, groups, mask=mask, where=where, spots=spots,
             block_size=block_size, fingerprint=self.fingerprint if adapt else None, seed=seed,
@@ -410,12 +390,13 @@ class SageFM:
         """Encode a slide once; a `profile` stands in for its own: see :func:`sagefm.nn.encode`."""
         return encode_by(self.network, self._aligned(slide), profile)
 
-    def positions(self, genes: Sequence[str]) -> torch.Tensor:
-        """Get the positions of genes (symbols or Ensembl ids), on the device of the network."""
-        return torch.from_numpy(self.vocabulary.positions(genes)).to(self.device)
+    def _aligned(self, slide: "AnnData | OpenedSlide") -> AlignedSlide:
+        opened = self._opened(slide, in_memory=True)
+        if isinstance(opened, StreamedSlide):
+            raise InputError("the counts of the slide are on disk; give the result of prepare")
+        return opened
 
-    def _aligned(self, slide: "AnnData | AlignedSlide") -> AlignedSlide:
-        return slide if isinstance(slide, AlignedSlide) else self.prepare(slide)
-
-    def _opened(self, slide: Any) -> OpenedSlide:
-        return slide if isinstance(slide, AlignedSlide | StreamedSlide) else self.open(slide)
+    def _opened(self, slide: "AnnData | OpenedSlide", *, in_memory: bool = False) -> OpenedSlide:
+        if isinstance(slide, AlignedSlide | StreamedSlide):
+            return slide
+        return self.prepare(slide) if in_memory else self.open(slide)

@@ -230,6 +230,7 @@ def test_the_record_of_reading(tmp_path):
         "source": str(tmp_path / "outs"),
         "counts": "filtered_feature_bc_matrix.h5",
         "slide_key": "",
+        "n_spots": slide.n_obs,
         "told": [],
         "lost": [],
         "gene_names": known_gene_names().version,

@@ -138,7 +138,8 @@ def influence(
     report = _report_progress(progress, len(spots))
     if predicted is None:
         return _strongest_edges(model, prepared, spots, np.unique(rows), n_edges, report)
-    gradient = _gradient(model, prepared, spots, model.positions(predicted), report)
+    positions = torch.from_numpy(model.vocabulary.positions(predicted)).to(model.device)
+    gradient = _gradient(model, prepared, spots, positions, report)
     values = (_weights(model, rows) @ gradient[where].T).cpu().numpy()
     index, columns = pd.Index(names, name="source"), pd.Index(predicted, name="target")
     return pd.DataFrame(values, index, columns)
