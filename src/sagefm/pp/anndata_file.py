@@ -1,8 +1,8 @@
 """Read the AnnData of .h5ad, .h5mu and .zarr; what fails is one line."""
 
 import warnings
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,20 @@ def read_zarr(path: Path) -> AnnData:
     return _quietly(reader)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress warnings of anndata about what is handled here."""
+    with warnings.catch_warnings():
+        # Duplicates are handled here, and files of older versions are supported.
+        warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not uniq")
+        warnings.filterwarnings("ignore", category=anndata.OldFormatWarning)
+        yield
+
+
 def _quietly(reader: Callable[[], Any]) -> AnnData:
     """Read with anndata; convert any failure to an InputError."""
     try:
-        with warnings.catch_warnings():
-            # Duplicates are handled here, and files of older versions are supported.
-            warnings.filterwarnings("ignore", message=r"(Variable|Observation) names are not uniq")
-            warnings.filterwarnings("ignore", category=anndata.OldFormatWarning)
+        with quiet():
             slide = reader()
     except InputError:
         raise

@@ -11,6 +11,7 @@ from anndata.io import read_elem, sparse_dataset
 
 from sagefm._errors import InputError
 from sagefm._text import few
+from sagefm.pp.anndata_file import quiet
 from sagefm.pp.counts import Counts, find_counts
 from sagefm.pp.naming import name_genes
 from sagefm.pp.on_disk import CountsOnDisk, open_root
@@ -49,7 +50,8 @@ def open_backed(path: Path) -> AnnData:
     if not {"obs", "var"} <= set(root):
         raise InputError("holds no AnnData; only an .h5ad or a .zarr can be left on disk")
     names = [name for name in ("obs", "var", "obsm", "varm", "uns") if name in root]
-    return AnnData(**{name: read_elem(root[name]) for name in names})
+    with quiet():
+        return AnnData(**{name: read_elem(root[name]) for name in names})
 
 
 def find_backed(path: Path, layer: str | None, notes: list[str]) -> tuple[Counts, CountsOnDisk]:
@@ -66,7 +68,8 @@ def find_backed(path: Path, layer: str | None, notes: list[str]) -> tuple[Counts
     """
     root = open_root(path)
     places = _places(root)
-    found = find_counts(_head(root, places), layer)
+    with quiet():
+        found = find_counts(_head(root, places), layer)
     notes += [found.note] if found.note else []
     if found.others:
         notes.append(f"counts that are not of genes stay in the file: {few(found.others)}")
