@@ -16,7 +16,7 @@ from sagefm._progress import stage
 from sagefm._text import few, numbered
 from sagefm._uns import provenance, record, text, texts
 from sagefm._writable import make_writable
-from sagefm.pp.anndata_file import read_h5ad, read_mudata, read_zarr
+from sagefm.pp.anndata_file import quiet, read_h5ad, read_mudata, read_zarr
 from sagefm.pp.axes import flags
 from sagefm.pp.backed import find_backed, is_large, open_backed
 from sagefm.pp.barcodes import fill_from_barcodes
@@ -273,7 +273,8 @@ def _under_tissue(slide: AnnData, notes: list[str]) -> AnnData:
         )
     outside = numbered(int((~inside).sum()), "spot")
     notes.append(f"{outside} outside the tissue (obs['{column}'] is 0) left out")
-    return slide[inside].copy()
+    with quiet():
+        return slide[inside].copy()
 
 
 def _name_spots(slide: AnnData, slide_key: str | None, notes: list[str]) -> None:
