@@ -1,0 +1,118 @@
+"""Section of bench_device.py: train the network of the default model by its recipe on the device.
+
+The recipe and its numbers of genes, epochs and steps are those of scripts/default_model.py, but the
+patients of VALIDATION are held out, and --data may have fewer slides. The validation losses of
+--against, of the same slides on another machine, stand beside the results.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import pandas as pd
+import torch
+
+import sagefm
+from _common import HERE
+from sagefm.pretrain import Recipe
+
+VALIDATION = ["her2st_B"]
+REASON = {
+    "float32": "as the recipe says: counts stand in its products",
+    "bfloat16": "not the recipe: its products of counts keep three digits",
+}
+
+
+def run(given, results):
+    """Train in float32, as shipped, then in bfloat16."""
+    slides, patients, changes = _slides(given)
+    results.note("training", slides={name: slide.n_obs for name, slide in slides.items()})
+    print(f"{len(slides)} slides, {sum(slide.n_obs for slide in slides.values()):,} spots")
+    before = {}
+    if given.against and given.against.is_file():
+        before = json.loads(given.against.read_text())["training"].get("rows", {})
+    precisions = ("float32", "bfloat16") if given.device != "cpu" else ("float32",)
+    for number, precision in enumerate(precisions):
+        left = results.deadline - time.monotonic()
+        limit = left / (len(precisions) - number)
+        name = f"recipe context, {precision}"
+        found = results.attempt(
+            "training", name, _fit, slides, patients,
+            [*changes, f"train.precision={precision}"], given.device, limit,
+        )  # fmt: skip
+        if found is not None:
+            other = before.get("recipe context, float32", {})
+            _report(results, name, *found, other, REASON[precision])
+
+
+def _report(results, name, result, seconds, other, reason):
+    history = result.history
+    losses = history["validation_loss"].tolist()
+    expected = other.get("validation_losses") or []
+    n_same = min(len(losses), len(expected))
+    row = {
+        "seconds": seconds, "epochs": len(history), "interrupted": result.interrupted,
+        "spots_per_s": float(history["spots_per_second"].median()),
+        "validation_losses": [round(loss, 6) for loss in losses],
+        "gene_mean": float(history["gene_mean"].iloc[0]),
+        "neighbor_mean": float(history["neighbor_mean"].iloc[0]),
+        "validation_losses_before": expected or None,
+        "last_relative_to_before": losses[n_same - 1] / expected[n_same - 1] if n_same else None,
+        "precision": reason,
+    }  # fmt: skip
+    results.row("training", name, **row)
+
+
+def _fit(slides, patients, changes, device, limit):
+    """Train with a time limit: what has no time left is stopped as by Ctrl-C."""
+    recipe = Recipe.load("context", changes)
+    timer = threading.Timer(max(1.0, limit), os.kill, (os.getpid(), signal.SIGINT))
+    begin = time.perf_counter()
+    timer.start()
+    try:
+        result = sagefm.pretrain.fit(
+            slides, recipe, patients=patients, device=device, workers=_workers(), progress=False
+        )
+    except KeyboardInterrupt:
+        raise TimeoutError(f"no epoch was complete after {limit:.0f} s") from None
+    finally:
+        timer.cancel()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return result, time.perf_counter() - begin
+
+
+def _workers():
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
+
+
+def _slides(given):
+    """Read the slides of --data with their patients, or simulate some; changes of the recipe."""
+    sys.path.insert(0, str(HERE.parent / "scripts"))
+    import default_model
+
+    if given.data and (given.data / "slides.csv").is_file():
+        paths = sorted((given.data / "slides").glob("*.h5ad"))
+        table = pd.read_csv(given.data / "slides.csv", dtype=str).set_index("slide")["patient"]
+        slides = {path.stem: sagefm.read(path) for path in paths}
+        patients = {name: str(table[name]) for name in slides}
+        genes, held_out = str(given.data / "detected_genes_17537.txt"), VALIDATION
+    else:
+        names = sagefm.SageFM.load("default", device="cpu").vocabulary.symbols
+        slides = {
+            f"s{i}": sagefm.pp.simulate(1000, genes=names, depth=7000, seed=i, slide=f"s{i}")
+            for i in range(5)
+        }
+        patients = {name: f"p{i}" for i, name in enumerate(slides)}
+        genes, held_out = len(names), ["p4"]
+    changes = [
+        f"data.genes={genes}", f"data.validation={json.dumps(held_out)}",
+        f"data.weights={default_model.weights(slides)}",
+    ]  # fmt: skip
+    if given.small:
+        slides = {name: slide[: min(300, slide.n_obs)].copy() for name, slide in slides.items()}
+        changes += ["train.max_epochs=2"]
+    return slides, patients, changes
