@@ -24,7 +24,7 @@ from sagefm.pretrain.tasks import TASKS
 DEPTH = 7000.0
 """Counts of a simulated spot: then 3,300 genes are seen in it, as in a spot of a Visium slide."""
 N_PREDICTED = 4096
-STEPS = 20
+STEPS, N_BATCHES = 20, 6
 
 
 def run(given, results):
@@ -41,7 +41,7 @@ def run(given, results):
                  genes_per_spot=nnz / n_spots, prepare_s=prepare)  # fmt: skip
     print(f"{n_spots:,} spots, {nnz / n_spots:,.0f} genes a spot; alignment and neighborhoods "
           f"{prepare:.1f} s", flush=True)  # fmt: skip
-    bench = Bench(given.device, results, roofs)
+    bench = Bench(given.device, results, roofs, 2 if given.small else STEPS)
     _embedding(bench, model, aligned)
     _prediction(bench, model, aligned, 512 if given.small else N_PREDICTED)
     for kind in ("context", "published"):
@@ -63,8 +63,8 @@ def run(given, results):
 class Bench:
     """Rows of the table, with their shares of the roofs."""
 
-    def __init__(self, device, results, roofs):
-        self.device, self.results, self.roofs = device, results, roofs
+    def __init__(self, device, results, roofs, n_steps):
+        self.device, self.results, self.roofs, self.n_steps = device, results, roofs, n_steps
 
     def row(self, name, n_spots, seconds, flops=None, moved=None, precision="float32", **more):
         """Add a row: what a step of so many spots takes."""
@@ -193,11 +193,13 @@ def _training(bench, tile, kind, precision, batch_size, name):
     plan = split.plan(split.training, recipe)
     epochs = Epochs(split.source, plan, plan, TASKS[recipe.network.name], settings, 8)
     made = iter(epochs.train(0, 0, 0, 1))
-    batches = [move_data_to_device(next(made), device) for _ in range(6)]
+    batches = [move_data_to_device(next(made), device) for _ in range(N_BATCHES)]
     autocast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
     step_of = _Step(network, optimizer, autocast, settings.clip_norm)
     numbers = iter(range(10**9))
-    seconds = clock(lambda: step_of(batches[next(numbers) % 6]), device, STEPS, 6)
+    seconds = clock(
+        lambda: step_of(batches[next(numbers) % N_BATCHES]), device, bench.n_steps, N_BATCHES
+    )
     flops, moved = zip(*(_cost(kind, network, batch) for batch in batches), strict=True)
     n_spots = float(np.mean([len(batch.masks.masked) for batch in batches]))
     synchronize(device)
@@ -205,7 +207,7 @@ def _training(bench, tile, kind, precision, batch_size, name):
     for batch in made:
         step_of(move_data_to_device(batch, device))
         n_done, n_steps = n_done + len(batch.masks.masked), n_steps + 1
-        if n_steps == STEPS or time.perf_counter() - begin > 8:
+        if n_steps == bench.n_steps or time.perf_counter() - begin > 8:
             break
     synchronize(device)
     made.close()

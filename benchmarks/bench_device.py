@@ -1,7 +1,7 @@
 """Compare a CUDA device with the CPU: the same numbers, the speed, and a model trained on it.
 
     python benchmarks/bench_device.py [--sections equality,speed,training] [--minutes 7.5]
-        [--json FILE] [--data FOLDER] [--against FILE]
+        [--json FILE] [--data FOLDER]
 
 - ``equality``: simulated slides, both networks. What a model is used for gives on the device what
   it gives on the CPU, to 1e-4 of the largest number (for what is trained on the way see
@@ -9,8 +9,8 @@
 - ``speed``: the default model on 20,000 simulated spots: spots/s, and the share of what memory and
   arithmetic of the device reach, both of which are measured.
 - ``training``: the recipe of the default model on the slides of --data (slides.csv,
-  detected_genes_17537.txt, slides/NAME.h5ad), or on simulated ones, in float32 and in bfloat16;
-  --against names the results of the same on another machine.
+  detected_genes_17537.txt, slides/NAME.h5ad), or on simulated ones, on the device
+  and on the processor in float32, and on the device in bfloat16.
 
 Results are written to --json as they come. Every section has its part of --minutes; what there is
 no time for is skipped. The exit status is 1 if anything failed. Does nothing without a CUDA device.
@@ -46,7 +46,6 @@ def main(words=None):
     parser.add_argument("--minutes", type=float, default=7.5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--against", type=Path)
     parser.add_argument("--device", default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args(words)
