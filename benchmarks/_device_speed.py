@@ -16,9 +16,8 @@ import sagefm
 from _device import clock, device_clock, side_by_side, synchronize
 from sagefm.pp.sections import sections_of
 from sagefm.pretrain import Recipe
-from sagefm.pretrain.data import gene_mean_of, of_memory
+from sagefm.pretrain.data import of_memory
 from sagefm.pretrain.loop import Epochs
-from sagefm.pretrain.start import start
 from sagefm.pretrain.tasks import TASKS
 
 DEPTH = 7000.0
@@ -44,27 +43,37 @@ def run(given, results):
     bench = Bench(given.device, results, roofs, 2 if given.small else STEPS)
     _embedding(bench, model, aligned)
     _prediction(bench, model, aligned, 512 if given.small else N_PREDICTED)
+    results.attempt("speed", "training steps", _training_steps, bench, tile, given.small)
+    model.to("cpu")
+    few = 256 if given.small else 1024
+    bench = Bench("cpu", results, {}, 1, "processor: ")
+    name = "processor: embed, from counts"
+    seconds = results.attempt("speed", name, clock, lambda: model.embed(aligned), "cpu", 3, 1)
+    if seconds is not None:
+        results.row("speed", name, spots_per_s=n_spots / seconds, ms=1e3 * seconds)
+    _prediction(bench, model, aligned, few, 1)
+
+
+def _training_steps(bench, tile, small):
+    """Measure the steps of both networks."""
+    slides = {"a": tile, "b": side_by_side(tile, 4 if small else 12)}
+    recipe = Recipe.load("context", [f"data.genes={tile.n_vars}", "data.validation=[]"])
+    split = of_memory(slides, sections_of(slides), recipe)
     for kind in ("context", "published"):
         for precision in ("float32", "bfloat16"):
             for batch in (128, 1024) if kind == "published" else (128,):
                 name = f"training step: {kind}, {precision}, {batch}"
-                results.attempt("speed", name, _training, bench, tile, kind, precision, batch, name)
-    model.to("cpu")
-    few = np.arange(256 if given.small else 1024)
-    for name, task, n in (
-        ("embed, on the processor", lambda: model.embed(aligned), n_spots),
-        ("predict all genes, on the processor", lambda: _predicted(model, aligned, few), len(few)),
-    ):
-        seconds = results.attempt("speed", name, clock, task, "cpu", 1, 1)
-        if seconds is not None:
-            bench.row(name, n, seconds)
+                bench.results.attempt(
+                    "speed", name, _training, bench, split, kind, precision, batch, name
+                )
 
 
 class Bench:
     """Rows of the table, with their shares of the roofs."""
 
-    def __init__(self, device, results, roofs, n_steps):
-        self.device, self.results, self.roofs, self.n_steps = device, results, roofs, n_steps
+    def __init__(self, device, results, roofs, n_steps, prefix=""):
+        self.device, self.results, self.roofs = device, results, roofs
+        self.n_steps, self.prefix = n_steps, prefix
 
     def row(self, name, n_spots, seconds, flops=None, moved=None, precision="float32", **more):
         """Add a row: what a step of so many spots takes."""
@@ -73,7 +82,7 @@ class Bench:
             return amount / seconds / self.roofs[roof] if amount and roof in self.roofs else None
 
         self.results.row(
-            "speed", name, spots_per_s=n_spots / seconds, ms=1e3 * seconds,
+            "speed", self.prefix + name, spots_per_s=n_spots / seconds, ms=1e3 * seconds,
             arithmetic_share=share(flops, precision), memory_share=share(moved, "memory"),
             gflop=flops and flops / 1e9, gbyte=moved and moved / 1e9, **more,
         )  # fmt: skip
@@ -138,7 +147,7 @@ def _predicted(model, aligned, spots, mask=None, genes=None):
         pass
 
 
-def _prediction(bench, model, aligned, n_predicted):
+def _prediction(bench, model, aligned, n_predicted, repeats=3):
     network, n_genes = model.network, len(model.vocabulary)
     width, hidden, _, n_z = network.widths
     some = np.linspace(0, len(aligned.neighbors) - 1, n_predicted).round().astype(np.int64)
@@ -151,11 +160,12 @@ def _prediction(bench, model, aligned, n_predicted):
     masking = 2 * n_predicted * n_genes * width + 2 * nnz * width
     # Of each task of N spots, the encoding of the whole slide is a part, and is taken away.
     encoding = bench.results.attempt(
-        "speed", "encoding", clock, lambda: _predicted(model, aligned, some[:1]), bench.device, 3, 1
-    )
+        "speed", bench.prefix + "encoding", clock, lambda: _predicted(model, aligned, some[:1]),
+        bench.device, repeats, 1,
+    )  # fmt: skip
     if encoding is None:
         return
-    bench.results.row("speed", "encoding, before any prediction", ms=1e3 * encoding)
+    bench.row("encoding, before any prediction", len(aligned.neighbors), encoding)
     for name, hidden_genes, more in (
         ("predict all genes", None, 0),
         ("predict with 30 % masked", mask, masking),
@@ -163,31 +173,24 @@ def _prediction(bench, model, aligned, n_predicted):
 
         def task(name=name, hidden_genes=hidden_genes, more=more):
             seconds = clock(
-                lambda: _predicted(model, aligned, some, hidden_genes), bench.device, 3, 1
+                lambda: _predicted(model, aligned, some, hidden_genes), bench.device, repeats, 1
             )
             seconds = max(seconds - encoding, 1e-9)
             bench.row(name, n_predicted, seconds, flops + more, moved + (more and output // 4))
 
-        bench.results.attempt("speed", name, task)
+        bench.results.attempt("speed", bench.prefix + name, task)
 
 
-def _training(bench, tile, kind, precision, batch_size, name):
+def _training(bench, split, kind, precision, batch_size, name):
     """Measure steps on batches that are on the device, and with batches that are made meanwhile."""
     from lightning_fabric.utilities import move_data_to_device
 
     device = bench.device
-    slides = {"a": tile, "b": side_by_side(tile, 4)}
-    genes = tile.n_vars
-    recipe = Recipe.load(
-        kind, [f"data.genes={genes}", "data.validation=[]", f"train.batch_size={batch_size}"]
-    )
-    split = of_memory(slides, sections_of(slides), recipe)
+    recipe = Recipe.load(kind, ["data.validation=[]", f"train.batch_size={batch_size}"])
     settings, widths = recipe.train, tuple(recipe.network.widths)
     fresh = sagefm.SageFM.new(
         split.source.vocabulary, sagefm.model.Config(recipe.network.name, widths), seed=0
     )
-    if kind == "published":  # the other one can begin anywhere
-        start(fresh.network, split, gene_mean_of(split), seed=0)
     network = fresh.network.train().to(device)
     optimizer = network.optimizer(1e-5, settings.weight_decay)
     plan = split.plan(split.training, recipe)
