@@ -67,9 +67,8 @@ def _report(results, name, result, seconds, expected, reason):
 def _fit(slides, patients, changes, device, limit):
     """Train with a time limit: what has no time left is stopped as by Ctrl-C."""
     recipe = Recipe.load("context", changes)
-    timer = threading.Timer(max(1.0, limit), os.kill, (os.getpid(), signal.SIGINT))
-    begin = time.perf_counter()
-    timer.start()
+    begin, done = time.perf_counter(), threading.Event()
+    threading.Thread(target=_interrupt_after, args=(limit, done), daemon=True).start()
     try:
         result = sagefm.pretrain.fit(
             slides, recipe, patients=patients, device=device, workers=_workers(), progress=False
@@ -77,10 +76,19 @@ def _fit(slides, patients, changes, device, limit):
     except KeyboardInterrupt:
         raise TimeoutError(f"no epoch was complete after {limit:.0f} s") from None
     finally:
-        timer.cancel()
+        done.set()
     if device != "cpu":
         torch.cuda.synchronize()
     return result, time.perf_counter() - begin
+
+
+def _interrupt_after(limit, done):
+    """Stop the training loop after a while; what comes before and after it takes its time."""
+    done.wait(max(1.0, limit))
+    while not done.wait(0.5):
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            os.kill(os.getpid(), signal.SIGINT)
+            return
 
 
 def _workers():
