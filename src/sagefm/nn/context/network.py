@@ -230,8 +230,8 @@ class Context(Network):
         Keys bring spots of the same tissue together; the residuals themselves hold more of what
         sets tissues of different patients apart.
         """
-        views = [scale * F.normalize(residuals @ view.T, dim=-1) for view, scale in self.views]
-        return torch.cat(views, dim=-1)
+        own = _RESIDUAL_WEIGHT * F.normalize(residuals, dim=-1)
+        return torch.cat([self.keys(residuals), own], dim=-1)
 
     @property
     def views(self) -> tuple[tuple[Tensor, float], ...]:
