@@ -75,28 +75,24 @@ class _BlockError(torch.autograd.Function):
     ) -> Tensor:
         toward = torch.zeros_like(embedding, dtype=torch.float32)
         total = toward.new_zeros(())
-        gradients = [torch.empty_like(each) for each in (weight, bias)] if learning else []
+        of_weight, of_bias = (torch.empty_like(each) for each in (weight, bias))
+        rows = of_weight.numpy()
         for number, (start, stop) in enumerate(pairwise(masks.ends.tolist())):
             centers = masks.masked[:, number].nonzero().squeeze(1)
-            genes = masks.order[start:stop]
-            z, truth_of_block = (
-                part.index_select(0, centers) for part in (embedding, truth[:, start:stop])
-            )
+            genes, z = masks.order[start:stop], embedding.index_select(0, centers)
             # `index_select` copies rows three times as fast as brackets do.
             weights, biases = (part.index_select(0, genes) for part in (weight, bias))
             predicted = F.relu(product(z, weights.T, biases))
-            error = predicted - truth_of_block
+            error = predicted - truth[:, start:stop].index_select(0, centers)
             total += torch.linalg.vector_norm(error).square()
             if learning:
                 error = torch.where(predicted > 0, error, 0.0).mul_(2 * error_weight)
                 toward.index_add_(0, centers, product(error, weights).float())
-                for whole, part in zip(
-                    gradients, (product(error.T, z), error.sum(dim=0)), strict=True
-                ):
-                    # numpy puts rows in their place four times as fast as torch.
-                    whole.numpy()[genes.numpy()] = part.float().numpy()
+                # numpy puts rows in their places four times as fast as torch does.
+                rows[genes.numpy()] = product(error.T, z).float().numpy()
+                of_bias[genes] = error.sum(dim=0)
         if learning:
-            ctx.save_for_backward(toward, *gradients)
+            ctx.save_for_backward(toward, of_weight, of_bias)
         return total * error_weight
 
     @staticmethod

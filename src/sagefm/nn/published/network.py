@@ -160,7 +160,7 @@ class Published(Network):
         dense = rows.values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
         if dense or _DENSE_PACE * len(rows.values) > n_centers * n_genes:
             parts = torch.split(rows.dense(n_genes), sizes)
-            means = torch.cat([a @ x for a, x in zip(operators, parts, strict=True)])
+            means = torch.cat([product(a, x) for a, x in zip(operators, parts, strict=True)])
             return product(means, self.first)
         parts = torch.split(self.project(rows), sizes)
         return torch.cat([a @ h for a, h in zip(operators, parts, strict=True)])
