@@ -20,7 +20,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not (_suits(a) and _suits(b) and _has_wide_vectors()) or torch.is_autocast_enabled("cpu"):
         return F.linear(a, b.T, bias)
-    result: Tensor = _Product.apply(a, b, bias)  # type: ignore[no-untyped-call]
+    result: Tensor = _DenseProduct.apply(a, b, bias)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -43,7 +43,7 @@ def _multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return multiplied
 
 
-class _Product(torch.autograd.Function):
+class _DenseProduct(torch.autograd.Function):
     """The operator has no gradient of its own."""
 
     @staticmethod
