@@ -32,9 +32,8 @@ def _suits(matrix: Tensor) -> bool:
 @cache
 def _has_wide_vectors() -> bool:
     """Whether oneDNN and its operator are there, and the processor has AVX-512."""
-    is_there = torch.backends.mkldnn.is_available() and hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    )
+    found = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    is_there = found and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return is_there and "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
