@@ -17,6 +17,7 @@ from sagefm._errors import InputError, logger
 from sagefm._hdf5 import recorded, write_h5ad
 from sagefm._owner import is_own, mark
 from sagefm._progress import stage
+from sagefm._spatialdata import TableFolder, find_table, write_results
 from sagefm._uns import provenance, texts
 
 if TYPE_CHECKING:
@@ -77,6 +78,30 @@ def require_writable(path: str | Path) -> None:
             raise InputError(f"{path}: cannot be written in {folder}; choose another place")
 
 
+def require_result(path: str | Path) -> None:
+    """Raise an error if a slide cannot be written to a path, before any work is done.
+
+    Raises
+    ------
+    InputError
+        As :func:`require_writable`; or the path is a SpatialData that cannot be written to, or has
+        several tables.
+    """
+    found = _table_at(path)
+    if found is None:
+        require_writable(path)
+    elif not all(os.access(place, os.W_OK | os.X_OK) for place in (found.root, found.path.parent)):
+        raise InputError(f"{path}: cannot be written to; choose another place")
+
+
+def _table_at(path: str | Path) -> TableFolder | None:
+    """Find the table that a path names, if it is a SpatialData."""
+    try:
+        return find_table(Path(path)) if Path(path).is_dir() else None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def require_free(*paths: str | Path | None, overwrite: bool) -> None:
     """Raise an error if something would be overwritten, before any work is done.
 
@@ -106,7 +131,8 @@ def require_own(
 ) -> None:
     """Raise an error if a result would overwrite another slide, or counts that were left out.
 
-    A file is overwritten without asking if it is the slide itself, or was made from it.
+    A file is overwritten without asking if it is the slide itself, or was made from it. Of a
+    SpatialData only results are overwritten.
 
     Parameters
     ----------
@@ -127,15 +153,26 @@ def require_own(
     source, target = Path(source), Path(target)
     if not _has_content(target):
         return
+    if found := _table_at(target):
+        if not overwrite and found.root.resolve() not in (
+            source.resolve(),
+            *source.resolve().parents,
+        ):
+            raise InputError(_foreign(source, target))
+        return
     read = provenance(slide, "read")
     if source.exists() and target.samefile(source):
         if lost := texts(read.get("lost")):
             raise InputError(f"{source}: is not overwritten, because {lost[0]}; choose another OUT")
     elif not overwrite and recorded(target, "read/source") != read.get("source"):
-        raise InputError(
-            f"{target}: exists already and was not made from {source}; choose another OUT, or add "
-            "--overwrite"
-        )
+        raise InputError(_foreign(source, target))
+
+
+def _foreign(source: Path, target: Path) -> str:
+    return (
+        f"{target}: exists already and was not made from {source}; choose another OUT, or add "
+        "--overwrite"
+    )
 
 
 def _has_content(path: Path) -> bool:
@@ -283,7 +320,8 @@ def _is_running(pid: int) -> bool:
 def write_slide(slide: "AnnData", path: str | Path) -> None:
     """Write a slide as .h5ad with :func:`replacing`; its tables may have thousands of columns.
 
-    What an .h5ad cannot hold is renamed, converted or left out in `slide`, and logged.
+    What an .h5ad cannot hold is renamed, converted or left out in `slide`, and logged. If `path` is
+    a SpatialData, the results are written into its table.
 
     Raises
     ------
@@ -297,6 +335,9 @@ def write_slide(slide: "AnnData", path: str | Path) -> None:
     stage("writing %s", path)
     for note in make_writable(slide):
         logger.warning("%s: %s", path, note)
+    if found := _table_at(path):
+        with writing(path):
+            return write_results(slide, found)
     tables = (slide.obs, slide.var, *slide.obsm.values(), *slide.varm.values())
     settings = h5py.get_config()
     before = settings.track_order

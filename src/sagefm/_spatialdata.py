@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
@@ -27,6 +26,7 @@ from sagefm._uns import table as mapping
 from sagefm._uns import text
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 _ELEMENTS = ("images", "labels", "points", "shapes")
@@ -138,7 +138,7 @@ class TableResults:
 
 
 def results_for(
-    slide: "AnnData", obs: pd.DataFrame, attributes: object, *, has_places: bool
+    slide: "AnnData", obs: "pd.DataFrame", attributes: object, *, has_places: bool
 ) -> TableResults:
     """Collect the results of a slide for the table it was read from.
 
@@ -179,7 +179,7 @@ def _computed(slot: Any) -> list[str]:
     return [key for key in slot if isinstance(key, str) and "sagefm" in key.lower()]
 
 
-def _rows(slide: "AnnData", obs: pd.DataFrame, attributes: object) -> NDArray[np.int64]:
+def _rows(slide: "AnnData", obs: "pd.DataFrame", attributes: object) -> NDArray[np.int64]:
     """Find the spot of each row of a table, -1 where there is none; by instance if it has those."""
     keys = [text(mapping(attributes).get(f"{name}_key")) for name in ("region", "instance")]
     if not all(key in table for key in keys for table in (obs, slide.obs)):
@@ -195,16 +195,20 @@ def _rows(slide: "AnnData", obs: pd.DataFrame, attributes: object) -> NDArray[np
             f"the table lacks {numbered(len(lacking), 'spot')} of the slide ({few(lacking)}); "
             "name the table that the slide was read from"
         )
-    return own.get_indexer(theirs).astype(np.int64)
+    return np.asarray(own.get_indexer(theirs), dtype=np.int64)
 
 
-def _pairs(table: pd.DataFrame, keys: list[str]) -> pd.Index:
-    region, instance = (table[key].astype(str).to_numpy(dtype=object) for key in keys)
-    return pd.Index(region + ": " + instance)
+def _pairs(table: "pd.DataFrame", keys: list[str]) -> "pd.Index[str]":
+    import pandas as pd
+
+    region, instance = (table[key].astype(str).tolist() for key in keys)
+    return pd.Index([f"{a}: {b}" for a, b in zip(region, instance, strict=True)], dtype=object)
 
 
-def _for_rows(values: Any, rows: NDArray[np.int64], index: pd.Index) -> Any:
+def _for_rows(values: Any, rows: NDArray[np.int64], index: "pd.Index") -> Any:
     """Take rows of a column, table or array; those at -1 are missing."""
+    import pandas as pd
+
     missing = bool((rows < 0).any())
     if isinstance(values, pd.Series | pd.DataFrame):
         kind = getattr(values, "dtype", None)

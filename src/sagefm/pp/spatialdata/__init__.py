@@ -220,7 +220,7 @@ def write_back(
             held.obsm[key] = values
         held.uns.update(results.uns)
         return
-    path = Path(target)  # type: ignore[arg-type]
+    path = Path(target)
     try:
         found = find_table(path, table)
         if found is None:

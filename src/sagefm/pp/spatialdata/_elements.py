@@ -103,11 +103,14 @@ class Raster:
         colored = self.n_channels <= 3 or (self.n_channels == 4 and level.dtype == np.uint8)
         taken = {"c": slice(None) if colored else slice(1)}
         taken |= {axis: slice(None, None, step) for axis in "xy"}
-        pixels = np.asarray(level[tuple(taken.get(axis, slice(1)) for axis in self.axes)])
+        pixels: NDArray[Any] = np.asarray(
+            level[tuple(taken.get(axis, slice(1)) for axis in self.axes)]
+        )
         order = [self.axes.index(axis) for axis in "yxc" if axis in self.axes]
         others = [at for at in range(len(self.axes)) if at not in order]
         pixels = np.transpose(pixels, [*order, *others])
-        pixels = pixels.reshape(*pixels.shape[: len(order)])
+        pixels = pixels.reshape(pixels.shape[: len(order)])
+        pixels = pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels
         return pixels, self._side(level, "x") / self.size[0] / step
 
 
@@ -166,10 +169,10 @@ def _sums(level: Any) -> pd.DataFrame:
     for plane in np.ndindex(*level.shape[:-2]):
         for start in range(0, height, strip):
             block = np.asarray(level[(*plane, slice(start, start + strip))])
-            ids, which = np.unique(block, return_inverse=True)
+            ids, which = np.unique(block.ravel(), return_inverse=True)
             y, x = np.indices(block.shape, dtype=np.float64)
             part = {"x": x, "y": y + start, "n": np.ones(block.shape)}
-            sums = {k: np.bincount(which.ravel(), v.ravel()) for k, v in part.items()}
+            sums = {k: np.bincount(which, np.ravel(v)) for k, v in part.items()}
             parts.append(pd.DataFrame(sums, index=ids))
     total = pd.concat(parts) if parts else pd.DataFrame(columns=["x", "y", "n"], dtype=float)
     total = total.groupby(level=0).sum()

@@ -213,7 +213,7 @@ def _onto(image: Raster, found: Instances, xy: NDArray[np.float64]) -> list[Matr
         back = image.systems[system]
         if abs(np.linalg.det(back)) < 1e-12:
             continue
-        matrix = np.linalg.solve(back, found.systems[system])
+        matrix: Matrix = np.linalg.solve(back, found.systems[system]).astype(np.float64)
         points = moved(xy, matrix)
         if ((points >= 0) & (points <= image.size)).all(axis=1).mean() >= _UNDER:
             matrices.append(matrix)

@@ -66,7 +66,7 @@ class StoredElements:
 def _attributes(folder: Path) -> Mapping[str, Any]:
     import zarr
 
-    return zarr.open_group(folder, mode="r", use_consolidated=False).attrs.asdict()
+    return dict(zarr.open_group(folder, mode="r", use_consolidated=False).attrs.asdict())
 
 
 def _transformations(folder: Path) -> list[Any]:
