@@ -97,7 +97,7 @@ def require_result(path: str | Path) -> None:
 def _table_at(path: str | Path) -> TableFolder | None:
     """Find the table that a path names, if it is a SpatialData."""
     try:
-        return find_table(Path(path)) if Path(path).is_dir() else None
+        return find_table(Path(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _TABLES = ("tables", "table")  # the second in SpatialData before 0.1
 _METADATA = (".zgroup", "zarr.json", ".zattrs", ".zarray", ".zmetadata")
 _WORK = ".sagefm-"
 """Start of the name of the folder in which a table is rewritten."""
+_OLD = "old-"
+"""Start of the name of the old table, where it cannot be exchanged in one step."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ def is_zarr(folder: Path) -> bool:
 
 def is_spatialdata(folder: Path) -> bool:
     """Whether a folder is a SpatialData, from its content."""
+    if not os.path.isdir(folder):  # noqa: PTH112 - never an error, whatever the name
+        return False
     if not (folder.name.lower().endswith(".zarr") or is_zarr(folder)):
         return False
     if any((folder / name).is_dir() for name in ("obs", "mod")):  # AnnData and MuData
@@ -95,12 +100,17 @@ def find_table(path: Path, table: str | None = None) -> TableFolder | None:
         There is no table, no such table, or there are several.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link to a table stays where it is
-    if path.parent.name in _TABLES and is_spatialdata(path.parent.parent) and is_zarr(path):
+    within = path.parent.name in _TABLES and is_spatialdata(path.parent.parent)
+    root = path.parent.parent if within else path
+    if not is_spatialdata(root):
+        return None
+    _restore(root)
+    if within and not is_zarr(path):
+        return None
+    if within:
         if table not in (None, path.name):
             raise InputError(f"is the table {path.name!r}, not {table!r}; name the folder above it")
-        return TableFolder(path.parent.parent, path.name, path)
-    if not (path.is_dir() and is_spatialdata(path)):
-        return None
+        return TableFolder(root, path.name, path)
     found = folders(path / "tables") or folders(path / "table")
     example = str(found[0]) if found else ""
     name = choose_table([entry.name for entry in found], table, example=example)
@@ -234,38 +244,46 @@ def write_results(slide: "AnnData", target: TableFolder) -> None:
         As :func:`results_for`.
     """
     import zarr
-    from anndata.io import read_elem, write_elem
 
-    with _work_folder(target) as work:
+    with _work_folder(target) as work, warnings.catch_warnings():
+        # What anndata and zarr will change, and that consolidated metadata are no part of zarr v3.
+        for begins in ("zarr v3 autosharding", "Writing zarr v2", "Consolidated metadata"):
+            warnings.filterwarnings("ignore", begins, UserWarning)
         new = work / "table"
         # Only metadata are changed in place; a result that is replaced is removed first.
         shutil.copytree(target.path, new, copy_function=_link)
-        group = zarr.open_group(new, mode="r+", use_consolidated=False)
-        obs = read_elem(group["obs"])
-        attributes = read_elem(group["uns"]).get("spatialdata_attrs") if "uns" in group else None
-        places = "obsm" in group and SPATIAL in group["obsm"]
-        results = results_for(slide, obs, attributes, has_places=places)
-        for name, column in results.obs.items():
-            write_elem(group["obs"], name, column._values)
-        order = list(dict.fromkeys([*map(str, obs.columns), *results.obs]))
-        group["obs"].attrs["column-order"] = order
-        for slot in ("obsm", "uns"):
-            if slot not in group:
-                write_elem(group, slot, {})
-            for key, values in getattr(results, slot).items():
-                write_elem(group[slot], key, values)
+        _add_results(slide, new)
         if _is_consolidated(new):
             zarr.consolidate_metadata(new)
         _exchange(new, target.path)
         _update_root(target, work)
 
 
+def _add_results(slide: "AnnData", folder: Path) -> None:
+    """Add the results of a slide to an AnnData in zarr."""
+    import zarr
+    from anndata.io import read_elem, write_elem
+
+    group = zarr.open_group(folder, mode="r+", use_consolidated=False)
+    obs = read_elem(group["obs"])
+    attributes = read_elem(group["uns"]).get("spatialdata_attrs") if "uns" in group else None
+    places = "obsm" in group and SPATIAL in group["obsm"]
+    results = results_for(slide, obs, attributes, has_places=places)
+    for name, column in results.obs.items():
+        write_elem(group["obs"], name, column._values)
+    order = list(dict.fromkeys([*map(str, obs.columns), *results.obs]))
+    group["obs"].attrs["column-order"] = order
+    for slot in ("obsm", "uns"):
+        if slot not in group:
+            write_elem(group, slot, {})
+        for key, values in getattr(results, slot).items():
+            write_elem(group[slot], key, values)
+
+
 @contextmanager
 def _work_folder(target: TableFolder) -> Iterator[Path]:
     """Make a folder on the disk of a SpatialData; remove it, and those of killed processes."""
     for stray in target.root.glob(f"{_WORK}*"):
-        if (stray / "old").is_dir() and not target.path.exists():
-            (stray / "old").rename(target.path)  # killed between the two steps of an exchange
         shutil.rmtree(stray, ignore_errors=True)
     work = target.root / f"{_WORK}{os.getpid()}-{secrets.token_hex(4)}"
     work.mkdir()
@@ -287,9 +305,18 @@ def _link(source: str, target: str) -> None:
 def _exchange(new: Path, old: Path) -> None:
     """Exchange two folders in one step where the system can, else in two."""
     if not _exchange_at_once(new, old):
-        aside = new.with_name("old")
-        old.rename(aside)
+        old.rename(new.with_name(f"{_OLD}{old.name}"))
         new.rename(old)
+
+
+def _restore(root: Path) -> None:
+    """Put back a table of a process that was killed between the two steps of an exchange."""
+    for old in root.glob(f"{_WORK}*/{_OLD}*"):
+        for tables in filter(Path.is_dir, (root / name for name in _TABLES)):
+            with suppress(OSError):
+                place = tables / old.name.removeprefix(_OLD)
+                if not place.exists():
+                    old.rename(place)
 
 
 def _exchange_at_once(a: Path, b: Path) -> bool:

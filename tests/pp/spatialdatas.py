@@ -1,6 +1,13 @@
-"""Small SpatialData as spatialdata-io makes them, from the same simulated slide."""
+"""Small SpatialData as spatialdata-io makes them, from the same simulated slide.
 
+``python tests/pp/spatialdatas.py`` writes the archives in ``spatialdata/`` with the installed
+version, for tests without the library.
+"""
+
+import shutil
+import tempfile
 import warnings
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -15,9 +22,12 @@ HIRES = 0.25
 """Scale factor of the hires image."""
 
 
+ARCHIVES = Path(__file__).with_name("spatialdata")
+
+
 def counts(*, seed=1):
     """A table of counts, and its places in pixels of an image of 640 × 800."""
-    slide = simulate(N, seed=seed)
+    slide = simulate(N, genes=[f"GENE{number}" for number in range(60)], seed=seed)
     table = anndata.AnnData(slide.X.copy(), var=slide.var[[]].copy())
     table.obs_names = slide.obs_names
     xy = slide.obsm["spatial"]
@@ -73,8 +83,8 @@ def visium():
 
 def visium_hd():
     """Squares and a table for each size of bins; the full image at several scales."""
-    from shapely import box
     from geopandas import GeoDataFrame
+    from shapely import box
     from spatialdata import SpatialData
     from spatialdata.models import Image2DModel, ShapesModel
     from spatialdata.transformations import Identity, Scale
@@ -147,3 +157,24 @@ def write(whole, path, version=3):
         warnings.simplefilter("ignore")
         whole.write(path, **old)
     return path
+
+
+def unpack(name, folder):
+    """Unpack an archive: the path of its SpatialData."""
+    shutil.unpack_archive(ARCHIVES / f"{name}.zip", folder / f"{name}.zarr")
+    return folder / f"{name}.zarr"
+
+
+def write_archives():
+    """Write visium_2.zip, visium_3.zip, …: a kind of slide and a version of zarr."""
+    ARCHIVES.mkdir(exist_ok=True)
+    labels = xenium(region="cell_labels")
+    for name, whole in (("visium", visium()), ("hd", visium_hd()), ("cells", labels)):
+        for version in (2, 3):
+            with tempfile.TemporaryDirectory() as folder:
+                path = write(whole, Path(folder) / "a.zarr", version)
+                shutil.make_archive(str(ARCHIVES / f"{name}_{version}"), "zip", path)
+
+
+if __name__ == "__main__":
+    write_archives()

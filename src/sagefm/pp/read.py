@@ -178,7 +178,7 @@ def _open(
         slide, key = open_held(source, table, region, notes)
         return _Opened(slide, key=key)
     path = Path(source)
-    if path.is_dir() and (found := find_table(path, table)):
+    if found := find_table(path, table):
         slide, key = open_stored(found, region, notes)
         return _Opened(slide, key=key)
     if table is not None or region is not None:

@@ -94,7 +94,8 @@ def place(
             f"{absent[0]!r}; correct it (spatialdata.models.TableModel.parse)"
         )
     owner = text_of(obs[key]).to_numpy(dtype=object)
-    chosen = _chosen(owner, table(attributes).get("region"), region)
+    present = list(dict.fromkeys(owner[~pd.isna(owner)]))
+    chosen = _chosen(present, table(attributes).get("region"), region)
     known = elements.names()
     missing = [name for name in chosen if name not in known]
     within = np.flatnonzero(np.isin(owner, chosen))
@@ -108,7 +109,7 @@ def place(
             f"({few(known, 20) or 'none'}); add it, or pass region= one that is there"
         )
     placed = [
-        _place_region(elements, name, np.flatnonzero(owner == name), obs[instance], notes)
+        _place_region(elements, name, present, np.flatnonzero(owner == name), obs[instance], notes)
         for name in chosen
     ]
     rows = np.concatenate([part.rows for part in placed])
@@ -120,9 +121,8 @@ def place(
     return Placed(rows[order], xy[order], libraries, several)
 
 
-def _chosen(owner: NDArray[np.object_], declared: object, region: str | None) -> list[str]:
+def _chosen(present: list[str], declared: object, region: str | None) -> list[str]:
     """Choose the regions to read: all that have rows, or the one that is named."""
-    present = list(dict.fromkeys(owner[~pd.isna(owner)]))
     if region is not None and region not in present:
         listed = f"the regions are: {few(present or texts(declared), 20) or 'none'}"
         raise InputError(f"the table has no rows of the region {region!r}; {listed}")
@@ -134,6 +134,7 @@ def _chosen(owner: NDArray[np.object_], declared: object, region: str | None) ->
 def _place_region(
     elements: Elements,
     name: str,
+    others: list[str],
     rows: NDArray[np.int64],
     instance: "pd.Series[Any]",
     notes: list[str],
@@ -144,7 +145,7 @@ def _place_region(
         raise InputError(f"{found.what} {name!r} has no transformation to a coordinate system")
     at, places = _match(wanted, found, name, notes)
     xy = found.xy[places]
-    frame = _frame(found, xy, _of_same_sample(list(elements.images(notes)), name))
+    frame = _frame(found, xy, _of_same_sample(list(elements.images(notes)), name, others))
     size = None if found.diameter is None else found.diameter * factor_of(frame.matrix)
     library = _library(frame, size, notes)
     notes.append(f"the coordinates are the centers of the {found.what} {name!r} in {frame.name}")
@@ -180,11 +181,15 @@ def _match(
     return np.flatnonzero(matched), at[matched].astype(np.int64)
 
 
-def _of_same_sample(images: list[Raster], name: str) -> list[Raster]:
-    """Select the images whose names start as that of the region, if there are any: V1_spots."""
-    start = re.split(r"[_\W]", name)[0]
-    own = [image for image in images if re.split(r"[_\W]", image.name)[0] == start]
-    return own or images
+def _of_same_sample(images: list[Raster], name: str, others: list[str]) -> list[Raster]:
+    """Select the images whose names start as that of the region, if there are any: V1_spots.
+
+    If not, those that start as the name of another region are of another sample.
+    """
+    starts = {other: re.split(r"[_\W]", other)[0] for other in (*others, name)}
+    named = [(image, re.split(r"[_\W]", image.name)[0]) for image in images]
+    own = [image for image, start in named if start == starts[name]]
+    return own or [image for image, start in named if start not in starts.values()]
 
 
 def _frame(found: Instances, xy: NDArray[np.float64], images: list[Raster]) -> _Frame:

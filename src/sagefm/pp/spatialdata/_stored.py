@@ -93,10 +93,16 @@ def _shapes(folder: Path) -> Any:
     file = folder / "shapes.parquet"
     if not file.is_file():
         return _shapes_of_0_1(folder)
-    geopandas = require("geopandas", "spatialdata", _READING)
+    shapely = require("shapely", "spatialdata", _READING)
     parquet = require("pyarrow.parquet", "spatialdata", _READING)
-    kept = [name for name in ("geometry", "radius") if name in parquet.read_schema(file).names]
-    return geopandas.read_parquet(file, columns=kept)
+    schema = parquet.read_schema(file)
+    kept = [name for name in ("geometry", "radius") if name in schema.names]
+    if "binary" not in str(schema.field("geometry").type):  # the other encoding: GeoArrow
+        geopandas = require("geopandas", "spatialdata", _READING)
+        return geopandas.read_parquet(file, columns=kept)
+    frame = parquet.read_table(file, columns=kept, use_pandas_metadata=True).to_pandas()
+    frame["geometry"] = shapely.from_wkb(frame["geometry"].to_numpy(dtype=object))
+    return frame
 
 
 def _shapes_of_0_1(folder: Path) -> Any:
