@@ -147,7 +147,11 @@ def open_slide(path: "str | os.PathLike[str] | SpatialData") -> AnnData:
 
 def _name_of(source: Any) -> str:
     """Name a slide in messages: its path, or what it is."""
-    return str((source.path or "SpatialData") if is_held(source) else Path(source))
+    if is_held(source):
+        return str(source.path or "SpatialData")
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"{type(source).__name__}: is no path and no SpatialData; name a slide")
+    return os.fspath(source)
 
 
 @contextmanager
