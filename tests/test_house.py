@@ -20,7 +20,7 @@ ROOMS = [
     ("pretrain",), ("_as_model",), ("model",),
     ("_prediction", "_model_file", "_adaptation", "_difference"), ("nn",), ("pp",), ("stats",),
     ("_fetch", "_files", "_workers", "_cache", "_extras", "_hdf5", "_owner", "_spatialdata",
-     "_writable"),
+     "_strays", "_writable"),
     ("_validate", "_device"),
     ("_signals", "_keys", "_colors", "_errors", "_text", "_types", "_uns", "_progress"),
 ]  # fmt: skip

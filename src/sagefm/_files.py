@@ -3,9 +3,6 @@
 import errno
 import hashlib
 import os
-import secrets
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +15,7 @@ from sagefm._hdf5 import recorded, write_h5ad
 from sagefm._owner import is_own, mark
 from sagefm._progress import stage
 from sagefm._spatialdata import TableFolder, find_table, write_results
+from sagefm._strays import is_stray, temporary_name
 from sagefm._uns import provenance, texts
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ LOCK = ".lock"
 _WIDE = 4000
 """Number of columns of a table above which HDF5 must track their order to store them."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_STALE = 24 * 3600
-"""Seconds after which a temporary file that nobody has changed is removed, whoever made it."""
 
 
 @contextmanager
@@ -265,9 +261,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         made = _missing(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_strays(target)
-        beside = target.with_name(
-            f"{_mark(target)}{_HOST}.{os.getpid()}.{secrets.token_hex(4)}{target.suffix}"
-        )
+        beside = target.with_name(f"{_mark(target)}{temporary_name()}{target.suffix}")
         try:
             beside.touch(exist_ok=False)
             yield beside
@@ -280,9 +274,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
             _remove_empty(made)
 
 
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
 def _mark(target: Path) -> str:
     """Get what names of temporary files for a path begin with."""
     digest = hashlib.sha256(target.name.encode(errors="surrogateescape")).hexdigest()[:8]
@@ -290,31 +281,13 @@ def _mark(target: Path) -> str:
 
 
 def _remove_strays(target: Path) -> None:
-    """Remove temporary files that killed processes have left.
-
-    Those of other machines, whose processes cannot be seen, are removed when they are old.
-    """
+    """Remove temporary files that killed processes have left."""
     mark = _mark(target)
     for entry in target.parent.iterdir():
-        if not (entry.name.startswith(mark) and entry.suffix == target.suffix):
-            continue
-        host, pid, *_ = entry.name.removeprefix(mark).split(".")
-        with suppress(OSError, ValueError):  # another process has removed it
-            old = time.time() - entry.stat().st_mtime > _STALE
-            if old or (host == _HOST and not _is_running(int(pid))):
+        own = entry.name.startswith(mark) and entry.suffix == target.suffix
+        if own and is_stray(entry, entry.name.removeprefix(mark)):
+            with suppress(OSError):  # another process has removed it
                 entry.unlink()
-
-
-def _is_running(pid: int) -> bool:
-    if os.name == "nt":  # where the signal would stop it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # of another user
-    return True
 
 
 def write_slide(slide: "AnnData", path: str | Path) -> None:

@@ -7,7 +7,6 @@ touched.
 import ctypes
 import json
 import os
-import secrets
 import shutil
 import sys
 import warnings
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from sagefm._errors import InputError
 from sagefm._keys import PROVENANCE, SPATIAL
+from sagefm._strays import is_stray, temporary_name
 from sagefm._text import few, numbered
 from sagefm._uns import table as mapping
 from sagefm._uns import text
@@ -283,9 +283,10 @@ def _add_results(slide: "AnnData", folder: Path) -> None:
 @contextmanager
 def _work_folder(target: TableFolder) -> Iterator[Path]:
     """Make a folder on the disk of a SpatialData; remove it, and those of killed processes."""
-    for stray in target.root.glob(f"{_WORK}*"):
-        shutil.rmtree(stray, ignore_errors=True)
-    work = target.root / f"{_WORK}{os.getpid()}-{secrets.token_hex(4)}"
+    for entry in target.root.glob(f"{_WORK}*"):
+        if is_stray(entry, entry.name.removeprefix(_WORK)):
+            shutil.rmtree(entry, ignore_errors=True)
+    work = target.root / f"{_WORK}{temporary_name()}"
     work.mkdir()
     try:
         yield work

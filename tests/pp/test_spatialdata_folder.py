@@ -15,7 +15,7 @@ from anndata.io import read_elem, write_elem
 from tests.pp.spatialdatas import HIRES, N, counts, unpack
 
 import sagefm
-from sagefm import InputError, _spatialdata
+from sagefm import InputError, _spatialdata, _strays
 from sagefm.pp.spatialdata import locate
 from sagefm.pp.spatialdata._affine import matrices
 
@@ -387,6 +387,15 @@ def test_results_of_another_slide_are_refused(tmp_path):
     assert "sagefm_score" not in anndata.read_zarr(path / "tables" / "table").obs
 
 
+remove = shutil.rmtree
+
+
+def all_but_the_work(folder, **options):
+    """Remove a folder as zarr does, but clean nothing up."""
+    if not Path(folder).name.startswith(".sagefm-"):
+        remove(folder, **options)
+
+
 class Killed(BaseException):
     pass
 
@@ -400,8 +409,10 @@ def killed(*_, **__):
 def test_a_killed_run_leaves_the_old_table_or_the_new_one(tmp_path, monkeypatch, step, at_once):
     path = unpack("visium_3", tmp_path)
     slide = with_results(sagefm.read(path))
+    sagefm.pp.write_back(slide, path)
+    slide.obs["sagefm_score"] += 100
     with monkeypatch.context() as patch:
-        patch.setattr(_spatialdata.shutil, "rmtree", lambda *_, **__: None)  # nothing is cleaned up
+        patch.setattr(_spatialdata.shutil, "rmtree", all_but_the_work)
         if not at_once:
             patch.setattr(_spatialdata, "_exchange_at_once", lambda *_: False)
         if step == "second":  # between the two steps of an exchange
@@ -412,12 +423,12 @@ def test_a_killed_run_leaves_the_old_table_or_the_new_one(tmp_path, monkeypatch,
             patch.setattr(_spatialdata, step, killed)
         with pytest.raises(Killed):
             sagefm.pp.write_back(slide, path)
-    if step != "second":
-        table = anndata.read_zarr(path / "tables" / "table")
-        assert ("sagefm_score" in table.obs) == (step == "_update_root")
-        assert sagefm.read(path).n_obs == N
+    assert sagefm.read(path).n_obs == N
+    first = anndata.read_zarr(path / "tables" / "table").obs["sagefm_score"].iloc[0]
+    assert first == (100 if step == "_update_root" else 0)
+    monkeypatch.setattr(_strays, "_is_running", lambda _: False)
     sagefm.pp.write_back(slide, path / "tables" / "table")
-    assert "sagefm_score" in anndata.read_zarr(path / "tables" / "table").obs
+    assert anndata.read_zarr(path / "tables" / "table").obs["sagefm_score"].iloc[0] == 100
     assert not list(path.glob(".sagefm*"))
 
 
@@ -449,3 +460,17 @@ def test_the_command_writes_into_the_table(tmp_path, run):
     code, _, error = run("domains", path, "-o", tmp_path / "new.zarr", *words)
     assert code == 2
     assert "ends with .h5ad, or name a SpatialData that exists" in error
+
+
+def test_embed_writes_into_the_table(tmp_path, run, slide, model):
+    (tmp_path / "a.zarr" / "tables").mkdir(parents=True)
+    slide.copy().write_zarr(tmp_path / "a.zarr" / "tables" / "table")
+    model.save(tmp_path / "model.safetensors")
+    code, out, error = run("embed", "a.zarr", "-o", "a.zarr", "-m", "model.safetensors")
+    assert code == 0, error
+    table = anndata.read_zarr(tmp_path / "a.zarr" / "tables" / "table")
+    expected = slide.copy()
+    sagefm.tl.embed(expected, model)
+    np.testing.assert_allclose(table.obsm["X_sagefm"], expected.obsm["X_sagefm"], rtol=1e-5)
+    np.testing.assert_array_equal(table.X.toarray(), slide.X.toarray())
+    assert "a.zarr: 200 spots" in out

@@ -96,16 +96,14 @@ class Raster:
     def preview(self) -> tuple[NDArray[Any], float]:
         """Get pixels (y, x, channels) of a fitting scale, and its factor.
 
-        More than three channels are stains, of which the first is taken, except red, green, blue
-        and alpha.
+        Channels are stains, of which the first is taken, unless they are red, green, blue and, in
+        8 bits, alpha.
         """
         level, step = self._fitting()
-        colored = self.n_channels <= 3 or (self.n_channels == 4 and level.dtype == np.uint8)
+        colored = self.n_channels == 3 or (self.n_channels == 4 and level.dtype == np.uint8)
         taken = {"c": slice(None) if colored else slice(1)}
         taken |= {axis: slice(None, None, step) for axis in "xy"}
-        pixels: NDArray[Any] = np.asarray(
-            level[tuple(taken.get(axis, slice(1)) for axis in self.axes)]
-        )
+        pixels: Any = np.asarray(level[tuple(taken.get(axis, slice(1)) for axis in self.axes)])
         order = [self.axes.index(axis) for axis in "yxc" if axis in self.axes]
         others = [at for at in range(len(self.axes)) if at not in order]
         pixels = np.transpose(pixels, [*order, *others])
@@ -169,10 +167,11 @@ def _sums(level: Any) -> pd.DataFrame:
     for plane in np.ndindex(*level.shape[:-2]):
         for start in range(0, height, strip):
             block = np.asarray(level[(*plane, slice(start, start + strip))])
-            ids, which = np.unique(block.ravel(), return_inverse=True)
-            y, x = np.indices(block.shape, dtype=np.float64)
-            part = {"x": x, "y": y + start, "n": np.ones(block.shape)}
-            sums = {k: np.bincount(which, np.ravel(v)) for k, v in part.items()}
+            ids, which = np.unique(block, return_inverse=True)
+            which = which.reshape(-1)
+            x, y = np.tile(np.arange(width), len(block)), np.repeat(np.arange(len(block)), width)
+            sums = {"x": np.bincount(which, x), "y": np.bincount(which, y + start)}
+            sums["n"] = np.bincount(which).astype(np.float64)
             parts.append(pd.DataFrame(sums, index=ids))
     total = pd.concat(parts) if parts else pd.DataFrame(columns=["x", "y", "n"], dtype=float)
     total = total.groupby(level=0).sum()
