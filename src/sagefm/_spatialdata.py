@@ -252,7 +252,12 @@ def write_results(slide: "AnnData", target: TableFolder) -> None:
         new = work / "table"
         # Only metadata are changed in place; a result that is replaced is removed first.
         shutil.copytree(target.path, new, copy_function=_link)
-        _add_results(slide, new)
+        try:
+            _add_results(slide, new)
+        except (InputError, OSError, MemoryError):
+            raise
+        except Exception as error:  # what a damaged table makes of it has no limit
+            raise InputError(f"the table cannot be written ({error}); copy it again") from error
         if _is_consolidated(new):
             zarr.consolidate_metadata(new)
         _exchange(new, target.path)

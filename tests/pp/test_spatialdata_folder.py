@@ -404,8 +404,16 @@ def killed(*_, **__):
     raise Killed
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-@pytest.mark.parametrize("step", ["results_for", "_exchange", "_update_root", "second"])
+@pytest.mark.parametrize(
+    ("step", "at_once"),
+    [
+        ("results_for", True),
+        ("_exchange", True),
+        ("_update_root", True),
+        ("_update_root", False),
+        ("second", False),
+    ],
+)
 def test_a_killed_run_leaves_the_old_table_or_the_new_one(tmp_path, monkeypatch, step, at_once):
     path = unpack("visium_3", tmp_path)
     slide = with_results(sagefm.read(path))

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from sagefm import _keys
 from sagefm._errors import InputError
+from sagefm._files import writing
 from sagefm._spatialdata import (
     TableFolder,
     choose_table,
@@ -225,6 +226,7 @@ def write_back(
         found = find_table(path, table)
         if found is None:
             raise InputError("is no SpatialData; write the slide as .h5ad instead")
-        write_results(slide, found)
+        with writing(path):
+            write_results(slide, found)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
