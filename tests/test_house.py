@@ -20,7 +20,8 @@ ROOMS = [
     ("pretrain",), ("_as_model",), ("model",),
     ("_streaming",), ("_prediction", "_model_file", "_adaptation", "_difference"),
     ("nn",), ("pp",), ("stats",), ("_row_file",),
-    ("_fetch", "_files", "_workers", "_cache", "_extras", "_hdf5", "_owner", "_writable"),
+    ("_fetch", "_files", "_workers", "_cache", "_extras", "_hdf5", "_owner", "_spatialdata",
+     "_strays", "_writable"),
     ("_validate", "_device"),
     ("_signals", "_keys", "_colors", "_errors", "_text", "_types", "_uns", "_progress"),
 ]  # fmt: skip

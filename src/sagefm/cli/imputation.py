@@ -22,6 +22,7 @@ from sagefm.cli._options import (
     SlidePath,
     listed,
     placed,
+    require_result,
     require_suffix,
 )
 
@@ -72,8 +73,7 @@ def impute(
     import sagefm
     from sagefm.pp.writing import write_slide
 
-    require_suffix(out, [".h5ad"])
-    require_writable(out)
+    require_result(out)
     if table is not None:
         require_suffix(table, [".csv"])
         require_writable(table)

@@ -6,6 +6,7 @@ from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.plant import plant
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
+from sagefm.pp.spatialdata import write_back
 from sagefm.pp.tissue import simulate_tissue
 from sagefm.pp.vocabulary import Alignment, Vocabulary
 
@@ -23,4 +24,5 @@ __all__ = [
     "simulate",
     "simulate_tissue",
     "summarize",
+    "write_back",
 ]
