@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
-from sagefm._uns import libraries, positive, provenance, scale_factor, table, text
+from sagefm._uns import libraries, provenance, table, text
 from sagefm.pp.axes import flags
 from sagefm.pp.counts import Counts, coordinates, duplicate_names, find_counts
 from sagefm.pp.gene_forms import fault, name_kind, recognize
 from sagefm.pp.gene_names import is_date
+from sagefm.pp.scale import microns_per_unit, usual_pitch
 from sagefm.pp.sections import find_slide_key, section_codes
 
 Level = Literal["error", "warning", "note"]
@@ -234,30 +234,10 @@ def summarize(
         "genes_per_spot": None,
         "gene_names": name_kind(genes.tolist())[0],
         "pitch_px": pitch,
-        "um_per_px": _um_per_px(slide, pitch),
+        "um_per_px": None if xy is None else microns_per_unit(slide, xy, pitch),
         "image": any(table(library.get("images")) for library in libraries(slide).values()),
     }
     if raw is not None and slide.n_obs:
         summary["counts_per_spot"] = float(np.median(raw.matrix.sum(axis=1).A1))
         summary["genes_per_spot"] = float(np.median((raw.matrix > 0).getnnz(axis=1)))
     return summary
-
-
-def usual_pitch(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | None:
-    """Get the median distance to the nearest spot of the same section; None without any."""
-    distances = [
-        np.asarray(cKDTree(points).query(points, 2)[0])[:, 1]
-        for points in (xy[codes == code] for code in np.unique(codes))
-        if len(points) > 1
-    ]
-    apart = np.concatenate([np.empty(0), *distances])
-    apart = apart[apart > 0]  # spots at the same place have no pitch
-    return float(np.median(apart)) if apart.size else None
-
-
-def _um_per_px(slide: AnnData, pitch: float | None) -> float | None:
-    for library in libraries(slide).values():
-        if (um_per_px := scale_factor(library, "microns_per_pixel")) is not None:
-            return um_per_px
-    pitch_um = positive(slide.uns.get("spot_pitch_um"))
-    return pitch_um / pitch if pitch_um and pitch else None
