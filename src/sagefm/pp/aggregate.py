@@ -167,7 +167,7 @@ def _frame(slide: AnnData, points: Floats, rows: Positions, tiling: Tiling) -> F
         if abs(ratio - np.rint(ratio)) > _TOLERANCE:
             raise InputError(
                 f"to='{tiling.name}': is no whole multiple of the bins of {size:.4g} µm; choose "
-                f"{size * np.floor(ratio):.4g}um or {size * np.ceil(ratio):.4g}um"
+                f"{size * max(2, np.floor(ratio)):.4g}um or {size * max(3, np.ceil(ratio)):.4g}um"
             )
         size = tiling.size_um / np.rint(ratio)
     return Frame.of_bins(points, found[0], found[1], float(size))

@@ -25,6 +25,9 @@ _SQUARE = 0.05
 _WHOLE = 0.01
 """Tolerated difference of a size from a whole number."""
 _LARGEST = 1e5
+_ASIDE = 1e-4
+"""Micrometers by which points are moved, so that rounding decides nothing on the border of hexagons,
+where the centers of bins may lie."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Tiling:
         if not self.hexagonal:
             column, row = np.floor(um / self.size_um).astype(np.int64).T
             return row, column, np.ones(len(um), dtype=bool)
-        x, y = um.T / self.size_um
+        x, y = (um + _ASIDE).T / self.size_um
         even = 2 * np.rint(y / (2 * _ROW))
         odd = 2 * np.rint((y / _ROW - 1) / 2) + 1
         at_even, at_odd = np.rint(x), np.rint(x - 0.5) + 0.5
@@ -168,7 +171,7 @@ def bins_of(points: Floats, array: Floats | None) -> tuple[Positions, Positions,
 
 
 def _numbered(points: Floats, grid: Grid) -> tuple[Floats, Floats]:
-    """Number rows and columns of a grid: down and to the right, as far as it is not turned."""
+    """Count rows and columns of a grid, down and to the right as far as it is not turned."""
     waves, phases = grid.waves, grid.phases
     order = [0, 1] if abs(waves[0, 0]) >= abs(waves[1, 0]) else [1, 0]
     signs = np.sign([waves[order[0], 0], waves[order[1], 1]])
