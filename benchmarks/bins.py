@@ -45,9 +45,10 @@ import folds as by_fold
 import sagefm
 from _common import OUT, report
 from sagefm.evaluate.baselines.masked import PanelSlide
+from sagefm.evaluate.baselines.training_free import NEIGHBOR_PROFILE as PROFILE
 from sagefm.evaluate.baselines.training_free import SLIDE_PROFILE, training_free
 from sagefm.evaluate.protocols.excess import Excess
-from sagefm.pp.neighborhood import average
+from sagefm.pp.neighborhood import average, nearest
 from sagefm.stats.poisson import log1p_variance, rate_of
 
 FOLD = {
@@ -60,6 +61,9 @@ LEVELS = ("8um", "16um", "32um", "48um", "hexagons")
 TABLE = OUT / "bins.jsonl"
 MOST_BINS = 6000
 """Bins that predictions are compared with, about."""
+WIDE = (61, 201)
+"""Neighborhoods of the profile of the neighbors that are tried too: what a user of shallow bins
+would do."""
 FLOOR = 0.05
 """Fraction of the profile of the slide that is mixed with every prediction."""
 LEAST_R = 0.2
@@ -140,6 +144,17 @@ def predictions(name, method, model, aligned, whole):
             yield block.spots, block.log1p, rate_of(block.log1p)
 
 
+class Wide:
+    """A method that learns from no other slide, with larger neighborhoods."""
+
+    def __init__(self, method, neighbors):
+        self.method, self.neighbors = method, neighbors
+
+    def __call__(self, masked):
+        """Predict some spots."""
+        return self.method(replace(masked, slide=replace(masked.slide, neighbors=self.neighbors)))
+
+
 def reliable(half, other):
     """Genes whose counts in two halves correlate."""
     size = np.log(np.maximum(other.sum(axis=1).A1, 1))
@@ -169,6 +184,12 @@ def score(aligned, source, truth, scored, model, methods, bins=None):
     true = np.log1p(truth[whole.spots][:, genes].toarray())
     mask = np.concatenate([whole.of(b).mask[:, whole.genes] for b in by_fold.blocks(whole)])
     named = {each.name: each for each in training_free(whole, by_fold.SEED)}
+    for n_near in WIDE:
+        near = nearest(source.obsm["spatial"], min(n_near, source.n_obs - 1))
+        wide = replace(whole, slide=replace(whole.slide, neighbors=near))
+        by_profile = next(e for e in training_free(wide, by_fold.SEED) if e.name == PROFILE)
+        name = f"{PROFILE}, {n_near - 1} neighbors"
+        named[name] = Wide(by_profile, near)
     named |= dict.fromkeys(["own", "own, 15 spots", *methods])
     rows, noise = {}, {}
     for name, method in named.items():

@@ -200,6 +200,19 @@ def test_a_written_result_works_as_well(tmp_path):
     slide.write_h5ad(tmp_path / "bins.h5ad")
 
 
+def test_bins_are_told_from_spots_and_shallow_ones_are_to_be_aggregated():
+    (shallow,) = (f for f in sagefm.pp.check(bins_of(0)) if "µm apart" in f.message)
+    assert shallow.level == "warning"
+    assert "bins or cells 8 µm apart, with 1 counts" in shallow.message
+    assert "sagefm.pp.aggregate" in shallow.message
+    deep = bins_of(0)
+    deep.X = deep.X * 1000
+    (deep,) = (f for f in sagefm.pp.check(deep) if "µm apart" in f.message)
+    assert deep.level == "note"
+    hexagons = aggregate(bins_of(0))
+    assert not [f for f in sagefm.pp.check(hexagons) if "µm apart" in f.message]
+
+
 WRONG = {
     "20um": "no whole multiple of the bins of 8 µm; choose 16um or 24um",
     "8um": "8 µm apart already",

@@ -17,7 +17,7 @@ from sagefm.pp.axes import flags
 from sagefm.pp.counts import Counts, coordinates, duplicate_names, find_counts
 from sagefm.pp.gene_forms import fault, name_kind, recognize
 from sagefm.pp.gene_names import is_date
-from sagefm.pp.scale import microns_per_unit, usual_pitch
+from sagefm.pp.scale import microns_per_unit, spacing_um, usual_pitch
 from sagefm.pp.sections import find_slide_key, section_codes
 
 Level = Literal["error", "warning", "note"]
@@ -25,6 +25,10 @@ T = TypeVar("T")
 
 LOW_DEPTH = 250
 """Median counts per spot below which the depth of a slide is low (Visium slides have thousands)."""
+FINE_UM = 50.0
+"""Spots that lie closer are bins or cells: those of arrays are 100 µm apart."""
+AGGREGATE_BELOW = 500
+"""Median counts of bins or cells below which larger ones give better results, as measured."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,9 @@ def check(
     findings += _outside_tissue(slide.obs)
     findings += _gene_names(slide.var if raw is None else raw.var)
     if raw is not None:
-        findings += _library_sizes(raw, slide.obs_names)
+        located = xy is not None and codes is not None
+        apart_um = spacing_um(slide, xy, codes) if located else None
+        findings += _library_sizes(raw, slide.obs_names, apart_um)
     if codes is not None:
         findings += few_spots(slide, codes, slide_key, n_neighbors)
         findings += [] if xy is None else _same_place(xy, codes)
@@ -145,7 +151,7 @@ def _gene_names(var: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def _library_sizes(raw: Counts, barcodes: pd.Index) -> list[Finding]:
+def _library_sizes(raw: Counts, barcodes: pd.Index, apart_um: float | None) -> list[Finding]:
     findings = []
     per_spot = raw.matrix.sum(axis=1, dtype=np.float64).A1
     empty = barcodes[per_spot == 0]
@@ -153,7 +159,10 @@ def _library_sizes(raw: Counts, barcodes: pd.Index) -> list[Finding]:
         findings.append(
             Finding("warning", f"{numbered(len(empty), 'spot')} without any count ({few(empty)})")
         )
-    if (median := float(np.median(per_spot))) < LOW_DEPTH:
+    median = float(np.median(per_spot))
+    if apart_um is not None and apart_um < FINE_UM:
+        findings.append(_fine(median, apart_um))
+    elif median < LOW_DEPTH:
         findings.append(
             Finding(
                 "warning",
@@ -167,6 +176,18 @@ def _library_sizes(raw: Counts, barcodes: pd.Index) -> list[Finding]:
     if raw.note:
         findings.append(Finding("note", raw.note))
     return findings
+
+
+def _fine(depth: float, apart_um: float) -> Finding:
+    """Describe bins or cells, and whether to aggregate them."""
+    what = f"bins or cells {apart_um:.3g} µm apart, with {depth:,.0f} counts (median)"
+    if depth < AGGREGATE_BELOW:
+        return Finding(
+            "warning",
+            f"{what}: below {AGGREGATE_BELOW} counts, results are better for sums of them; use "
+            "sagefm.pp.aggregate first, and sagefm.pp.disaggregate to copy results back",
+        )
+    return Finding("note", f"{what}; models were trained on spots 100 to 200 µm apart")
 
 
 def few_spots(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _OF_VISIUM = 0.45, 0.75
 """Diameter of a spot of Visium over the distance of its spots: 0.55, but Space Ranger writes the
 diameter of 65 µm."""
+_SAMPLE = 1000
+"""Spots whose nearest ones are looked at."""
 VISIUM_UM = 100.0
 """Distance of the spots of Visium."""
 
@@ -31,6 +33,18 @@ def usual_pitch(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | No
     apart = np.concatenate([np.empty(0), *distances])
     apart = apart[apart > 0]  # spots at the same place have no pitch
     return float(np.median(apart)) if apart.size else None
+
+
+def spacing_um(slide: "AnnData", xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | None:
+    """Estimate the distance of neighboring spots in micrometers, by some spots of a section."""
+    points = xy[codes == codes[0]]
+    if len(points) < 2:
+        return None
+    some = points[:: -(-len(points) // _SAMPLE)]
+    apart = np.asarray(cKDTree(points).query(some, 2)[0])[:, 1]
+    pitch = float(np.median(apart))
+    scale = microns_per_unit(slide, points, pitch)
+    return pitch * scale if pitch and scale else None
 
 
 def microns_per_unit(

@@ -26,8 +26,8 @@ _WHOLE = 0.01
 """Tolerated difference of a size from a whole number."""
 _LARGEST = 1e5
 _ASIDE = 1e-4
-"""Micrometers by which points are moved, so that rounding decides nothing on the border of hexagons,
-where the centers of bins may lie."""
+"""Micrometers by which points are moved: centers of bins may lie on the border of two hexagons, and
+rounding must not decide."""
 
 
 @dataclass(frozen=True)
