@@ -19,7 +19,11 @@ same network with random weights, and by what learns from no other slide.
 
 ``cut``: a simulated tissue of bins of 8 µm, half of whose counts are predicted as such, or summed
 into larger bins or hexagons. ``gain`` is then of the other half of the counts of the bins inside.
-Bins of 8 and 16 µm are also predicted with the 14 bins where Visium would have its neighbors.
+Bins of 8 and 16 µm are also predicted with other neighbors: the 14 bins where Visium would have
+them, or 60 or 200.
+
+``cells``: the same for real cells (Xenium, a breast, 313 genes; DATA/extras), of a patient that the
+model has not seen.
 
 ``areas``: domains of such a tissue at each level, copied back to its bins of 8 µm, and compared
 with the regions there (adjusted Rand index): the consensus, which needs no model, and the mixture
@@ -35,6 +39,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
@@ -49,6 +54,7 @@ from sagefm.evaluate.baselines.training_free import NEIGHBOR_PROFILE as PROFILE
 from sagefm.evaluate.baselines.training_free import SLIDE_PROFILE, training_free
 from sagefm.evaluate.protocols.excess import Excess
 from sagefm.pp.neighborhood import average, nearest
+from sagefm.pp.scale import microns_per_unit, usual_pitch
 from sagefm.stats.poisson import log1p_variance, rate_of
 
 FOLD = {
@@ -57,6 +63,7 @@ FOLD = {
     "breast_cytassist_eevee": 0, "dlpfc_151673": 1,
 }  # fmt: skip
 DEPTHS = (50, 100, 200, 500, 1500)
+CELLS, SPOTS = "breast_xenium_same_region_as_eevee", "breast_cytassist_eevee"
 LEVELS = ("8um", "16um", "32um", "48um", "hexagons")
 TABLE = OUT / "bins.jsonl"
 MOST_BINS = 6000
@@ -163,7 +170,7 @@ def reliable(half, other):
     return found.r() >= LEAST_R
 
 
-def score(aligned, source, truth, scored, model, methods, bins=None):
+def score(aligned, source, truth, scored, model, methods, bins=None, wide=WIDE):
     """Predict masked genes of a slide: a row per method.
 
     Parameters
@@ -176,6 +183,8 @@ def score(aligned, source, truth, scored, model, methods, bins=None):
         Genes of the vocabulary that are compared with the truth.
     bins
         What the spots are the sum of, to which predictions are carried back.
+    wide
+        Sizes of the larger neighborhoods that are tried.
     """
     whole = by_fold.masked_spots(PanelSlide.of_aligned(source, aligned))
     often = scored[whole.genes]
@@ -184,10 +193,10 @@ def score(aligned, source, truth, scored, model, methods, bins=None):
     true = np.log1p(truth[whole.spots][:, genes].toarray())
     mask = np.concatenate([whole.of(b).mask[:, whole.genes] for b in by_fold.blocks(whole)])
     named = {each.name: each for each in training_free(whole, by_fold.SEED)}
-    for n_near in WIDE:
+    for n_near in wide:
         near = nearest(source.obsm["spatial"], min(n_near, source.n_obs - 1))
-        wide = replace(whole, slide=replace(whole.slide, neighbors=near))
-        by_profile = next(e for e in training_free(wide, by_fold.SEED) if e.name == PROFILE)
+        larger = replace(whole, slide=replace(whole.slide, neighbors=near))
+        by_profile = next(e for e in training_free(larger, by_fold.SEED) if e.name == PROFILE)
         name = f"{PROFILE}, {n_near - 1} neighbors"
         named[name] = Wide(by_profile, near)
     named |= dict.fromkeys(["own", "own, 15 spots", *methods])
@@ -307,41 +316,57 @@ def at_visium_places(points, um_per_unit):
 
 def cut(given):
     """Score a simulated tissue as bins, and as what they are summed into."""
-    model = sagefm.SageFM.load(given.folds / "patients_0_seed0.safetensors")
     for depth in given.depths:
         whole = sagefm.pp.simulate_tissue(
             given.tissue, given.bins, bin_um=8, depth=2 * depth, image=False, seed=given.seed
         )
-        bins, other = thinned(whole, 0.5, np.random.default_rng(0))
-        truth, fine = model.prepare(other).counts, model.prepare(bins).counts
-        hexagons = [model.prepare(sagefm.pp.aggregate(one)).counts for one in (bins, other)]
-        scored = reliable(*hexagons)
-        for level in given.levels:
-            slide, beyond = bins, other
-            if level != "8um":
-                slide, beyond = (sagefm.pp.aggregate(one, level) for one in (bins, other))
+        levels(given, whole, f"cut, {given.tissue}", depth, own="8um", near=("8um", "16um"))
+
+
+def cells(given):
+    """Score real cells, and what they are summed into."""
+    whole = ad.read_h5ad(given.data / "extras" / f"{CELLS}.h5ad")
+    whole.X = csr_matrix(whole.X, dtype=np.float32)
+    spots = ad.read_h5ad(given.data / "slides" / f"{SPOTS}.h5ad")
+    pitch = np.median(cKDTree(spots.obsm["spatial"]).query(spots.obsm["spatial"], 2)[0][:, 1])
+    scale = {"scalefactors": {"microns_per_pixel": 100 / pitch}, "images": {}}
+    whole.uns = {"spatial": {"cells": scale}}
+    levels(given, whole, "real cells", round(median_depth(whole) / 2), own="cells", near=("cells",))
+
+
+def levels(given, whole, what, depth, *, own, near):
+    """Score half of the counts as bins or cells (`own`), and as what they are summed into."""
+    model = sagefm.SageFM.load(given.folds / "patients_0_seed0.safetensors")
+    bins, other = thinned(whole, 0.5, np.random.default_rng(0))
+    truth, fine = model.prepare(other).counts, model.prepare(bins).counts
+    hexagons = [model.prepare(sagefm.pp.aggregate(one)).counts for one in (bins, other)]
+    scored = reliable(*hexagons)
+    for level in given.levels:
+        slide, beyond, member = bins, other, np.arange(bins.n_obs)
+        if level != own:
+            slide, beyond = (sagefm.pp.aggregate(one, level) for one in (bins, other))
             slide.obs["spot"] = np.arange(slide.n_obs)
-            member = np.arange(bins.n_obs)
-            if level != "8um":
-                bins.obs.drop(columns="spot", errors="ignore", inplace=True)
-                sagefm.pp.disaggregate(slide, bins, ["spot"])
-                member = bins.obs["spot"].fillna(-1).to_numpy(dtype=np.int64)
-            aligned = model.prepare(slide)
-            methods = ["model", "random"]
-            methods += [f"{each}, adapted" for each in methods] if given.adapt else []
-            facts = {"what": f"cut, {given.tissue}, {level}", "section": f"seed {given.seed}",
-                     "depth": depth}  # fmt: skip
-            below = Bins(fine, truth, member)
-            found = score(aligned, slide, model.prepare(beyond).counts, scored, model, methods,
-                          below)  # fmt: skip
+            sagefm.pp.disaggregate(slide, bins, ["spot"])
+            member = bins.obs.pop("spot").fillna(-1).to_numpy(dtype=np.int64)
+        aligned = model.prepare(slide)
+        methods = ["model", "random"]
+        methods += [f"{each}, adapted" for each in methods] if given.adapt else []
+        facts = {"what": f"{what}, {level}", "section": f"seed {given.seed}", "depth": depth}
+        below = Bins(fine, truth, member)
+        answers = model.prepare(beyond).counts
+        add([facts | row for row in score(aligned, slide, answers, scored, model, methods, below)])
+        if level not in near:
+            continue
+        points = slide.obsm["spatial"]
+        scale = microns_per_unit(slide, points, usual_pitch(points, np.zeros(len(points))))
+        for title, neighbors in {
+            "neighbors at 100 to 200 µm": at_visium_places(points, scale),
+            **{f"{n - 1} neighbors": nearest(points, n) for n in WIDE},
+        }.items():
+            changed = replace(aligned, neighbors=neighbors)
+            facts["what"] = f"{what}, {level}, {title}"
+            found = score(changed, slide, answers, scored, model, methods[:2], below, ())
             add([facts | row for row in found])
-            if level in ("8um", "16um"):
-                near = at_visium_places(slide.obsm["spatial"], 0.5)
-                spread = replace(aligned, neighbors=near)
-                facts["what"] += ", neighbors 100 to 200 µm away"
-                found = score(spread, slide, model.prepare(beyond).counts, scored, model,
-                              methods[:2], below)  # fmt: skip
-                add([facts | row for row in found])
 
 
 def areas(given):
@@ -395,7 +420,7 @@ def summary(given):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(required=True)
-    for verb in (thin, cut, areas):
+    for verb in (thin, cut, cells, areas):
         one = verbs.add_parser(verb.__name__)
         one.set_defaults(verb=verb)
         one.add_argument("data", type=Path)
