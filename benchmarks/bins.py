@@ -23,7 +23,7 @@ Bins of 8 and 16 µm are also predicted with other neighbors: the 14 bins where 
 them, or 60 or 200.
 
 ``cells``: the same for real cells (Xenium, a breast, 313 genes; DATA/extras), of a patient that the
-model has not seen.
+model has not seen, thinned to a median of so many counts.
 
 ``areas``: domains of such a tissue at each level, copied back to its bins of 8 µm, and compared
 with the regions there (adjusted Rand index): the consensus, which needs no model, and the mixture
@@ -331,15 +331,22 @@ def cells(given):
     pitch = np.median(cKDTree(spots.obsm["spatial"]).query(spots.obsm["spatial"], 2)[0][:, 1])
     scale = {"scalefactors": {"microns_per_pixel": 100 / pitch}, "images": {}}
     whole.uns = {"spatial": {"cells": scale}}
-    levels(given, whole, "real cells", round(median_depth(whole) / 2), own="cells", near=("cells",))
+    deepest = median_depth(whole) / 2
+    for depth in given.depths:
+        keep = min(1, depth / deepest)
+        levels(given, whole, "real cells", round(keep * deepest), own="cells", near=(), keep=keep)
 
 
-def levels(given, whole, what, depth, *, own, near):
-    """Score half of the counts as bins or cells (`own`), and as what they are summed into."""
+def levels(given, whole, what, depth, *, own, near, keep=1):
+    """Score half of the counts as bins or cells (`own`), and as what they are summed into.
+
+    A fraction `keep` of that half is shown; the other half is the truth.
+    """
     model = sagefm.SageFM.load(given.folds / "patients_0_seed0.safetensors")
-    bins, other = thinned(whole, 0.5, np.random.default_rng(0))
+    half, other = thinned(whole, 0.5, np.random.default_rng(0))
+    bins, _ = thinned(half, keep, np.random.default_rng(1))
     truth, fine = model.prepare(other).counts, model.prepare(bins).counts
-    hexagons = [model.prepare(sagefm.pp.aggregate(one)).counts for one in (bins, other)]
+    hexagons = [model.prepare(sagefm.pp.aggregate(one)).counts for one in (half, other)]
     scored = reliable(*hexagons)
     for level in given.levels:
         slide, beyond, member = bins, other, np.arange(bins.n_obs)

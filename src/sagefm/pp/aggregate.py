@@ -144,7 +144,7 @@ def summary(aggregated: AnnData) -> str:
 def _frame(slide: AnnData, points: Floats, rows: Positions, tiling: Tiling) -> Frame:
     """Find where a section lies in micrometers, and check that tiles are larger than its spots."""
     section, points = slide[rows] if len(rows) < slide.n_obs else slide, points[rows]
-    found = bins_of(points, _array(section.obs))
+    found = bins_of(points, array_of(section.obs))
     pitch = (
         usual_pitch(points, np.zeros(len(points), dtype=np.int64)) if found is None else found[2]
     )
@@ -173,7 +173,7 @@ def _frame(slide: AnnData, points: Floats, rows: Positions, tiling: Tiling) -> F
     return Frame.of_bins(points, found[0], found[1], float(size))
 
 
-def _array(obs: pd.DataFrame) -> Floats | None:
+def array_of(obs: pd.DataFrame) -> Floats | None:
     """Get the row and column of each bin, if all are whole numbers."""
     if not set(ARRAY) <= set(obs):
         return None
@@ -193,7 +193,8 @@ def _place(
     first[1:] = (tiles[1:] != tiles[:-1]).any(axis=1)
     member = np.full(len(points), -1, dtype=np.int64)
     member[order] = np.cumsum(first) - 1
-    return _Places(*tiles[first].T, member)
+    section, row, column = tiles[first].T
+    return _Places(section, row, column, member)
 
 
 def _sum(matrix: csr_matrix, placed: _Places) -> csr_matrix:

@@ -74,8 +74,7 @@ def check(
     findings += _outside_tissue(slide.obs)
     findings += _gene_names(slide.var if raw is None else raw.var)
     if raw is not None:
-        located = xy is not None and codes is not None
-        apart_um = spacing_um(slide, xy, codes) if located else None
+        apart_um = None if xy is None or codes is None else spacing_um(slide, xy, codes)
         findings += _library_sizes(raw, slide.obs_names, apart_um)
     if codes is not None:
         findings += few_spots(slide, codes, slide_key, n_neighbors)

@@ -13,7 +13,7 @@ from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm._types import Positions
 from sagefm._uns import provenance, texts
-from sagefm.pp.aggregate import ARRAY, N_AGGREGATED, OF_BINS, STEP
+from sagefm.pp.aggregate import N_AGGREGATED, OF_BINS, STEP, array_of
 from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import text_of
 from sagefm.pp.sections import find_slide_key
@@ -84,7 +84,8 @@ def disaggregate(
 def _spot_of(aggregated: AnnData, slide: AnnData, slide_key: str | None) -> Positions:
     """Find the row of the aggregated slide that each bin lies in; -1 for none."""
     entry = provenance(aggregated, STEP, to=str, frames=np.ndarray)
-    if not entry or not {*ARRAY, N_AGGREGATED} <= set(aggregated.obs):
+    array, frames = array_of(aggregated.obs), entry.get("frames", np.empty(0))
+    if array is None or N_AGGREGATED not in aggregated.obs or frames.shape[1:] != (3, 2):
         raise InputError(
             "the aggregated slide has no record of its grid; give a result of sagefm.pp.aggregate"
         )
@@ -95,11 +96,11 @@ def _spot_of(aggregated: AnnData, slide: AnnData, slide_key: str | None) -> Posi
     if (own := str(entry.get("slide_key", ""))) and len(names) > 1:
         if key is None:
             raise InputError("the aggregated slide has several sections; pass slide_key=")
-        codes = pd.Index(names).get_indexer(text_of(slide.obs[key]))
-        of_spot = pd.Index(names).get_indexer(text_of(aggregated.obs[own]))
-    frames = {code: Frame(matrix) for code, matrix in enumerate(entry["frames"])}
-    tiles = pd.MultiIndex.from_arrays(located(points, codes, frames, tiling).T)
-    spots = pd.MultiIndex.from_arrays([of_spot, *aggregated.obs[ARRAY].to_numpy(np.int64).T])
+        codes = pd.Index(names).get_indexer(pd.Index(text_of(slide.obs[key])))
+        of_spot = pd.Index(names).get_indexer(pd.Index(text_of(aggregated.obs[own])))
+    placed = located(points, codes, dict(enumerate(map(Frame, frames))), tiling)
+    tiles = pd.MultiIndex.from_arrays(list(placed.T))
+    spots = pd.MultiIndex.from_arrays([of_spot, *array.astype(np.int64).T])
     if not spots.is_unique:
         raise InputError("the aggregated slide has a spot twice; give a result of one slide")
     where = spots.get_indexer(tiles).astype(np.int64)

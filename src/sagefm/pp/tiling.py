@@ -93,7 +93,7 @@ class Tiling:
         """Compute the center of tiles, x and y in micrometers."""
         if self.hexagonal:
             return self.size_um * np.column_stack([column / 2, row * _ROW])
-        return self.size_um * (np.column_stack([column, row]) + 0.5)
+        return self.size_um * (np.column_stack([column, row]).astype(np.float64) + 0.5)
 
     def names(self, row: Positions, column: Positions, *, on_array: bool) -> list[str]:
         """Name tiles; squares on the array of a slide as Space Ranger names bins."""

@@ -129,7 +129,7 @@ def simulate_tissue(
         places = pitches(grid)
     else:
         grid = squares(n_spots, radius / side, rng, square=square)
-        places = side * (grid[:, ::-1] + 0.5)
+        places = side * (grid[:, ::-1].astype(np.float64) + 0.5)
     middle = places.mean(axis=0)
     layout = LAYOUTS[tissue](radius, rng)
     regions = layout(places - middle)

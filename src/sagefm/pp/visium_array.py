@@ -31,9 +31,11 @@ def hexagons(n_spots: int, radius: float, rng: Rng, *, square: bool = False) -> 
 def squares(n_bins: int, radius: float, rng: Rng, *, square: bool = False) -> Integers:
     """Choose the bins (array_row, array_col) under such a tissue; `radius` is in bins."""
     reach = int(1.5 * radius) + 3
-    grid: Integers = np.stack(np.mgrid[-reach : reach + 1, -reach : reach + 1], -1).reshape(-1, 2)
+    rows, cols = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    grid: Integers = np.column_stack([rows.ravel(), cols.ravel()])
     grid = grid[_under_tissue(grid[:, ::-1].astype(np.float64), n_bins, rng, square=square)]
-    return grid - grid.min(axis=0)
+    grid -= grid.min(axis=0)
+    return grid
 
 
 def _under_tissue(places: Floats, n_spots: int, rng: Rng, *, square: bool) -> Integers:
