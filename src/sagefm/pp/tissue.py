@@ -34,7 +34,7 @@ _SPOT_UM = 55.0
 _SMOOTH_SHARE = 0.4
 """Fraction of the variance of the log library size within regions that varies smoothly."""
 _ENTRIES = 2**23
-_FEWEST, _MOST = 100, 2**20
+_FEWEST, _MOST = 100, 2**17
 _CELLS = 0.3
 """Length over which what differs between neighboring spots varies, in pitches, where bins are
 smaller than that."""
@@ -85,7 +85,7 @@ def simulate_tissue(
         and its margin, carcinoma in situ, stroma, lymphoid infiltrate and
         ducts, 13,223 genes.
     n_spots
-        Spots, 100 to 1,048,576. They lie 100 µm apart, as on Visium.
+        Spots, 100 to 131,072. They lie 100 µm apart, as on Visium.
     patient
         Number of the patient: slides of one patient share their profiles. A tumor differs more
         between patients than what surrounds it.
