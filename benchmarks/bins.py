@@ -346,7 +346,7 @@ def levels(given, whole, what, depth, *, own, near, keep=1):
     half, other = thinned(whole, 0.5, np.random.default_rng(0))
     bins, _ = thinned(half, keep, np.random.default_rng(1))
     truth, fine = model.prepare(other).counts, model.prepare(bins).counts
-    hexagons = [model.prepare(sagefm.pp.aggregate(one)).counts for one in (half, other)]
+    hexagons = [model.prepare(sagefm.pp.aggregate(one, "hexagons")).counts for one in (half, other)]
     scored = reliable(*hexagons)
     for level in given.levels:
         slide, beyond, member = bins, other, np.arange(bins.n_obs)

@@ -46,8 +46,9 @@ def test_what_lies_outside_is_said(run, bins):
 
 WRONG = {
     ("aggregate", "b.h5ad", "--to", "20um", "-o", "o.h5ad"): "b.h5ad: --to 20um: is no whole",
-    ("aggregate", "b.h5ad", "-o", "b.h5ad"): "is the slide itself",
-    ("aggregate", "b.h5ad", "-o", "o.csv"): "ends with .h5ad",
+    ("aggregate", "b.h5ad", "--to", "16um", "-o", "b.h5ad"): "is the slide itself",
+    ("aggregate", "b.h5ad", "--to", "16um", "-o", "o.csv"): "ends with .h5ad",
+    ("aggregate", "b.h5ad", "-o", "o.h5ad"): "--to",
     ("disaggregate", "b.h5ad", "--aggregated", "b.h5ad", "-o", "o.h5ad"): "no record of its grid",
 }
 

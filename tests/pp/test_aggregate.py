@@ -152,7 +152,7 @@ def test_spots_are_circles_and_hexagons_leave_nothing_out():
 def test_domains_of_hexagons_reach_cells_of_the_same_section():
     slide, cells = bins_of(4, turned=0, mirrored=False), cells_of(4)
     cells.obsm["spatial"] = cells.obsm["spatial"] / 2 + [900, 5000]
-    hexagons = aggregate(slide)
+    hexagons = aggregate(slide, "hexagons")
     hexagons.obs["domain"] = pd.Categorical(["left", "right"] * hexagons.n_obs)[: hexagons.n_obs]
     hexagons.uns["domain_colors"] = ["#000000", "#ffffff"]
     table = disaggregate(hexagons, cells)
@@ -204,12 +204,12 @@ def test_bins_are_told_from_spots_and_shallow_ones_are_to_be_aggregated():
     (shallow,) = (f for f in sagefm.pp.check(bins_of(0)) if "µm apart" in f.message)
     assert shallow.level == "warning"
     assert "bins or cells 8 µm apart, with 1 counts" in shallow.message
-    assert "sagefm.pp.aggregate" in shallow.message
+    assert "sagefm.pp.aggregate, such as to='128um'" in shallow.message
     deep = bins_of(0)
     deep.X = deep.X * 1000
     (deep,) = (f for f in sagefm.pp.check(deep) if "µm apart" in f.message)
     assert deep.level == "note"
-    hexagons = aggregate(bins_of(0))
+    hexagons = aggregate(bins_of(0), "hexagons")
     assert not [f for f in sagefm.pp.check(hexagons) if "µm apart" in f.message]
 
 
@@ -233,14 +233,14 @@ def test_a_slide_without_scale_is_refused():
     slide = bins_of(8)
     slide.uns = {}
     with pytest.raises(sagefm.InputError, match=r"uns\['spot_pitch_um'\]"):
-        aggregate(slide)
+        aggregate(slide, "hexagons")
     slide.uns["spot_pitch_um"] = 8
     assert aggregate(slide, 16).uns["sagefm"]["aggregate"]["bin_um"] == 8
 
 
 def test_results_of_another_slide_are_refused():
     slide = bins_of(9)
-    spots = aggregate(slide)
+    spots = aggregate(slide, "hexagons")
     spots.obs["domain"] = "1"
     with pytest.raises(sagefm.InputError, match="not those of the aggregated slide"):
         disaggregate(spots, bins_of(10))

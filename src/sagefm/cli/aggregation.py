@@ -30,7 +30,7 @@ def aggregate(
             help="16um or another side of square bins; hexagons: 100 µm apart, without gaps; "
             "spots: the circles of Visium, 55 µm wide, without what lies between them.",
         ),
-    ] = "hexagons",
+    ],
     layer: Layer = None,
     slide_key: SlideKey = None,
     overwrite: Overwrite = False,

@@ -48,16 +48,18 @@ class _Places(NamedTuple):
 
 def aggregate(
     slide: AnnData,
-    to: str | float = "hexagons",
+    to: str | float,
     *,
     layer: str | None = None,
     slide_key: str | None = None,
 ) -> AnnData:
     """Sum bins or cells into larger bins, or into spots like those that models were trained on.
 
-    Bins are recognized by ``obs["array_row"]`` and ``obs["array_col"]``, else by their coordinates,
-    and larger bins are a whole multiple of them, aligned as those of Space Ranger are. Cells belong
-    to where their centroid lies. Time and memory are linear in the size of the slide.
+    Sum until a spot has some 250 counts, and not much further: what differs between cells is lost
+    in larger spots. Bins are recognized by ``obs["array_row"]`` and ``obs["array_col"]``, else by
+    their coordinates, and larger bins are a whole multiple of them, aligned as those of Space
+    Ranger are. Cells belong to where their centroid lies. Time and memory are linear in the size of
+    the slide.
 
     Parameters
     ----------
@@ -91,7 +93,7 @@ def aggregate(
     Examples
     --------
     >>> bins = sagefm.read("outs/binned_outputs/square_008um")  # doctest: +SKIP
-    >>> spots = sagefm.pp.aggregate(bins, "hexagons")  # doctest: +SKIP
+    >>> spots = sagefm.pp.aggregate(bins, "24um")  # doctest: +SKIP
     >>> sagefm.tl.domains(spots)  # doctest: +SKIP
     >>> sagefm.pp.disaggregate(spots, bins)  # doctest: +SKIP
     """

@@ -19,16 +19,16 @@ from sagefm.pp.gene_forms import fault, name_kind, recognize
 from sagefm.pp.gene_names import is_date
 from sagefm.pp.scale import microns_per_unit, spacing_um, usual_pitch
 from sagefm.pp.sections import find_slide_key, section_codes
+from sagefm.pp.tiling import whole
 
 Level = Literal["error", "warning", "note"]
 T = TypeVar("T")
 
 LOW_DEPTH = 250
-"""Median counts per spot below which the depth of a slide is low (Visium slides have thousands)."""
+"""Median counts per spot below which the depth of a slide is low: Visium slides have thousands, and
+cells are then predicted better as larger bins (benchmarks/bins.py)."""
 FINE_UM = 50.0
 """Spots that lie closer are bins or cells: those of arrays are 100 µm apart."""
-AGGREGATE_BELOW = 500
-"""Median counts of bins or cells below which larger ones give better results, as measured."""
 
 
 @dataclass(frozen=True)
@@ -178,15 +178,17 @@ def _library_sizes(raw: Counts, barcodes: pd.Index, apart_um: float | None) -> l
 
 
 def _fine(depth: float, apart_um: float) -> Finding:
-    """Describe bins or cells, and whether to aggregate them."""
+    """Describe bins or cells, and what to sum them to."""
     what = f"bins or cells {apart_um:.3g} µm apart, with {depth:,.0f} counts (median)"
-    if depth < AGGREGATE_BELOW:
-        return Finding(
-            "warning",
-            f"{what}: below {AGGREGATE_BELOW} counts, results are better for sums of them; use "
-            "sagefm.pp.aggregate first, and sagefm.pp.disaggregate to copy results back",
-        )
-    return Finding("note", f"{what}; models were trained on spots 100 to 200 µm apart")
+    if depth >= LOW_DEPTH:
+        return Finding("note", f"{what}; models were trained on spots 100 to 200 µm apart")
+    larger = whole(apart_um) * np.ceil(np.sqrt(LOW_DEPTH / max(depth, 1)))
+    return Finding(
+        "warning",
+        f"{what}: below {LOW_DEPTH} counts, larger bins are predicted better; sum them by "
+        f"sagefm.pp.aggregate, such as to='{np.ceil(larger):g}um', and copy results back by "
+        "sagefm.pp.disaggregate",
+    )
 
 
 def few_spots(
