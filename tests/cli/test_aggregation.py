@@ -19,6 +19,7 @@ def test_bins_are_summed_and_domains_go_back(run, bins):
     summed, wanted = ad.read_h5ad("a.h5ad"), sagefm.pp.aggregate(bins, 16)
     assert (summed.X != wanted.X).nnz == 0
     total = int(bins.X.sum())
+    assert not [line for line in run("check", "a.h5ad")[1].splitlines() if " 8 µm apart" in line]
     assert out == f"a.h5ad: {wanted.n_obs:,} spots from 900 bins; all {total:,} counts are kept\n"
     summed.obs["domain"] = pd.Categorical(["1", "2"] * summed.n_obs)[: summed.n_obs]
     summed.write_h5ad("a.h5ad")

@@ -238,8 +238,8 @@ def _names(
 def _copy_uns(slide: AnnData, result: AnnData, tiling: Tiling, frame: Frame) -> None:
     """Keep images, scale factors of the new spots, and where the slide was read from."""
     result.uns[_keys.PITCH] = tiling.size_um
-    if read := provenance(slide, "read"):
-        record(result, "read", read)
+    if read := provenance(slide, "read"):  # but not what was noted of the bins
+        record(result, "read", {name: read[name] for name in read if name not in ("told", "lost")})
     kept = {}
     for name, library in libraries(slide).items():
         factors = dict(table(library.get("scalefactors")))
