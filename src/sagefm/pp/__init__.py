@@ -1,6 +1,8 @@
 """Read, check, align and simulate slides, and find neighborhoods."""
 
+from sagefm.pp.aggregate import aggregate
 from sagefm.pp.check import Finding, check, summarize
+from sagefm.pp.disaggregate import disaggregate
 from sagefm.pp.markers import marker_sets
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.plant import plant
@@ -14,8 +16,10 @@ __all__ = [
     "Alignment",
     "Finding",
     "Vocabulary",
+    "aggregate",
     "average",
     "check",
+    "disaggregate",
     "marker_sets",
     "nearest",
     "open_slide",
