@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 
-from sagefm._types import Codes, Floats, Singles
+from sagefm._types import Codes, Floats, Reals
 from sagefm.stats.sampling import MANY, evenly
 
 N_STARTS = 50
@@ -36,15 +36,13 @@ class Mixture:
 
 
 def mixture_clusters(
-    points: Floats | Singles, n_clusters: int, seed: int = 0, n_starts: int = N_STARTS
+    points: Reals, n_clusters: int, seed: int = 0, n_starts: int = N_STARTS
 ) -> Codes:
     """Cluster points (rows) by the best of several mixtures: see :func:`fit_mixture`."""
     return fit_mixture(points, n_clusters, seed, n_starts).labels
 
 
-def fit_mixture(
-    points: Floats | Singles, n_clusters: int, seed: int = 0, n_starts: int = N_STARTS
-) -> Mixture:
+def fit_mixture(points: Reals, n_clusters: int, seed: int = 0, n_starts: int = N_STARTS) -> Mixture:
     """Fit a Gaussian mixture with one covariance for all components.
 
     It is the mixture of :class:`sklearn.mixture.GaussianMixture` with ``covariance_type="tied"``,
@@ -109,7 +107,7 @@ def _step(points: Floats, moments: Floats, posterior: Floats) -> tuple[Floats, f
     return posterior, float(likelihood.mean()) - found.constant
 
 
-def _fit_all(points: Floats | Singles, posterior: Floats, of: Floats | Singles) -> Mixture:
+def _fit_all(points: Reals, posterior: Floats, of: Reals) -> Mixture:
     """Fit to all points, from the posterior of a sample; the points are read in blocks."""
     blocks = [slice(at, at + _BLOCK) for at in range(0, len(points), _BLOCK)]
     moments = np.zeros((points.shape[1],) * 2)
