@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from sagefm._types import Floats, Reals, Singles
+from sagefm._types import Floats, Positions, Reals, Singles
 
 _ROUNDS = 3
 _SPARE = 8
@@ -134,14 +134,20 @@ def scores(values: Reals, n_components: int) -> Floats:
     return np.asarray(left[:, :n_components] * sizes[:n_components])
 
 
-def scores_of_many(values: Singles, n_components: int) -> Singles:
-    """Compute principal component scores of many rows, by the covariance of the columns."""
-    mean = values.mean(axis=0, dtype=np.float64)
-    covariance = np.zeros((values.shape[1],) * 2)
-    for start in range(0, len(values), _ROWS):
-        block = values[start : start + _ROWS] - mean
+def scores_of_many(values: Reals, n_components: int, order: Positions | None = None) -> Singles:
+    """Compute principal component scores of many rows, by the covariance of the columns.
+
+    Parameters
+    ----------
+    order
+        Row numbers: the order of the scores, and that in which sums are taken.
+    """
+    order = np.arange(len(values)) if order is None else order
+    blocks = [order[start : start + _ROWS] for start in range(0, len(order), _ROWS)]
+    mean = np.add.reduce([values[at].sum(axis=0, dtype=np.float64) for at in blocks]) / len(order)
+    covariance = np.zeros((len(mean), len(mean)))
+    for at in blocks:
+        block = values[at] - mean
         covariance += block.T @ block
-    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :n_components].astype(np.float32)
-    found = values @ axes
-    found -= mean.astype(np.float32) @ axes
-    return found
+    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :n_components]
+    return np.concatenate([((values[at] - mean) @ axes).astype(np.float32) for at in blocks])

@@ -147,7 +147,7 @@ class _Parameters:
     @classmethod
     def of(cls, moments: Floats, sizes: Floats, sums: Floats, *, n_points: int) -> Self:
         """Estimate them from the points of each component, their sums, and the moments of all."""
-        sizes = sizes + _EMPTY
+        sizes = np.add(sizes, _EMPTY)
         means = sums / sizes[:, None]
         covariance = moments - (means.T * sizes) @ means / n_points
         covariance.flat[:: len(moments) + 1] += _RIDGE
@@ -155,7 +155,7 @@ class _Parameters:
         discriminants, whitened = solved[:, : len(means)], solved[:, len(means) :]
         offsets = np.log(sizes / n_points) - (means.T * discriminants).sum(axis=0) / 2
         constant = (np.trace(whitened) + np.linalg.slogdet(covariance)[1]) / 2
-        return cls(discriminants, offsets, float(constant))
+        return cls(np.asarray(discriminants, dtype=np.float64), offsets, float(constant))
 
     def expect(self, points: Floats) -> tuple[Floats, Floats]:
         """Compute the posterior of points, and their likelihoods without the constant."""

@@ -43,22 +43,22 @@ class LargeTissue(Layout):
         cls,
         slides: "Sequence[AnnData]",
         batches: Codes,
+        sections: Sequence[Codes] | None = None,
         *,
         layer: str | None = None,
-        slide_key: str | None = None,
         counts: SpotCounts | None = None,
     ) -> Self:
         """Sort the spots of slides by batch, section and place, and find their neighbors.
 
         Parameters
         ----------
-        slides, batches, layer, slide_key
+        slides, batches, sections, layer
             As for :meth:`sagefm.tl._tissue.Tissue.of`.
         counts
             The counts of all spots; those in memory if not given.
         """
         counts = CountsInMemory.of(slides, layer) if counts is None else counts
-        layout = lay_out(slides, batches, counts.sizes, slide_key, curve=True)
+        layout = lay_out(slides, batches, counts.sizes, sections, curve=True)
         return cls(counts=counts, rows=layout["order"], **layout)
 
     @cached_property

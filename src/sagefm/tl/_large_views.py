@@ -14,7 +14,7 @@ from sagefm.tl._views import SMOOTHED, AnyViews, Views, deviations
 
 _N_AXES = 64
 _N_COMPONENTS = 20
-_MOST_CENTERS, _MOST_VALUES = 20_000, 40_000_000
+_MOST_CENTERS, _MOST_VALUES = 10_000, 20_000_000
 """Spots whose 7-spot means the axes are fitted to, and values of these means."""
 _CENTERS = 1000
 """Spots whose means are computed at a time."""

@@ -65,7 +65,7 @@ def lay_out(
     slides: "Sequence[AnnData]",
     batches: Codes,
     sizes: Floats,
-    slide_key: str | None,
+    sections: Sequence[Codes] | None,
     *,
     curve: bool = False,
 ) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def lay_out(
 
     Parameters
     ----------
-    slides, batches, slide_key
+    slides, batches, sections
         As for :meth:`sagefm.tl._tissue.Tissue.of`.
     sizes
         Counts of each spot.
@@ -86,31 +86,31 @@ def lay_out(
     The attributes of a :class:`Layout`.
     """
     places = np.concatenate([coordinates(slide) for slide in slides])
-    sections: list[Positions] = []
+    coded = [section_codes(slide) for slide in slides] if sections is None else sections
+    own: list[Positions] = []
     first = 0
-    for slide in slides:
-        codes = section_codes(slide, slide_key)
-        sections += [first + np.flatnonzero(codes == code) for code in np.unique(codes)]
-        first += slide.n_obs
-    sections = [rows[np.lexsort((sizes[rows], *places[rows].T))] for rows in sections]
-    sections.sort(key=lambda rows: (len(rows), *sizes[rows]))
+    for codes in coded:
+        own += [first + np.flatnonzero(codes == code) for code in np.unique(codes)]
+        first += len(codes)
+    own = [rows[np.lexsort((sizes[rows], *places[rows].T))] for rows in own]
+    own.sort(key=lambda rows: (len(rows), *sizes[rows]))
     # Batches are numbered by their first section, not as the slides were given.
-    number = {code: at for at, code in reversed([*enumerate(batches[r[0]] for r in sections)])}
-    sections.sort(key=lambda rows: number[batches[rows[0]]])
+    number = {code: at for at, code in reversed([*enumerate(batches[r[0]] for r in own)])}
+    own.sort(key=lambda rows: number[batches[rows[0]]])
     if curve:
-        sections = [rows[along_curve(places[rows])] for rows in sections]
-    order = np.concatenate(sections)
+        own = [rows[along_curve(places[rows])] for rows in own]
+    order = np.concatenate(own)
     neighbors = np.full((len(order), N_NEAREST), -1, dtype=np.int64)
     first = 0
-    for rows in sections:
+    for rows in own:
         n_nearest = min(N_NEAREST, len(rows))
-        own = slice(first, first + len(rows))
-        neighbors[own, :n_nearest] = nearest(places[rows], n_nearest)
-        neighbors[own, :n_nearest] += first
+        block = neighbors[first : first + len(rows), :n_nearest]
+        block[:] = nearest(places[rows], n_nearest)
+        block += first
         first += len(rows)
     return {
         "neighbors": neighbors,
-        "sections": np.repeat(np.arange(len(sections)), [len(rows) for rows in sections]),
+        "sections": np.repeat(np.arange(len(own)), [len(rows) for rows in own]),
         "batches": np.unique([number[code] for code in batches[order]], return_inverse=True)[1],
         "order": order,
     }

@@ -14,6 +14,9 @@ from sagefm.tl._layout import Layout, lay_out
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_DRAWN = 1_000_000
+"""Counts that are drawn at a time."""
+
 
 @dataclass(frozen=True)
 class Tissue(Layout):
@@ -35,9 +38,9 @@ class Tissue(Layout):
         cls,
         slides: "Sequence[AnnData]",
         batches: Codes,
+        sections: Sequence[Codes] | None = None,
         *,
         layer: str | None = None,
-        slide_key: str | None = None,
     ) -> Self:
         """Sort the spots of slides by batch, section and place, and find their neighbors.
 
@@ -48,7 +51,9 @@ class Tissue(Layout):
         batches
             The batch of each spot of all slides, one after the other; the same for all spots of a
             section.
-        layer, slide_key
+        sections
+            For each slide the section of each spot; by default as :func:`sagefm.read` recorded.
+        layer
             As in :func:`sagefm.tl.embed`.
 
         Raises
@@ -58,7 +63,7 @@ class Tissue(Layout):
         """
         counts = vstack(shared_expression(slides, layer=layer).counts, format="csr")
         sizes = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        layout = lay_out(slides, batches, sizes, slide_key)
+        layout = lay_out(slides, batches, sizes, sections)
         counts = csr_matrix(counts[layout["order"]])
         return cls(counts=counts, expression=normalize([counts])[0], **layout)
 
@@ -85,5 +90,7 @@ def halved(counts: csr_matrix, seed: int) -> csr_matrix:
     """Draw a random half of counts."""
     counts = counts.copy()
     rng = np.random.default_rng(seed)
-    counts.data = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
+    for start in range(0, counts.nnz, _DRAWN):
+        some = slice(start, start + _DRAWN)
+        counts.data[some] = rng.binomial(counts.data[some].astype(np.int64), 0.5)
     return counts

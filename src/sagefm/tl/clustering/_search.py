@@ -9,7 +9,7 @@ import pandas as pd
 
 from sagefm._errors import logger
 from sagefm._progress import stage
-from sagefm._types import Codes, Floats, Reals
+from sagefm._types import Codes, Reals
 from sagefm.stats.mixture import fit_mixture
 from sagefm.stats.sampling import MANY, evenly
 from sagefm.tl._large_tissue import LargeTissue
@@ -44,11 +44,11 @@ class Search:
 def find_domains(
     slides: "Sequence[AnnData]",
     batches: Codes,
+    sections: Sequence[Codes],
     search: Search,
-    added: Floats | None,
+    added: Reals | None,
     *,
     layer: str | None,
-    slide_key: str | None,
 ) -> Domains:
     """Find the domains of slides from their counts.
 
@@ -56,13 +56,15 @@ def find_domains(
     ----------
     batches
         The batch of each spot of all slides.
+    sections
+        For each slide the section of each spot.
     added
         One more view, spots of all slides × components.
     """
     stage("finding the neighborhoods of %s spots", f"{sum(s.n_obs for s in slides):,}")
     many = sum(slide.n_obs for slide in slides) > MANY
     kind = LargeTissue if many else Tissue
-    tissue = kind.of(slides, batches, layer=layer, slide_key=slide_key)
+    tissue = kind.of(slides, batches, sections, layer=layer)
     n_domains, seed = search.n_domains, search.seed
     facts: dict[str, Any] = {"centered": _centered(tissue, search)}
     centered = bool(facts["centered"])
@@ -88,7 +90,7 @@ def _compare(
     tissue: Tissue | LargeTissue,
     computed: dict[str, Reals],
     search: Search,
-    added: Floats | None,
+    added: Reals | None,
     *,
     centered: bool,
 ) -> tuple[dict[str, Reals], dict[str, Reals]]:
@@ -124,7 +126,7 @@ def _centered(tissue: Tissue | LargeTissue, search: Search) -> bool:
 
 
 def _compute(
-    tissue: Tissue | LargeTissue, names: Sequence[str], added: Floats | None, centered: bool
+    tissue: Tissue | LargeTissue, names: Sequence[str], added: Reals | None, centered: bool
 ) -> dict[str, Reals]:
     views = views_of(tissue, centered=centered)
     computed = {}
