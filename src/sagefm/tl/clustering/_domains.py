@@ -127,9 +127,8 @@ def domains(
         space = Space.of(given, use_rep or EMBEDDING, n_components, seed)
         stage("clustering %s spots by %s", f"{n_spots:,}", method)
         facts = {"use_rep": use_rep or EMBEDDING, "n_components": space.points.shape[1]}
-        result = Domains(
-            space.unsorted(CLUSTER[method](space.points, n_domains, seed)), facts=facts
-        )
+        labels = CLUSTER[method](space.points, n_domains, seed)[space.rank]
+        result = Domains(labels, facts=facts)
     else:
         search = Search(
             views=CONSENSUS if method == "consensus" else (method,), n_domains=n_domains,
@@ -138,7 +137,7 @@ def domains(
         added = None
         if use_rep is not None:
             space = Space.of(given, use_rep, n_components, seed)
-            added = space.unsorted(space.points)
+            added = space.points[space.rank]
         batches = _batches(given, batch_key, sections)
         result = find_domains(given, batches, sections, search, added, layer=layer)
     labels = _smoothed(given, result.labels, smooth, sections) if smooth else result.labels

@@ -86,7 +86,7 @@ def _find_edges(space: Reals) -> Positions:
         links = kneighbors_graph(space, n_nearest)
     rows, columns = links.maximum(links.T).nonzero()
     once = rows < columns
-    return np.c_[rows[once], columns[once]]
+    return np.column_stack([rows[once], columns[once]]).astype(np.int64)
 
 
 def _search(divide: Callable[[float], Codes], n_domains: int, n_nodes: int) -> tuple[Codes, float]:

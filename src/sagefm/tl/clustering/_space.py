@@ -60,6 +60,7 @@ class Space:
 def _values(slides: "Sequence[AnnData]", use_rep: str) -> Reals:
     """Join the embeddings of slides; many spots are not copied where they are in float32."""
     arrays: list[Reals] = []
+    many = sum(slide.n_obs for slide in slides) > MANY
     for slide in slides:
         if use_rep not in slide.obsm:
             available = ", ".join(slide.obsm) or "nothing"
@@ -68,13 +69,15 @@ def _values(slides: "Sequence[AnnData]", use_rep: str) -> Reals:
                 f"obsm[{use_rep!r}]: is not in the slide, which has {available}; {remedy}"
             )
         stored = slide.obsm[use_rep]
-        single = getattr(stored, "dtype", None) == np.float32 and slide.n_obs > MANY
+        single = many and getattr(stored, "dtype", None) == np.float32
         arrays.append(np.asarray(stored, dtype=np.float32 if single else np.float64))
     if len({array.shape[1] for array in arrays}) > 1:
         raise InputError(
             f"obsm[{use_rep!r}]: differs in width between slides; embed all with one model"
         )
-    values = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    values: Reals = arrays[0]
+    if len(arrays) > 1:
+        values = np.concatenate(arrays)  # type: ignore[assignment]
     if not np.isfinite(values).all():
         raise InputError(f"obsm[{use_rep!r}]: has NaN or infinite values; embed the slide again")
     if (values == values[0]).all():
