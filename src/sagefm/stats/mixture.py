@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 
 from sagefm._types import Codes, Floats, Reals
-from sagefm.stats.sampling import MANY, evenly
+from sagefm.stats.sampling import evenly, is_many
 
 N_STARTS = 50
 _MAX_ITER = 300
@@ -65,7 +65,7 @@ def fit_mixture(points: Reals, n_clusters: int, seed: int = 0, n_starts: int = N
     n_starts
         Fits; the likeliest is returned.
     """
-    many = len(points) > MANY
+    many = is_many(len(points))
     some = points[evenly(len(points), _SAMPLE)] if many else points
     best = _best_start(np.ascontiguousarray(some, dtype=np.float64), n_clusters, seed, n_starts)
     return _fit_all(points, best.posterior, some) if many else best

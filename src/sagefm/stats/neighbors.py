@@ -82,11 +82,15 @@ def _candidates(
 
 
 def _query(points: Singles, own: Positions, candidates: Positions, n_nearest: int) -> Positions:
-    from sklearn.neighbors import NearestNeighbors
-
-    index = NearestNeighbors(n_neighbors=n_nearest + 1, algorithm="brute")
-    index.fit(points[candidates])
-    return np.asarray(index.kneighbors(points[own], return_distance=False))
+    """Find the nearest candidates of some points, and one more: the point itself."""
+    origin = points[own].mean(axis=0)  # where squares are small, differences of them are exact
+    compared = points[candidates] - origin
+    squared = (points[own] - origin) @ compared.T
+    squared *= -2
+    squared += (compared**2).sum(axis=1)
+    near = np.argpartition(squared, n_nearest, axis=1)[:, : n_nearest + 1]
+    order = np.argsort(np.take_along_axis(squared, near, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(near, order, axis=1)
 
 
 def _without_itself(own: Positions, near: Positions) -> Positions:

@@ -11,7 +11,7 @@ from sagefm._extras import require
 from sagefm._progress import stage
 from sagefm._types import Codes, Positions, Reals
 from sagefm.stats.neighbors import nearly_nearest
-from sagefm.stats.sampling import MANY
+from sagefm.stats.sampling import is_many
 
 _NEIGHBORS_IN_EMBEDDING = 15
 _RESOLUTIONS_TRIED = 20
@@ -40,7 +40,7 @@ def leiden(space: Reals, n_domains: int, seed: int) -> Codes:
             found = graph.community_leiden("modularity", resolution=resolution, **settings)
             return np.array(found.membership, dtype=np.int64)
 
-        if len(space) <= MANY:
+        if not is_many(len(space)):
             return _search(lambda at: divide(at, n_iterations=4), n_domains, len(space))[0]
         fine = _divide_finely(divide, n_domains)
         coarse, weights = _contract(igraph, edges, fine)
@@ -77,7 +77,7 @@ def _find_edges(space: Reals) -> Positions:
     from sklearn.neighbors import kneighbors_graph
 
     n_nearest = min(_NEIGHBORS_IN_EMBEDDING, len(space) - 1)
-    if len(space) > MANY:
+    if is_many(len(space)):
         near = nearly_nearest(np.asarray(space, dtype=np.float32), n_nearest)
         ends = np.arange(0, near.size + 1, n_nearest)
         entries = np.ones(near.size, dtype=np.int8), near.ravel(), ends

@@ -11,7 +11,7 @@ from sagefm._errors import logger
 from sagefm._progress import stage
 from sagefm._types import Codes, Reals
 from sagefm.stats.mixture import fit_mixture
-from sagefm.stats.sampling import MANY, evenly
+from sagefm.stats.sampling import evenly, is_many
 from sagefm.tl._large_tissue import LargeTissue
 from sagefm.tl._large_views import views_of
 from sagefm.tl._tissue import Tissue
@@ -62,7 +62,7 @@ def find_domains(
         One more view, spots of all slides × components.
     """
     stage("finding the neighborhoods of %s spots", f"{sum(s.n_obs for s in slides):,}")
-    many = sum(slide.n_obs for slide in slides) > MANY
+    many = is_many(sum(slide.n_obs for slide in slides))
     kind = LargeTissue if many else Tissue
     tissue = kind.of(slides, batches, sections, layer=layer)
     n_domains, seed = search.n_domains, search.seed

@@ -10,7 +10,7 @@ from sagefm._errors import InputError
 from sagefm._keys import EMBEDDING
 from sagefm._types import Positions, Reals
 from sagefm.stats.components import scores_of_many
-from sagefm.stats.sampling import MANY
+from sagefm.stats.sampling import is_many
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,7 +42,7 @@ class Space:
 
         values = _values(slides, use_rep)
         n_components = min(n_components, *values.shape)
-        if len(values) > MANY:
+        if is_many(len(values)):
             order = np.lexsort(values.T[:_SORTED_BY][::-1])
             return cls(scores_of_many(values, n_components, order), order)
         values = values.astype(np.float64)
@@ -60,7 +60,7 @@ class Space:
 def _values(slides: "Sequence[AnnData]", use_rep: str) -> Reals:
     """Join the embeddings of slides; many spots are not copied where they are in float32."""
     arrays: list[Reals] = []
-    many = sum(slide.n_obs for slide in slides) > MANY
+    many = is_many(sum(slide.n_obs for slide in slides))
     for slide in slides:
         if use_rep not in slide.obsm:
             available = ", ".join(slide.obsm) or "nothing"
@@ -70,7 +70,8 @@ def _values(slides: "Sequence[AnnData]", use_rep: str) -> Reals:
             )
         stored = slide.obsm[use_rep]
         single = many and getattr(stored, "dtype", None) == np.float32
-        arrays.append(np.asarray(stored, dtype=np.float32 if single else np.float64))
+        array: Reals = np.asarray(stored, dtype=np.float64) if not single else stored
+        arrays.append(array)
     if len({array.shape[1] for array in arrays}) > 1:
         raise InputError(
             f"obsm[{use_rep!r}]: differs in width between slides; embed all with one model"
