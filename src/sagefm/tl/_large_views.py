@@ -73,7 +73,8 @@ class LargeViews(AnyViews):
         total = np.zeros((len(self.groups), tissue.counts.n_genes))
         for at, counts in tissue.blocks():
             entries = (np.ones(len(at)), (group[at], np.arange(len(at))))
-            total += csr_matrix(entries, shape=(len(total), len(at))) @ counts
+            member = csr_matrix(entries, shape=(len(total), len(at)))
+            total += (member @ counts).toarray()
         profiles = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
         found = np.zeros(self.spots.shape, dtype=np.float32)
         for at, counts in tissue.blocks():
