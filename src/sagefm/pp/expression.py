@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags_array
 
 from sagefm._errors import InputError
+from sagefm._types import Positions
 from sagefm.pp.counts import counts, sum_duplicates
 
 if TYPE_CHECKING:
@@ -34,6 +35,25 @@ class SharedExpression:
     normalized: tuple[csr_matrix, ...]
 
 
+@dataclass(frozen=True)
+class SharedGenes:
+    """Counts of several slides and where their common genes are.
+
+    Attributes
+    ----------
+    genes
+        The genes that are measured in all slides and detected in one at least, sorted by name.
+    matrices
+        For each slide spots × its own genes, raw counts, float32. They may share memory with it.
+    columns
+        For each slide the columns of `genes`.
+    """
+
+    genes: tuple[str, ...]
+    matrices: tuple[csr_matrix, ...]
+    columns: tuple[Positions, ...]
+
+
 def shared_expression(slides: "Sequence[AnnData]", *, layer: str | None = None) -> SharedExpression:
     """Normalize slides together on the genes that all of them measured.
 
@@ -49,21 +69,32 @@ def shared_expression(slides: "Sequence[AnnData]", *, layer: str | None = None) 
     InputError
         No raw counts, or slides without a gene in common.
     """
+    shared = shared_genes(slides, layer=layer)
+    matrices = [
+        matrix[:, columns] for matrix, columns in zip(shared.matrices, shared.columns, strict=True)
+    ]
+    return SharedExpression(shared.genes, tuple(matrices), tuple(normalize(matrices)))
+
+
+def shared_genes(slides: "Sequence[AnnData]", *, layer: str | None = None) -> SharedGenes:
+    """Find the genes that all slides measured; parameters as of :func:`shared_expression`."""
     raw = [sum_duplicates(counts(slide, layer)) for slide in slides]
     common = raw[0].var.index
     for other in raw[1:]:
         common = common[common.isin(other.var.index)]
     common = common[np.argsort(common.to_numpy(dtype=str), kind="stable")]
-    matrices = [one.matrix[:, one.var.index.get_indexer(common)] for one in raw]
-    detected = np.flatnonzero(sum(matrix.getnnz(axis=0) for matrix in matrices))
+    columns = [one.var.index.get_indexer(common) for one in raw]
+    n_spots = sum(one.matrix.getnnz(axis=0)[own] for one, own in zip(raw, columns, strict=True))
+    detected = np.flatnonzero(n_spots)
     if not len(detected):
         raise InputError(
             "slides: no gene that is measured in all of them has counts; "
             "use the same gene names, or leave out the slide that differs"
         )
-    matrices = [matrix[:, detected] for matrix in matrices]
-    return SharedExpression(
-        tuple(map(str, common[detected])), tuple(matrices), tuple(normalize(matrices))
+    return SharedGenes(
+        tuple(map(str, common[detected])),
+        tuple(one.matrix for one in raw),
+        tuple(own[detected].astype(np.int64) for own in columns),
     )
 
 
