@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sagefm._errors import InputError
-from sagefm._files import require_own, require_writable, write_slide
+from sagefm._files import require_own, require_writable
 from sagefm._text import numbered
 from sagefm.cli._options import (
     Layer,
@@ -42,6 +42,7 @@ def aggregate(
     """
     import sagefm
     from sagefm.pp.aggregate import summary
+    from sagefm.pp.writing import write_slide
 
     require_suffix(out, [".h5ad"])
     require_writable(out)
@@ -79,6 +80,7 @@ def disaggregate(
     SLIDE is what was aggregated, or other bins or cells of the same section.
     """
     import sagefm
+    from sagefm.pp.writing import write_slide
 
     require_suffix(out, [".h5ad"])
     require_writable(out)

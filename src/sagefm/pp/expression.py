@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, diags_array
 
 from sagefm._errors import InputError
@@ -35,25 +37,6 @@ class SharedExpression:
     normalized: tuple[csr_matrix, ...]
 
 
-@dataclass(frozen=True)
-class SharedGenes:
-    """Counts of several slides and where their common genes are.
-
-    Attributes
-    ----------
-    genes
-        The genes that are measured in all slides and detected in one at least, sorted by name.
-    matrices
-        For each slide spots × its own genes, raw counts, float32. They may share memory with it.
-    columns
-        For each slide the columns of `genes`.
-    """
-
-    genes: tuple[str, ...]
-    matrices: tuple[csr_matrix, ...]
-    columns: tuple[Positions, ...]
-
-
 def shared_expression(slides: "Sequence[AnnData]", *, layer: str | None = None) -> SharedExpression:
     """Normalize slides together on the genes that all of them measured.
 
@@ -69,33 +52,33 @@ def shared_expression(slides: "Sequence[AnnData]", *, layer: str | None = None) 
     InputError
         No raw counts, or slides without a gene in common.
     """
-    shared = shared_genes(slides, layer=layer)
-    matrices = [
-        matrix[:, columns] for matrix, columns in zip(shared.matrices, shared.columns, strict=True)
-    ]
-    return SharedExpression(shared.genes, tuple(matrices), tuple(normalize(matrices)))
-
-
-def shared_genes(slides: "Sequence[AnnData]", *, layer: str | None = None) -> SharedGenes:
-    """Find the genes that all slides measured; parameters as of :func:`shared_expression`."""
     raw = [sum_duplicates(counts(slide, layer)) for slide in slides]
-    common = raw[0].var.index
-    for other in raw[1:]:
-        common = common[common.isin(other.var.index)]
-    common = common[np.argsort(common.to_numpy(dtype=str), kind="stable")]
+    common = common_genes([one.var.index for one in raw])
     columns = [one.var.index.get_indexer(common) for one in raw]
-    n_spots = sum(one.matrix.getnnz(axis=0)[own] for one, own in zip(raw, columns, strict=True))
+    per_slide = [one.matrix.getnnz(axis=0)[own] for one, own in zip(raw, columns, strict=True)]
+    detected = require_detected(np.sum(per_slide, axis=0))
+    matrices = [one.matrix[:, own[detected]] for one, own in zip(raw, columns, strict=True)]
+    genes = tuple(map(str, common[detected]))
+    return SharedExpression(genes, tuple(matrices), tuple(normalize(matrices)))
+
+
+def common_genes(names: Sequence[pd.Index]) -> pd.Index:
+    """Find the genes that all slides measured, sorted by name."""
+    common = names[0]
+    for other in names[1:]:
+        common = common[common.isin(other)]
+    return common[np.argsort(common.to_numpy(dtype=str), kind="stable")]
+
+
+def require_detected(n_spots: NDArray[np.integer[Any]]) -> Positions:
+    """Find the genes that are detected in a spot at least; raise an error if none is."""
     detected = np.flatnonzero(n_spots)
     if not len(detected):
         raise InputError(
             "slides: no gene that is measured in all of them has counts; "
             "use the same gene names, or leave out the slide that differs"
         )
-    return SharedGenes(
-        tuple(map(str, common[detected])),
-        tuple(one.matrix for one in raw),
-        tuple(own[detected].astype(np.int64) for own in columns),
-    )
+    return detected
 
 
 def normalize(matrices: Sequence[csr_matrix]) -> list[csr_matrix]:

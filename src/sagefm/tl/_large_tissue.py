@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm._types import Codes, Floats, Positions, Reals
 from sagefm.tl._layout import Layout, lay_out
-from sagefm.tl._spot_counts import CountsInMemory, SpotCounts
+from sagefm.tl._spot_counts import SpotCounts
 from sagefm.tl._tissue import halved
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class LargeTissue(Layout):
         sections: Sequence[Codes] | None = None,
         *,
         layer: str | None = None,
-        counts: SpotCounts | None = None,
     ) -> Self:
         """Sort the spots of slides by batch, section and place, and find their neighbors.
 
@@ -54,10 +53,8 @@ class LargeTissue(Layout):
         ----------
         slides, batches, sections, layer
             As for :meth:`sagefm.tl._tissue.Tissue.of`.
-        counts
-            The counts of all spots; those in memory if not given.
         """
-        counts = CountsInMemory.of(slides, layer) if counts is None else counts
+        counts = SpotCounts.of(slides, layer)
         layout = lay_out(slides, batches, counts.sizes, sections, curve=True)
         return cls(counts=counts, rows=layout["order"], **layout)
 
@@ -123,14 +120,14 @@ class LargeTissue(Layout):
             sections=np.unique(self.sections[spots], return_inverse=True)[1],
             batches=np.unique(self.batches[spots], return_inverse=True)[1],
             order=self.order[spots],
-            counts=CountsInMemory([taken], [np.arange(taken.shape[1])]),
+            counts=SpotCounts.of_matrix(taken),
             rows=np.arange(len(spots)),
         )
 
     def halved(self, seed: int) -> Self:
         """Draw a random half of the counts, which are copied: for a part."""
         taken = halved(self.counts.take(self.rows), seed)
-        counts = CountsInMemory([taken], [np.arange(taken.shape[1])])
+        counts = SpotCounts.of_matrix(taken)
         return replace(self, counts=counts, rows=np.arange(len(self)))
 
 

@@ -121,3 +121,18 @@ def test_counts_are_read_in_blocks_without_a_copy(slide, many):
     for at, counts in tissue.blocks():
         assert counts.shape[0] <= 50
         np.testing.assert_array_equal(counts.toarray(), slide.X[tissue.order[at]].toarray())
+
+
+def test_counts_on_disk_give_the_same_domains(slide, many, tmp_path, monkeypatch):
+    monkeypatch.setattr("sagefm.pp.on_disk.BLOCK", 2000)
+    slide.write_h5ad(tmp_path / "s.h5ad")
+    other = layered(1)[:, 5:].copy()
+    other.write_h5ad(tmp_path / "other.h5ad")
+    for n_slides in (1, 2):
+        labels = []
+        for backed in (True, False):
+            slides = [sagefm.read(tmp_path / f"{n}.h5ad", backed=backed) for n in ("s", "other")]
+            sagefm.tl.domains(slides[:n_slides], 4)
+            labels.append([slide.obs["sagefm_domain"].tolist() for slide in slides[:n_slides]])
+            assert all((slide.X is None) == backed for slide in slides)
+        assert labels[0] == labels[1]
