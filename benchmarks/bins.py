@@ -27,7 +27,8 @@ model has not seen, thinned to a median of so many counts.
 
 ``areas``: domains of such a tissue at each level, copied back to its bins of 8 µm, and compared
 with the regions there (adjusted Rand index): the consensus, which needs no model, and the mixture
-on the embedding of the model and of random weights.
+on the embedding of the model and of random weights. ``labels``: the same for labeled sections that
+are thinned.
 
 Rows are added to benchmarks/out/bins.jsonl; ``summary`` prints the tables.
 """
@@ -59,7 +60,7 @@ from sagefm.stats.poisson import log1p_variance, rate_of
 
 FOLD = {
     "fetal_intestine_A3": 0, "dlpfc_151510": 0, "her2st_C6": 0, "dlpfc2_Br8325_ant": 2,
-    "her2st_F1": 3, "heartdev_4": 4, "her2st_B1": 4,
+    "her2st_F1": 3, "pdac_A_ST1": 2, "heartdev_4": 4, "her2st_B1": 4,
     "breast_cytassist_eevee": 0, "dlpfc_151673": 1,
 }  # fmt: skip
 DEPTHS = (50, 100, 200, 500, 1500)
@@ -376,6 +377,28 @@ def levels(given, whole, what, depth, *, own, near, keep=1):
             add([facts | row for row in found])
 
 
+def methods_of_domains(slide, n, model):
+    """Find domains of a slide by each method: its name and the seconds it takes."""
+    for name in ("consensus", "model", "random"):
+        start = time.perf_counter()
+        if name == "consensus":
+            sagefm.tl.domains(slide, n)
+        else:
+            used = model
+            if name == "random":
+                used = sagefm.SageFM.new(model.vocabulary, model.config, seed=1)
+            sagefm.tl.embed(slide, used)
+            sagefm.tl.domains(slide, n, method="gmm", use_rep="X_sagefm")
+        yield name, time.perf_counter() - start
+
+
+def agreement(labels, slide):
+    """Compare the domains of a slide with its labels where it has both: adjusted Rand index."""
+    found = slide.obs["sagefm_domain"]
+    known = (labels.notna() & found.notna()).to_numpy()
+    return adjusted_rand_score(labels[known].astype(str), found[known].astype(str))
+
+
 def areas(given):
     """Find domains of a simulated tissue at each level, carried back to its bins."""
     model = sagefm.SageFM.load(given.folds / "patients_0_seed0.safetensors")
@@ -383,31 +406,33 @@ def areas(given):
         bins = sagefm.pp.simulate_tissue(
             given.tissue, given.bins, bin_um=8, depth=depth, image=False, seed=given.seed
         )
-        regions = bins.obs["region"].astype(str)
-        n = regions.nunique()
+        n = bins.obs["region"].nunique()
         for level in given.levels:
             slide = bins if level == "8um" else sagefm.pp.aggregate(bins, level)
-            for name in ("consensus", "model", "random"):
-                start = time.perf_counter()
-                if name == "consensus":
-                    sagefm.tl.domains(slide, n)
-                else:
-                    used = model
-                    if name == "random":
-                        used = sagefm.SageFM.new(model.vocabulary, model.config, seed=1)
-                    sagefm.tl.embed(slide, used)
-                    sagefm.tl.domains(slide, n, method="gmm", use_rep="X_sagefm")
-                seconds = time.perf_counter() - start
+            for name, seconds in methods_of_domains(slide, n, model):
                 if slide is not bins:
                     sagefm.pp.disaggregate(slide, bins, ["sagefm_domain"])
-                known = bins.obs["sagefm_domain"].notna().to_numpy()
-                ari = adjusted_rand_score(
-                    regions[known], bins.obs["sagefm_domain"][known].astype(str)
-                )
                 add([{
                     "what": f"areas, {given.tissue}, {level}", "section": f"seed {given.seed}",
-                    "depth": depth, "method": name, "ari": ari, "spots": slide.n_obs,
-                    "bins": int(known.sum()), "seconds": seconds,
+                    "depth": depth, "method": name, "ari": agreement(bins.obs["region"], bins),
+                    "spots": slide.n_obs, "seconds": seconds,
+                }])  # fmt: skip
+
+
+def labels(given):
+    """Find domains of labeled sections that are thinned."""
+    for name in given.sections:
+        model = sagefm.SageFM.load(given.folds / f"patients_{FOLD[name]}_seed0.safetensors")
+        slide = sagefm.read(given.data / "slides" / f"{name}.h5ad")
+        deepest = median_depth(slide)
+        for depth in [*(d for d in given.depths if d < deepest), round(deepest)]:
+            keep = min(1, depth / deepest)
+            shallow, _ = thinned(slide, keep, np.random.default_rng(depth))
+            n = slide.obs["label"].dropna().nunique()
+            for method, seconds in methods_of_domains(shallow, n, model):
+                add([{
+                    "what": "labels", "section": name, "depth": depth, "method": method,
+                    "ari": agreement(slide.obs["label"], shallow), "seconds": seconds,
                 }])  # fmt: skip
 
 
@@ -427,7 +452,7 @@ def summary(given):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(required=True)
-    for verb in (thin, cut, cells, areas):
+    for verb in (thin, cut, cells, areas, labels):
         one = verbs.add_parser(verb.__name__)
         one.set_defaults(verb=verb)
         one.add_argument("data", type=Path)

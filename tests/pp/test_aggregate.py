@@ -47,7 +47,7 @@ def cells_of(seed, n=300):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), to=TO, cells=st.booleans())
 def test_every_count_is_kept_or_said_to_lie_outside(seed, to, cells):
     slide = cells_of(seed) if cells else bins_of(seed)
@@ -64,7 +64,7 @@ def test_every_count_is_kept_or_said_to_lie_outside(seed, to, cells):
         assert (slide.X[own].sum(axis=0) == result[name].X.toarray()).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), to=TO, cells=st.booleans())
 def test_the_order_of_the_bins_does_not_matter(seed, to, cells):
     slide = cells_of(seed) if cells else bins_of(seed)
@@ -76,7 +76,7 @@ def test_the_order_of_the_bins_does_not_matter(seed, to, cells):
     np.testing.assert_array_equal(one.obsm["spatial"], two.obsm["spatial"])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), to=TO)
 def test_labels_that_are_the_same_in_a_spot_come_back(seed, to):
     slide = bins_of(seed)
