@@ -115,7 +115,7 @@ def test_a_part_has_the_surroundings_that_its_spots_need(slide):
 
 def test_counts_are_read_in_blocks_without_a_copy(slide, many):
     tissue = LargeTissue.of([slide], np.zeros(384, dtype=np.int64))
-    assert np.shares_memory(tissue.counts.matrices[0].data, slide.X.data)
+    assert np.shares_memory(tissue.counts.sources[0].data, slide.X.data)
     seen = np.concatenate([at for at, _ in tissue.blocks()])
     np.testing.assert_array_equal(np.sort(seen), np.arange(384))
     for at, counts in tissue.blocks():
