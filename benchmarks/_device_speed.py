@@ -14,6 +14,7 @@ import torch
 
 import sagefm
 from _device import clock, device_clock, side_by_side, synchronize
+from _device_equality import on_disk
 from sagefm.pp.sections import sections_of
 from sagefm.pretrain import Recipe
 from sagefm.pretrain.data import of_memory
@@ -41,7 +42,7 @@ def run(given, results):
     print(f"{n_spots:,} spots, {nnz / n_spots:,.0f} genes a spot; alignment and neighborhoods "
           f"{prepare:.1f} s", flush=True)  # fmt: skip
     bench = Bench(given.device, results, roofs, 2 if given.small else STEPS)
-    _embedding(bench, model, aligned)
+    _embedding(bench, model, slide, aligned)
     _prediction(bench, model, aligned, 512 if given.small else N_PREDICTED)
     results.attempt("speed", "training steps", _training_steps, bench, tile, given.small)
     model.to("cpu")
@@ -89,7 +90,7 @@ class Bench:
 
 
 @torch.inference_mode()
-def _embedding(bench, model, aligned):
+def _embedding(bench, model, slide, aligned):
     """Measure the transfer, the sparse product, and the whole."""
     from sagefm.nn.sparse import SparseRows
 
@@ -128,6 +129,8 @@ def _embedding(bench, model, aligned):
     def whole():
         seconds = clock(lambda: model.embed(aligned), device, 3, 1)
         bench.row("embed, from counts to host", n_spots, seconds, product + embedding, least)
+        seconds = clock(lambda: model.embed(on_disk(slide)), device, 2, 1)
+        bench.row("embed, from counts on disk", n_spots, seconds)
 
     tasks = {
         "transfer of the counts": transfer,

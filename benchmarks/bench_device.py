@@ -43,6 +43,9 @@ SECTIONS = {
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument(
+        "--models", default="small,context,default", help="whose equality is tested"
+    )
     parser.add_argument("--minutes", type=float, default=7.5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path)

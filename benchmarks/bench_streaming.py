@@ -48,9 +48,7 @@ def make(path, n_spots):
         del root["X"]
     group = root.create_group("X", attributes={**kind, "shape": [n_spots, len(genes)]})
     for name, values in (("data", small.X.data), ("indices", small.X.indices)):
-        array = group.create_array(
-            name, shape=(nnz * copies,), chunks=(CHUNK,), dtype=values.dtype
-        )
+        array = group.create_array(name, shape=(nnz * copies,), chunks=(CHUNK,), dtype=values.dtype)
         for start in range(0, copies, 100):
             some = np.tile(values, min(100, copies - start))
             array[start * nnz : start * nnz + len(some)] = some
@@ -117,7 +115,7 @@ def main(largest):
     speed = last["spots"] / (last["open"] + last["embed"])
     in_memory = one["spots"] / (one["open"] + one["embed"])
     lines += [
-        f"{one['spots']:,} spots: streamed at {ratio:.2f} of the speed in memory, from the file on; "
+        f"{one['spots']:,} spots: streamed at {ratio:.2f} of the speed in memory, from the file; "
         f"{one['embed'] / other['embed']:.2f} of that of alignment and network alone",
         f"{last['spots']:,} spots streamed: {speed / in_memory:.2f} of the speed of "
         f"{one['spots']:,} in memory",

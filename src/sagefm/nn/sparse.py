@@ -55,8 +55,12 @@ def project_log1p(counts: "csr_matrix", weights: Tensor) -> Tensor:
     for start in range(0, counts.shape[0], _ROWS):
         ends = counts.indptr[start : start + _ROWS + 1]
         values = slice(ends[0], ends[-1])
-        parts = (ends - ends[0], counts.indices[values], np.log1p(counts.data[values]))
+        parts = (ends - ends[0], counts.indices[values], counts.data[values])
+        on_cpu = weights.device.type == "cpu"
+        if on_cpu:  # as the log1p counts of a slide are computed, to the last bit
+            parts = (*parts[:2], np.log1p(parts[2]))
         rows = SparseRows(*(torch.from_numpy(part).to(weights.device) for part in parts))
+        rows = rows if on_cpu else rows._replace(values=rows.values.log1p())
         _multiply(rows, weights, projected[start : start + _ROWS])
     return projected
 
@@ -148,11 +152,12 @@ def _multiply(rows: SparseRows, weights: Tensor, out: Tensor | None = None) -> T
     """Multiply a few columns at a time.
 
     Then the weights of all genes stay in the processor's cache while the rows pick among them,
-    which takes half the time of whole rows.
+    which takes half the time of whole rows; other devices have room for all columns.
     """
     if out is None:
         out = weights.new_empty(len(rows.ends) - 1, weights.shape[1])
-    split = (torch.split(matrix, _COLUMNS, dim=1) for matrix in (weights, out))
+    together = _COLUMNS if weights.device.type == "cpu" else weights.shape[1]
+    split = (torch.split(matrix, together, dim=1) for matrix in (weights, out))
     for columns, product in zip(*split, strict=True):
         product.copy_(
             F.embedding_bag(
