@@ -71,7 +71,9 @@ def is_spatialdata(folder: Path) -> bool:
         return False
     if any((folder / name).is_dir() for name in ("obs", "mod")):  # AnnData and MuData
         return False
-    return any(folders(folder / name) for name in (*_TABLES, *_ELEMENTS))
+    tables = (entry for name in _TABLES for entry in folders(folder / name))
+    elements = (entry for name in _ELEMENTS for entry in folders(folder / name))
+    return any((entry / "obs").is_dir() for entry in tables) or any(elements)
 
 
 def folders(path: Path) -> list[Path]:
@@ -100,6 +102,8 @@ def find_table(path: Path, table: str | None = None) -> TableFolder | None:
         There is no table, no such table, or there are several.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - a link to a table stays where it is
+    if path.name in _TABLES and is_spatialdata(path.parent):
+        path = path.parent
     within = path.parent.name in _TABLES and is_spatialdata(path.parent.parent)
     root = path.parent.parent if within else path
     if not is_spatialdata(root):

@@ -32,6 +32,7 @@ with warnings.catch_warnings():  # the library has warnings of many others when 
 from tests.pp.spatialdatas import PIXEL_UM, N, counts, visium, visium_hd, write, xenium
 
 pytestmark = [  # of the library itself
+    pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning"),
     pytest.mark.filterwarnings("ignore:Call to deprecated class Scaler:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:SpatialData is not stored in the most current:UserWarning"),
     pytest.mark.filterwarnings("ignore:The geometry column of the GeoDataFrame:UserWarning"),

@@ -134,6 +134,7 @@ def test_bins_of_visium_hd_are_a_table_each(tmp_path, places, version):
     assert library["images"]["hires"].shape == (800, 640, 3)  # the full image fits
     assert library["scalefactors"]["spot_diameter_fullres"] == pytest.approx(16)
     assert sagefm.read(path / "tables" / "square_008um").n_obs == N
+    assert "holds 2 tables" in refused(path / "tables")
     assert "has no table 'x'; the tables are: square_008um, square_016um" in refused(
         path, table="x"
     )
