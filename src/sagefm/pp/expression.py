@@ -8,11 +8,14 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags_array
 
 from sagefm._errors import InputError
-from sagefm._types import Positions
+from sagefm._types import Bools, Positions
 from sagefm.pp.counts import counts, sum_duplicates
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_VALUES = 10_000_000
+"""Values of a matrix that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ def shared_genes(slides: "Sequence[AnnData]", *, layer: str | None = None) -> Sh
         common = common[common.isin(other.var.index)]
     common = common[np.argsort(common.to_numpy(dtype=str), kind="stable")]
     columns = [one.var.index.get_indexer(common) for one in raw]
-    n_spots = sum(one.matrix.getnnz(axis=0)[own] for one, own in zip(raw, columns, strict=True))
-    detected = np.flatnonzero(n_spots)
+    seen = [_stored(one.matrix)[own] for one, own in zip(raw, columns, strict=True)]
+    detected = np.flatnonzero(np.any(seen, axis=0))
     if not len(detected):
         raise InputError(
             "slides: no gene that is measured in all of them has counts; "
@@ -96,6 +99,14 @@ def shared_genes(slides: "Sequence[AnnData]", *, layer: str | None = None) -> Sh
         tuple(one.matrix for one in raw),
         tuple(own[detected].astype(np.int64) for own in columns),
     )
+
+
+def _stored(matrix: csr_matrix) -> Bools:
+    """Find the columns that have values, without an index array of another type."""
+    seen = np.zeros(matrix.shape[1], dtype=np.bool_)
+    for start in range(0, matrix.nnz, _VALUES):
+        seen[matrix.indices[start : start + _VALUES]] = True
+    return seen
 
 
 def normalize(matrices: Sequence[csr_matrix]) -> list[csr_matrix]:
