@@ -18,6 +18,7 @@ import torch
 
 import sagefm
 from _device import difference, synchronize
+from sagefm.pp.writing import write_slide
 from sagefm.pretrain import Recipe, loop
 
 WIDTHS = {"small": [256, 128, 128, 128, 256], "context": [128, 256, 256, 64]}
@@ -231,7 +232,7 @@ def on_disk(slide):
     """Leave the counts of a slide on disk."""
     path = Path(_folder().name) / f"{slide.n_obs}_{slide.n_vars}.h5ad"
     if not path.exists():
-        slide.write_h5ad(path)
+        write_slide(slide.copy(), path)
     return sagefm.read(path, backed=True)
 
 

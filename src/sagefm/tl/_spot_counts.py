@@ -53,12 +53,12 @@ class SpotCounts:
         places = [common.get_indexer(own).astype(np.int32) for own in names]
         columns = [ColumnMap(own, len(common)) for own in places]
         sizes = np.zeros(sum(map(_n_spots, sources)))
-        n_spots = np.zeros(len(common), dtype=np.int64)
+        seen = np.zeros(len(common), dtype=bool)
         for at, block in _blocks(sources, columns):
             sizes[at] = row_sums(block)
-            n_spots += np.bincount(block.indices, minlength=len(common))
+            seen[block.indices] = True
         detected = np.full(len(common) + 1, -1, dtype=np.int32)  # the last for no gene
-        kept = require_detected(n_spots)
+        kept = require_detected(seen)
         detected[kept] = np.arange(len(kept))
         return cls(sources, [ColumnMap(detected[own], len(kept)) for own in places], sizes)
 

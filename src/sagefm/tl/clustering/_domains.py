@@ -54,6 +54,9 @@ def domains(
     as many clusters as domains and one to three more, and the domains are what these twenty
     clusterings agree on. Several slides are compared on the genes that all of them measured.
 
+    Above 20,000 spots, clusters are fitted to a sample first and then to all, and the neighbors of
+    Leiden are approximate; the order of the spots does not matter.
+
     Parameters
     ----------
     slides
