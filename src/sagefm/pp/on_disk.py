@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._keys import PROVENANCE
-from sagefm._types import Positions
+from sagefm._types import Floats, Positions
 from sagefm._uns import provenance, record
 from sagefm.pp.columns import ColumnMap, remapped
 from sagefm.pp.matrix import value_fault
@@ -125,6 +125,13 @@ class CountsOnDisk:
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
         return csr_matrix(counts[back])
+
+    def gene(self, number: int) -> Floats:
+        """Read the counts of one gene in all spots."""
+        values = np.zeros(len(self))
+        for spots, block in self.blocks():
+            values[spots] = block[:, [number]].toarray().ravel()
+        return values
 
     def load(self) -> csr_matrix:
         """Read all counts into memory."""
