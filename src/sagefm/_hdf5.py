@@ -1,15 +1,21 @@
 """Write and read HDF5 so that an error of the disk never reaches the C library."""
 
 import io
+import mmap
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sagefm._keys import PROVENANCE
 from sagefm._signals import uninterrupted
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_ROWS = 1 << 15
+"""Rows of a matrix in a file that are written together."""
 
 
 class Sink(io.RawIOBase):
@@ -101,7 +107,9 @@ def write_h5ad(slide: "AnnData", path: Path) -> None:
         def write(
             writer: Any, group: Any, key: str, value: Any, *, dataset_kwargs: Any, **_: Any
         ) -> None:
-            if sink.error is None:  # the rest would only fill the memory
+            if isinstance(value, np.memmap):
+                _write_mapped(group, key, value)
+            elif sink.error is None:  # the rest would only fill the memory
                 writer(group, key, value, dataset_kwargs=dataset_kwargs)
 
         # A signal in the middle of a write would be an error that HDF5 sees.
@@ -109,6 +117,17 @@ def write_h5ad(slide: "AnnData", path: Path) -> None:
             write_dispatched(target, "/", slide, write)
         if sink.error is not None:
             raise sink.error
+
+
+def _write_mapped(group: Any, key: str, values: "np.memmap[Any, Any]") -> None:
+    """Write a matrix from a file, some rows at a time: pages that were read count as memory."""
+    written = group.create_dataset(key, shape=values.shape, dtype=values.dtype)
+    written.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    mapped: Any = getattr(values, "_mmap", None)
+    for start in range(0, len(values), _ROWS):
+        written[start : start + _ROWS] = values[start : start + _ROWS]
+        if hasattr(mapped, "madvise"):  # not on Windows
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def recorded(path: Path, entry: str) -> str | None:

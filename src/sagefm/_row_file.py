@@ -62,7 +62,8 @@ class RowFile:
 
     def array(self, *, mapped: bool) -> Singles:
         """Get the whole matrix, in memory or as a file that is read where it is used."""
-        return np.asarray(np.load(self.path, mmap_mode="r" if mapped else None))
+        values: Singles = np.load(self.path, mmap_mode="r" if mapped else None)
+        return values
 
     def _place(self, row: int) -> int:
         return self._start + 4 * int(row) * self.shape[1]
