@@ -16,7 +16,7 @@ _FOLDER = ".sagefm"
 
 
 @dataclass(frozen=True)
-class Record:
+class ResultRecord:
     """A small file about the result of one slide.
 
     It is written before the work, with the files that will be ours, so that a killed run may
@@ -28,7 +28,7 @@ class Record:
     """Where an .h5ad records the verb that made it."""
 
     @classmethod
-    def of(cls, folder: Path, verb: str, name: str, entry: str = "") -> "Record":
+    def of(cls, folder: Path, verb: str, name: str, entry: str = "") -> "ResultRecord":
         """Choose the record of a slide, or with an empty name that of all slides."""
         place = folder / _FOLDER / (f"{verb}/{name}.json" if name else f"{verb}.json")
         return cls(place, entry)

@@ -9,7 +9,8 @@ from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_own, require_writable
 from sagefm._many import cached_model
-from sagefm.cli._many import per_slide, say
+from sagefm.cli._jobs import say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Device,
     Layer,

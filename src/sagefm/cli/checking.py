@@ -11,7 +11,8 @@ from sagefm._errors import InputError, logger
 from sagefm._files import replacing, require_free, require_writable
 from sagefm._many import cached_model
 from sagefm._text import numbered
-from sagefm.cli._many import Row, is_one_of_many, per_slide, say
+from sagefm.cli._jobs import Row, is_one_of_many, say
+from sagefm.cli._many import per_slide
 from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
     Adapt,

@@ -10,7 +10,7 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
-from sagefm.cli._many import print_progress
+from sagefm.cli._jobs import print_progress
 from sagefm.cli._options import (
     Adapt,
     Device,

@@ -10,7 +10,8 @@ from sagefm._extras import require
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable
 from sagefm._many import cached_model
-from sagefm.cli._many import per_slide, print_progress, say
+from sagefm.cli._jobs import print_progress, say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Device,
     Layer,

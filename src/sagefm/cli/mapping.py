@@ -9,7 +9,8 @@ import typer
 from sagefm._errors import InputError
 from sagefm._files import require_own, require_writable
 from sagefm._many import cached_model, source_state
-from sagefm.cli._many import per_slide, say
+from sagefm.cli._jobs import say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Device,
     Layer,

@@ -12,7 +12,8 @@ from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable
 from sagefm._many import cached_model
 from sagefm._text import numbered
-from sagefm.cli._many import Row, command_line, per_slide, say
+from sagefm.cli._jobs import Row, command_line, say
+from sagefm.cli._many import per_slide
 from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
     Device,

@@ -7,7 +7,7 @@ import typer
 
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable
-from sagefm.cli._many import print_progress
+from sagefm.cli._jobs import print_progress
 from sagefm.cli._options import (
     Device,
     Layer,
