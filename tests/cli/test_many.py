@@ -1,6 +1,5 @@
 """Verbs for one slide do many: in workers, resumable, with the failures listed at the end."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,7 +7,6 @@ import sys
 from pathlib import Path
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -78,7 +76,8 @@ def test_what_is_there_is_skipped_unless_source_options_or_model_change(run, fil
     status, out, _ = run(*here)
     assert (status, out) == (0, "0 done, 2 already there\n")
     assert states() == before
-    assert "1 done, 1 already there" in run(*here, "--table", "t")[1] or results("t")
+    assert "2 done, 0 already there" in run(*here, "--table", "t")[1]
+    assert results("t") == ["a.csv", "b.csv"]
     state = Path("a.h5ad").stat()
     os.utime("a.h5ad", ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     assert "1 done, 1 already there" in run(*here)[1]
@@ -159,12 +158,11 @@ def test_further_steps_do_not_undo_a_result_but_its_loss_does(run, files):
 def test_other_verbs_write_what_they_write_for_one_slide(run, files, words, made):
     simulate(100, seed=5, n_domains=3).write_h5ad("r.h5ad")
     verb, *more = words
-    single = [word for word in more if word != "g"]
-    single = [word for word in single if word != "--genes" or verb == "influence"]
+    single = [f"{word}.csv" if word == "g" else word for word in more]
     for name in made:
         source = f"{Path(name).stem}.h5ad"
-        assert run(verb, source, "-o", f"one{name[1:]}" if False else f"1{name}", *single)[0] == 0
-    status, out, err = run(verb, "a.h5ad", "b.h5ad", "-o", "out", *more, "--workers", 1)
+        assert run(verb, source, "-o", f"1{name}", *single, "--overwrite")[0] == 0
+    status, _, err = run(verb, "a.h5ad", "b.h5ad", "-o", "out", *more, "--workers", 1)
     assert status == 0, err
     assert results() == made
     for name in made:
@@ -193,7 +191,7 @@ def test_a_check_of_many_is_a_table(run, files):
     status, out, _ = run("check", "a.h5ad", "b.h5ad", "--workers", 1, "-o", "out")
     assert status == 0
     assert "0 done, 2 already there" in out
-    assert {**states(), "check.csv": 0} == {**before, "check.csv": 0}
+    assert all(states()[page] == before[page] for page in ("a.html", "b.html"))
     assert list(pd.read_csv("out/check.csv")["name"]) == ["a", "b"]
 
 
@@ -201,7 +199,7 @@ def test_slides_are_perturbed_together_into_a_file_and_by_themselves_into_a_fold
     genes = ad.read_h5ad("a.h5ad").var_names[::3][:2]
     words = ["perturb", "a.h5ad", "b.h5ad", "--ligand", genes[0], "--targets", genes[1], *MODEL]
     assert run(*words, "-o", "both.csv")[0] == 0
-    status, out, err = run(*words, "-o", "out", "--workers", 1)
+    status, _, err = run(*words, "-o", "out", "--workers", 1)
     assert status == 0, err
     assert {"a.csv", "b.csv"} <= set(results())
     assert run("perturb", "a.h5ad", *words[3:], "-o", "1.csv")[0] == 0
@@ -210,20 +208,6 @@ def test_slides_are_perturbed_together_into_a_file_and_by_themselves_into_a_fold
     status, _, err = run(*words, "-o", "both.csv", "--scheduler", "tcp://127.0.0.1:9")
     assert status == 2
     assert "name a folder for slides by themselves" in err
-
-
-def test_an_index_has_the_reports_that_were_there_before(run, files):
-    words = ["report", "a.h5ad", "b.h5ad", "-m", "none", "-n", 2, "--workers", 1]
-    assert run(*words)[0] == 0
-    before = states("report")
-    first = Path("report/index.html").read_text()
-    status, out, err = run(*words)
-    assert status == 0, err
-    assert "0 done, 2 already there" in out
-    assert Path("report/index.html").read_text() == first
-    assert states("report")["a.html"] == before["a.html"]
-    record = json.loads(Path("report/.sagefm/report/a.json").read_text())
-    assert record["row"]["spots"] == 105
 
 
 @pytest.mark.parametrize(
@@ -245,11 +229,3 @@ def test_what_cannot_be_done_is_said_before_the_work(run, files, words, said):
     assert status == 2
     assert said in err.splitlines()[-1]
     assert sorted(os.listdir()) == before
-
-
-def test_order_and_values_do_not_depend_on_the_order_of_the_slides(run, files):
-    assert run(*IMPUTE, "--workers", 1)[0] == 0
-    turned = ["impute", "b.h5ad", "a.h5ad", "-o", "turned", *IMPUTE[5:], "--workers", 1]
-    assert run(*turned)[0] == 0
-    for name in "ab":
-        np.testing.assert_array_equal(imputed(name), imputed(name, "turned"))
