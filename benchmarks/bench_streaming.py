@@ -48,7 +48,9 @@ def make(path, n_spots):
         del root["X"]
     group = root.create_group("X", attributes={**kind, "shape": [n_spots, len(genes)]})
     for name, values in (("data", small.X.data), ("indices", small.X.indices)):
-        array = group.create_array(name, shape=(nnz * copies,), chunks=(CHUNK,), dtype=values.dtype)
+        array = group.create_array(
+            name, shape=(nnz * copies,), chunks=(CHUNK,), dtype=values.dtype
+        )
         for start in range(0, copies, 100):
             some = np.tile(values, min(100, copies - start))
             array[start * nnz : start * nnz + len(some)] = some

@@ -29,6 +29,10 @@ _HOW = {"workers", "scheduler", "overwrite", "device", "model", "slide", "slides
 """Parameters that do not change a result, or are recorded in another way."""
 _UNREAD = (None, "none")
 """What stands for no model."""
+_PATHS = {"model", "pairs", "known", "reference"}
+"""Parameters that are texts and can be paths; other texts, as names of layers, never are."""
+_NAMES = {DEFAULT, "none", "liana", "cellphonedb", "cellchat"}
+"""What these can be instead."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def make_jobs(
     model = params.get("model")
     fingerprint = None if model in _UNREAD else cached_model(model, "cpu").fingerprint
     made_of = {
-        name: _state_of(value) for name, value in params.items()
+        name: _state_of(name, value) for name, value in params.items()
         if name not in (_HOW | {how.result, *how.also})
     }  # fmt: skip
     jobs = []
@@ -181,21 +185,20 @@ def make_job(
     found: Callable[[Path], Path],
 ) -> VerbJob:
     """Make a job of a slide, with paths that its worker finds."""
-    outputs = {how.result, *how.also}
     given: dict[str, str] = {}
 
-    def place(value: Any, *, is_path: bool = False) -> Any:
+    def place(value: Any) -> Any:
         if isinstance(value, list):
-            return [place(item, is_path=is_path) for item in value]
-        if not isinstance(value, str | Path) or not (is_path or _is_path(value)):
-            return value
+            return [place(item) for item in value]
         there = type(value)(found(Path(value)))
         if str(there) != str(value):
             given[str(there)] = str(value)
         return there
 
-    placed = {name: place(value, is_path=name in outputs) for name, value in params.items()}
-    placed |= slides_as(how.verb, [place(slide, is_path=True)])
+    placed = {
+        name: place(value) if _is_path(name, value) else value for name, value in params.items()
+    }
+    placed |= slides_as(how.verb, [place(slide)])
     longest = sorted(given, key=len, reverse=True)
     return VerbJob(
         out, slide, command, placed, record, made_of, command_line(),
@@ -203,21 +206,21 @@ def make_job(
     )  # fmt: skip
 
 
-def _is_path(value: str | Path) -> bool:
-    """Whether a word is the path of something that exists; ``default`` is a model."""
-    try:
-        return value != DEFAULT and value != "" and Path(value).exists()
-    except (OSError, ValueError):
-        return False
-
-
-def _state_of(value: Any) -> Any:
-    """Describe an option so that another value, or another content of a file, is noticed."""
+def _is_path(name: str, value: Any) -> bool:
+    """Whether a value of a parameter is a path, or paths."""
     if isinstance(value, list):
-        return [_state_of(item) for item in value]
-    if isinstance(value, str | Path):
-        return source_state(Path(value)) if _is_path(value) else str(value)
-    return value
+        return name in _PATHS
+    named = isinstance(value, str) and name in _PATHS and value not in _NAMES
+    return isinstance(value, Path) or (named and Path(value).exists())
+
+
+def _state_of(name: str, value: Any) -> Any:
+    """Describe an option so that another value, or another content of a file, is noticed."""
+    if not _is_path(name, value):
+        return value
+    if isinstance(value, list):
+        return [source_state(Path(item)) for item in value]
+    return source_state(Path(value))
 
 
 def files_of(how: PerSlide, params: Mapping[str, Any]) -> list[Path]:
@@ -240,7 +243,7 @@ def do(job: VerbJob) -> str:
     try:
         with making(how.name, sources_of(params)):
             row = how.verb(**params)
-    except InputError:
+    except Exception:
         if record:
             record.release()
         raise
@@ -255,8 +258,10 @@ def do(job: VerbJob) -> str:
 
 
 def parameters_of(verb: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """List the parameters of a verb."""
     return inspect.signature(verb).parameters
 
 
 def slides_as(verb: Callable[..., Any], slides: Sequence[str]) -> dict[str, Any]:
+    """Name slides as a verb does: ``slide``, or ``slides``."""
     return {"slides": list(slides)} if "slides" in parameters_of(verb) else {"slide": slides[0]}

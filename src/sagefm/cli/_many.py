@@ -81,8 +81,8 @@ def per_slide(
 
 def _advertise(command: Callable[..., None], how: PerSlide) -> None:
     """Give the command the options of the verb, several slides, and those of workers."""
-    *first, last = [f"--{option}" for option in (how.result, *how.also)]
-    folders = f"{', '.join(first)} and {last} are folders" if first else f"{last} is a folder"
+    *first, final = [f"--{option}" for option in (how.result, *how.also)]
+    folders = f"{', '.join(first)} and {final} are folders" if first else f"{final} is a folder"
     command.__doc__ = (
         f"{inspect.cleandoc(command.__doc__ or '')}\n\nFor several slides {folders}; results that "
         "are there already are skipped."

@@ -119,12 +119,16 @@ def _check(
             )
         except InputError as error:
             fault = placed(slide, error)
-    verdicts = {} if quality is None else quality.verdicts["verdict"].to_dict()
-    for use, verdict in verdicts.items():
-        _echo("verdict", f"{use}: {verdict}. {quality.verdicts.loc[use, 'reason']}")
+    verdicts = {}
+    for use, row in quality.verdicts.iterrows() if quality else ():
+        verdicts[str(use)] = str(row["verdict"])
+        _echo("verdict", f"{use}: {row['verdict']}. {row['reason']}")
     contents = report.contents(loaded_slide, slide_key=slide_key)
     if fault := _echo_slide(slide, contents, remarks, fault):
         raise InputError(fault)
+    warnings = [message for level, message in remarks if level == "warning"]
+    if is_one_of_many():
+        say(_in_a_line(contents, verdicts, warnings))
     if quality and model:
         _echo_quality(quality)
     if quality and page:
@@ -133,7 +137,6 @@ def _check(
         with replacing(page) as beside:
             beside.write_text(text, encoding="utf-8")
         _echo("page", str(page))
-    warnings = [message for level, message in remarks if level == "warning"]
     state = "warnings" if warnings else "ok"
     return {"slide": state, **contents, **verdicts, "reason": "; ".join(warnings)}
 
@@ -152,8 +155,6 @@ def _echo_slide(
     -------
     Why the slide cannot be used: its only error, or how many are printed. Empty if it can.
     """
-    if is_one_of_many():
-        return _say_slide(slide, contents, remarks, fault)
     errors = [f"{slide}: {message}" for level, message in remarks if level == "error"]
     errors = [fault] if fault and len(errors) < 2 else errors
     n_warnings = sum(level == "warning" for level, _ in remarks)
@@ -169,23 +170,23 @@ def _echo_slide(
     for level, message in remarks:
         if level != "error" or len(errors) > 1:  # the only one is printed on stderr
             _echo(level, message)
+    if len(errors) > 1 and is_one_of_many():
+        return "; ".join(error.removeprefix(f"{slide}: ") for error in errors)
     if len(errors) > 1:
         return f"{slide}: has {len(errors)} errors, which are listed above; mend all of them"
     return "".join(errors)
 
 
-def _say_slide(
-    slide: str, contents: dict[str, str], remarks: Sequence[tuple[str, str]], fault: str
+def _in_a_line(
+    contents: Mapping[str, str], verdicts: Mapping[str, str], warnings: Sequence[str]
 ) -> str:
-    """Do the same in a line."""
-    errors = [message for level, message in remarks if level == "error"]
-    if fault and len(errors) < 2:
-        errors = [fault]
-    warnings = [message for level, message in remarks if level == "warning"]
-    size = ", ".join(f"{contents[name]} {name}" for name in ("spots", "genes") if name in contents)
-    more = f"{numbered(len(warnings), 'warning')}: {'; '.join(warnings)}" if warnings else "ok"
-    say(f"{size}; {for_command(more)}")
-    return "; ".join(errors)
+    """Summarize one of many slides."""
+    found = [f"{contents[name]} {name}" for name in ("spots", "genes") if name in contents]
+    found += [f"{use}: {verdict}" for use, verdict in verdicts.items()]
+    found.append(
+        f"{numbered(len(warnings), 'warning')}: {'; '.join(warnings)}" if warnings else "ok"
+    )
+    return for_command("; ".join(found))
 
 
 def _echo_quality(quality: "Quality") -> None:
@@ -196,4 +197,7 @@ def _echo_quality(quality: "Quality") -> None:
 
 
 def _echo(name: str, value: str) -> None:
-    say(f"{name:<16} {for_command(value)}")
+    """Print a finding; one of many slides has a line only."""
+    if is_one_of_many():
+        return
+    typer.echo(f"{name:<16} {for_command(value)}")
