@@ -179,7 +179,7 @@ def test_a_check_of_many_is_a_table(run, files):
     words = ["check", "a.h5ad", "bad.h5ad", "b.h5ad", "--workers", 1]
     status, out, err = run(*words)
     assert status == 2
-    assert out.startswith("a.h5ad: 105 spots, ")
+    assert out.startswith("a.h5ad: 105 spots; ")
     assert "failed: bad.h5ad: " in err
     assert run(*words, "-o", "out")[0] == 2
     assert results() == ["a.html", "b.html", "check.csv"]
@@ -229,3 +229,18 @@ def test_what_cannot_be_done_is_said_before_the_work(run, files, words, said):
     assert status == 2
     assert said in err.splitlines()[-1]
     assert sorted(os.listdir()) == before
+
+
+def test_a_name_that_is_also_a_file_is_no_path(run, files, slide, cluster):
+    """Where workers are elsewhere, paths are made absolute, but a layer or a column is none."""
+    counts = slide[:105].copy()
+    counts.layers["mine"] = counts.X.copy()
+    for name in ("c", "d"):
+        counts.write_h5ad(f"{name}.h5ad")
+    Path("mine").mkdir()
+    words = ["rare", "c.h5ad", "d.h5ad", "-o", "out", "--layer", "mine"]
+    status, out, err = run(*words, "--scheduler", cluster.scheduler_address)
+    assert status == 0, err
+    Path("mine/new").write_text("")
+    assert run(*words, "--workers", 1)[1] == "0 done, 2 already there\n"
+    assert sorted(out.splitlines()[:2])[0].startswith("out/c.h5ad: ")
