@@ -1,6 +1,7 @@
 """Models that are adapted to a slide: predictions, provenance, and the difference on disk."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import sagefm
 from sagefm import InputError, SageFM, _adaptation
 from sagefm.nn import checkpoint
 from sagefm.nn.context import adaptation
+from sagefm.nn.context.absent import Absent
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +175,24 @@ def test_the_difference_is_small_and_loads_as_the_same_model(
         whole.save(tmp_path / "no.safetensors", difference=True)
     with pytest.raises(InputError, match="needs no base"):
         SageFM.load(tmp_path / "whole.safetensors", base=context_model)
+
+
+def test_an_adapted_model_keeps_what_predicts_genes_that_a_slide_lacks(
+    slide, context_model, tmp_path
+):
+    network, width = deepcopy(context_model.network), len(context_model.vocabulary)
+    draws = torch.Generator().manual_seed(0)
+    usual, *parts = (torch.rand(width, n, generator=draws) for n in (1, 3, 4))
+    network.absent = Absent.of(usual[:, 0], *parts)
+    model = replace(context_model, network=network)
+    adapted = model.adapt(slide)
+    lacking = ~model.prepare(slide).measured
+    assert lacking.any()
+    before, after = (each.predict(slide)[:, lacking] for each in (model, adapted))
+    np.testing.assert_array_equal(after, before)
+    adapted.save(tmp_path / "small.safetensors", difference=True)
+    loaded = SageFM.load(tmp_path / "small.safetensors", base=model)
+    np.testing.assert_array_equal(loaded.predict(slide)[:, lacking], before)
 
 
 def test_a_difference_from_another_model_is_refused(context_model, adapted, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sagefm import InputError, _files
+from sagefm import InputError, _files, _strays
 from sagefm._hdf5 import Sink, write_h5ad
 
 NAMES = [f"NOT{i}A" for i in range(4200)]
@@ -108,7 +108,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_
             with _files.replacing(tmp_path / "o.csv") as beside:
                 mine.append(beside.name)
         name = mine[0].replace(f".{os.getpid()}.", f".{other.pid}.")
-        foreign = name.replace(_files._HOST, "00000000")
+        foreign = name.replace(_strays.HOST, "00000000")
         others = ["data.csv", ".o.csv", mine[0].replace(".csv", ".h5ad"), ".other.123.csv"]
         for stray in (name, foreign, *others):
             (tmp_path / stray).write_text("half")

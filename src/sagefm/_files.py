@@ -3,9 +3,6 @@
 import errno
 import hashlib
 import os
-import secrets
-import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +14,8 @@ from sagefm._errors import InputError, logger
 from sagefm._hdf5 import recorded, write_h5ad
 from sagefm._owner import is_own, mark
 from sagefm._progress import stage
+from sagefm._spatialdata import TableFolder, find_table, write_results
+from sagefm._strays import is_stray, temporary_name
 from sagefm._uns import provenance, texts
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ LOCK = ".lock"
 _WIDE = 4000
 """Number of columns of a table above which HDF5 must track their order to store them."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_STALE = 24 * 3600
-"""Seconds after which a temporary file that nobody has changed is removed, whoever made it."""
 
 
 @contextmanager
@@ -77,6 +74,30 @@ def require_writable(path: str | Path) -> None:
             raise InputError(f"{path}: cannot be written in {folder}; choose another place")
 
 
+def require_result(path: str | Path) -> None:
+    """Raise an error if a slide cannot be written to a path, before any work is done.
+
+    Raises
+    ------
+    InputError
+        As :func:`require_writable`; or the path is a SpatialData that cannot be written to, or has
+        several tables.
+    """
+    found = _table_at(path)
+    if found is None:
+        require_writable(path)
+    elif not all(os.access(place, os.W_OK | os.X_OK) for place in (found.root, found.path.parent)):
+        raise InputError(f"{path}: cannot be written to; choose another place")
+
+
+def _table_at(path: str | Path) -> TableFolder | None:
+    """Find the table that a path names, if it is a SpatialData."""
+    try:
+        return find_table(Path(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def require_free(*paths: str | Path | None, overwrite: bool) -> None:
     """Raise an error if something would be overwritten, before any work is done.
 
@@ -106,7 +127,8 @@ def require_own(
 ) -> None:
     """Raise an error if a result would overwrite another slide, or counts that were left out.
 
-    A file is overwritten without asking if it is the slide itself, or was made from it.
+    A file is overwritten without asking if it is the slide itself, or was made from it. Of a
+    SpatialData only results are overwritten.
 
     Parameters
     ----------
@@ -127,15 +149,26 @@ def require_own(
     source, target = Path(source), Path(target)
     if not _has_content(target):
         return
+    if found := _table_at(target):
+        if not overwrite and found.root.resolve() not in (
+            source.resolve(),
+            *source.resolve().parents,
+        ):
+            raise InputError(_foreign(source, target))
+        return
     read = provenance(slide, "read")
     if source.exists() and target.samefile(source):
         if lost := texts(read.get("lost")):
             raise InputError(f"{source}: is not overwritten, because {lost[0]}; choose another OUT")
     elif not overwrite and recorded(target, "read/source") != read.get("source"):
-        raise InputError(
-            f"{target}: exists already and was not made from {source}; choose another OUT, or add "
-            "--overwrite"
-        )
+        raise InputError(_foreign(source, target))
+
+
+def _foreign(source: Path, target: Path) -> str:
+    return (
+        f"{target}: exists already and was not made from {source}; choose another OUT, or add "
+        "--overwrite"
+    )
 
 
 def _has_content(path: Path) -> bool:
@@ -228,9 +261,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         made = _missing(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_strays(target)
-        beside = target.with_name(
-            f"{_mark(target)}{_HOST}.{os.getpid()}.{secrets.token_hex(4)}{target.suffix}"
-        )
+        beside = target.with_name(f"{_mark(target)}{temporary_name()}{target.suffix}")
         try:
             beside.touch(exist_ok=False)
             yield beside
@@ -243,9 +274,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
             _remove_empty(made)
 
 
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
 def _mark(target: Path) -> str:
     """Get what names of temporary files for a path begin with."""
     digest = hashlib.sha256(target.name.encode(errors="surrogateescape")).hexdigest()[:8]
@@ -253,31 +281,13 @@ def _mark(target: Path) -> str:
 
 
 def _remove_strays(target: Path) -> None:
-    """Remove temporary files that killed processes have left.
-
-    Those of other machines, whose processes cannot be seen, are removed when they are old.
-    """
+    """Remove temporary files that killed processes have left."""
     mark = _mark(target)
     for entry in target.parent.iterdir():
-        if not (entry.name.startswith(mark) and entry.suffix == target.suffix):
-            continue
-        host, pid, *_ = entry.name.removeprefix(mark).split(".")
-        with suppress(OSError, ValueError):  # another process has removed it
-            old = time.time() - entry.stat().st_mtime > _STALE
-            if old or (host == _HOST and not _is_running(int(pid))):
+        own = entry.name.startswith(mark) and entry.suffix == target.suffix
+        if own and is_stray(entry, entry.name.removeprefix(mark)):
+            with suppress(OSError):  # another process has removed it
                 entry.unlink()
-
-
-def _is_running(pid: int) -> bool:
-    if os.name == "nt":  # where the signal would stop it
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # of another user
-    return True
 
 
 def write_anndata(
@@ -285,7 +295,8 @@ def write_anndata(
 ) -> None:
     """Write a slide as .h5ad with :func:`replacing`; its tables may have thousands of columns.
 
-    What an .h5ad cannot hold is renamed, converted or left out in `slide`, and logged.
+    What an .h5ad cannot hold is renamed, converted or left out in `slide`, and logged. If `path` is
+    a SpatialData, the results are written into its table.
 
     Parameters
     ----------
@@ -304,6 +315,9 @@ def write_anndata(
     stage("writing %s", path)
     for note in make_writable(slide):
         logger.warning("%s: %s", path, note)
+    if found := _table_at(path):
+        with writing(path):
+            return write_results(slide, found)
     tables = (slide.obs, slide.var, *slide.obsm.values(), *slide.varm.values())
     settings = h5py.get_config()
     before = settings.track_order

@@ -1,6 +1,6 @@
 """The one loop that masks genes and predicts them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +113,14 @@ def predict_group(
             return some
         log1p[:, columns] = some
     return log1p
+
+
+def gathered(blocks: Iterable[MaskedPrediction], n_spots: int, n_genes: int) -> Singles:
+    """Put the blocks of one group together: spots × genes."""
+    result = np.empty((n_spots, n_genes), dtype=np.float32)
+    for block in blocks:
+        result[block.spots] = block.log1p
+    return result
 
 
 @torch.inference_mode()

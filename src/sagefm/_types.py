@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
+Reals = Floats | Singles
 Positions = NDArray[np.int64]
 """Row or column numbers."""
 Codes = NDArray[np.int64]

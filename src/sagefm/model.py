@@ -18,7 +18,14 @@ from sagefm._device import pick_device
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
 from sagefm._model_file import Config
-from sagefm._prediction import BLOCK, MaskedPrediction, embed_all, predict_masked, require_shape
+from sagefm._prediction import (
+    BLOCK,
+    MaskedPrediction,
+    embed_all,
+    gathered,
+    predict_masked,
+    require_shape,
+)
 from sagefm._progress import stage
 from sagefm._streaming import embed_in_memory, predict_streamed
 from sagefm._types import Bools, Positions, Where
@@ -110,9 +117,8 @@ class SageFM:
         Parameters
         ----------
         path
-            ``"default"``, the model of the package: see ``docs/model_card.md``. Or a safetensors
-            file of :meth:`save`, or its address: ``https://…`` or ``hf://owner/repository/file``,
-            followed by ``#sha256=…``. ``"./default"`` is a file with the name default.
+            ``"default"``, the model of the package; a safetensors file of :meth:`save`, or its
+            address: ``https://…`` or ``hf://owner/repository/file``, followed by ``#sha256=…``.
         base
             The model that was adapted, or its path, where only the difference was saved and that is
             not the model of the package.
@@ -122,8 +128,8 @@ class SageFM:
         Raises
         ------
         InputError
-            The file is missing, damaged, cannot be fetched, or is not a model of sagefm; it is a
-            difference from another model than `base`; or the model of the package was changed.
+            The file is missing, damaged, cannot be fetched, or is no model of sagefm; or it is a
+            difference from another model than `base`.
         """
         stage("loading the model %s", path)
         stored = model_file.read(local_copy(path))
@@ -207,10 +213,9 @@ class SageFM:
     ) -> "SageFM":
         """Adapt to a slide, or to the slides of a study together, for embedding and domains.
 
-        It takes 10 to 120 steps of training on these slides; 15 % of the spots are held out, and
-        the weights that predict them best are kept. Embeddings of models that were adapted apart
-        cannot be compared: adapt to all slides of a comparison together. To predict measured genes,
-        use `adapt` of :meth:`predict`, which is cross-fitted.
+        It takes 10 to 120 steps of training; the weights that predict 15 % of held-out spots best
+        are kept. Embeddings of models that were adapted apart cannot be compared: adapt to all
+        slides together. To predict measured genes, `adapt` of :meth:`predict` is cross-fitted.
 
         Parameters
         ----------
@@ -246,8 +251,7 @@ class SageFM:
         layer
             Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
         slide_key
-            ``obs`` column with the section of each spot, if the object holds several;
-            neighborhoods never cross sections.
+            ``obs`` column with the section of each spot; neighborhoods never cross sections.
 
         Raises
         ------
@@ -317,10 +321,7 @@ class SageFM:
             opened, [columns], mask=hidden, where=None if hidden is None else where, adapt=adapt,
             seed=seed,
         )  # fmt: skip
-        result = np.empty((n_spots, len(columns)), dtype=np.float32)
-        for block in blocks:
-            result[block.spots] = block.log1p
-        return result
+        return gathered(blocks, n_spots, len(columns))
 
     def predict_masked(
         self,
@@ -344,8 +345,7 @@ class SageFM:
             Positions in the vocabulary of the genes to predict. The genes of a group are predicted
             together, and masked together in all spots if `mask` is not given.
         mask
-            Spots × vocabulary, boolean, dense or sparse: the genes that are masked in each of
-            `spots`. Or a function that returns these rows for a slice of `spots`.
+            `spots` × vocabulary, boolean: the genes that are masked; or a function of a slice.
         where
             Whether genes are masked in the ``"center"`` of each neighborhood, in the whole
             ``"neighborhood"``, or in the whole ``"slide"`` as if it had not measured them (without
@@ -355,11 +355,10 @@ class SageFM:
         block_size
             Spots that are predicted together.
         adapt
-            Whether to adapt the network ``context`` to the slide first, by some steps of training
-            on its own spots, which takes seconds. It is cross-fitted: every spot is predicted by
-            weights for which none of its counts was a target; unless neighbors are masked too, six
-            views of the prediction are weighed as suits the slide. Genes that the slide lacks, or
-            with `where` ``"slide"``, keep the weights of the model: to adapt does not help there.
+            Whether to adapt the network ``context`` to the slide first, by seconds of training on
+            its own spots. It is cross-fitted: no spot is predicted by weights for which its counts
+            were a target; unless neighbors are masked too, six views of it are weighed. Genes that
+            the slide lacks, or with `where` ``"slide"``, keep the weights of the model.
         seed
             Of the adaptation. What was fitted is kept as long as the result of :meth:`prepare`.
 
@@ -370,8 +369,7 @@ class SageFM:
         Raises
         ------
         InputError
-            As :meth:`prepare`; or `where` is none of these, or does not go with `mask`; or the
-            network cannot be adapted.
+            As :meth:`prepare`; `where` does not go with `mask`; or the network cannot be adapted.
         """
         opened = self._opened(slide, in_memory=adapt or callable(mask))
         if isinstance(opened, StreamedSlide):

@@ -88,8 +88,11 @@ def test_without_gradients_the_loss_is_the_same_and_none_are_computed():
     with torch.no_grad(), Counting() as judging:
         got = masked_error(*learned, truth, masks, 0.1)
     assert torch.equal(got, expected.detach())
-    assert learning.done.count("mm") > 0  # what the gradients cost
-    assert judging.done.count("mm") == 0
+    products = [
+        sum(name in ("mm", "addmm", "_linear_pointwise") for name in counting.done)
+        for counting in (learning, judging)
+    ]
+    assert products[0] == 3 * products[1] > 0  # two more per block for the gradients
 
 
 def test_bfloat16_is_near():

@@ -102,3 +102,9 @@ def test_an_untrained_network_predicts_the_gene_mean_it_is_given(network):
 def test_networks_are_made_by_name():
     assert type(build("published", 3, (4, 5))) is Published
     assert build("published", 3, (4, 5)).first.shape == (3, 4)
+
+
+def test_blocks_of_centers_are_embedded_as_all_of_them_are(model, slide, monkeypatch):
+    whole = model.embed(slide)
+    monkeypatch.setattr("sagefm.nn.published.encoded._BLOCK", 7)
+    np.testing.assert_allclose(model.embed(slide), whole, rtol=1e-5, atol=1e-6)

@@ -97,3 +97,17 @@ def test_the_image_lies_under_the_spots(slide):
 def test_numbers_out_of_range_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         simulate_tissue(**arguments)
+
+
+def test_bins_lie_on_a_square_array_without_gaps():
+    slide = simulate_tissue("cortex", 400, bin_um=8, depth=60, image=False)
+    steps = slide.obs[["array_col", "array_row"]].to_numpy()
+    np.testing.assert_allclose(
+        slide.obsm["spatial"] - slide.obsm["spatial"][0], 16 * (steps - steps[0])
+    )
+    assert slide.uns["spot_pitch_um"] == 8
+    assert 40 < np.median(slide.X.sum(axis=1).A1) < 90
+    side = np.sqrt(400)
+    assert (np.ptp(steps, axis=0) < 1.5 * side).all()
+    with pytest.raises(InputError, match="bin_um is 1"):
+        simulate_tissue("cortex", 400, bin_um=1)

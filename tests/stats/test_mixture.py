@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
+from sagefm.stats import mixture, sampling
 from sagefm.stats.mixture import fit_mixture, mixture_clusters
 
 
@@ -37,3 +39,19 @@ def test_more_starts_are_never_less_likely():
     points = np.random.default_rng(2).normal(size=(80, 3))
     fits = [fit_mixture(points, 6, 0, n_starts).log_likelihood for n_starts in (1, 5, 20)]
     assert fits == sorted(fits)
+
+
+def test_many_points_are_clustered_as_all_at_once_would_be(monkeypatch):
+    rng = np.random.default_rng(3)
+    centers = rng.normal(size=(4, 5)) * 6
+    points = centers[rng.choice(4, 3000, p=[0.5, 0.3, 0.15, 0.05])] + rng.normal(size=(3000, 5))
+    whole = fit_mixture(points, 4, 0, n_starts=5)
+    monkeypatch.setattr(sampling, "MANY", 1000)
+    monkeypatch.setattr(mixture, "_SAMPLE", 500)
+    monkeypatch.setattr(mixture, "_BLOCK", 700)
+    sampled = fit_mixture(points.astype(np.float32), 4, 0, n_starts=5)
+    assert adjusted_rand_score(whole.labels, sampled.labels) > 0.995
+    np.testing.assert_allclose(sampled.log_likelihood, whole.log_likelihood, atol=2e-3)
+    order = np.argsort(sampled.posterior.sum(axis=0))
+    sizes = np.sort(whole.posterior.sum(axis=0))
+    np.testing.assert_allclose(sampled.posterior.sum(axis=0)[order], sizes, rtol=0.02)

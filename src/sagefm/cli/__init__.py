@@ -11,6 +11,7 @@ import typer
 from sagefm._errors import InputError
 from sagefm._signals import terminating
 from sagefm.cli import (
+    aggregation,
     annotation,
     checking,
     corpus,
@@ -42,8 +43,9 @@ app = typer.Typer(
     epilog="Add --debug to any command for the traceback of an error.",
 )
 _VERBS = (
-    checking.check, slides.embed, imputation.impute, domains.domains, description.describe,
-    mapping.map, annotation.annotate, perturbation.perturb, influence.influence, rare.rare,
+    checking.check, aggregation.aggregate, aggregation.disaggregate, slides.embed,
+    imputation.impute, domains.domains, description.describe, mapping.map,
+    annotation.annotate, perturbation.perturb, influence.influence, rare.rare,
     subtype.subtype, report.report, exploration.explore,
     training.pretrain, evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip

@@ -16,7 +16,7 @@ from sagefm._many import cached_model, in_a_line, require_apart, source_state
 from sagefm._owner import making
 from sagefm._progress import stage
 from sagefm.cli._messages import for_command
-from sagefm.cli._options import by_name
+from sagefm.cli._options import by_name, is_spatialdata
 from sagefm.cli._parsing import sources_of
 from sagefm.cli._records import ResultRecord
 
@@ -151,7 +151,7 @@ def make_jobs(
     named = by_name(slides)
     for option in (how.result, *how.also):
         folder = params[option]
-        if folder is not None and (folder.suffix or folder.is_file()):
+        if folder is not None and (folder.suffix or folder.is_file() or is_spatialdata(folder)):
             raise InputError(f"{folder}: name a folder for {len(named)} slides (no suffix)")
     targets = {name: how.targets(name, params) for name in named}
     files = {path: named[name] for name, some in targets.items() for path in some.values()}

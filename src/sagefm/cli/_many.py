@@ -25,7 +25,7 @@ from sagefm.cli._jobs import (
     slides_as,
 )
 from sagefm.cli._messages import for_command
-from sagefm.cli._options import Scheduler, SlidePaths, Workers
+from sagefm.cli._options import Scheduler, SlidePaths, Workers, is_spatialdata
 from sagefm.cli._records import ResultRecord
 
 
@@ -56,7 +56,7 @@ def per_slide(
         ) -> None:
             require_workers(workers, scheduler)
             out = params[result]
-            in_folder = out is not None and not out.suffix and not out.is_file()
+            in_folder = out is not None and not (out.suffix or out.is_file() or is_spatialdata(out))
             single = len(slides) == 1 and not in_folder
             together = "slides" in parameters_of(verb) and not in_folder
             if (single and scheduler is None) or together:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sagefm import _files, _spatialdata
 from sagefm._errors import InputError
-from sagefm._files import require_writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +62,20 @@ def require_suffix(path: Path, suffixes: Sequence[str]) -> None:
         raise InputError(f"{path}: give it a name that ends with {' or '.join(suffixes)}")
 
 
+def require_result(path: Path) -> None:
+    """Raise an error if a slide cannot be written to a path: an .h5ad, or a SpatialData."""
+    if path.suffix != ".h5ad" and not is_spatialdata(path):
+        raise InputError(
+            f"{path}: give it a name that ends with .h5ad, or name a SpatialData that exists"
+        )
+    _files.require_result(path)
+
+
+def is_spatialdata(path: Path) -> bool:
+    """Check whether a path is a SpatialData, or a table in one."""
+    return any(map(_spatialdata.is_spatialdata, (path, path.absolute().parent.parent)))
+
+
 def slide_names(slides: Sequence[str]) -> dict[str, str]:
     """Name each slide after its file, or after its sample folder."""
     names: dict[str, str] = {}
@@ -69,6 +83,9 @@ def slide_names(slides: Sequence[str]) -> dict[str, str]:
         place = Path(path).resolve()
         if place.name == "outs":
             place = place.parent
+        if place.parent.name == "tables":  # of a SpatialData: sample.zarr/tables/square_008um
+            sample = place.parent.parent.name.removesuffix(".zarr")
+            place = place.with_name(f"{sample}_{place.name}")
         name = place.name.removesuffix(".h5ad").removesuffix(".zarr")
         if name in names.values():
             raise InputError(f"{path}: a second slide called {name!r}; rename one of them")
@@ -106,14 +123,14 @@ def results_of(slides: Sequence[str], out: Path) -> dict[str, tuple[str, Path]]:
     """Choose where each slide is written: its name → the slide, and a file that can be written."""
     named = by_name(slides)
     if len(named) == 1:
-        require_suffix(out, [".h5ad"])
+        require_result(out)
         targets = {name: (path, out) for name, path in named.items()}
     elif out.suffix or out.is_file():
         raise InputError(f"{out}: name a folder for {len(named)} slides (no suffix)")
     else:
         targets = {name: (path, out / f"{name}.h5ad") for name, path in named.items()}
     for _, target in targets.values():
-        require_writable(target)
+        _files.require_result(target)
     return targets
 
 

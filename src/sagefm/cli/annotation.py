@@ -22,6 +22,7 @@ from sagefm.cli._options import (
     SlidePath,
     by_name,
     placed,
+    require_result,
     require_suffix,
 )
 
@@ -88,7 +89,8 @@ def annotate(
         raise InputError(
             "give labeled slides (--known SLIDES...) or a saved one (--annotator FILE)"
         )
-    for path, suffix in ((out, ".h5ad"), (save, ".safetensors"), (table, ".csv")):
+    require_result(out)
+    for path, suffix in ((save, ".safetensors"), (table, ".csv")):
         if path is not None:
             require_suffix(path, [suffix])
             require_writable(path)

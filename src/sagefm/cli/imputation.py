@@ -25,6 +25,7 @@ from sagefm.cli._options import (
     SlidePath,
     listed,
     placed,
+    require_result,
     require_suffix,
 )
 
@@ -76,8 +77,7 @@ def impute(
     import sagefm
     from sagefm.pp.writing import write_slide
 
-    require_suffix(out, [".h5ad"])
-    require_writable(out)
+    require_result(out)
     if table is not None:
         require_suffix(table, [".csv"])
         require_writable(table)

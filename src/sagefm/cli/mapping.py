@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sagefm._errors import InputError
-from sagefm._files import require_own, require_writable
+from sagefm._files import require_own
 from sagefm._many import cached_model, source_state
 from sagefm.cli._jobs import say
 from sagefm.cli._many import per_slide
@@ -18,7 +18,7 @@ from sagefm.cli._options import (
     SlideKey,
     SlidePath,
     by_name,
-    require_suffix,
+    require_result,
 )
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def map(
     import sagefm
     from sagefm.pp.writing import write_slide
 
-    require_suffix(out, [".h5ad"])
-    require_writable(out)
+    require_result(out)
     place = Path(slide).resolve()
     if twice := [path for path in reference if Path(path).resolve() == place]:
         raise InputError(f"{twice[0]}: is among the slides and the reference; give it once")

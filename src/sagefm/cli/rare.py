@@ -21,6 +21,7 @@ from sagefm.cli._options import (
     SlideKey,
     SlidePath,
     placed,
+    require_result,
     require_suffix,
 )
 
@@ -61,11 +62,11 @@ def rare(
     import sagefm
     from sagefm.pp.writing import write_slide
 
-    require_suffix(out, [".h5ad"])
+    require_result(out)
     for path, suffixes in ((table, [".csv"]), (genes, [".csv"]), (plot, [".png", ".pdf", ".svg"])):
         if path is not None:
             require_suffix(path, suffixes)
-    for path in (out, table, genes, plot):
+    for path in (table, genes, plot):
         if path is not None:
             require_writable(path)
     require_free(table, genes, plot, overwrite=overwrite)

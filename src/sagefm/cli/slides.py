@@ -20,6 +20,7 @@ from sagefm.cli._options import (
     SlideKey,
     Workers,
     is_corpus,
+    is_spatialdata,
     slide_names,
 )
 
@@ -81,7 +82,8 @@ def embed(
 def _targets(slides: Sequence[str], out: Path) -> "dict[Path, Source]":
     """Choose the file of each result."""
     corpora = [path for path in slides if is_corpus(path)]
-    if out.suffix == ".h5ad" and len(slides) == 1 and not corpora:
+    single = out.suffix == ".h5ad" or is_spatialdata(out)
+    if single and len(slides) == 1 and not corpora:
         return {out: slides[0]}
     if out.suffix or out.is_file():
         many = "the slides of a corpus" if corpora else f"{len(slides)} slides"

@@ -8,18 +8,13 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from sagefm._errors import InputError
-from sagefm._keys import PITCH
-from sagefm._uns import own_library, positive, scale_factor
+from sagefm._uns import own_library
 from sagefm.pp.counts import coordinates
 from sagefm.pp.image import Picture, find_picture
 from sagefm.pp.labels import text_of
 from sagefm.pp.neighborhood import nearest
+from sagefm.pp.scale import microns_per_unit
 from sagefm.pp.sections import find_slide_key, section_codes
-
-_DIAMETER_UM = 55.0
-"""Diameter of a spot of Visium."""
-_OF_VISIUM = 0.45, 0.75
-"""Diameter of a spot of Visium over the distance of its spots, as Space Ranger writes it."""
 
 _LONGEST = 4.0
 """Ratio of the sides of a map; around spots in a line there is room."""
@@ -125,7 +120,8 @@ def _canvas(
     pitch, closest = _distances(points)
     return Canvas(
         name, slide, rows, points, find_picture(part, points) if image else None, pitch,
-        closest, _microns(part, pitch), _window(part, points, pitch, crop),
+        closest, microns_per_unit(part, points, pitch if len(points) > 1 else None),
+        _window(part, points, pitch, crop),
     )  # fmt: skip
 
 
@@ -137,20 +133,6 @@ def _distances(points: NDArray[np.float64]) -> tuple[float, float]:
     gaps = np.linalg.norm(points[pairs[:, 0]] - points[pairs[:, 1]], axis=1)
     pitch = float(np.median(gaps)) or 1.0
     return pitch, float(np.percentile(gaps, 10)) / pitch
-
-
-def _microns(slide: AnnData, pitch: float) -> float | None:
-    """Find how many micrometers a unit of the coordinates is."""
-    library = next(iter(own_library(slide).values()), {})
-    if stated := scale_factor(library, "microns_per_pixel"):
-        return stated
-    if (known := positive(slide.uns.get(PITCH))) and slide.n_obs > 1:
-        return known / pitch
-    diameter = scale_factor(library, "spot_diameter_fullres")
-    low, high = _OF_VISIUM
-    if diameter and slide.n_obs > 1 and low <= diameter / pitch <= high:  # not bins, not cells
-        return _DIAMETER_UM / diameter
-    return None
 
 
 def _window(

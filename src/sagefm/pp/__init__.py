@@ -1,11 +1,14 @@
 """Read, check, align and simulate slides, and find neighborhoods."""
 
+from sagefm.pp.aggregate import aggregate
 from sagefm.pp.check import Finding, check, summarize
+from sagefm.pp.disaggregate import disaggregate
 from sagefm.pp.markers import marker_sets
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.plant import plant
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
+from sagefm.pp.spatialdata import write_back
 from sagefm.pp.tissue import simulate_tissue
 from sagefm.pp.vocabulary import Alignment, Vocabulary
 
@@ -13,8 +16,10 @@ __all__ = [
     "Alignment",
     "Finding",
     "Vocabulary",
+    "aggregate",
     "average",
     "check",
+    "disaggregate",
     "marker_sets",
     "nearest",
     "open_slide",
@@ -23,4 +28,5 @@ __all__ = [
     "simulate",
     "simulate_tissue",
     "summarize",
+    "write_back",
 ]

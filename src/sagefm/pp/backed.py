@@ -12,9 +12,9 @@ from anndata.io import read_elem, sparse_dataset
 from sagefm._errors import InputError
 from sagefm._text import few
 from sagefm.pp.anndata_file import quiet
-from sagefm.pp.counts import Counts, find_counts
+from sagefm.pp.counts import Counts, find_counts, sum_duplicates
 from sagefm.pp.naming import name_genes
-from sagefm.pp.on_disk import CountsOnDisk, open_root
+from sagefm.pp.on_disk import CountsOnDisk, leave_on_disk, open_root
 
 LARGE = 1 << 30
 """Bytes of counts in memory from which they stay on disk where nothing is said."""
@@ -38,34 +38,34 @@ def _size(stored: Any) -> int:
     return 8 * int(np.prod(stored.shape) if hasattr(stored, "shape") else stored["data"].shape[0])
 
 
-def open_backed(path: Path) -> AnnData:
-    """Open an .h5ad or the zarr folder of an AnnData, without ``X``, ``layers`` and ``raw``.
+def open_backed(path: Path, layer: str | None, notes: list[str]) -> tuple[AnnData, str]:
+    """Open an .h5ad or the zarr folder of an AnnData, and leave its counts there.
+
+    Returns
+    -------
+    The slide, with genes as :func:`sagefm.read` names them, and where its counts are.
 
     Raises
     ------
     InputError
-        It is no AnnData.
+        It is no AnnData, or as :func:`~sagefm.pp.counts.find_counts`, or the counts cannot be read
+        row by row.
     """
     root = open_root(path)
     if not {"obs", "var"} <= set(root):
         raise InputError("holds no AnnData; only an .h5ad or a .zarr can be left on disk")
-    names = [name for name in ("obs", "var", "obsm", "varm", "uns") if name in root]
+    found, source = _find(path, layer, notes)
+    summed = sum_duplicates(found)
+    notes += [summed.note] if summed.matrix is not found.matrix else []
+    slots = {name: read_elem(root[name]) for name in ("obs", "obsm", "uns") if name in root}
     with quiet():
-        return AnnData(**{name: read_elem(root[name]) for name in names})
+        slide = AnnData(None, var=summed.var, **slots)
+    leave_on_disk(slide, source)
+    return slide, found.where
 
 
-def find_backed(path: Path, layer: str | None, notes: list[str]) -> tuple[Counts, CountsOnDisk]:
-    """Find the raw counts of an .h5ad or zarr, by its first spots.
-
-    Returns
-    -------
-    Those of the first spots, with the names of the genes; and all counts on disk.
-
-    Raises
-    ------
-    InputError
-        As :func:`~sagefm.pp.counts.find_counts`, or the counts cannot be read row by row.
-    """
+def _find(path: Path, layer: str | None, notes: list[str]) -> tuple[Counts, CountsOnDisk]:
+    """Find the raw counts by the first spots: theirs with the names of the genes, and all."""
     root = open_root(path)
     places = _places(root)
     with quiet():

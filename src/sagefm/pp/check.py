@@ -8,23 +8,28 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
-from sagefm._uns import libraries, positive, provenance, scale_factor, table, text
+from sagefm._uns import libraries, provenance, table, text
 from sagefm.pp.axes import flags
-from sagefm.pp.counts import Counts, coordinates, duplicate_names, find_counts
+from sagefm.pp.count_summary import CountSummary
+from sagefm.pp.counts import coordinates, duplicate_names
 from sagefm.pp.gene_forms import fault, name_kind, recognize
 from sagefm.pp.gene_names import is_date
+from sagefm.pp.scale import microns_per_unit, spacing_um, usual_pitch
 from sagefm.pp.sections import find_slide_key, section_codes
+from sagefm.pp.tiling import whole
 
 Level = Literal["error", "warning", "note"]
 T = TypeVar("T")
 
 LOW_DEPTH = 250
-"""Median counts per spot below which the depth of a slide is low (Visium slides have thousands)."""
+"""Median counts per spot below which the depth of a slide is low: Visium slides have thousands, and
+cells are then predicted better as larger bins (benchmarks/bins.py)."""
+FINE_UM = 50.0
+"""Spots that lie closer are bins or cells: those of arrays are 100 µm apart."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +71,15 @@ def check(
         what = "spots" if slide.n_obs == 0 else "genes"
         return [Finding("error", f"the slide has no {what}; give one with raw counts")]
     findings: list[Finding] = []
-    raw = _attempt(lambda: find_counts(slide, layer), findings) if counts else None
+    raw = _attempt(lambda: CountSummary.of(slide, layer), findings) if counts else None
     xy = _attempt(lambda: coordinates(slide), findings)
     codes = _attempt(lambda: section_codes(slide, slide_key), findings)
     findings += _spot_names(slide.obs_names)
     findings += _outside_tissue(slide.obs)
     findings += _gene_names(slide.var if raw is None else raw.var)
     if raw is not None:
-        findings += _library_sizes(raw, slide.obs_names)
+        apart_um = None if xy is None or codes is None else spacing_um(slide, xy, codes)
+        findings += _library_sizes(raw, slide.obs_names, apart_um)
     if codes is not None:
         findings += few_spots(slide, codes, slide_key, n_neighbors)
         findings += [] if xy is None else _same_place(xy, codes)
@@ -148,28 +154,45 @@ def _gene_names(var: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def _library_sizes(raw: Counts, barcodes: pd.Index) -> list[Finding]:
+def _library_sizes(raw: CountSummary, barcodes: pd.Index, apart_um: float | None) -> list[Finding]:
     findings = []
-    per_spot = raw.matrix.sum(axis=1, dtype=np.float64).A1
+    per_spot = raw.per_spot
     empty = barcodes[per_spot == 0]
     if len(empty):
         findings.append(
             Finding("warning", f"{numbered(len(empty), 'spot')} without any count ({few(empty)})")
         )
-    if (median := float(np.median(per_spot))) < LOW_DEPTH:
+    median = float(np.median(per_spot))
+    if apart_um is not None and apart_um < FINE_UM:
+        findings.append(_fine(median, apart_um))
+    elif median < LOW_DEPTH:
         findings.append(
             Finding(
                 "warning",
                 f"low sequencing depth: the median spot has {median:,.0f} counts "
-                f"({numbered(raw.matrix.shape[1], 'gene')} measured); expect noise",
+                f"({numbered(len(raw.var), 'gene')} measured); expect noise",
             )
         )
-    n_undetected = int((raw.matrix.sum(axis=0) == 0).sum())
+    n_undetected = int((~raw.detected).sum())
     if n_undetected:
         findings.append(Finding("note", f"{numbered(n_undetected, 'gene')} without any count"))
     if raw.note:
         findings.append(Finding("note", raw.note))
     return findings
+
+
+def _fine(depth: float, apart_um: float) -> Finding:
+    """Describe bins or cells, and what to sum them to."""
+    what = f"bins or cells {apart_um:.3g} µm apart, with {depth:,.0f} counts (median)"
+    if depth >= LOW_DEPTH:
+        return Finding("note", f"{what}; models were trained on spots 100 to 200 µm apart")
+    larger = whole(apart_um) * np.ceil(np.sqrt(LOW_DEPTH / max(depth, 1)))
+    return Finding(
+        "warning",
+        f"{what}: below {LOW_DEPTH} counts, larger bins are predicted better; sum them by "
+        f"sagefm.pp.aggregate, such as to='{np.ceil(larger):g}um', and copy results back by "
+        "sagefm.pp.disaggregate",
+    )
 
 
 def few_spots(
@@ -222,7 +245,7 @@ def summarize(
     None if not known.
     """
     ignored: list[Finding] = []
-    raw = _attempt(lambda: find_counts(slide, layer), ignored)
+    raw = _attempt(lambda: CountSummary.of(slide, layer), ignored)
     xy = _attempt(lambda: coordinates(slide), ignored)
     codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
     pitch = None if xy is None or codes is None else usual_pitch(xy, codes)
@@ -230,37 +253,17 @@ def summarize(
     genes = slide.var_names if raw is None else raw.var.index
     summary: dict[str, Any] = {
         "spots": slide.n_obs,
-        "genes": slide.n_vars if raw is None else raw.matrix.shape[1],
+        "genes": slide.n_vars if raw is None else len(raw.var),
         "slides": None if codes is None else len(np.unique(codes)),
         "counts_in": None if raw is None else counts_in or raw.where,
         "counts_per_spot": None,
         "genes_per_spot": None,
         "gene_names": name_kind(genes.tolist())[0],
         "pitch_px": pitch,
-        "um_per_px": _um_per_px(slide, pitch),
+        "um_per_px": None if xy is None else microns_per_unit(slide, xy, pitch),
         "image": any(table(library.get("images")) for library in libraries(slide).values()),
     }
     if raw is not None and slide.n_obs:
-        summary["counts_per_spot"] = float(np.median(raw.matrix.sum(axis=1).A1))
-        summary["genes_per_spot"] = float(np.median((raw.matrix > 0).getnnz(axis=1)))
+        summary["counts_per_spot"] = float(np.median(raw.per_spot))
+        summary["genes_per_spot"] = float(np.median(raw.genes_per_spot))
     return summary
-
-
-def usual_pitch(xy: NDArray[np.float64], codes: NDArray[np.int64]) -> float | None:
-    """Get the median distance to the nearest spot of the same section; None without any."""
-    distances = [
-        np.asarray(cKDTree(points).query(points, 2)[0])[:, 1]
-        for points in (xy[codes == code] for code in np.unique(codes))
-        if len(points) > 1
-    ]
-    apart = np.concatenate([np.empty(0), *distances])
-    apart = apart[apart > 0]  # spots at the same place have no pitch
-    return float(np.median(apart)) if apart.size else None
-
-
-def _um_per_px(slide: AnnData, pitch: float | None) -> float | None:
-    for library in libraries(slide).values():
-        if (um_per_px := scale_factor(library, "microns_per_pixel")) is not None:
-            return um_per_px
-    pitch_um = positive(slide.uns.get("spot_pitch_um"))
-    return pitch_um / pitch if pitch_um and pitch else None

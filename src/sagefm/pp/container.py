@@ -26,11 +26,6 @@ _DEPTH = 60
 _ZARR = (".zgroup", "zarr.json", ".zattrs", ".zmetadata")
 
 
-def is_zarr(folder: Path) -> bool:
-    """Whether a folder is a zarr group, from its content."""
-    return any((folder / name).exists() for name in _ZARR)
-
-
 def file_format(path: Path) -> str:
     """Find the format of a file from its content.
 
@@ -100,7 +95,9 @@ def survey_h5(path: Path) -> None:
     import h5py
 
     with h5py.File(path, "r") as file:
-        _require_plausible(list(_arrays_of(file, (), set())))
+        arrays = list(_arrays_of(file, (), set()))
+    _require_plausible(arrays)
+    _require_fitting(arrays)
 
 
 def _arrays_of(
@@ -148,7 +145,7 @@ def _size(shape: tuple[int, ...], itemsize: int) -> int:
     return size
 
 
-def survey_zarr(root: Any, path: Path) -> None:
+def survey_zarr(root: Any, path: Path, *, in_memory: bool = True) -> None:
     """Raise an error if a zarr group links to other folders, or claims more than it can have.
 
     Parameters
@@ -157,6 +154,8 @@ def survey_zarr(root: Any, path: Path) -> None:
         The group, or its folder.
     path
         The folder or archive.
+    in_memory
+        Whether all of it is to be read at once.
 
     Raises
     ------
@@ -177,6 +176,37 @@ def survey_zarr(root: Any, path: Path) -> None:
         claimed = max(_size(shape, itemsize) for shape in (item.shape, item.chunks))
         arrays.append((name, claimed, stored))
     _require_plausible(arrays)
+    if in_memory:
+        _require_fitting(arrays)
+
+
+def require_files(folder: Path) -> None:
+    """Raise an error for a pipe, a device or a broken link in a folder: reading may never end.
+
+    Raises
+    ------
+    InputError
+        As said.
+    """
+    with os.scandir(folder) as scanned:
+        entries = list(scanned)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            require_files(Path(entry.path))
+        elif not (entry.is_file() or entry.is_dir()):
+            raise InputError(f"holds {entry.path}, which is no file; remove it or copy it again")
+
+
+def require_stored(name: str, array: Any, folder: Path) -> None:
+    """Raise an error if a zarr array that is read in parts claims more than its folder can have.
+
+    Raises
+    ------
+    InputError
+        As said, or a link leaves the folder.
+    """
+    itemsize = getattr(np.dtype(array.dtype), "itemsize", 8)
+    _require_plausible([(name, _size(array.shape, itemsize), _files_size(folder))])
 
 
 def _files_size(path: Path) -> int:
@@ -204,6 +234,9 @@ def _require_plausible(arrays: list[tuple[str, int, int]]) -> None:
                 f"{name} claims {_gigabytes(claimed)}, of which {stored:,} bytes are stored; it is "
                 "damaged: copy it again"
             )
+
+
+def _require_fitting(arrays: list[tuple[str, int, int]]) -> None:
     total, memory = sum(claimed for _, claimed, _ in arrays), _memory()
     if 2 * total > memory:
         largest = max(arrays, key=lambda array: array[1])[0]

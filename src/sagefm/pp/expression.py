@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_matrix, diags_array
 
 from sagefm._errors import InputError
+from sagefm._types import Bools, Positions
 from sagefm.pp.counts import counts, sum_duplicates
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_VALUES = 10_000_000
+"""Values of a matrix that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +55,40 @@ def shared_expression(slides: "Sequence[AnnData]", *, layer: str | None = None) 
         No raw counts, or slides without a gene in common.
     """
     raw = [sum_duplicates(counts(slide, layer)) for slide in slides]
-    common = raw[0].var.index
-    for other in raw[1:]:
-        common = common[common.isin(other.var.index)]
-    common = common[np.argsort(common.to_numpy(dtype=str), kind="stable")]
-    matrices = [one.matrix[:, one.var.index.get_indexer(common)] for one in raw]
-    detected = np.flatnonzero(sum(matrix.getnnz(axis=0) for matrix in matrices))
+    common = common_genes([one.var.index for one in raw])
+    columns = [one.var.index.get_indexer(common) for one in raw]
+    seen = [_stored(one.matrix)[own] for one, own in zip(raw, columns, strict=True)]
+    detected = require_detected(np.any(seen, axis=0))
+    matrices = [one.matrix[:, own[detected]] for one, own in zip(raw, columns, strict=True)]
+    genes = tuple(map(str, common[detected]))
+    return SharedExpression(genes, tuple(matrices), tuple(normalize(matrices)))
+
+
+def common_genes(names: Sequence[pd.Index]) -> pd.Index:
+    """Find the genes that all slides measured, sorted by name."""
+    common = names[0]
+    for other in names[1:]:
+        common = common[common.isin(other)]
+    return common[np.argsort(common.to_numpy(dtype=str), kind="stable")]
+
+
+def require_detected(seen: Bools) -> Positions:
+    """Find the genes that are detected in a spot at least; raise an error if none is."""
+    detected = np.flatnonzero(seen)
     if not len(detected):
         raise InputError(
             "slides: no gene that is measured in all of them has counts; "
             "use the same gene names, or leave out the slide that differs"
         )
-    matrices = [matrix[:, detected] for matrix in matrices]
-    return SharedExpression(
-        tuple(map(str, common[detected])), tuple(matrices), tuple(normalize(matrices))
-    )
+    return detected
+
+
+def _stored(matrix: csr_matrix) -> Bools:
+    """Find the columns that have values, without an index array of another type."""
+    seen = np.zeros(matrix.shape[1], dtype=np.bool_)
+    for start in range(0, matrix.nnz, _VALUES):
+        seen[matrix.indices[start : start + _VALUES]] = True
+    return seen
 
 
 def normalize(matrices: Sequence[csr_matrix]) -> list[csr_matrix]:

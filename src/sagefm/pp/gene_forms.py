@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from sagefm._text import few, numbered
 from sagefm.pp.gene_names import bare_id, is_date, known_gene_names, looks_like_mouse
@@ -125,7 +125,8 @@ def _is_foreign(name: str, ensembl: str) -> bool:
     genome = _GENOME.match(name)
     if genome and not _HUMAN_GENOME.match(name):
         return True
-    return any("ENS" in text and _FOREIGN_ID.search(text) for text in (name, ensembl))
+    text = f"{name} {ensembl}" if ensembl else name
+    return "ENS" in text and _FOREIGN_ID.search(text) is not None
 
 
 def _without_prefix(name: str) -> tuple[str, str]:
@@ -282,7 +283,11 @@ def name_kind(names: Sequence[str]) -> tuple[str, str]:
     """
     if not len(names):
         return "symbol", ""
-    listed = [str(name) for name in names]
+    return _name_kind(tuple(map(str, names)))
+
+
+@lru_cache(maxsize=4)  # reading and checking a slide ask several times
+def _name_kind(listed: tuple[str, ...]) -> tuple[str, str]:
     kinds = list(map(kind_of, listed))
     kind, number = Counter(kinds).most_common(1)[0]
     if looks_like_mouse(listed):

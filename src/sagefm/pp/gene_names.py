@@ -205,7 +205,7 @@ def _only_ones(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def is_date(name: str) -> bool:
     """Check for a date, as spreadsheets make of MARCH1, MARC1, SEPT2 and DEC1."""
-    return _DATE.fullmatch(name) is not None
+    return not name.isalnum() and _DATE.fullmatch(name) is not None  # dates have separators
 
 
 def bare_id(name: str) -> str:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,44 +17,34 @@ from sagefm._progress import stage
 from sagefm._text import few, numbered
 from sagefm._uns import provenance, record, text, texts
 from sagefm._writable import make_writable
-from sagefm.pp.anndata_file import quiet, read_h5ad, read_mudata, read_zarr
+from sagefm.pp.anndata_file import quiet
 from sagefm.pp.axes import flags
-from sagefm.pp.backed import find_backed, is_large, open_backed
 from sagefm.pp.barcodes import fill_from_barcodes
 from sagefm.pp.check import background, check, duplicate_barcodes, few_spots
-from sagefm.pp.container import file_format, is_zarr
 from sagefm.pp.counts import Counts, find_coordinates, find_counts, sum_duplicates
 from sagefm.pp.features import feature_types
 from sagefm.pp.gene_forms import name_kind
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.naming import name_genes
-from sagefm.pp.on_disk import leave_on_disk
+from sagefm.pp.opening import open_any, open_on_disk, stays_on_disk
 from sagefm.pp.sections import find_slide_key, section_codes
-from sagefm.pp.spaceranger import read_spaceranger
+from sagefm.pp.spatialdata import is_held
 from sagefm.pp.tenx import unreadable
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 _N_NEIGHBORS = 15
 """Size of the published neighborhood; slides with fewer spots are read with a note."""
-_ELEMENTS = ("images", "labels", "points", "shapes")
-_NOT_SLIDES = {
-    (".rds", ".rdata", ".rda", ".robj", ".h5seurat"): (
-        "is an R object; write it as .h5ad from R (anndataR or zellkonverter)"
-    ),
-    (".tar.gz", ".tgz", ".tar", ".zip", ".tar.bz2", ".7z", ".rar"): (
-        "is an archive; unpack it and name the folder"
-    ),
-    (".h5ad.gz",): "is compressed; run gunzip on it and name the .h5ad",
-    (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".svs", ".ndpi", ".jp2", ".btf"): (
-        "is an image; name the Space Ranger outs folder it belongs to"
-    ),
-}
 
 
 def read(
-    path: str | os.PathLike[str],
+    path: "str | os.PathLike[str] | SpatialData",
     *,
     layer: str | None = None,
     slide_key: str | None = None,
+    table: str | None = None,
+    region: str | None = None,
     backed: bool | None = False,
 ) -> AnnData:
     """Read a slide.
@@ -66,14 +57,19 @@ def read(
     path
         A Space Ranger ``outs`` folder (or the folder that has it), a Visium HD folder, one of its
         ``square_*um`` or its ``segmented_outputs``, a matrix file inside one; a folder of loose GEO
-        files, where there are several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` (also
-        of SpatialData) or a ``.zarr.zip``. A Visium v1 or HD matrix without its ``spatial`` folder
-        has its places by its barcodes, in micrometers.
+        files, where there are several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` or a
+        ``.zarr.zip``; a SpatialData object or its folder (or ``folder/tables/TABLE``). A Visium v1
+        or HD matrix without its ``spatial`` folder has its places by its barcodes, in micrometers.
     layer
         Where the raw counts are: ``"X"``, ``"raw"`` or a key of ``layers``. The default is the
         first of ``X``, ``layers["counts"]`` and ``raw`` that has counts.
     slide_key
-        ``obs`` column with the slide of each spot, if the object holds several.
+        ``obs`` column with the slide of each spot, if the object holds several. Several regions of
+        a SpatialData are told apart by the column of its table that names them.
+    table
+        Which table of a SpatialData, if it has several.
+    region
+        Only this region of the table of a SpatialData.
     backed
         Whether the counts of an .h5ad or zarr stay on disk: then ``X`` is None, and
         :func:`sagefm.tl.embed`, :func:`sagefm.tl.impute` and :func:`sagefm.tl.domains` read them
@@ -93,19 +89,18 @@ def read(
     InputError
         The slide does not exist, cannot be read, or has an error (see :func:`check`).
     """
-    path = Path(path)
-    stage("reading %s", path)
+    name = _name_of(path)
+    stage("reading %s", name)
     notes: list[str] = []
-    with _explaining(path):
-        if _stays_on_disk(path, backed):
-            slide, where = _backed(path, layer, notes)
+    with _explaining(name):
+        on_disk = stays_on_disk(path, backed)
+        how = (layer, notes, table, region)
+        slide, where, regions = open_on_disk(path, *how) if on_disk else open_any(path, *how[1:])
+        slide_key = slide_key or regions or None
+        if on_disk or not where:
             slide = _under_tissue(slide, notes)
-            _name_spots(slide, slide_key, notes)
-        else:
-            slide, where = _open(path, notes)
-            if not where:
-                slide = _under_tissue(slide, notes)
-            _name_spots(slide, slide_key, notes)
+        _name_spots(slide, slide_key, notes)
+        if not on_disk:
             raw = _settle_genes(find_counts(slide, layer), notes)
             slide, where = _with_counts(slide, raw, notes), where or raw.where
         _fill_coordinates(slide, notes)
@@ -114,33 +109,13 @@ def read(
         renamed = dict(zip(slide.obs, range(slide.obs.shape[1]), strict=True))
         notes += make_writable(slide)
         key = str(slide.obs.columns[renamed[key]]) if key in renamed else key
-        _record(slide, path, where, key, notes)
+        _record(slide, name, where, key, notes)
     for line in notes:
-        logger.warning("%s: %s", path.name or path, line)
+        logger.warning("%s: %s", Path(name).name or name, line)
     return slide
 
 
-def _stays_on_disk(path: Path, backed: bool | None) -> bool:
-    """Decide whether counts stay on disk; ask the file where it is not said."""
-    if backed is not None:
-        return backed
-    return path.exists() and (path.is_dir() or path.suffix == ".h5ad") and is_large(path)
-
-
-def _backed(path: Path, layer: str | None, notes: list[str]) -> tuple[AnnData, str]:
-    """Open a slide, and leave its counts on disk; also return where they are."""
-    place = _table_of(path) if path.is_dir() else path
-    slide = open_backed(place)
-    found, source = find_backed(place, layer, notes)
-    summed = sum_duplicates(found)
-    notes += [summed.note] if summed.matrix is not found.matrix else []
-    slots = {name: dict(getattr(slide, name)) for name in ("obsm", "uns")}
-    slide = AnnData(None, obs=slide.obs, var=summed.var, **slots)
-    leave_on_disk(slide, source)
-    return slide, found.where
-
-
-def open_slide(path: str | os.PathLike[str]) -> AnnData:
+def open_slide(path: "str | os.PathLike[str] | SpatialData") -> AnnData:
     """Open a slide without changes or checks, for :func:`sagefm.pp.check`.
 
     Parameters
@@ -153,16 +128,24 @@ def open_slide(path: str | os.PathLike[str]) -> AnnData:
     InputError
         The slide does not exist or cannot be opened.
     """
-    path = Path(path)
-    with _explaining(path):
-        return _open(path, [])[0]
+    with _explaining(_name_of(path)):
+        return open_any(path, []).slide
+
+
+def _name_of(source: Any) -> str:
+    """Name a slide in messages: its path, or what it is."""
+    if is_held(source):
+        return str(source.path or "SpatialData")
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"{type(source).__name__}: is no path and no SpatialData; name a slide")
+    return os.fspath(source)
 
 
 @contextmanager
-def _explaining(path: Path) -> Iterator[None]:
+def _explaining(path: str) -> Iterator[None]:
     """Name the path in an error of the input, of the system or of memory."""
     try:
-        if "\0" in str(path):
+        if "\0" in path:
             raise InputError("is no path: it has a null byte; check it")
         yield
     except InputError as error:
@@ -176,85 +159,6 @@ def _explaining(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read ({error}); check its permissions") from error
     except Exception as error:  # what a damaged file makes of a slide has no limit
         raise InputError(f"{path}: {unreadable('', error)}") from error
-
-
-def _open(path: Path, notes: list[str]) -> tuple[AnnData, str]:
-    """Read a slide without changes; also return the name of its matrix if that is a file."""
-    name = path.name.lower()
-    if path.exists() and not (path.is_dir() or path.is_file()):
-        raise InputError("is a pipe or a device; write its content to a file, and name that")
-    if path.is_dir() and (name.endswith(".zarr") or is_zarr(path)):
-        return read_zarr(_table_of(path)), ""
-    if not path.is_file() or name.endswith((".mtx", ".mtx.gz")):
-        if name.endswith((".h5ad", ".zarr", ".zarr.zip", ".h5mu")):
-            raise InputError("does not exist; check the path")
-        return read_spaceranger(path, notes)
-    # The content of a file decides, whatever it is called.
-    match file_format(path):
-        case "AnnData":
-            return read_h5ad(path), ""
-        case "MuData":
-            return read_mudata(path, notes), ""
-        case "zarr":
-            return read_zarr(path), ""
-        case "10x":
-            return read_spaceranger(path, notes)
-        case kind:
-            return _of_another_kind(path, kind, notes), ""
-
-
-def _of_another_kind(path: Path, kind: str, notes: list[str]) -> AnnData:
-    """Say what a file is that is no slide; one that is damaged fails in its own way."""
-    name = path.name.lower()
-    for endings, what in _NOT_SLIDES.items():
-        if name.endswith(endings):
-            raise InputError(what)
-    if kind in ("loom", "Seurat"):
-        raise InputError(f"is a file of {kind}; write it as .h5ad")
-    if kind == "gzip":
-        raise InputError("is compressed; run gunzip on it and name what comes of it")
-    if name.endswith(".zarr.zip"):
-        return read_zarr(path)
-    if name.endswith(".h5"):
-        return read_spaceranger(path, notes)[0]
-    if name.endswith(".h5ad"):
-        return read_h5ad(path)
-    raise InputError("is no slide; name a Space Ranger outs folder, an .h5ad or a .zarr")
-
-
-def _table_of(path: Path) -> Path:
-    """Find the AnnData in a zarr folder: the folder, or the table of a SpatialData folder."""
-    _require_files(path)
-    if (path / "obs").is_dir():
-        return path
-    if modalities := _folders(path / "mod"):
-        names = few((entry.name for entry in modalities), 20)
-        genes = min(modalities, key=lambda entry: "rna" not in entry.name.lower())
-        raise InputError(
-            f"is a MuData with the modalities {names}; name the one with the genes, such as {genes}"
-        )
-    tables = _folders(path / "tables") or _folders(path / "table")  # SpatialData before 0.1
-    if len(tables) > 1:
-        names = few((table.name for table in tables), 20)
-        raise InputError(f"holds {len(tables)} tables ({names}); name one, such as {tables[0]}")
-    if not tables and any(map(_folders, (path / element for element in _ELEMENTS))):
-        raise InputError("is a SpatialData without a table; add one with the counts of its spots")
-    return tables[0] if tables else path
-
-
-def _require_files(folder: Path) -> None:
-    """Raise an error for a pipe, a device or a broken link in a folder: reading may never end."""
-    with os.scandir(folder) as scanned:
-        entries = list(scanned)
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            _require_files(Path(entry.path))
-        elif not (entry.is_file() or entry.is_dir()):
-            raise InputError(f"holds {entry.path}, which is no file; remove it or copy it again")
-
-
-def _folders(path: Path) -> list[Path]:
-    return [entry for entry in sorted(path.iterdir()) if entry.is_dir()] if path.is_dir() else []
 
 
 def _under_tissue(slide: AnnData, notes: list[str]) -> AnnData:
@@ -368,7 +272,7 @@ def _judge(slide: AnnData, slide_key: str, notes: list[str]) -> None:
     slide.obsm[_keys.SPATIAL] = np.asarray(stored, dtype=np.float64) if whole else xy
 
 
-def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list[str]) -> None:
+def _record(slide: AnnData, path: str, where: str, key: str | None, notes: list[str]) -> None:
     """Record the origin of a slide; that of the first reading if it was read before.
 
     Notes of earlier readings are kept, but not what they left out.
@@ -379,7 +283,7 @@ def _record(slide: AnnData, path: Path, where: str, key: str | None, notes: list
     if not isinstance(slide.uns.get(_keys.PROVENANCE, {}), Mapping):
         notes.append(f"uns['{_keys.PROVENANCE}'] is no record of sagefm and is left out")
     entry = {
-        "source": text(before.get("source")) or str(path.resolve()),
+        "source": text(before.get("source")) or str(Path(path).resolve()),
         "counts": text(before.get("counts")) or where,
         "slide_key": key or "",
         "n_spots": slide.n_obs,

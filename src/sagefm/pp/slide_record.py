@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from sagefm._errors import InputError, logger
-from sagefm._uns import libraries, positive, scale_factor, table, text
+from sagefm._uns import libraries, positive, table, text
 from sagefm._validate import Range, read_as, short
 from sagefm.pp.barcodes import places
-from sagefm.pp.check import usual_pitch
 from sagefm.pp.counts import coordinates
 from sagefm.pp.grid import Grid
 from sagefm.pp.labels import text_of, word_of
+from sagefm.pp.scale import microns_per_unit, usual_pitch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -271,9 +271,8 @@ def _pitch_um(slide: "AnnData", points: "NDArray[np.float64]") -> float | None:
     if stated := positive(slide.uns.get("spot_pitch_um")):
         return stated
     apart = usual_pitch(points, np.zeros(len(points), dtype=np.int64))
-    scales = [scale_factor(each, "microns_per_pixel") for each in libraries(slide).values()]
-    known = [scale for scale in scales if scale]
-    return apart * known[0] if apart and len(known) == 1 else None
+    scale = microns_per_unit(slide, points, apart)
+    return apart * scale if apart and scale else None
 
 
 def _range(values: list[float], form: str) -> str:

@@ -1,5 +1,6 @@
 """Simulate human tissue: real genes, regions, co-expression and noise, learned from real slides."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -24,6 +25,7 @@ from sagefm.pp.visium_array import (
     hexagons,
     negative_binomial,
     pitches,
+    squares,
 )  # fmt: skip
 
 _MARGIN = 5.0
@@ -33,6 +35,12 @@ _SMOOTH_SHARE = 0.4
 """Fraction of the variance of the log library size within regions that varies smoothly."""
 _ENTRIES = 2**23
 _FEWEST, _MOST = 100, 2**17
+_CELLS = 0.3
+"""Length over which what differs between neighboring spots varies, in pitches, where bins are
+smaller than that."""
+
+Local = Callable[[Floats, Rng], Floats]
+"""Draws a number of mean 0 and sd 1 for each place."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ def simulate_tissue(
     seed: int = 0,
     depth: float = 4000.0,
     image: bool = True,
+    bin_um: float | None = None,
 ) -> AnnData:
     """Simulate a Visium slide of human tissue: the layers of the cortex, or a breast tumor.
 
@@ -86,10 +95,12 @@ def simulate_tissue(
         Median library size, about (counts).
     image
         Whether to draw a tissue image into ``uns["spatial"]``.
+    bin_um
+        Side of square bins without gaps, 2 to 50 µm, as of Visium HD, in place of spots.
 
     Returns
     -------
-    Raw counts as float32 CSR in ``X``; ``obsm["spatial"]`` in pixels, 200 to a pitch of 100 µm;
+    Raw counts as float32 CSR in ``X``; ``obsm["spatial"]`` in pixels, 2 to a micrometer;
     ``obs``: array_row, array_col, slide, patient, region (the largest fraction of a spot);
     ``uns["simulation"]``: tissue, patient, seed, and regions (spots × regions, fractions).
 
@@ -102,7 +113,7 @@ def simulate_tissue(
         raise InputError(f"tissue {tissue!r}: choose of {', '.join(LAYOUTS)}")
     for name, value, least, most in (
         ("n_spots", n_spots, _FEWEST, _MOST), ("patient", patient, 0, 1e9),
-        ("seed", seed, 0, 1e9), ("depth", depth, 1, 1e6),
+        ("seed", seed, 0, 1e9), ("depth", depth, 1, 1e6), ("bin_um", bin_um or 50, 2, 50),
     ):  # fmt: skip
         if not least <= value <= most:
             raise InputError(f"{name} is {value}; give a number from {least:g} to {most:g}")
@@ -111,22 +122,28 @@ def simulate_tissue(
     rng = np.random.default_rng([seed, patient, 2])
     square = tissue == "cortex"
     area = 3.4 if square else np.pi  # of a tissue of radius 1
-    radius = float(np.sqrt(n_spots * np.sqrt(0.75) / area))
-    grid = hexagons(n_spots, radius, rng, square=square)
-    places = pitches(grid)
+    side = None if bin_um is None else bin_um / PITCH_UM
+    radius = float(np.sqrt(n_spots * (np.sqrt(0.75) if side is None else side**2) / area))
+    if side is None:
+        grid = hexagons(n_spots, radius, rng, square=square)
+        places = pitches(grid)
+    else:
+        grid = squares(n_spots, radius / side, rng, square=square)
+        places = side * (grid[:, ::-1].astype(np.float64) + 0.5)
     middle = places.mean(axis=0)
     layout = LAYOUTS[tissue](radius, rng)
     regions = layout(places - middle)
-    library_sizes = _library_sizes(learned, regions, places - middle, radius, depth, rng)
-    counts = _count(learned, profiles, regions, places - middle, library_sizes, rng)
+    local = _of_spots if side is None else _of_cells
+    library_sizes = _library_sizes(learned, regions, places - middle, radius, depth, local, rng)
+    counts = _count(learned, profiles, regions, places - middle, library_sizes, local, rng)
     name = f"{tissue}_{patient}_{seed}"
     pixels = PITCH_UM * PIXELS_PER_UM * (places + _MARGIN)
-    uns: dict[str, Any] = {"spot_pitch_um": PITCH_UM}
+    uns: dict[str, Any] = {"spot_pitch_um": PITCH_UM if bin_um is None else bin_um}
     uns[_keys.TRUTH] = {"tissue": tissue, "patient": patient, "seed": seed, "regions": regions}
     if image:
         span = places.max(axis=0) + 2 * _MARGIN
         picture, scale = stain(layout, places - middle, middle + _MARGIN, span, tissue, rng)
-        uns[_keys.SPATIAL] = {name: _library(picture, scale)}
+        uns[_keys.SPATIAL] = {name: _library(picture, scale, bin_um or _SPOT_UM)}
     obs = _describe_spots(grid, learned.regions, regions, name, f"patient {patient}")
     return AnnData(
         counts, obs=obs, var=pd.DataFrame(index=learned.genes), obsm={_keys.SPATIAL: pixels},
@@ -160,12 +177,28 @@ def _of_patient(learned: TissueProfiles, patient: int, *, first: bool) -> Single
     return np.asarray(profiles, dtype=np.float32)
 
 
+def _of_spots(places: Floats, rng: Rng) -> Floats:
+    """Draw what differs from spot to spot."""
+    return rng.normal(size=len(places))
+
+
+def _of_cells(places: Floats, rng: Rng) -> Floats:
+    """Draw what differs from cell to cell, of bins that may share a cell."""
+    return field(_CELLS, rng)(places)
+
+
 def _library_sizes(
-    learned: TissueProfiles, regions: Floats, places: Floats, radius: float, depth: float, rng: Rng
+    learned: TissueProfiles,
+    regions: Floats,
+    places: Floats,
+    radius: float,
+    depth: float,
+    local: Local,
+    rng: Rng,
 ) -> Singles:
     """Draw the expected library size of every spot, counts."""
     smooth = field(0.3 * radius, rng)(places)
-    noise = rng.normal(size=len(places))
+    noise = local(places, rng)
     within = np.sqrt(_SMOOTH_SHARE) * smooth + np.sqrt(1 - _SMOOTH_SHARE) * noise
     logs = regions @ learned.richness + learned.depth_sd * within
     return np.asarray(depth * np.exp(logs - np.median(logs)), dtype=np.float32)
@@ -177,12 +210,13 @@ def _count(
     regions: Floats,
     places: Floats,
     library_sizes: Singles,
+    local: Local,
     rng: Rng,
 ) -> sparse.csr_matrix:
     """Draw the counts of all spots."""
     factors = np.empty((len(places), len(learned.loadings)), dtype=np.float32)
     for number, share in enumerate(learned.smoothness):
-        smooth, noise = field(3.0, rng)(places), rng.normal(size=len(places))
+        smooth, noise = field(3.0, rng)(places), local(places, rng)
         factors[:, number] = np.sqrt(share) * smooth + np.sqrt(1 - share) * noise
     shares, n_genes, blocks = regions.astype(np.float32), profiles.shape[1], []
     step = max(1, _ENTRIES // n_genes)
@@ -207,8 +241,8 @@ def _describe_spots(
     return obs.set_axis(barcodes(grid))
 
 
-def _library(picture: Any, scale: float) -> dict[str, Any]:
+def _library(picture: Any, scale: float, spot_um: float) -> dict[str, Any]:
     """Store an image as Space Ranger and scanpy do."""
-    full = PIXELS_PER_UM * _SPOT_UM
+    full = PIXELS_PER_UM * spot_um
     factors = {"tissue_hires_scalef": scale, "spot_diameter_fullres": full}
     return {"images": {"hires": picture}, "scalefactors": factors}

@@ -22,17 +22,31 @@ def hexagons(n_spots: int, radius: float, rng: Rng, *, square: bool = False) -> 
     rows, cols = np.mgrid[-reach : reach + 1, -2 * reach : 2 * reach + 1]
     even = (rows + cols) % 2 == 0
     grid: Integers = np.column_stack([rows[even], cols[even]])
-    x, y = pitches(grid).T
+    grid = grid[_under_tissue(pitches(grid), n_spots, rng, square=square)]
+    row, col = grid.min(axis=0)
+    grid -= (row, col - (col - row) % 2)  # from 0 on; row and column keep their common parity
+    return grid
+
+
+def squares(n_bins: int, radius: float, rng: Rng, *, square: bool = False) -> Integers:
+    """Choose the bins (array_row, array_col) under such a tissue; `radius` is in bins."""
+    reach = int(1.5 * radius) + 3
+    rows, cols = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    grid: Integers = np.column_stack([rows.ravel(), cols.ravel()])
+    grid = grid[_under_tissue(grid[:, ::-1].astype(np.float64), n_bins, rng, square=square)]
+    grid -= grid.min(axis=0)
+    return grid
+
+
+def _under_tissue(places: Floats, n_spots: int, rng: Rng, *, square: bool) -> Integers:
+    """Choose the places (x, y) within a wavy outline, in their order."""
+    x, y = places.T
     angle = np.arctan2(y, x)
     waves = np.arange(2, 5)
     phases = rng.uniform(0, 2 * np.pi, len(waves))
     outline = 1 + 0.05 * np.cos(waves * angle[:, None] + phases).sum(axis=1)
     distance = (x**4 + y**4) ** 0.25 if square else np.hypot(x, y)
-    inside = np.sort(np.argsort(distance / outline, kind="stable")[:n_spots])
-    grid = grid[inside]
-    row, col = grid.min(axis=0)
-    grid -= (row, col - (col - row) % 2)  # from 0 on; row and column keep their common parity
-    return grid
+    return np.sort(np.argsort(distance / outline, kind="stable")[:n_spots])
 
 
 def pitches(grid: Integers) -> Floats:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sagefm._types import Codes, Floats, Positions
+from sagefm.stats.sampling import evenly
 
 _MAX_POINTS = 4000
 _SMALLEST = 0.02
@@ -70,18 +71,17 @@ def consensus(
         Points whose co-association is computed, spread evenly over the rows; the others are
         assigned by the clusters that they share with these.
     """
-    members = [np.eye(int(codes.max()) + 1)[codes] for codes in clusterings]
-    n_points = len(clusterings[0])
-    some = np.unique(np.linspace(0, n_points - 1, min(n_points, max_points)).astype(np.int64))
-    chosen = [member[some] for member in members]
+    some = evenly(len(clusterings[0]), max_points)
+    chosen = [np.eye(int(codes.max()) + 1)[codes[some]] for codes in clusterings]
+    of_some = [codes[some] for codes in clusterings]
     labels = _cut(chosen, n_clusters)
     n_found = len(np.unique(labels))
     for _ in range(_ROUNDS):
-        assigned = _membership(chosen, chosen, labels, n_clusters).argmax(axis=1)
+        assigned = _membership(of_some, chosen, labels, n_clusters).argmax(axis=1)
         if len(np.unique(assigned)) < n_found or (assigned == labels).all():
             break  # a small cluster would be lost, or nothing changes
         labels = assigned
-    membership = _membership(members, chosen, labels, n_clusters)
+    membership = _membership(clusterings, chosen, labels, n_clusters)
     every = membership.argmax(axis=1).astype(np.int64)
     if len(np.unique(every)) < n_found:
         every[some] = labels
@@ -89,18 +89,19 @@ def consensus(
 
 
 def _membership(
-    members: Sequence[Floats], chosen: Sequence[Floats], labels: Codes, n_clusters: int
+    clusterings: Sequence[Codes], chosen: Sequence[Floats], labels: Codes, n_clusters: int
 ) -> Floats:
     """Average over clusterings how likely each cluster is among the points of a point's cluster."""
     known = np.eye(n_clusters)[labels]
-    total = np.zeros((len(members[0]), n_clusters))
-    for member, of_chosen in zip(members, chosen, strict=True):
+    total = np.zeros((len(clusterings[0]), n_clusters))
+    for codes, of_chosen in zip(clusterings, chosen, strict=True):
         table = of_chosen.T @ known
         # A cluster without a chosen point says nothing of its points.
         sizes = table.sum(axis=1, keepdims=True)
         table = np.where(sizes > 0, table / np.maximum(sizes, 1), 1 / n_clusters)
-        total += member @ table
-    return total / len(members)
+        total += table[codes]
+    total /= len(clusterings)
+    return total
 
 
 def _cut(members: Sequence[Floats], n_clusters: int) -> Codes:

@@ -7,22 +7,20 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from sagefm._types import Codes, Floats, Positions
-from sagefm.pp.counts import coordinates
+from sagefm._types import Codes
 from sagefm.pp.expression import normalize, shared_expression
-from sagefm.pp.neighborhood import nearest
-from sagefm.pp.sections import section_codes
+from sagefm.tl._layout import Layout, lay_out
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-N_NEAREST = 37
-"""On a hexagonal grid: a spot and the rings 1, 2 and 3."""
+_DRAWN = 1_000_000
+"""Counts that are drawn at a time."""
 
 
 @dataclass(frozen=True)
-class Tissue:
-    """Spots of one section or of several, sorted so that the order of the input does not matter.
+class Tissue(Layout):
+    """Spots of one section or of several, sorted, and their counts.
 
     Attributes
     ----------
@@ -30,33 +28,19 @@ class Tissue:
         Spots × genes that all sections measured, raw counts.
     expression
         The same, log1p of counts scaled to the median library size.
-    neighbors
-        Spots × nearest spots of the same section, the spot first; -1 where there are no more.
-    sections, batches
-        The section and the batch of each spot, numbers from 0.
-    order
-        For each spot its row in the slides, one after the other.
     """
 
     counts: csr_matrix
     expression: csr_matrix
-    neighbors: Positions
-    sections: Codes
-    batches: Codes
-    order: Positions
-
-    def __len__(self) -> int:
-        """Count the spots."""
-        return len(self.order)
 
     @classmethod
     def of(
         cls,
         slides: "Sequence[AnnData]",
         batches: Codes,
+        sections: Sequence[Codes] | None = None,
         *,
         layer: str | None = None,
-        slide_key: str | None = None,
     ) -> Self:
         """Sort the spots of slides by batch, section and place, and find their neighbors.
 
@@ -67,7 +51,9 @@ class Tissue:
         batches
             The batch of each spot of all slides, one after the other; the same for all spots of a
             section.
-        layer, slide_key
+        sections
+            For each slide the section of each spot; by default as :func:`sagefm.read` recorded.
+        layer
             As in :func:`sagefm.tl.embed`.
 
         Raises
@@ -76,39 +62,14 @@ class Tissue:
             No raw counts, no coordinates, or no gene in common.
         """
         counts = vstack(shared_expression(slides, layer=layer).counts, format="csr")
-        places = np.concatenate([coordinates(slide) for slide in slides])
-        size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        sections: list[Positions] = []
-        first = 0
-        for slide in slides:
-            codes = section_codes(slide, slide_key)
-            sections += [first + np.flatnonzero(codes == code) for code in np.unique(codes)]
-            first += slide.n_obs
-        sections = [rows[np.lexsort((size[rows], *places[rows].T))] for rows in sections]
-        sections.sort(key=lambda rows: (len(rows), *size[rows]))
-        # Batches are numbered by their first section, not as the slides were given.
-        number = {code: at for at, code in reversed([*enumerate(batches[r[0]] for r in sections)])}
-        sections.sort(key=lambda rows: number[batches[rows[0]]])
-        order = np.concatenate(sections)
-        neighbors = np.full((len(order), N_NEAREST), -1, dtype=np.int64)
-        first = 0
-        for rows in sections:
-            n_nearest = min(N_NEAREST, len(rows))
-            own = slice(first, first + len(rows))
-            neighbors[own, :n_nearest] = first + nearest(places[rows], n_nearest)
-            first += len(rows)
-        counts = csr_matrix(counts[order])
-        return cls(
-            counts, normalize([counts])[0], neighbors,
-            np.repeat(np.arange(len(sections)), [len(rows) for rows in sections]),
-            np.unique([number[code] for code in batches[order]], return_inverse=True)[1], order,
-        )  # fmt: skip
+        sizes = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+        layout = lay_out(slides, batches, sizes, sections)
+        counts = csr_matrix(counts[layout["order"]])
+        return cls(counts=counts, expression=normalize([counts])[0], **layout)
 
     def halved(self, seed: int) -> Self:
         """Draw a random half of the counts."""
-        counts = self.counts.copy()
-        rng = np.random.default_rng(seed)
-        counts.data = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
+        counts = halved(self.counts, seed)
         return replace(self, counts=counts, expression=normalize([counts])[0])
 
     def batch(self, code: int) -> Self:
@@ -116,24 +77,20 @@ class Tissue:
         rows = np.flatnonzero(self.batches == code)
         near = self.neighbors[rows]
         return type(self)(
-            self.counts[rows], self.expression[rows], np.where(near < 0, -1, near - rows[0]),
-            self.sections[rows] - self.sections[rows[0]], np.zeros(len(rows), dtype=np.int64),
-            self.order[rows],
-        )  # fmt: skip
+            counts=self.counts[rows],
+            expression=self.expression[rows],
+            neighbors=np.where(near < 0, -1, near - rows[0]),
+            sections=self.sections[rows] - self.sections[rows[0]],
+            batches=np.zeros(len(rows), dtype=np.int64),
+            order=self.order[rows],
+        )
 
-    def mean(self, first: int, last: int) -> csr_matrix:
-        """Average over the nearest spots from one number to another (0: the spot itself).
 
-        A spot whose section has no such spots stands for itself.
-        """
-        near = self.neighbors[:, first:last].copy()
-        near[(near < 0).all(axis=1), 0] = np.flatnonzero((near < 0).all(axis=1))
-        return self.weighted(near, (near >= 0).astype(np.float64))
-
-    def weighted(self, near: Positions, weights: Floats) -> csr_matrix:
-        """Average over spots with weights, which are scaled to sum 1: spots × spots."""
-        weights = weights / weights.sum(axis=1, keepdims=True)
-        rows = np.repeat(np.arange(len(near)), near.shape[1])
-        used = (near >= 0).ravel()
-        entries = (weights.ravel()[used], (rows[used], near.ravel()[used]))
-        return csr_matrix(entries, shape=(len(near), len(near)), dtype=np.float32)
+def halved(counts: csr_matrix, seed: int) -> csr_matrix:
+    """Draw a random half of counts."""
+    counts = counts.copy()
+    rng = np.random.default_rng(seed)
+    for start in range(0, counts.nnz, _DRAWN):
+        some = slice(start, start + _DRAWN)
+        counts.data[some] = rng.binomial(counts.data[some].astype(np.int64), 0.5)
+    return counts

@@ -323,7 +323,7 @@ def test_numbers_out_of_range_are_refused(option):
 
 @pytest.mark.parametrize("n_domains", [1, 3, 6, 9])
 def test_leiden_of_many_spots_finds_the_number_too(noise, told, monkeypatch, n_domains):
-    monkeypatch.setattr("sagefm.tl.clustering._methods._MANY_SPOTS", 100)
+    monkeypatch.setattr("sagefm.stats.sampling.MANY", 100)
     sagefm.tl.domains(noise, n_domains, method="leiden")
     assert noise.obs["sagefm_domain"].nunique() == n_domains
     assert not told.records

@@ -120,6 +120,7 @@ def _with_genes(network: Context, genes: Tensor) -> Context:
     weights = {
         name: values[genes] if name in _OF_GENES else values.clone()
         for name, values in network.state_dict().items()
+        if not name.startswith("absent.")  # which no step changes
     }
     return _filled(network, len(genes), weights).train()
 
@@ -138,6 +139,7 @@ def _with_weights(network: Context, genes: Tensor, weights: dict[str, Tensor]) -
 def _filled(network: Context, n_genes: int, weights: dict[str, Tensor]) -> Context:
     with torch.device("meta"):
         made = type(network)(n_genes, network.widths)
+        made.make_room(weights)
     made.load_state_dict(weights, assign=True)
     return made
 

@@ -32,7 +32,7 @@ such genes instead (:mod:`~sagefm.nn.context.absent`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -140,26 +140,25 @@ class Context(Network):
     def __init__(self, n_genes: int, widths: Sequence[int] = DEFAULT_WIDTHS) -> None:
         super().__init__()
         self.widths, width, n_keys = tuple(widths), widths[0], self.n_keys(widths)
-        self.first = nn.Parameter(torch.randn(n_genes, width) / 30)
+        self.first = nn.Parameter(_drawn(n_genes, width, lambda w: w.div_(30)))
         self.mixers = nn.ModuleDict(
             {name: nn.Linear(width, widths[1], bias=False) for name in self.OPERATORS}
         )
         self.facts = nn.Linear(self.N_FACTS, widths[1])
         self.norm = nn.LayerNorm(widths[1])
         self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths[1:]))
-        self.decoder = nn.Parameter(torch.randn(n_genes, widths[-1]) * 0.01)
+        self.decoder = nn.Parameter(_drawn(n_genes, widths[-1], lambda w: w.mul_(0.01)))
         self.missing = nn.Parameter(self.decoder.detach().clone())
-        self.query = nn.Linear(width, n_keys, bias=False)
-        self.ring_query = nn.Linear(width, n_keys, bias=False)
-        self.key = nn.Linear(width, n_keys, bias=False)
-        self.sharpness = nn.Linear(self.N_FACTS, 1)
-        self.level = nn.Linear(self.N_FACTS, 1)
+        by_key = (nn.Linear(width, n_keys, bias=False) for _ in range(3))
+        self.query, self.ring_query, self.key = by_key
+        self.sharpness, self.level = (nn.Linear(self.N_FACTS, 1) for _ in range(2))
         self.slope = nn.Parameter(torch.tensor(1.1))
         self.bonus = nn.Parameter(torch.tensor([0.5, 0.4]))
         self.register_buffer("usual", torch.zeros(n_genes))
         self.register_module("absent", None)
         for layer in (self.query, self.key):
-            nn.init.eye_(layer.weight)
+            if not layer.weight.is_meta:
+                nn.init.eye_(layer.weight)
         for layer in (self.ring_query, self.sharpness, self.level):
             nn.init.zeros_(layer.weight)
         nn.init.constant_(self.sharpness.bias, math.log(5.0))
@@ -230,8 +229,8 @@ class Context(Network):
         Keys bring spots of the same tissue together; the residuals themselves hold more of what
         sets tissues of different patients apart.
         """
-        views = [scale * F.normalize(residuals @ view.T, dim=-1) for view, scale in self.views]
-        return torch.cat(views, dim=-1)
+        own = _RESIDUAL_WEIGHT * F.normalize(residuals, dim=-1)
+        return torch.cat([self.keys(residuals), own], dim=-1)
 
     @property
     def views(self) -> tuple[tuple[Tensor, float], ...]:
@@ -379,6 +378,12 @@ class Context(Network):
             Centers × genes: ``D z``, added to the logarithm of the rate.
         """
         return log1p_mean((expected + _LEAST) * correction.clamp(-_LIMIT, _LIMIT).exp())
+
+
+def _drawn(n_genes: int, width: int, scale: Callable[[Tensor], Tensor]) -> Tensor:
+    """Draw weights, but not on the meta device: that would import the compiler of torch."""
+    weights = torch.empty(n_genes, width)
+    return weights if weights.is_meta else scale(weights.normal_())
 
 
 def split_rings(neighbors: Tensor) -> tuple[Tensor, Tensor, Tensor]:

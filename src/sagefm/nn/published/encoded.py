@@ -135,7 +135,11 @@ class PublishedSlide(EncodedSlide):
 
     def embed(self, neighbors: Positions) -> Tensor:
         """Embed some centers: the input of the decoder."""
-        return self._network.embed(self.centers(neighbors).pooled)
+        result = self._projected.new_empty(len(neighbors), self._network.widths[-1])
+        for start in range(0, len(neighbors), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            result[block] = self._network.embed(self.centers(neighbors[block]).pooled)
+        return result
 
     def explain(self, neighbors: Positions, baseline: Positions, steps: int) -> Parts:
         """Attribute the difference of one embedding to genes, by integrated gradients."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sagefm.nn.dense import product
 from sagefm.nn.masking import Masks
 
 
@@ -72,27 +73,26 @@ class _BlockError(torch.autograd.Function):
         error_weight: float,
         learning: bool,
     ) -> Tensor:
-        # In order, so that a block is one piece. `index_select` copies rows three times as fast as
-        # brackets do.
-        weights, biases = (part.index_select(0, masks.order) for part in (weight, bias))
         toward = torch.zeros_like(embedding, dtype=torch.float32)
         total = toward.new_zeros(())
+        of_weight, of_bias = (torch.empty_like(each) for each in (weight, bias))
+        rows = of_weight.numpy()
         for number, (start, stop) in enumerate(pairwise(masks.ends.tolist())):
             centers = masks.masked[:, number].nonzero().squeeze(1)
-            z, block = embedding.index_select(0, centers), slice(start, stop)
-            predicted = F.relu(torch.addmm(biases[block], z, weights[block].T))
-            error = predicted - truth[:, block].index_select(0, centers)
+            genes, z = masks.order[start:stop], embedding.index_select(0, centers)
+            # `index_select` copies rows three times as fast as brackets do.
+            weights, biases = (part.index_select(0, genes) for part in (weight, bias))
+            predicted = F.relu(product(z, weights.T, biases))
+            error = predicted - truth[:, start:stop].index_select(0, centers)
             total += torch.linalg.vector_norm(error).square()
             if learning:
                 error = torch.where(predicted > 0, error, 0.0).mul_(2 * error_weight)
-                toward.index_add_(0, centers, (error @ weights[block]).float())
-                weights[block] = error.T @ z  # no longer needed: the gradient takes its place
-                biases[block] = error.sum(dim=0)
+                toward.index_add_(0, centers, product(error, weights).float())
+                # numpy puts rows in their places four times as fast as torch does.
+                rows[genes.numpy()] = product(error.T, z).float().numpy()
+                of_bias[genes] = error.sum(dim=0)
         if learning:
-            ctx.save_for_backward(
-                toward,
-                *(part.index_select(0, masks.order.argsort()) for part in (weights, biases)),
-            )
+            ctx.save_for_backward(toward, of_weight, of_bias)
         return total * error_weight
 
     @staticmethod

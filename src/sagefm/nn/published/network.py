@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sagefm.nn.base import Network
+from sagefm.nn.dense import product
 from sagefm.nn.masking import Masks
 from sagefm.nn.published.loss import masked_error
 from sagefm.nn.sparse import SparseRows
@@ -115,14 +116,13 @@ class Published(Network):
 
     def embed(self, pooled: Tensor) -> Tensor:
         """Turn pooled neighborhoods into embeddings: centers × last width."""
-        z: Tensor = self.encoder[-1](self.hidden(pooled))
-        return z
+        return _apply(self.encoder[-1], self.hidden(pooled))
 
     def hidden(self, pooled: Tensor) -> Tensor:
         """Compute all but the last layer of the encoder: centers × last width but one."""
         z = pooled + self.first_bias
         for layer in list(self.encoder)[:-1]:
-            z = layer(F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True))
+            z = _apply(layer, F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True))
         return F.leaky_relu(z, NEGATIVE_SLOPE, inplace=True)
 
     def readout(self, genes: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,8 +137,9 @@ class Published(Network):
     def decode(self, embedding: Tensor, genes: Tensor | None = None) -> Tensor:
         """Predict log1p counts of the center, for all genes or for the positions `genes`."""
         if genes is None:
-            return F.relu(self.decoder(embedding))
-        return F.relu(F.linear(embedding, self.decoder.weight[genes], self.decoder.bias[genes]))
+            return F.relu(_apply(self.decoder, embedding))
+        weight, bias = self.decoder.weight[genes], self.decoder.bias[genes]
+        return F.relu(product(embedding, weight.T, bias))
 
     def mix(self, rows: SparseRows, operators: Sequence[Tensor]) -> Tensor:
         """Average patches of tissue, in whichever order of ``A X W`` is less work.
@@ -159,7 +160,8 @@ class Published(Network):
         dense = rows.values.device.type != "cpu" or torch.is_autocast_enabled("cpu")
         if dense or _DENSE_PACE * len(rows.values) > n_centers * n_genes:
             parts = torch.split(rows.dense(n_genes), sizes)
-            return torch.cat([a @ x for a, x in zip(operators, parts, strict=True)]) @ self.first
+            means = torch.cat([product(a, x) for a, x in zip(operators, parts, strict=True)])
+            return product(means, self.first)
         parts = torch.split(self.project(rows), sizes)
         return torch.cat([a @ h for a, h in zip(operators, parts, strict=True)])
 
@@ -167,3 +169,8 @@ class Published(Network):
         """Sum the squared errors of masked entries; see :func:`masked_error`."""
         decoder = self.decoder
         return masked_error(embedding, decoder.weight, decoder.bias, truth, masks, error_weight)
+
+
+def _apply(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a linear layer."""
+    return product(x, layer.get_parameter("weight").T, layer.get_parameter("bias"))

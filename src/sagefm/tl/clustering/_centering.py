@@ -7,19 +7,25 @@ them more are better.
 
 import numpy as np
 
-from sagefm._types import Codes
+from sagefm._types import Codes, Positions
 from sagefm.stats.mixture import mixture_clusters
+from sagefm.stats.sampling import evenly
+from sagefm.tl._large_tissue import LargeTissue
+from sagefm.tl._large_views import views_of
 from sagefm.tl._tissue import Tissue
-from sagefm.tl._views import Views
 from sagefm.tl.clustering._consensus import leading
 
 _VIEW = "pca15"
 _N_STARTS = 10
+_MOST_BATCHES, _MOST_SPOTS = 12, 4800
+"""Of many spots, those that are compared."""
 _CLEARLY = 0.05
 """Batches are centered unless agreement is better by this much without."""
 
 
-def agreement_with_batches(tissue: Tissue, n_domains: int, seed: int) -> dict[bool, float]:
+def agreement_with_batches(
+    tissue: Tissue | LargeTissue, n_domains: int, seed: int
+) -> dict[bool, float]:
     """Compare joined domains with those that each batch has by itself.
 
     Returns
@@ -28,14 +34,17 @@ def agreement_with_batches(tissue: Tissue, n_domains: int, seed: int) -> dict[bo
     """
     from sklearn.metrics import adjusted_rand_score
 
-    batches = [np.flatnonzero(tissue.batches == code) for code in range(tissue.batches.max() + 1)]
+    tissue, some = _sampled(tissue)
+    codes = tissue.batches[some]
+    batches = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
     alone: list[Codes] = []
     for code, rows in enumerate(batches):
-        points = leading(Views(tissue.batch(code), centered=False)(_VIEW))
+        at = some[rows] - np.flatnonzero(tissue.batches == code)[0]
+        points = leading(views_of(tissue.batch(code), centered=False)(_VIEW))[at]
         alone.append(mixture_clusters(points, min(n_domains, len(rows)), seed, _N_STARTS))
     found = {}
     for centered in (True, False):
-        points = leading(Views(tissue, centered=centered)(_VIEW))
+        points = leading(views_of(tissue, centered=centered)(_VIEW))[some]
         joined = mixture_clusters(points, n_domains, seed, _N_STARTS)
         found[centered] = float(
             np.mean(
@@ -46,6 +55,18 @@ def agreement_with_batches(tissue: Tissue, n_domains: int, seed: int) -> dict[bo
             )
         )
     return found
+
+
+def _sampled(
+    tissue: Tissue | LargeTissue,
+) -> tuple[Tissue | LargeTissue, Positions]:
+    """Choose the spots that are compared: of many, some batches and some spots of each."""
+    if not isinstance(tissue, LargeTissue):
+        return tissue, np.arange(len(tissue))
+    chosen = evenly(int(tissue.batches.max()) + 1, _MOST_BATCHES)
+    each = _MOST_SPOTS // len(chosen)
+    batches = [np.flatnonzero(tissue.batches == code) for code in chosen]
+    return tissue.around(np.concatenate([rows[evenly(len(rows), each)] for rows in batches]))
 
 
 def should_center(agreement: dict[bool, float]) -> bool:

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from sagefm._progress import stage
-from sagefm._types import Codes, Floats
+from sagefm._types import Codes, Reals
 from sagefm.stats.consensus import Consensus, consensus
 from sagefm.stats.mixture import mixture_clusters
+from sagefm.stats.sampling import evenly
 
 N_COMPONENTS = 20
 _SPOTS_PER_COMPONENT = 4
@@ -23,10 +24,12 @@ N_STARTS = 30
 _MAX_THREADS = 8
 _DIGITS = 9
 """Points that agree to so many are the same: means over all spots of a tiny section are."""
+_LOOKED_AT = 2000
+"""Points among which there are usually enough that differ."""
 
 
 def find_consensus(
-    views: Mapping[str, Floats], n_domains: int, seed: int, n_starts: int = N_STARTS
+    views: Mapping[str, Reals], n_domains: int, seed: int, n_starts: int = N_STARTS
 ) -> Consensus:
     """Cluster all views, and join their clusters.
 
@@ -41,11 +44,11 @@ def find_consensus(
 
 
 def cluster_views(
-    views: Mapping[str, Floats], numbers: Sequence[int], seed: int, n_starts: int
+    views: Mapping[str, Reals], numbers: Sequence[int], seed: int, n_starts: int
 ) -> list[Codes]:
     """Cluster each view into each number of clusters, by a mixture with shared covariance."""
     points = [leading(view) for view in views.values()]
-    distinct = [len(np.unique(one.round(_DIGITS), axis=0)) for one in points]
+    distinct = [_count_distinct(one, max(numbers)) for one in points]
     jobs = [
         (one, min(number, n)) for number in numbers for one, n in zip(points, distinct, strict=True)
     ]
@@ -54,7 +57,15 @@ def cluster_views(
         return list(pool.map(lambda job: mixture_clusters(job[0], job[1], seed, n_starts), jobs))
 
 
-def leading(view: Floats) -> Floats:
+def _count_distinct(points: Reals, most: int) -> int:
+    """Count points that differ; of many points only until there are enough."""
+    some = points[evenly(len(points), _LOOKED_AT)]
+    if (n_distinct := len(np.unique(some.round(_DIGITS), axis=0))) >= most:
+        return n_distinct
+    return len(np.unique(points.round(_DIGITS), axis=0))
+
+
+def leading(view: Reals) -> Reals:
     """Keep the leading components of a view, few for few spots, and scale the first to 1."""
     width = max(min(N_COMPONENTS, len(view) // _SPOTS_PER_COMPONENT), 1)
     points = view[:, :width]

@@ -10,7 +10,7 @@ from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._keys import DOMAIN, EMBEDDING
 from sagefm._progress import stage
-from sagefm._types import Codes, Floats, Positions
+from sagefm._types import Codes, Positions
 from sagefm._uns import record
 from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import nearest
@@ -19,6 +19,7 @@ from sagefm.tl._views import CONSENSUS
 from sagefm.tl.clustering._methods import CLUSTER
 from sagefm.tl.clustering._result import Domains, named
 from sagefm.tl.clustering._search import Search, find_domains
+from sagefm.tl.clustering._space import Space
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,6 +53,9 @@ def domains(
     means of the components of single spots; means over similar neighbors) are clustered, each into
     as many clusters as domains and one to three more, and the domains are what these twenty
     clusterings agree on. Several slides are compared on the genes that all of them measured.
+
+    Above 20,000 spots, clusters are fitted to a sample first and then to all, and the neighbors of
+    Leiden are approximate; the order of the spots does not matter.
 
     Parameters
     ----------
@@ -119,29 +123,34 @@ def domains(
     if n_domains is not None and not 1 <= n_domains <= n_spots:
         what = "the slide has" if len(given) == 1 else "the slides have"
         raise InputError(f"n_domains={n_domains}: {what} {n_spots} spots; request 1 to {n_spots}")
+    sections = [section_codes(slide, slide_key) for slide in given]
     if method in CLUSTER:
         if n_domains is None:
             raise InputError(f"method={method!r}: give n_domains; only the consensus chooses it")
-        space = _space(given, use_rep or EMBEDDING, n_components, seed)
+        space = Space.of(given, use_rep or EMBEDDING, n_components, seed)
         stage("clustering %s spots by %s", f"{n_spots:,}", method)
-        facts = {"use_rep": use_rep or EMBEDDING, "n_components": space.shape[1]}
-        result = Domains(CLUSTER[method](space, n_domains, seed), facts=facts)
+        facts = {"use_rep": use_rep or EMBEDDING, "n_components": space.points.shape[1]}
+        labels = CLUSTER[method](space.points, n_domains, seed)[space.rank]
+        result = Domains(labels, facts=facts)
     else:
         search = Search(
             views=CONSENSUS if method == "consensus" else (method,), n_domains=n_domains,
             consensus=method == "consensus", centered=centered, seed=seed,
         )  # fmt: skip
-        added = None if use_rep is None else _space(given, use_rep, n_components, seed)
-        batches = _batches(given, batch_key, slide_key)
-        result = find_domains(given, batches, search, added, layer=layer, slide_key=slide_key)
-    labels = _smoothed(given, result.labels, smooth, slide_key) if smooth else result.labels
+        added = None
+        if use_rep is not None:
+            space = Space.of(given, use_rep, n_components, seed)
+            added = space.points[space.rank]
+        batches = _batches(given, batch_key, sections)
+        result = find_domains(given, batches, sections, search, added, layer=layer)
+    labels = _smoothed(given, result.labels, smooth, sections) if smooth else result.labels
     _warn(n_domains, labels, method, smooth)
     settings = {
         "key": key_added, "n_domains": len(np.unique(labels)), "method": method, "smooth": smooth,
         "seed": seed, "sagefm": __version__, **result.facts,
     }  # fmt: skip
     _write(given, labels, result, settings)
-    return _fractions(names, given, key_added, slide_key)
+    return _fractions(names, given, key_added, sections)
 
 
 def named_slides(
@@ -160,11 +169,12 @@ def named_slides(
     return names, given
 
 
-def _batches(slides: "Sequence[AnnData]", batch_key: str | None, slide_key: str | None) -> Codes:
+def _batches(
+    slides: "Sequence[AnnData]", batch_key: str | None, sections: Sequence[Codes]
+) -> Codes:
     """Encode the batch of each spot of all slides."""
     names: list[Any] = []
-    for number, slide in enumerate(slides):
-        codes = section_codes(slide, slide_key)
+    for number, (slide, codes) in enumerate(zip(slides, sections, strict=True)):
         if batch_key is None:
             names += [f"{number}/{code}" for code in codes]
             continue
@@ -184,41 +194,14 @@ def _batches(slides: "Sequence[AnnData]", batch_key: str | None, slide_key: str 
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _space(slides: "Sequence[AnnData]", use_rep: str, n_components: int, seed: int) -> Floats:
-    """Compute the leading principal components of an embedding."""
-    from sklearn.decomposition import PCA
-
-    arrays = []
-    for slide in slides:
-        if use_rep not in slide.obsm:
-            available = ", ".join(slide.obsm) or "nothing"
-            remedy = "run sagefm.tl.embed first" if use_rep == EMBEDDING else "choose one"
-            raise InputError(
-                f"obsm[{use_rep!r}]: is not in the slide, which has {available}; {remedy}"
-            )
-        arrays.append(np.asarray(slide.obsm[use_rep], dtype=np.float64))
-    if len({array.shape[1] for array in arrays}) > 1:
-        raise InputError(
-            f"obsm[{use_rep!r}]: differs in width between slides; embed all with one model"
-        )
-    values = np.concatenate(arrays)
-    if not np.isfinite(values).all():
-        raise InputError(f"obsm[{use_rep!r}]: has NaN or infinite values; embed the slide again")
-    if (values == values[0]).all():
-        raise InputError(f"obsm[{use_rep!r}]: is the same in every spot; choose another embedding")
-    n_components = min(n_components, *values.shape)
-    return np.asarray(PCA(n_components, random_state=seed).fit_transform(values))
-
-
 def _smoothed(
-    slides: "Sequence[AnnData]", labels: Codes, rounds: int, slide_key: str | None
+    slides: "Sequence[AnnData]", labels: Codes, rounds: int, sections: Sequence[Codes]
 ) -> Codes:
     """Let each spot take the most frequent label of its neighborhood, several times."""
     starts = np.cumsum([slide.n_obs for slide in slides])[:-1]
     smoothed = []
-    for slide, own in zip(slides, np.split(labels, starts), strict=True):
-        sections = section_codes(slide, slide_key)
-        neighbors = nearest(coordinates(slide), min(7, slide.n_obs), sections)
+    for slide, codes, own in zip(slides, sections, np.split(labels, starts), strict=True):
+        neighbors = nearest(coordinates(slide), min(7, slide.n_obs), codes)
         for _ in range(rounds):
             own = _vote(own, neighbors)
         smoothed.append(own)
@@ -269,12 +252,11 @@ def _write(
 
 
 def _fractions(
-    names: Sequence[str], slides: "Sequence[AnnData]", key: str, slide_key: str | None
+    names: Sequence[str], slides: "Sequence[AnnData]", key: str, sections: Sequence[Codes]
 ) -> pd.DataFrame:
     """Count the spots of each section, and the fraction in each domain."""
     rows = []
-    for given_name, slide in zip(names, slides, strict=True):
-        codes = section_codes(slide, slide_key)
+    for given_name, slide, codes in zip(names, slides, sections, strict=True):
         for code in np.unique(codes):
             own = slide.obs[key][codes == code]
             name = given_name + (f", section {code + 1}" if codes.max() else "")

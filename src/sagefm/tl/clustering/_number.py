@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 
 from sagefm._progress import stage
-from sagefm._types import Codes, Floats
+from sagefm._types import Codes, Reals
 from sagefm.stats.consensus import consensus
+from sagefm.stats.sampling import evenly
 from sagefm.tl.clustering._consensus import cluster_views
 
 MOST = 12
 _N_STARTS = 10
-_MAX_SPOTS = 2000
+MAX_SPOTS = 2000
 """Spots that are clustered for each number; they are spread evenly over the tissue."""
 _USUAL, _COST = 5.0, 0.4
 """The prior: pathologists draw 3 to 8 regions, and half or twice as many as usual must agree better
@@ -24,7 +25,7 @@ _CONSENSUS_POINTS = 1000
 
 
 def stability(
-    views: Mapping[str, Floats], halved: Mapping[str, Floats], numbers: Sequence[int], seed: int
+    views: Mapping[str, Reals], halved: Mapping[str, Reals], numbers: Sequence[int], seed: int
 ) -> pd.DataFrame:
     """Measure for several numbers of domains how well clusterings agree.
 
@@ -44,7 +45,7 @@ def stability(
     from sklearn.metrics import adjusted_rand_score
 
     n_spots = len(next(iter(views.values())))
-    some = np.unique(np.linspace(0, n_spots - 1, min(n_spots, _MAX_SPOTS)).astype(np.int64))
+    some = evenly(n_spots, MAX_SPOTS)
     needed = sorted({number + more for number in numbers for more in (0, 1, 2)})
     found: list[dict[int, list[Codes]]] = []
     for number, one in enumerate((views, halved)):

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sagefm._errors import InputError, logger
+from sagefm._errors import logger
 from sagefm._progress import stage
-from sagefm._types import Codes, Floats
+from sagefm._types import Codes, Reals
 from sagefm.stats.mixture import fit_mixture
+from sagefm.stats.sampling import evenly, is_many
+from sagefm.tl._large_tissue import LargeTissue
+from sagefm.tl._large_views import views_of
 from sagefm.tl._tissue import Tissue
-from sagefm.tl._views import Views
 from sagefm.tl.clustering._centering import agreement_with_batches, should_center
 from sagefm.tl.clustering._consensus import find_consensus, leading
-from sagefm.tl.clustering._number import MOST, UNSTABLE, best, stability
+from sagefm.tl.clustering._number import MAX_SPOTS, MOST, UNSTABLE, best, stability
 from sagefm.tl.clustering._result import Domains
 
 if TYPE_CHECKING:
@@ -42,11 +44,11 @@ class Search:
 def find_domains(
     slides: "Sequence[AnnData]",
     batches: Codes,
+    sections: Sequence[Codes],
     search: Search,
-    added: Floats | None,
+    added: Reals | None,
     *,
     layer: str | None,
-    slide_key: str | None,
 ) -> Domains:
     """Find the domains of slides from their counts.
 
@@ -54,21 +56,23 @@ def find_domains(
     ----------
     batches
         The batch of each spot of all slides.
+    sections
+        For each slide the section of each spot.
     added
         One more view, spots of all slides × components.
     """
     stage("finding the neighborhoods of %s spots", f"{sum(s.n_obs for s in slides):,}")
-    tissue = Tissue.of(slides, batches, layer=layer, slide_key=slide_key)
-    if not tissue.counts.nnz:
-        raise InputError("the slides have no counts; nothing distinguishes their spots")
+    many = is_many(sum(slide.n_obs for slide in slides))
+    kind = LargeTissue if many else Tissue
+    tissue = kind.of(slides, batches, sections, layer=layer)
     n_domains, seed = search.n_domains, search.seed
     facts: dict[str, Any] = {"centered": _centered(tissue, search)}
     centered = bool(facts["centered"])
     computed = _compute(tissue, search.views, added, centered)
     numbers = _numbers(len(tissue), n_domains)
     if search.consensus and numbers:
-        halved = _compute(tissue.halved(seed + _HALVED), search.views, added, centered)
-        table = stability(computed, halved, numbers, seed)
+        whole, halved = _compare(tissue, computed, search, added, centered=centered)
+        table = stability(whole, halved, numbers, seed)
         facts |= {"stability": table}
         n_domains = best(table) if n_domains is None else n_domains
         _report(table, n_domains, chosen=search.n_domains is None)
@@ -82,7 +86,28 @@ def find_domains(
     return Domains(fit_mixture(leading(view), n_domains, seed).labels[back], facts=facts)
 
 
-def _centered(tissue: Tissue, search: Search) -> bool:
+def _compare(
+    tissue: Tissue | LargeTissue,
+    computed: dict[str, Reals],
+    search: Search,
+    added: Reals | None,
+    *,
+    centered: bool,
+) -> tuple[dict[str, Reals], dict[str, Reals]]:
+    """Get the views of all counts and of half of them; of many spots, those of a sample."""
+    seed = search.seed + _HALVED
+    if not isinstance(tissue, LargeTissue):
+        return computed, _compute(tissue.halved(seed), search.views, added, centered)
+    some = evenly(len(tissue), MAX_SPOTS)
+    part, at = tissue.around(some)
+    halved = _compute(part.halved(seed), search.views, added, centered)
+    return (
+        {name: view[some] for name, view in computed.items()},
+        {name: view[at] for name, view in halved.items()},
+    )
+
+
+def _centered(tissue: Tissue | LargeTissue, search: Search) -> bool:
     if tissue.batches.max() == 0 or search.centered is not None:
         return bool(search.centered)
     agreement = agreement_with_batches(tissue, search.n_domains or _USUAL_NUMBER, search.seed)
@@ -101,9 +126,9 @@ def _centered(tissue: Tissue, search: Search) -> bool:
 
 
 def _compute(
-    tissue: Tissue, names: Sequence[str], added: Floats | None, centered: bool
-) -> dict[str, Floats]:
-    views = Views(tissue, centered=centered)
+    tissue: Tissue | LargeTissue, names: Sequence[str], added: Reals | None, centered: bool
+) -> dict[str, Reals]:
+    views = views_of(tissue, centered=centered)
     computed = {}
     for name in names:
         stage("computing the view %s", name)

@@ -15,7 +15,7 @@ from anndata.io import read_elem
 from sagefm import __version__
 from sagefm._cache import ResumableCache
 from sagefm._errors import InputError
-from sagefm._files import require_own, require_writable
+from sagefm._files import require_own, require_result
 from sagefm._hdf5 import recorded
 from sagefm._keys import EMBEDDING, PROVENANCE, SPOT_SUFFIX
 from sagefm._many import in_a_line, require_apart, source_state
@@ -138,7 +138,7 @@ def make_jobs(
     corpora: dict[Path, Corpus] = {}
     jobs = []
     for out, source in slides.items():
-        require_writable(out)
+        require_result(out)
         if isinstance(source, tuple):
             path, member = Path(source[0]), source[1]
             if layer or slide_key:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from sagefm._types import Codes, Floats, Positions
+from sagefm._types import Codes, Floats, Positions, Reals
 from sagefm.tl._tissue import Tissue
 from sagefm.tl._views import Views
 
@@ -56,7 +56,7 @@ def vote(tissue: Tissue, codes: Codes, embeddings: Floats | None, n_labels: int)
 
 
 def sum_of_votes(
-    views: Mapping[str, Floats], new: Positions, labeled: Positions, codes: Codes, n_labels: int
+    views: Mapping[str, Reals], new: Positions, labeled: Positions, codes: Codes, n_labels: int
 ) -> Floats:
     """Compute the fraction of votes for each label, averaged over views: new spots × labels."""
     weights = 1 / np.maximum(np.bincount(codes, minlength=n_labels), 1) ** _BALANCE
@@ -70,7 +70,7 @@ def sum_of_votes(
     return np.asarray(total / len(views))
 
 
-def _compute(tissue: Tissue, embeddings: Floats | None, *, centered: bool) -> dict[str, Floats]:
+def _compute(tissue: Tissue, embeddings: Floats | None, *, centered: bool) -> dict[str, Reals]:
     views = Views(tissue, centered=centered)
     computed = {name: views(name)[:, :_N_COMPONENTS] for name in _VIEWS}
     if embeddings is not None:
@@ -78,7 +78,7 @@ def _compute(tissue: Tissue, embeddings: Floats | None, *, centered: bool) -> di
     return computed
 
 
-def _between(points: Floats, batches: Codes) -> float:
+def _between(points: Reals, batches: Codes) -> float:
     """Divide the variance between the means of batches by the mean variance within them."""
     groups = [points[batches == code] for code in np.unique(batches)]
     between = np.array([group.mean(axis=0) for group in groups]).var(axis=0).sum()
