@@ -84,7 +84,7 @@ def test_an_unexpected_error_is_one_line_too(run, files, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("the reason")
 
-    monkeypatch.setattr("sagefm.tl.embedding._many.embed", fail)
+    monkeypatch.setattr("sagefm.tl.embedding._many.embed_with", fail)
     status, _, err = run("embed", "a.h5ad", "-m", "m.safetensors", "-o", "out.h5ad")
     assert status == 1
     assert one_line(err) == "error: RuntimeError: the reason (add --debug for the traceback)"

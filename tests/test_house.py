@@ -17,7 +17,7 @@ SOURCE = Path(sagefm.__file__).parent
 # An import only points down this list.
 ROOMS = [
     ("cli", "__main__"), ("demo",), ("report",), ("pl",), ("explore",), ("evaluate",), ("tl",),
-    ("pretrain",), ("_as_model",), ("model",),
+    ("pretrain",), ("_as_model",), ("_many",), ("model",),
     ("_streaming",), ("_prediction", "_model_file", "_adaptation", "_difference"),
     ("nn",), ("pp",), ("stats",), ("_row_file",),
     ("_fetch", "_files", "_workers", "_cache", "_extras", "_hdf5", "_owner", "_spatialdata",

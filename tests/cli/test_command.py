@@ -59,9 +59,9 @@ def test_an_option_of_several_values_does_not_take_the_slide(run, annotated, mon
     ("words", "said"),
     [
         (["--known", "A", "B", "--seed", 1, "--known", "C", "D"], "write --known A --known B"),
-        (["--known", "S"], "Missing argument 'SLIDE'"),
+        (["--known", "S"], "Missing argument 'SLIDES...'"),
         (["--known", "--seed", 1, "S"], "'--known' requires a value"),
-        (["S", "T", "--known", "A"], "unexpected extra argument"),
+        (["S", "T", "--known", "A"], "--known is for one slide"),
     ],
 )
 def test_words_that_have_two_meanings_are_refused(run, words, said):

@@ -37,16 +37,28 @@ def test_what_is_there_stays_unless_it_was_made_from_the_slide(run, files):
 
 
 def test_several_slides_are_pages_with_an_index_and_one_that_fails_stops_no_other(run, files):
-    status, out, err = run("report", "a.h5ad", "bad.h5ad", "b.h5ad", "-m", "none", "-n", "2")
+    status, out, err = run(
+        "report", "a.h5ad", "bad.h5ad", "b.h5ad", "-m", "none", "-n", "2", "--workers", 1
+    )
     assert status == 2
-    assert err.strip().splitlines()[-1].startswith("error: 1 slide of 3 without a report: bad.h5ad")
-    assert sorted(path.name for path in Path("report").iterdir()) == [
+    failed, last = err.strip().splitlines()[-2:]
+    assert failed.startswith("failed: bad.h5ad: ")
+    assert last.startswith("error: 1 of 3 slides failed and are not in report")
+    assert sorted(path.name for path in Path("report").glob("[a-z]*")) == [
         "a.html", "b.html", "index.html"
     ]  # fmt: skip
     index = Path("report/index.html").read_text()
     assert 'href="a.html"' in index
     assert "bad.h5ad: " in index
     assert "report/index.html: 2 slides" in out
+    made = Path("report/a.html").stat().st_mtime_ns
+    status, out, err = run("report", "a.h5ad", "b.h5ad", "-m", "none", "-n", "2")
+    assert status == 0, err
+    assert "0 done, 2 already there" in out
+    assert Path("report/a.html").stat().st_mtime_ns == made
+    again = Path("report/index.html").read_text()
+    assert 'href="a.html"' in again  # an index of pages that were there before
+    assert "bad.h5ad: " not in again
 
 
 @pytest.mark.parametrize(

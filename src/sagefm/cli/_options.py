@@ -8,8 +8,6 @@ import typer
 
 from sagefm import _files, _spatialdata
 from sagefm._errors import InputError
-from sagefm._progress import stage
-from sagefm.cli._messages import for_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +42,14 @@ Adapt = Annotated[
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all random numbers.")]
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda, …; CUDA, if available, when not given.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="For several slides: processes here; half the cores if not given."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A dask cluster to use instead: tcp://host:8786."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist and were not made from SLIDE.")
@@ -95,12 +101,6 @@ def listed(names: str | None) -> list[str] | None:
     if not genes:
         raise InputError(f"{names!r}: has no gene; write A,B")
     return genes
-
-
-def print_progress(line: str) -> None:
-    """Print a line of progress on stderr."""
-    typer.echo(for_command(line), err=True)
-    stage(line)
 
 
 def is_corpus(path: str) -> bool:

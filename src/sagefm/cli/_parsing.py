@@ -1,5 +1,6 @@
 """How the words of a command line become options and arguments, and what is wrong with them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -29,6 +30,12 @@ _SOURCES = ("slide", "slides", "known", "reference", "published")
 """Parameters with what a result is made from."""
 
 
+def sources_of(params: Mapping[str, Any]) -> list[str]:
+    """List what a result is made from, of the parameters of a verb."""
+    words = [word for name in _SOURCES for word in _words(params.get(name))]
+    return [str(word) for word in words if word is not None]
+
+
 @dataclass(frozen=True)
 class _Use:
     """One use of an option that takes several values."""
@@ -48,8 +55,7 @@ class Verb(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; its results remember the slides that they are made from."""
-        words = [word for name in _SOURCES for word in _words(ctx.params.get(name))]
-        with making(str(self.name), [str(word) for word in words if word is not None]):
+        with making(str(self.name), sources_of(ctx.params)):
             return super().invoke(ctx)
 
     def make_parser(self, ctx: Any) -> Any:

@@ -8,6 +8,9 @@ import typer
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_own, require_writable
+from sagefm._many import cached_model
+from sagefm.cli._jobs import say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -29,9 +32,17 @@ if TYPE_CHECKING:
     from sagefm.tl import Annotator
 
 Method = Literal["linear", "mlp"]
+_TRAIN_FIRST = (
+    "is for one slide: train on it (--known SLIDES... --save FILE), and give --annotator FILE for "
+    "several"
+)
 Features = Literal["combined", "expression", "embedding"]
 
 
+@per_slide(
+    "out", ".h5ad", also={"plot": ""}, entry="annotate",
+    alone=dict.fromkeys(("known", "save", "table"), _TRAIN_FIRST),
+)  # fmt: skip
 def annotate(
     slide: SlidePath,
     out: Out,
@@ -87,7 +98,7 @@ def annotate(
     if plot is not None:
         require_writable(plot / "annotation.png")
         require_free(plot / "annotation.png", plot / "held_out.png", overwrite=overwrite)
-    loaded = sagefm.SageFM.load(model, device=device)
+    loaded = cached_model(model, device)
     target = sagefm.read(slide, layer=layer, slide_key=slide_key)
     require_own(target, slide, out, overwrite=overwrite)
     if annotator is not None:
@@ -133,10 +144,10 @@ def _print_summary(
     from sagefm.tl.annotation import UNKNOWN
 
     sizes = slide.obs[LABEL].value_counts()
-    typer.echo(f"{out}: " + ", ".join(f"{name} {n:,}" for name, n in sizes[sizes > 0].items()))
+    say(f"{out}: " + ", ".join(f"{name} {n:,}" for name, n in sizes[sizes > 0].items()))
     score = annotator.score()
     mean = score.mean()
-    typer.echo(
+    say(
         f"held out, {numbered(len(score), annotator.held_out.unit)}: "
         f"accuracy {mean['accuracy']:.2f} (most frequent class {mean['majority']:.2f}), "
         f"balanced {mean['balanced_accuracy']:.2f} "
@@ -151,7 +162,7 @@ def _print_summary(
         n_equal = int((labels[both] == truth[both]).sum())
         new = sorted(set(truth.dropna()) - set(annotator.classes))
         not_trained = f"; the annotator has no class {', '.join(new)}" if new else ""
-        typer.echo(
+        say(
             f"obs[{key!r}] agrees in {n_equal:,} of {int(both.sum()):,} spots that have both"
             f"{not_trained}"
         )
@@ -169,7 +180,7 @@ def _print_realized(annotator: "Annotator", error_rate: float) -> None:
         for name, row in held_out.realized(held_out.tolerated(error_rate)).iterrows()
     ]
     unit = held_out.unit
-    typer.echo(
+    say(
         f"tolerated error {error_rate:g}; at the confidence that the other {unit}s need: "
         + (", ".join(rows) or f"not known, with one {unit}")
     )

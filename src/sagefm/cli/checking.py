@@ -1,6 +1,7 @@
 """The verb check."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,10 @@ import typer
 
 from sagefm._errors import InputError, logger
 from sagefm._files import replacing, require_free, require_writable
+from sagefm._many import cached_model
 from sagefm._text import numbered
+from sagefm.cli._jobs import Row, is_one_of_many, say
+from sagefm.cli._many import per_slide
 from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
     Adapt,
@@ -24,9 +28,21 @@ from sagefm.cli._options import (
 )
 
 if TYPE_CHECKING:
+    from sagefm.model import SageFM
     from sagefm.report import Quality
 
 
+def _write_table(rows: Mapping[str, Row], failed: Mapping[str, str], path: Path) -> str:
+    import pandas as pd
+
+    results = {**rows, **{name: {"slide": "errors", "reason": failed[name]} for name in failed}}
+    table = pd.DataFrame.from_dict(results, orient="index").rename_axis("name")
+    with replacing(path) as beside:
+        table.to_csv(beside)
+    return f"{numbered(len(rows), 'slide')} can be used, {len(failed)} cannot"
+
+
+@per_slide("page", ".html", summary=("check.csv", _write_table))
 def check(
     slide: SlidePath,
     model: Annotated[
@@ -34,7 +50,11 @@ def check(
         typer.Option("--model", "-m", help="Also judge what the slide shows of this model."),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option(metavar="HTML", help="Also write all results as one page.")
+        Path | None,
+        typer.Option(
+            "--page", "--out", "-o", metavar="HTML",
+            help="Also write all results as one page; for several slides a folder, and a table.",
+        ),
     ] = None,
     adapt: Adapt = True,
     seed: Seed = 0,
@@ -42,20 +62,44 @@ def check(
     slide_key: SlideKey = None,
     device: Device = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> Row:  # fmt: skip
     """Summarize and check a slide, and judge what it shows of a model.
 
     Imputation is supported by masked genes that the model predicts (or with care, or do not);
     embedding, domains and perturbation are not shown, or do not. The facts are printed.
     """
-    import sagefm
-
     if page is not None:
         require_suffix(page, [".html"])
         require_writable(page)
         require_free(page, overwrite=overwrite)
-    loaded = sagefm.SageFM.load(model, device=device) if model else None
-    logger.setLevel("ERROR")  # notes of reading are printed below
+    loaded = cached_model(model, device) if model else None
+    with _without_notes():  # those of reading are printed below
+        return _check(slide, loaded, page, adapt=adapt, seed=seed, layer=layer, slide_key=slide_key)
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    before = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _check(
+    slide: str,
+    model: "SageFM | None",
+    page: Path | None,
+    *,
+    adapt: bool,
+    seed: int,
+    layer: str | None,
+    slide_key: str | None,
+) -> Row:
+    """Print what is found in a slide, and return the main results."""
+    import sagefm
+
     try:
         loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
     except InputError as error:  # print all findings, not only the first error
@@ -65,22 +109,27 @@ def check(
         raise InputError(_echo_slide(slide, {}, found, str(error))) from error
     from sagefm import report
 
-    size = loaded.config.n_neighbors if loaded else 15
+    size = model.config.n_neighbors if model else 15
     remarks = report.remarks(loaded_slide, slide_key=slide_key, n_neighbors=size)
     quality, fault = None, ""
-    if (loaded or page) and not any(level == "error" for level, _ in remarks):
+    if (model or page) and not any(level == "error" for level, _ in remarks):
         try:
             quality = report.quality(
-                loaded_slide, loaded, adapt=adapt, seed=seed, slide_key=slide_key
+                loaded_slide, model, adapt=adapt, seed=seed, slide_key=slide_key
             )
         except InputError as error:
             fault = placed(slide, error)
+    verdicts = {}
     for use, row in quality.verdicts.iterrows() if quality else ():
+        verdicts[str(use)] = str(row["verdict"])
         _echo("verdict", f"{use}: {row['verdict']}. {row['reason']}")
     contents = report.contents(loaded_slide, slide_key=slide_key)
     if fault := _echo_slide(slide, contents, remarks, fault):
         raise InputError(fault)
-    if quality and loaded:
+    warnings = [message for level, message in remarks if level == "warning"]
+    if is_one_of_many():
+        say(_in_a_line(contents, verdicts, warnings))
+    if quality and model:
         _echo_quality(quality)
     if quality and page:
         (name,) = slide_names([slide]).values()
@@ -88,6 +137,8 @@ def check(
         with replacing(page) as beside:
             beside.write_text(text, encoding="utf-8")
         _echo("page", str(page))
+    state = "warnings" if warnings else "ok"
+    return {"slide": state, **contents, **verdicts, "reason": "; ".join(warnings)}
 
 
 def _echo_slide(
@@ -119,9 +170,23 @@ def _echo_slide(
     for level, message in remarks:
         if level != "error" or len(errors) > 1:  # the only one is printed on stderr
             _echo(level, message)
+    if len(errors) > 1 and is_one_of_many():
+        return "; ".join(error.removeprefix(f"{slide}: ") for error in errors)
     if len(errors) > 1:
         return f"{slide}: has {len(errors)} errors, which are listed above; mend all of them"
     return "".join(errors)
+
+
+def _in_a_line(
+    contents: Mapping[str, str], verdicts: Mapping[str, str], warnings: Sequence[str]
+) -> str:
+    """Summarize one of many slides."""
+    found = [f"{contents[name]} {name}" for name in ("spots", "genes") if name in contents]
+    found += [f"{use}: {verdict}" for use, verdict in verdicts.items()]
+    found.append(
+        f"{numbered(len(warnings), 'warning')}: {'; '.join(warnings)}" if warnings else "ok"
+    )
+    return for_command("; ".join(found))
 
 
 def _echo_quality(quality: "Quality") -> None:
@@ -132,4 +197,7 @@ def _echo_quality(quality: "Quality") -> None:
 
 
 def _echo(name: str, value: str) -> None:
+    """Print a finding; one of many slides has a line only."""
+    if is_one_of_many():
+        return
     typer.echo(f"{name:<16} {for_command(value)}")

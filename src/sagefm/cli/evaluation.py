@@ -10,6 +10,7 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._files import replacing
+from sagefm.cli._jobs import print_progress
 from sagefm.cli._options import (
     Adapt,
     Device,
@@ -19,7 +20,6 @@ from sagefm.cli._options import (
     SlideKey,
     by_name,
     facts_of,
-    print_progress,
 )
 
 if TYPE_CHECKING:

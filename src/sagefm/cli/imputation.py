@@ -8,7 +8,10 @@ import typer
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_own, require_writable
+from sagefm._many import cached_model
 from sagefm._text import numbered
+from sagefm.cli._jobs import say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Adapt,
     Device,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 Mask = Literal["center", "neighborhood", "slide"]
 
 
+@per_slide("out", ".h5ad", also={"table": ".csv", "plot": ""}, entry="imputed")
 def impute(
     slide: SlidePath,
     out: Out,
@@ -82,7 +86,7 @@ def impute(
         require_writable(plot / "imputed.png")
         require_free(plot / "imputed.png", overwrite=overwrite)
     chosen = listed(genes)
-    loaded = sagefm.SageFM.load(model, device=device)
+    loaded = cached_model(model, device)
     loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
     require_own(loaded_slide, slide, out, overwrite=overwrite)
     try:
@@ -98,7 +102,7 @@ def impute(
             confidence.to_csv(beside, float_format="%.6g")
     if plot is not None:
         _draw(loaded_slide, slide_key, plot)
-    typer.echo(f"{out}: {numbered(len(confidence), 'gene')} imputed")
+    say(f"{out}: {numbered(len(confidence), 'gene')} imputed")
     _print_summary(confidence)
 
 
@@ -110,16 +114,16 @@ def _print_summary(table: "pd.DataFrame") -> None:
         ("not measured, expected correlation", table.loc[~measured, "r_expected"].dropna()),
     ):
         if len(r):
-            typer.echo(f"{name}: {r.median():.2f} (median), {r.min():.2f} to {r.max():.2f}")
+            say(f"{name}: {r.median():.2f} (median), {r.min():.2f} to {r.max():.2f}")
     good = table.loc[table["r_expected"] >= 0.3, "p_good"]
     if len(good):
-        typer.echo(
+        say(
             f"expected correlation of at least 0.3: {numbered(len(good), 'gene')}, and about "
             f"{good.mean():.0%} of them have it"
         )
     if measured.any():
         n_ahead = int(table["beats_neighbors"].sum())
-        typer.echo(
+        say(
             f"better than the mean of the neighbors, beyond chance: {n_ahead:,} of "
             f"{numbered(int(measured.sum()), 'measured gene')}"
         )

@@ -9,6 +9,9 @@ from sagefm._errors import InputError
 from sagefm._extras import require
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable
+from sagefm._many import cached_model
+from sagefm.cli._jobs import print_progress, say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -21,7 +24,6 @@ from sagefm.cli._options import (
     SlidePath,
     listed,
     placed,
-    print_progress,
     require_suffix,
 )
 
@@ -32,6 +34,7 @@ _PICTURES = 6
 """Genes that are drawn where none are named."""
 
 
+@per_slide("out", ".csv", also={"plot": ""})
 def influence(
     slide: SlidePath,
     out: Out,
@@ -88,7 +91,7 @@ def influence(
         require_writable(plot / "gene.png")
     chosen = listed(genes)
     from_genes = "all" if sources == "all" else listed(sources)
-    loaded = sagefm.SageFM.load(model, device=device)
+    loaded = cached_model(model, device)
     found = sagefm.read(slide, layer=layer, slide_key=slide_key)
     try:
         table = sagefm.tl.influence(
@@ -102,7 +105,7 @@ def influence(
     drawn = _draw(rows, chosen, where, plot, overwrite) if plot is not None else 0
     n_targets = rows["target"].nunique()
     pictures = f"; {plot}: {drawn} pictures" if plot is not None else ""
-    typer.echo(f"{out}: {len(rows):,} edges on {n_targets:,} genes{pictures}")
+    say(f"{out}: {len(rows):,} edges on {n_targets:,} genes{pictures}")
 
 
 def _write(table: "pd.DataFrame", out: Path, *, matrix: bool) -> None:

@@ -1,5 +1,6 @@
 """The verb map."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,22 +8,26 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._files import require_own
+from sagefm._many import cached_model, source_state
+from sagefm.cli._jobs import say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Device,
     Layer,
     Overwrite,
     SlideKey,
-    SlidePaths,
+    SlidePath,
     by_name,
-    results_of,
+    require_result,
 )
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@per_slide("out", ".h5ad", entry="map")
 def map(
-    slides: SlidePaths,
+    slide: SlidePath,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="A .h5ad file for one slide, a folder for several.")
     ],
@@ -45,27 +50,39 @@ def map(
     import sagefm
     from sagefm.pp.writing import write_slide
 
-    targets = results_of(slides, out)
-    given = {Path(path).resolve() for path in slides}
-    if twice := [path for path in reference if Path(path).resolve() in given]:
+    require_result(out)
+    place = Path(slide).resolve()
+    if twice := [path for path in reference if Path(path).resolve() == place]:
         raise InputError(f"{twice[0]}: is among the slides and the reference; give it once")
-
-    def read(path: str) -> "AnnData":
-        return sagefm.read(path, layer=layer, slide_key=slide_key)
-
-    loaded = {name: read(path) for name, (path, _) in targets.items()}
-    for name, (path, target) in targets.items():
-        require_own(loaded[name], path, target, overwrite=overwrite)
+    loaded = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    require_own(loaded, slide, out, overwrite=overwrite)
+    [name] = by_name([slide])
     table = sagefm.tl.map(
-        loaded, {name: read(path) for name, path in by_name(reference).items()},
-        None if model is None else sagefm.SageFM.load(model, device=device), key,
+        {name: loaded}, _read_reference(by_name(reference), layer, slide_key),
+        None if model is None else cached_model(model, device), key,
         patient_key=patient_key, slide_key=slide_key,
     )  # fmt: skip
-    for name, (_, target) in targets.items():
-        write_slide(loaded[name], target)
+    write_slide(loaded, out)
     for title, row in table.iterrows():
-        typer.echo(
+        say(
             f"{title}: {row['n_spots']:,} spots, {row['mapped']:.0%} mapped, "
             f"{row['unknown']:.0%} unknown, {row['n_genes']:,} genes in common"
         )
-    typer.echo(f"written to {out}")
+    say(f"written to {out}")
+
+
+def _read_reference(
+    named: dict[str, str], layer: str | None, slide_key: str | None
+) -> "dict[str, AnnData]":
+    """Read the annotated slides; a worker that does many slides reads them once."""
+    states = [tuple(source_state(Path(path)).values()) for path in named.values()]
+    return _read_once(tuple(named.items()), tuple(states), layer, slide_key)
+
+
+@lru_cache(maxsize=1)
+def _read_once(
+    named: tuple[tuple[str, str], ...], states: object, layer: str | None, slide_key: str | None
+) -> "dict[str, AnnData]":
+    import sagefm
+
+    return {name: sagefm.read(path, layer=layer, slide_key=slide_key) for name, path in named}

@@ -8,7 +8,10 @@ import typer
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable
+from sagefm._many import cached_model
 from sagefm._types import Hold
+from sagefm.cli._jobs import print_progress, say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -21,7 +24,6 @@ from sagefm.cli._options import (
     SlidePaths,
     listed,
     placed,
-    print_progress,
     require_suffix,
     slide_names,
 )
@@ -41,6 +43,7 @@ _LEAST_LIGANDS = 10
 _SHOWN = ["evidence", "direction", "auroc", "low", "high", "auroc_shuffled", "z", "p", "p_ligands"]
 
 
+@per_slide("out", ".csv", *(f".{name}.csv" for name in _ABOUT_ALL), also={"plot": ""})
 def perturb(
     slides: SlidePaths,
     out: Out,
@@ -115,7 +118,7 @@ def perturb(
         for name in ("pairs.png", "sets.png"):
             require_writable(plot / name)
             require_free(plot / name, overwrite=overwrite)
-    loaded = sagefm.SageFM.load(model, device=device)
+    loaded = cached_model(model, device)
     _require_one_question(ligand, targets, pairs, sets, plot, refits)
     if signatures is not None and (pairs is None or plot is not None):
         raise InputError("--signatures goes with --pairs, and not with --plot")
@@ -152,9 +155,9 @@ def perturb(
         _draw(table, drawn, loaded, hold, region, slide_key, plot, overwrite)
     passed = int((table["q"] < 0.05).sum())
     rows = numbered(len(table), "pair" if sets is None else "row")
-    typer.echo(f"{out}: {rows}, {passed:,} with q < 0.05")
+    say(f"{out}: {rows}, {passed:,} with q < 0.05")
     if "sets" in table.attrs:
-        typer.echo(_about_all(table))
+        say(_about_all(table))
 
 
 def _write(table: "pd.DataFrame", out: Path, *, details: bool) -> None:

@@ -8,7 +8,10 @@ import typer
 from sagefm._errors import InputError
 from sagefm._files import replacing, require_free, require_own, require_writable
 from sagefm._keys import PROVENANCE, RARE_POPULATION
+from sagefm._many import cached_model
 from sagefm._text import numbered
+from sagefm.cli._jobs import say
+from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@per_slide("out", ".h5ad", also={"table": ".csv", "genes": ".csv", "plot": ".png"}, entry="rare")
 def rare(
     slide: SlidePath,
     out: Out,
@@ -66,7 +70,7 @@ def rare(
         if path is not None:
             require_writable(path)
     require_free(table, genes, plot, overwrite=overwrite)
-    loaded = None if model is None else sagefm.SageFM.load(model, device=device)
+    loaded = None if model is None else cached_model(model, device)
     loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
     require_own(loaded_slide, slide, out, overwrite=overwrite)
     try:
@@ -84,7 +88,7 @@ def rare(
         _draw(loaded_slide, slide_key, plot)
     beyond = loaded_slide.uns[PROVENANCE]["rare"]["n_beyond_noise"]
     n = len(loaded_slide.obs[RARE_POPULATION].cat.categories) - 1
-    typer.echo(
+    say(
         f"{out}: {len(spots):,} spots listed; {beyond:,} spots beyond noise, "
         f"{numbered(n, 'population')}"
     )

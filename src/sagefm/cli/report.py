@@ -1,16 +1,19 @@
 """The command ``sagefm report``."""
 
 import shlex
-import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable
+from sagefm._many import cached_model
 from sagefm._text import numbered
+from sagefm.cli._jobs import Row, command_line, say
+from sagefm.cli._many import per_slide
 from sagefm.cli._messages import for_command
 from sagefm.cli._options import (
     Device,
@@ -19,24 +22,30 @@ from sagefm.cli._options import (
     Overwrite,
     Seed,
     SlideKey,
-    SlidePaths,
+    SlidePath,
     by_name,
     listed,
     placed,
-    print_progress,
     require_suffix,
 )
 
 if TYPE_CHECKING:
-    from sagefm.model import SageFM
     from sagefm.report import SlideReport
 
 _NO_MODEL = "none"
-_INDEX = "index"
 
 
+def _write_index(rows: Mapping[str, Row], failed: Mapping[str, str], path: Path) -> str:
+    from sagefm.report import SlideReport, index_page
+
+    made = [SlideReport(page="", **row) for row in rows.values()]
+    _write(path, index_page(made, failed, command=shlex.join(command_line())))
+    return numbered(len(made), "slide")
+
+
+@per_slide("out", ".html", folder="report", summary=("index.html", _write_index))
 def report(
-    slides: SlidePaths,
+    slide: SlidePath,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -61,88 +70,35 @@ def report(
     slide_key: SlideKey = None,
     device: Device = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> Row:
     """Report on slides: quality, domains, predicted genes and rare spots on one page for each.
 
-    For several slides OUT is a folder, with a page for each and index.html. A page takes about a
-    minute for 900 spots and 13,000 genes. With -m none, what needs a model is left out.
+    Several slides have a page each, and index.html. A page takes about a minute for 900 spots and
+    13,000 genes. With -m none, what needs a model is left out.
     """  # fmt: skip
-    import sagefm
-
-    named = by_name(slides)
-    pages = _pages(named, out)
-    groups = listed(names)
-    if groups is not None:
-        sagefm.pp.marker_sets(groups)
-    require_free(*pages.values(), overwrite=overwrite)
-    loaded = None if model == _NO_MODEL else sagefm.SageFM.load(model, device=device)
-    options = {"n_domains": n_domains, "names": groups, "seed": seed, "model_path": model}
-    made: dict[str, SlideReport] = {}
-    failed: dict[str, str] = {}
-    for name, path in named.items():
-        try:
-            made[name] = _report(path, name, loaded, layer, slide_key, options)
-        except InputError as error:
-            failed[name] = for_command(placed(path, error))
-            if len(named) == 1:
-                raise InputError(failed[name]) from error
-            print_progress(failed[name])
-            continue
-        _write(pages[name], made[name].page)
-        typer.echo(f"{pages[name]}: {_summary(made[name])}")
-    if _INDEX in pages and len(named) > 1:
-        from sagefm.report import index_page
-
-        text = index_page(list(made.values()), failed, command=_command())
-        _write(pages[_INDEX], text)
-        typer.echo(f"{pages[_INDEX]}: {numbered(len(made), 'slide')}")
-    if failed:
-        raise InputError(
-            f"{numbered(len(failed), 'slide')} of {len(named)} without a report: "
-            f"{next(iter(failed.values()))}"
-        )
-
-
-def _pages(named: dict[str, str], out: Path | None) -> dict[str, Path]:
-    """Choose the file of each page, and that of the index."""
-    if len(named) == 1:
-        [name] = named
-        pages = {name: out or Path(f"{name}.html")}
-        require_suffix(pages[name], [".html"])
-    else:
-        folder = out or Path("report")
-        if folder.suffix or folder.is_file():
-            raise InputError(f"{folder}: name a folder for {len(named)} slides (no suffix)")
-        if _INDEX in named:
-            raise InputError(
-                f"{named[_INDEX]}: a slide called index; rename it, or report it alone"
-            )
-        pages = {name: folder / f"{name}.html" for name in [*named, _INDEX]}
-    for page in pages.values():
-        require_writable(page)
-    return pages
-
-
-def _report(
-    path: str,
-    name: str,
-    model: "SageFM | None",
-    layer: str | None,
-    slide_key: str | None,
-    options: dict[str, Any],
-) -> "SlideReport":
     import sagefm
     from sagefm.report import slide_report
 
-    slide = sagefm.read(path, layer=layer, slide_key=slide_key)
-    return slide_report(
-        slide, model, name=name, slide_key=slide_key, copy=False, command=_command(), path=path,
-        **options,
-    )  # fmt: skip
-
-
-def _command() -> str:
-    return shlex.join(["sagefm", *sys.argv[1:]])
+    [name] = by_name([slide])
+    page = out or Path(f"{name}.html")
+    require_suffix(page, [".html"])
+    require_writable(page)
+    groups = listed(names)
+    if groups is not None:
+        sagefm.pp.marker_sets(groups)
+    require_free(page, overwrite=overwrite)
+    loaded = None if model == _NO_MODEL else cached_model(model, device)
+    try:
+        made = slide_report(
+            sagefm.read(slide, layer=layer, slide_key=slide_key), loaded, name=name,
+            n_domains=n_domains, names=groups, seed=seed, slide_key=slide_key, copy=False,
+            command=shlex.join(command_line()), path=slide, model_path=model,
+        )  # fmt: skip
+    except InputError as error:
+        raise InputError(for_command(placed(slide, error))) from error
+    _write(page, made.page)
+    say(f"{page}: {_summary(made)}")
+    return {name: value for name, value in vars(made).items() if name != "page"}
 
 
 def _write(page: Path, text: str) -> None:

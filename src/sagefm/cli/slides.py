@@ -8,15 +8,17 @@ import typer
 
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
-from sagefm.cli._messages import for_command
+from sagefm.cli._many import explain
 from sagefm.cli._options import (
     Device,
     Layer,
     ModelPath,
     Out,
     Overwrite,
+    Scheduler,
     Seed,
     SlideKey,
+    Workers,
     is_corpus,
     is_spatialdata,
     slide_names,
@@ -49,14 +51,8 @@ def embed(
     layer: Layer = None,
     slide_key: SlideKey = None,
     device: Device = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes on this machine; half its cores if not given."),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="A dask cluster to use instead: tcp://host:8786."),
-    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Embed every spot: writes .h5ad with obsm["X_sagefm"]; for several slides OUT is a folder.
@@ -69,10 +65,8 @@ def embed(
     targets = _targets(slides, out)
 
     def print_result(line: str) -> None:
-        if not line.startswith("failed: "):
+        if not line.startswith("failed: "):  # they are listed at the end
             typer.echo(line)
-        elif len(targets) > 1:  # the error of one is printed at the end
-            typer.echo(for_command(line), err=True)
 
     done = sagefm.tl.embed_many(
         targets, model, reference=reference, adapt=adapt, seed=seed, layer=layer,
@@ -82,12 +76,7 @@ def embed(
     if len(targets) == 1 and done.errors:
         raise done.errors.popitem()[1]
     if len(targets) > 1 or done.skipped:
-        typer.echo(str(done))
-    if done.failed:
-        raise InputError(
-            f"{len(done.failed)} of {len(targets)} slides failed and are not in {out}; fix the "
-            "errors above and run the same command again: it embeds only the missing slides"
-        )
+        explain(done, str(out))
 
 
 def _targets(slides: Sequence[str], out: Path) -> "dict[Path, Source]":

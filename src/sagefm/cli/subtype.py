@@ -7,6 +7,7 @@ import typer
 
 from sagefm._fetch import DEFAULT
 from sagefm._files import replacing, require_free, require_writable
+from sagefm.cli._jobs import print_progress
 from sagefm.cli._options import (
     Device,
     Layer,
@@ -18,7 +19,6 @@ from sagefm.cli._options import (
     SlidePaths,
     by_name,
     facts_of,
-    print_progress,
     require_suffix,
     slide_names,
 )

@@ -1,9 +1,8 @@
 """The slides to embed: where each comes from and goes to, and whether it is done already."""
 
-import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,6 +18,7 @@ from sagefm._errors import InputError
 from sagefm._files import require_own, require_result
 from sagefm._hdf5 import recorded
 from sagefm._keys import EMBEDDING, PROVENANCE, SPOT_SUFFIX
+from sagefm._many import in_a_line, require_apart, source_state
 from sagefm.pp.read import read
 from sagefm.pp.streamed import OpenedSlide, StreamedSlide
 from sagefm.pp.writing import write_slide
@@ -117,10 +117,7 @@ class EmbeddingJob:
 
     def describe(self, error: Exception) -> str:
         """Write an error as one line that names the slide once, as the user gave it."""
-        text = " ".join(str(error).split())
-        if not isinstance(error, InputError):
-            text = f"{type(error).__name__}: {text}"
-        return f"{self.name}: {text.removeprefix(f'{self.source}: ')}"
+        return f"{self.name}: {in_a_line(error).removeprefix(f'{self.source}: ')}"
 
 
 def make_jobs(
@@ -136,9 +133,8 @@ def make_jobs(
     InputError
         A result cannot be written or would replace another slide; there is no such corpus.
     """
-    targets = {Path(out).resolve() for out in slides}
-    if len(targets) < len(slides):
-        raise InputError("two slides would be written to one file; give each its own")
+    paths = {out: source for out, source in slides.items() if not isinstance(source, tuple)}
+    targets = require_apart(slides, paths)
     corpora: dict[Path, Corpus] = {}
     jobs = []
     for out, source in slides.items():
@@ -151,12 +147,7 @@ def make_jobs(
                 corpora[path] = _open_corpus(path)
             jobs.append(_of_corpus(Path(out), path, member, corpora[path]))
         else:
-            path = Path(source)
-            if path.resolve() in targets - {Path(out).resolve()}:
-                raise InputError(
-                    f"{path}: another slide would be written there; choose another OUT"
-                )
-            jobs.append(_of_slide(Path(out), path, layer, slide_key, targets))
+            jobs.append(_of_slide(Path(out), Path(source), layer, slide_key, targets))
     return jobs if seed is None else [_adapting(job, seed) for job in jobs]
 
 
@@ -199,7 +190,7 @@ def _of_corpus(out: Path, path: Path, member: str, corpus: "Corpus") -> Embeddin
 def _of_slide(
     out: Path, path: Path, layer: str | None, slide_key: str | None, targets: set[Path]
 ) -> EmbeddingJob:
-    made_of = {**_state(path.absolute(), targets), "layer": layer, "slide_key": slide_key}
+    made_of = {**source_state(path.absolute(), targets), "layer": layer, "slide_key": slide_key}
     return EmbeddingJob(
         out=out,
         name=str(path),
@@ -209,23 +200,3 @@ def _of_slide(
         layer=layer,
         slide_key=slide_key,
     )
-
-
-def _state(source: Path, targets: set[Path]) -> dict[str, str | int]:
-    """Summarize sizes and times of a slide's files, to detect changes without reading them.
-
-    Results that are written among them (`targets`) do not count.
-    """
-    files: Iterable[Path] = [source]
-    if source.is_dir():
-        # The folder of a sample can hold far more than what is read of it.
-        inner = source / "outs"
-        files = (inner if inner.is_dir() else source).rglob("*")
-    elif not source.exists():  # the samples of a folder of loose files are called folder/PREFIX
-        files = source.parent.glob(f"{glob.escape(source.name)}*")
-    states = [path.stat() for path in files if path.is_file() and path.resolve() not in targets]
-    return {
-        "path": str(source.resolve()),
-        "size": sum(state.st_size for state in states),
-        "modified": max((state.st_mtime_ns for state in states), default=0),
-    }

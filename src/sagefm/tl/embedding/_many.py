@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from sagefm._errors import InputError
 from sagefm._fetch import local_copy
 from sagefm._keys import PROVENANCE
+from sagefm._many import Done, cached_model, require_workers
 from sagefm._progress import stage
 from sagefm._text import numbered
 from sagefm._workers import default_workers, each
@@ -30,25 +30,6 @@ from sagefm.tl.embedding._reference import (
 )
 
 T = TypeVar("T")
-
-
-@dataclass
-class Done:
-    """Result of :func:`embed_many`: each slide, by the file to write, in one of three groups."""
-
-    finished: dict[Path, str] = field(default_factory=dict)
-    """Embedded: number of spots, width, and how many genes of the model the slide has."""
-    skipped: list[Path] = field(default_factory=list)
-    """Not touched: embedded before, with the same model and from the same source."""
-    failed: dict[Path, str] = field(default_factory=dict)
-    """Not embedded: the reason, in a line that names the slide."""
-    errors: dict[Path, Exception] = field(default_factory=dict)
-    """The exception of each that failed, with its traceback."""
-
-    def __str__(self) -> str:
-        """Count them in one line."""
-        text = f"{len(self.finished):,} embedded, {len(self.skipped):,} already there"
-        return text + (f", {len(self.failed):,} failed" if self.failed else "")
 
 
 def embed_many(
@@ -125,10 +106,7 @@ def embed_many(
     >>> print(done)  # doctest: +SKIP
     2 embedded, 0 already there
     """
-    if scheduler and workers is not None:
-        raise InputError("workers are started on this machine; leave them out with a scheduler")
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; give 1 or more")
+    require_workers(workers, scheduler)
     jobs = make_jobs(slides, layer, slide_key, seed if adapt else None)
     model = local_copy(model)
     loaded = SageFM.load(model, device="cpu")
@@ -148,46 +126,23 @@ def embed_many(
         )
     reference = "slide" if adapt else settled(loaded, reference, len(jobs))
 
-    def on_each(function: Callable[[SageFM, EmbeddingJob], T], some: list[EmbeddingJob]) -> Any:
-        n_workers = min(len(some), workers or default_workers())
-        if here and n_workers == 1:
-            call = partial(function, loaded.to(here))
-        else:
-            call = partial(_with_model, function, model.absolute(), device)
-        return closing(each(call, some, n_workers, scheduler=scheduler))
+    def on_each(function: Callable[[SageFM, EmbeddingJob], T], n_jobs: int) -> Any:
+        if here and min(n_jobs, workers or default_workers()) == 1:
+            return partial(function, loaded.to(here))
+        return partial(_with_model, function, model.absolute(), device)
 
+    how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "progress": progress}
     done, todo = Done(), []
-    jobs, common, facts = _compare(jobs, loaded, reference, on_each, done, progress)
+    jobs, common, facts = _compare(jobs, loaded, reference, on_each, done, how)
     for job in jobs:
         if not again and job.is_done(loaded.fingerprint):
             done.skipped.append(job.out)
         else:
             todo.append(job)
-    if not todo:
-        return done
-    stage("embedding %s", numbered(len(todo), "slide"))
-    with on_each(partial(_embed, overwrite, common, facts), todo) as results:
-        for number, (job, result) in enumerate(results, start=1):
-            stage("embedding slides: %d of %d are done", number, len(todo))
-            line = _record(done, job, result)
-            if progress:
-                progress(line)
+    if todo:
+        function = on_each(partial(_embed, overwrite, common, facts), len(todo))
+        done.collect(function, todo, "embedding", **how)
     return done
-
-
-def _record(done: Done, job: EmbeddingJob, result: str | Exception) -> str:
-    """Record the result of a job, and return it as a line."""
-    if isinstance(result, str):
-        done.finished[job.out] = result
-        return f"{job.out}: {result}"
-    reason = job.describe(result)
-    done.failed[job.out] = reason
-    if isinstance(result, InputError):
-        named = InputError(reason)
-        named.__cause__ = result
-        result = named
-    done.errors[job.out] = result
-    return f"failed: {reason}"
 
 
 def _compare(
@@ -196,7 +151,7 @@ def _compare(
     reference: str | Path | None,
     on_each: Callable[..., Any],
     done: Done,
-    progress: Callable[[str], object] | None,
+    how: Mapping[str, Any],
 ) -> tuple[list[EmbeddingJob], CommonProfile | None, dict[str, Any]]:
     """Compute the profile that all slides are compared with, if they are.
 
@@ -210,13 +165,15 @@ def _compare(
     def collect(function: Callable[[SageFM, EmbeddingJob], T], what: str) -> dict[Path, T]:
         stage("%s of %s", what, numbered(len(jobs), "slide"))
         found = {}
-        with on_each(function, jobs) as results:
+        n_workers = how["workers"] or default_workers()
+        call = on_each(function, len(jobs))
+        with closing(each(call, jobs, n_workers, scheduler=how["scheduler"])) as results:
             for job, result in results:
                 if not isinstance(result, Exception):
                     found[job.out] = result
                     continue
-                line = _record(done, job, result)
-                if progress:
+                line = done.record(job, result)
+                if progress := how["progress"]:
                     progress(line)
         jobs[:] = [job for job in jobs if job.out in found]
         return found
@@ -263,13 +220,7 @@ def _with_model(
     job: EmbeddingJob,
 ) -> T:
     """Do a job in a worker, which loads the model once."""
-    state = path.stat() if path.exists() else None
-    return function(_load(path, device, state and (state.st_size, state.st_mtime_ns)), job)
-
-
-@lru_cache(maxsize=1)
-def _load(path: Path, device: str | None, version: object) -> SageFM:
-    return SageFM.load(path, device=device)
+    return function(cached_model(path, device), job)
 
 
 def _embed(
