@@ -216,11 +216,15 @@ class _StandardizedColumns:
 
     def __init__(self, path: Path, n_rows: int, width: int) -> None:
         self._file, self._moments = RowFile(path, n_rows, width), ColumnMoments.none(width)
+        self._origin = np.zeros(width)
 
     def write(self, rows: Positions, values: Floats) -> None:
         """Write some rows, each once."""
-        self._file.write(rows, values.astype(np.float32))
-        self._moments += ColumnMoments.of(values)
+        if not self._moments.n:  # deviations from about the mean lose less to single precision
+            self._origin = values.mean(axis=0)
+        deviations = values - self._origin
+        self._file.write(rows, deviations.astype(np.float32))
+        self._moments += ColumnMoments.of(deviations)
 
     def read(self, rows: Positions) -> Floats:
         """Read some rows, in ascending order."""
