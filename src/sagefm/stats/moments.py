@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix
 
 from sagefm._types import Floats, Positions
 
@@ -26,7 +26,7 @@ class ColumnMoments:
     @classmethod
     def of(cls, values: Any) -> Self:
         """Compute them of a matrix, sparse or dense."""
-        if not issparse(values):
+        if not isinstance(values, csr_matrix):
             return cls(len(values), values.mean(axis=0), values.var(axis=0))
         mean = np.asarray(values.mean(axis=0)).ravel()
         squares = np.asarray(values.multiply(values).mean(axis=0)).ravel()

@@ -242,7 +242,11 @@ def annotate(
 
 
 def _apply(
-    annotator: Annotator, slide: "AnnData", model: "SageFM", layer: str | None, slide_key: str | None
+    annotator: Annotator,
+    slide: "AnnData",
+    model: "SageFM",
+    layer: str | None,
+    slide_key: str | None,
 ) -> tuple[Floats, Floats, Bools]:
     """Compute probabilities and novelty of each spot, and whether its section is too far."""
     p = np.empty((slide.n_obs, len(annotator.classes)))
