@@ -86,10 +86,32 @@ def described(way, row):
     )
 
 
-def slopes(rows):
-    spots = np.log([row["spots"] for row in rows])
-    times = np.log([row["open"] + row["embed"] for row in rows])
-    return np.polyfit(spots, times, 1)[0]
+def measured(rows):
+    """Spots, seconds and GB of each row: 3 × rows."""
+    return np.array([[r["spots"], r["open"] + r["embed"], r["mb"] / 1024] for r in rows]).T
+
+
+def slope(rows):
+    spots, seconds, _ = np.log(measured(rows))
+    return np.polyfit(spots, seconds, 1)[0]
+
+
+def draw(rows):
+    import matplotlib.pyplot as plt
+
+    from sagefm._colors import colors
+
+    figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.6), layout="constrained")
+    names = {"memory": "in memory", "streamed": "counts on disk"}
+    for (way, own), color in zip(rows.items(), colors(2), strict=True):
+        spots, *values = measured(own)
+        for panel, each in zip(axes, values, strict=True):
+            panel.loglog(spots, each, "o-", color=color, ms=4, label=names[way])
+    for panel, label in zip(axes, ("seconds", "GB resident"), strict=True):
+        panel.set(xlabel="spots", ylabel=label)
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(OUT / "bench_streaming.png", dpi=200)
 
 
 def main(largest):
@@ -119,9 +141,10 @@ def main(largest):
         f"{one['embed'] / other['embed']:.2f} of that of alignment and network alone",
         f"{last['spots']:,} spots streamed: {speed / in_memory:.2f} of the speed of "
         f"{one['spots']:,} in memory",
-        f"log-log slope of time from 10,000 spots on, streamed: {slopes(rows['streamed'][1:]):.2f}",
+        f"log-log slope of time from 10,000 spots on, streamed: {slope(rows['streamed'][1:]):.2f}",
         f"sums of every 997th embedding differ by at most {apart:.1e}",
     ]
+    draw(rows)
     report("bench_streaming", lines)
 
 

@@ -100,9 +100,14 @@ def test_a_written_slide_has_its_counts(files, slide, name, tmp_path):
     assert "on_disk" not in written.uns["sagefm"] and "sagefm_row" not in written.obs
 
 
-def test_other_functions_load_the_counts(files):
+def test_other_functions_read_the_counts_too(files):
     opened, whole = (sagefm.read(files / "s.h5ad", backed=backed) for backed in (True, False))
     assert sagefm.pp.check(opened) == sagefm.pp.check(whole)
+    gene = whole.var_names[7]
+    drawn = [sagefm.pl.spatial(slide, gene).collections[0] for slide in (opened, whole)]
+    assert np.array_equal(*(one.get_array() for one in drawn))
+    influence = [sagefm.pp.counts.counts(slide).matrix for slide in (opened, whole)]
+    assert (influence[0] != influence[1]).nnz == 0
 
 
 @pytest.mark.parametrize(

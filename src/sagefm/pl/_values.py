@@ -10,6 +10,7 @@ from sagefm._keys import DOMAIN, IMPUTED
 from sagefm._text import few
 from sagefm._uns import provenance, text
 from sagefm.pl._canvas import Canvas
+from sagefm.pp.on_disk import counts_on_disk
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,6 +84,10 @@ def _numbers_or_categories(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 def _gene(slide: "AnnData", name: str, layer: str | None) -> Values:
     matrix = slide.X if layer is None else slide.layers.get(layer)
+    on_disk = counts_on_disk(slide) if layer is None else None
+    if on_disk is not None:
+        number = int(np.flatnonzero(slide.var_names == name)[0])
+        return Values(pd.Series(on_disk.gene(number), index=slide.obs_names), name, "counts")
     if matrix is None:
         layers = few((key for key in slide.layers if key is not None), 6) or "none"
         raise InputError(f"{name}: the slide has no {layer or 'X'!r}; layers: {layers}")

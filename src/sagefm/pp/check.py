@@ -14,7 +14,8 @@ from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm._uns import libraries, provenance, table, text
 from sagefm.pp.axes import flags
-from sagefm.pp.counts import Counts, coordinates, duplicate_names, find_counts
+from sagefm.pp.count_summary import CountSummary
+from sagefm.pp.counts import coordinates, duplicate_names
 from sagefm.pp.gene_forms import fault, name_kind, recognize
 from sagefm.pp.gene_names import is_date
 from sagefm.pp.scale import microns_per_unit, spacing_um, usual_pitch
@@ -70,7 +71,7 @@ def check(
         what = "spots" if slide.n_obs == 0 else "genes"
         return [Finding("error", f"the slide has no {what}; give one with raw counts")]
     findings: list[Finding] = []
-    raw = _attempt(lambda: find_counts(slide, layer), findings) if counts else None
+    raw = _attempt(lambda: CountSummary.of(slide, layer), findings) if counts else None
     xy = _attempt(lambda: coordinates(slide), findings)
     codes = _attempt(lambda: section_codes(slide, slide_key), findings)
     findings += _spot_names(slide.obs_names)
@@ -153,9 +154,9 @@ def _gene_names(var: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def _library_sizes(raw: Counts, barcodes: pd.Index, apart_um: float | None) -> list[Finding]:
+def _library_sizes(raw: CountSummary, barcodes: pd.Index, apart_um: float | None) -> list[Finding]:
     findings = []
-    per_spot = raw.matrix.sum(axis=1, dtype=np.float64).A1
+    per_spot = raw.per_spot
     empty = barcodes[per_spot == 0]
     if len(empty):
         findings.append(
@@ -169,10 +170,10 @@ def _library_sizes(raw: Counts, barcodes: pd.Index, apart_um: float | None) -> l
             Finding(
                 "warning",
                 f"low sequencing depth: the median spot has {median:,.0f} counts "
-                f"({numbered(raw.matrix.shape[1], 'gene')} measured); expect noise",
+                f"({numbered(len(raw.var), 'gene')} measured); expect noise",
             )
         )
-    n_undetected = int((raw.matrix.sum(axis=0) == 0).sum())
+    n_undetected = int((~raw.detected).sum())
     if n_undetected:
         findings.append(Finding("note", f"{numbered(n_undetected, 'gene')} without any count"))
     if raw.note:
@@ -244,7 +245,7 @@ def summarize(
     None if not known.
     """
     ignored: list[Finding] = []
-    raw = _attempt(lambda: find_counts(slide, layer), ignored)
+    raw = _attempt(lambda: CountSummary.of(slide, layer), ignored)
     xy = _attempt(lambda: coordinates(slide), ignored)
     codes = _attempt(lambda: section_codes(slide, slide_key), ignored)
     pitch = None if xy is None or codes is None else usual_pitch(xy, codes)
@@ -252,7 +253,7 @@ def summarize(
     genes = slide.var_names if raw is None else raw.var.index
     summary: dict[str, Any] = {
         "spots": slide.n_obs,
-        "genes": slide.n_vars if raw is None else raw.matrix.shape[1],
+        "genes": slide.n_vars if raw is None else len(raw.var),
         "slides": None if codes is None else len(np.unique(codes)),
         "counts_in": None if raw is None else counts_in or raw.where,
         "counts_per_spot": None,
@@ -263,6 +264,6 @@ def summarize(
         "image": any(table(library.get("images")) for library in libraries(slide).values()),
     }
     if raw is not None and slide.n_obs:
-        summary["counts_per_spot"] = float(np.median(raw.matrix.sum(axis=1).A1))
-        summary["genes_per_spot"] = float(np.median((raw.matrix > 0).getnnz(axis=1)))
+        summary["counts_per_spot"] = float(np.median(raw.per_spot))
+        summary["genes_per_spot"] = float(np.median(raw.genes_per_spot))
     return summary
