@@ -91,7 +91,9 @@ def held_out(method, slides, patient, truth):
     learned = fit_annotator(training, codes, names, model, settings, None, {})
     view = views[known.index(False)]
     there = truth[patient].notna().to_numpy()
-    p, novelty = learned.probabilities(view)[there], learned.novelty(view)[there]
+    reference = learned.reference
+    p = learned.probabilities(view)[there]
+    novelty = reference.novelty(reference.distances(view))[there]
     return pd.DataFrame(
         {
             "truth": truth[patient].dropna().to_numpy(),

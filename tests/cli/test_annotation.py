@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 import sagefm
+from sagefm.pp import backed
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.simulate import simulate
 
 HOW = ["-m", "m.safetensors", "--key", "domain", "--device", "cpu"]
@@ -71,6 +73,20 @@ def test_a_kept_annotator_is_asked_again(annotate, model):
     for name, row in held_out.realized(held_out.tolerated(0.9)).iterrows():
         assert f"{name} " in line
         assert not row["wrong"] > 0.9
+
+
+def test_the_counts_of_a_large_slide_stay_on_disk(annotate, monkeypatch):
+    save = ["--save", "a.safetensors", "-o", "whole.h5ad"]
+    assert annotate("p2.h5ad", *HOW, "--features", "expression", *KNOWN, *save)[0] == 0
+    monkeypatch.setattr(backed, "LARGE", 0)
+    monkeypatch.setattr(AlignedSlide, "of", None)  # what counts in memory need
+    words = ["--annotator", "a.safetensors", "--plot", "pictures", "-o", "o.h5ad"]
+    status, _, err = annotate("p2.h5ad", *HOW, *words)
+    assert status == 0, err
+    one, two = ad.read_h5ad("whole.h5ad"), ad.read_h5ad("o.h5ad")
+    assert (one.obs["sagefm_label"] == two.obs["sagefm_label"]).all()
+    assert (one.X != two.X).nnz == 0
+    assert sorted(os.listdir("pictures")) == ["annotation.png", "held_out.png"]
 
 
 def test_labels_of_the_slide_itself_are_compared(annotate):

@@ -99,7 +99,7 @@ def annotate(
         require_writable(plot / "annotation.png")
         require_free(plot / "annotation.png", plot / "held_out.png", overwrite=overwrite)
     loaded = cached_model(model, device)
-    target = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    target = sagefm.read(slide, layer=layer, slide_key=slide_key, backed=None)
     require_own(target, slide, out, overwrite=overwrite)
     if annotator is not None:
         fitted = sagefm.tl.Annotator.load(annotator, loaded)

@@ -72,9 +72,9 @@ def read(
         Only this region of the table of a SpatialData.
     backed
         Whether the counts of an .h5ad or zarr stay on disk: then ``X`` is None, and
-        :func:`sagefm.tl.embed`, :func:`sagefm.tl.impute` and :func:`sagefm.tl.domains` read them
-        some spots at a time, with the same results; other functions load them. None: if they would
-        take more than 1 GB of memory.
+        :func:`sagefm.tl.embed`, :func:`sagefm.tl.impute`, :func:`sagefm.tl.domains` and
+        :func:`sagefm.tl.annotate` read them some spots at a time, with the same results; other
+        functions load them. None: if they would take more than 1 GB of memory.
 
     Returns
     -------

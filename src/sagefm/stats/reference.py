@@ -105,7 +105,11 @@ class ReferenceSpots:
 
         0.99: more unusual than 99 % of the spots of a group that is not in the reference.
         """
-        return np.searchsorted(np.sort(self.distances), self.distance(z)) / len(self.distances)
+        return self.novelty_of(self.distance(z))
+
+    def novelty_of(self, distances: Floats) -> Floats:
+        """Compute the novelty of spots from their distances."""
+        return np.searchsorted(np.sort(self.distances), distances) / len(self.distances)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Get named arrays, to be written."""

@@ -14,7 +14,7 @@ from sagefm._errors import InputError, logger
 from sagefm._keys import LABEL, UNKNOWN
 from sagefm._progress import stage
 from sagefm._text import few
-from sagefm._types import Bools
+from sagefm._types import Bools, Floats
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.labels import labels_of
@@ -22,6 +22,7 @@ from sagefm.tl.annotation._annotator import Annotator, Settings
 from sagefm.tl.annotation._classifier import Method
 from sagefm.tl.annotation._features import Features, label_codes, section_features
 from sagefm.tl.annotation._fit import fit_annotator
+from sagefm.tl.annotation._on_disk import opened_sections
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,15 +215,7 @@ def annotate(
         raise InputError("annotator: belongs to another model; use the one it was trained with")
     if error_rate is not None:
         _require_kept(annotator, error_rate)
-    p = np.empty((slide.n_obs, len(annotator.classes)))
-    novelty, is_far = np.empty(slide.n_obs), np.zeros(slide.n_obs, dtype=bool)
-    for section in section_features(
-        {"": slide}, model, annotator.settings.features, patient_key="", layer=layer,
-        slide_key=slide_key,
-    ):  # fmt: skip
-        p[section.rows] = annotator.probabilities(section)
-        novelty[section.rows] = annotator.novelty(section)
-        is_far[section.rows] = annotator.is_out_of_distribution(section)
+    p, novelty, is_far = _apply(annotator, slide, model, layer, slide_key)
     labels = annotator.labels(p, novelty, error_rate)
     if error_rate is not None:
         labels[is_far] = UNKNOWN
@@ -246,6 +239,29 @@ def annotate(
         "sagefm": __version__,
     })  # fmt: skip
     return annotator
+
+
+def _apply(
+    annotator: Annotator,
+    slide: "AnnData",
+    model: "SageFM",
+    layer: str | None,
+    slide_key: str | None,
+) -> tuple[Floats, Floats, Bools]:
+    """Compute probabilities and novelty of each spot, and whether its section is too far."""
+    p = np.empty((slide.n_obs, len(annotator.classes)))
+    distances, is_far = np.empty(slide.n_obs), np.zeros(slide.n_obs, dtype=bool)
+    for section in opened_sections(
+        slide, model, annotator.settings.features, layer=layer, slide_key=slide_key
+    ):
+        done = []
+        for spots in section:
+            p[spots.rows] = annotator.probabilities(spots)
+            distances[spots.rows] = annotator.reference.distances(spots)
+            done.append(spots.rows)
+        rows = np.concatenate(done)
+        is_far[rows] = annotator.reference.is_out_of_distribution(distances[rows])
+    return p, annotator.reference.novelty(distances), is_far
 
 
 def _require_kept(annotator: Annotator, error_rate: float) -> None:

@@ -16,7 +16,7 @@ from sagefm._types import Floats
 from sagefm.nn import checkpoint
 from sagefm.tl.annotation._calibration import HeldOutPredictions, probabilities
 from sagefm.tl.annotation._classifier import Method, SpotClassifier
-from sagefm.tl.annotation._features import Features, SectionFeatures
+from sagefm.tl.annotation._features import Features, SpotFeatures
 from sagefm.tl.annotation._novelty import NoveltyReference
 
 if TYPE_CHECKING:
@@ -75,17 +75,9 @@ class Annotator:
     fingerprint: str
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def probabilities(self, section: SectionFeatures) -> Floats:
+    def probabilities(self, section: SpotFeatures) -> Floats:
         """Compute the calibrated probability of each class: spots × classes."""
         return probabilities(self.classifier.scores(section), self.temperature)
-
-    def novelty(self, section: SectionFeatures) -> Floats:
-        """Compute how much each spot differs from the training spots: 0 to 1."""
-        return self.reference.novelty(section)
-
-    def is_out_of_distribution(self, section: SectionFeatures) -> bool:
-        """Check whether it is farther from the training patients than they are from each other."""
-        return self.reference.is_out_of_distribution(section)
 
     def labels(
         self, probabilities: Floats, novelty: Floats, error_rate: float | None

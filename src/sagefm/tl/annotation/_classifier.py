@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from sagefm._types import Codes, Floats, Positions
 from sagefm.stats.probe import Classifier, fit_frequencies, fit_linear, fit_network
-from sagefm.tl.annotation._features import Features, SectionFeatures
+from sagefm.tl.annotation._features import Features, SectionFeatures, SpotFeatures
 from sagefm.tl.annotation._views import View, fit_views, view_from_arrays
 
 Method = Literal["linear", "mlp"]
@@ -42,7 +42,7 @@ class SpotClassifier:
     fitted_classes: Positions
     n_classes: int
 
-    def scores(self, section: SectionFeatures) -> Floats:
+    def scores(self, section: SpotFeatures) -> Floats:
         """Compute spots × classes, logits."""
         seen = {name: view(section) for name, view in self.views.items()}
         logits = [

@@ -1,30 +1,32 @@
 """Features of spots: expression around them, scores of marker sets, what a model predicts."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._types import Bools, Floats, Positions
-from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.counts import coordinates
 from sagefm.pp.markers import marker_sets
 from sagefm.pp.neighborhood import average
 from sagefm.pp.sections import sections_of
+from sagefm.stats.moments import ColumnMoments
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
     from sagefm.model import SageFM
+    from sagefm.pp.streamed import OpenedSlide
 
 Features = Literal["combined", "expression", "embedding"]
 
-_N_AVERAGED = 7
+N_AVERAGED = 7
 """The spot itself and, on a hexagonal grid, the first ring."""
 _TARGET_SUM = 1e4
 _MAX_GENES = 2000
@@ -36,25 +38,57 @@ _ZERO = 1e-9
 
 
 @dataclass(frozen=True)
-class SectionFeatures:
-    """Features of the spots of one section of one patient."""
+class SpotFeatures(ABC):
+    """Features of all spots of a section, or of some: what an annotator is applied to."""
 
-    name: str
-    patient: str
     rows: Positions
-    """Rows of its spots in the object that it comes from."""
+    """Rows of the spots in the object that they come from."""
     values: csr_matrix | Floats
-    """Spots × columns: normalized log1p expression (genes of the vocabulary), or the embedding."""
+    """Normalized log1p expression (genes of the vocabulary) of the spots and, where these are some
+    of the section, of their neighbors; or the embedding of the spots."""
     measured: Bools
     """Which columns the section has."""
     operator: csr_matrix
-    """Averages over each spot and its six nearest."""
-    points: Floats
-    """Coordinates of the spots."""
+    """Averages `values` over each spot and its six nearest; not used for an embedding."""
     scores: Floats
     """Spots × marker sets, standardized; without columns unless features are combined."""
     predicted: Floats
     """Spots × marker genes, expression as the model predicts it, standardized; or no columns."""
+
+    @property
+    @abstractmethod
+    def moments(self) -> ColumnMoments:
+        """Of each column of the smoothed expression, or of the embedding, over the section."""
+
+    def raw(self, columns: Positions) -> Floats:
+        """Get columns of the expression averaged over 7 spots, or of the embedding as it is."""
+        some = self.values[:, columns]
+        if isinstance(some, csr_matrix):
+            return np.asarray((self.operator @ some).toarray())
+        return np.asarray(some)
+
+    def centered(self, columns: Positions) -> Floats:
+        """Get columns minus their mean over the section; zero for genes that it lacks."""
+        values = self.raw(columns)
+        return np.asarray((values - self._mean(values, columns)) * self.measured[columns])
+
+    def filled(self, columns: Positions, fill: Floats) -> Floats:
+        """Get columns, with `fill` for genes that the section lacks."""
+        return np.where(self.measured[columns], self.raw(columns), fill)
+
+    def _mean(self, values: Floats, columns: Positions) -> Floats:
+        """Get the mean over the section of columns, whose `values` are those of the spots here."""
+        return self.moments.mean[columns]
+
+
+@dataclass(frozen=True)
+class SectionFeatures(SpotFeatures):
+    """Features of all spots of one section of one patient, in memory."""
+
+    name: str
+    patient: str
+    points: Floats
+    """Coordinates of the spots."""
 
     @cached_property
     def smoothed(self) -> "csr_matrix | Floats":
@@ -64,26 +98,17 @@ class SectionFeatures:
         return self.values
 
     @cached_property
-    def moments(self) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of each column of the smoothed expression."""
-        smoothed: Any = self.smoothed
-        mean = np.asarray(smoothed.mean(axis=0)).ravel()
-        squares = np.asarray(smoothed.multiply(smoothed).mean(axis=0)).ravel()
-        return mean, np.sqrt(np.maximum(squares - mean**2, 0))
+    def moments(self) -> ColumnMoments:
+        """Of each column of the smoothed expression, or of the embedding."""
+        return ColumnMoments.of(self.smoothed)
 
     def raw(self, columns: Positions) -> Floats:
         """Get columns of the smoothed expression, or of the embedding."""
         values: Any = self.smoothed[:, columns]
         return np.asarray(values.toarray() if isinstance(values, csr_matrix) else values)
 
-    def centered(self, columns: Positions) -> Floats:
-        """Get columns minus their mean over the section; zero for genes that it lacks."""
-        values = self.raw(columns)
-        return np.asarray((values - values.mean(axis=0)) * self.measured[columns])
-
-    def filled(self, columns: Positions, fill: Floats) -> Floats:
-        """Get columns, with `fill` for genes that the section lacks."""
-        return np.where(self.measured[columns], self.raw(columns), fill)
+    def _mean(self, values: Floats, columns: Positions) -> Floats:
+        return np.asarray(values.mean(axis=0))
 
 
 def section_features(
@@ -109,15 +134,19 @@ def section_features(
                 values = model.embed(aligned).astype(np.float64)
                 measured = np.ones(values.shape[1], dtype=bool)
             else:
-                values, measured = _normalize(aligned.counts), aligned.measured
-            operator = average(aligned.neighbors[:, :_N_AVERAGED]).astype(np.float64)
+                values, measured = normalize(aligned.counts), aligned.measured
+            operator = average(aligned.neighbors[:, :N_AVERAGED]).astype(np.float64)
             scores = predicted = np.zeros((len(rows), 0))
             if features == "combined":
-                scores = _marker_scores(values, operator, model, measured)
-                predicted = _predicted(model, aligned)
+                markers = MarkerGenes.of(model)
+                scores = standardized(markers.set_means(values, operator, measured))
+                predicted = np.zeros((len(rows), len(markers.genes)))
+                for at, expression in markers.predict(model, aligned):
+                    predicted[at] = expression
+                predicted = standardized(predicted) * measured[markers.genes]
             yield SectionFeatures(
-                section.name, section.patient, rows, values, measured, operator,
-                coordinates(spots), scores, predicted,
+                rows, values, measured, operator, scores, predicted,
+                section.name, section.patient, coordinates(spots),
             )  # fmt: skip
 
 
@@ -127,7 +156,7 @@ def _by_place(rows: Positions, slide: "AnnData") -> Positions:
     return rows[np.lexsort(points.T[::-1])]
 
 
-def _normalize(counts: csr_matrix) -> csr_matrix:
+def normalize(counts: csr_matrix) -> csr_matrix:
     """Compute log1p of counts per 10,000 counts on the vocabulary."""
     exact = counts.data.astype(np.float64)
     rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
@@ -136,45 +165,71 @@ def _normalize(counts: csr_matrix) -> csr_matrix:
     return csr_matrix((normalized, counts.indices, counts.indptr), shape=counts.shape)
 
 
-def standardized(values: Floats) -> Floats:
-    """Scale columns to mean 0 and standard deviation 1; constant ones to 0."""
-    spread = values.std(axis=0)
-    return np.asarray((values - values.mean(axis=0)) / np.where(spread > _ZERO, spread, 1))
+def standardized(values: Floats, moments: ColumnMoments | None = None) -> Floats:
+    """Scale columns to mean 0 and standard deviation 1; constant ones to 0.
+
+    Parameters
+    ----------
+    moments
+        Of the whole section, if `values` are some of its spots.
+    """
+    moments = moments or ColumnMoments.of(values)
+    spread = moments.spread
+    return np.asarray((values - moments.mean) / np.where(spread > _ZERO, spread, 1))
 
 
-def _marker_genes(model: "SageFM") -> tuple[Positions, list[Positions]]:
-    """Find the genes of all marker sets in a vocabulary, and which of them each set has."""
-    place = {symbol: i for i, symbol in enumerate(model.vocabulary.symbols)}
-    sets = [
-        [place[gene] for gene in genes if gene in place] for genes in marker_sets(_GROUPS).values()
-    ]
-    genes = np.unique(np.array([gene for members in sets for gene in members], dtype=np.int64))
-    return genes, [np.searchsorted(genes, members).astype(np.int64) for members in sets]
+@dataclass(frozen=True)
+class MarkerGenes:
+    """The genes of all marker sets that are in a vocabulary."""
 
+    genes: Positions
+    """In the vocabulary."""
+    sets: Sequence[Positions]
+    """For each set which of `genes` it has."""
 
-def _marker_scores(values: Any, operator: csr_matrix, model: "SageFM", measured: Bools) -> Floats:
-    """Average the standardized smoothed expression of the genes of each marker set."""
-    genes, sets = _marker_genes(model)
-    z = standardized((operator @ values[:, genes]).toarray())
-    return standardized(_means(z, sets, measured[genes]))
+    @classmethod
+    def of(cls, model: "SageFM") -> Self:
+        """Find them."""
+        place = {symbol: i for i, symbol in enumerate(model.vocabulary.symbols)}
+        sets = [
+            [place[gene] for gene in genes if gene in place]
+            for genes in marker_sets(_GROUPS).values()
+        ]
+        genes = np.unique(np.array([gene for members in sets for gene in members], dtype=np.int64))
+        return cls(genes, [np.searchsorted(genes, members).astype(np.int64) for members in sets])
 
+    def set_means(
+        self,
+        values: Any,
+        operator: csr_matrix,
+        measured: Bools,
+        moments: ColumnMoments | None = None,
+    ) -> Floats:
+        """Average the standardized smoothed expression of the measured genes of each set.
 
-def _means(z: Floats, sets: Sequence[Positions], measured: Bools) -> Floats:
-    kept = [members[measured[members]] for members in sets]
-    means = [z[:, members].mean(axis=1) if len(members) else np.zeros(len(z)) for members in kept]
-    return np.column_stack(means)
+        Parameters
+        ----------
+        values, operator, measured
+            As in :class:`SpotFeatures`.
+        moments
+            Of the genes over the section, if the spots are some of it.
+        """
+        z = standardized((operator @ values[:, self.genes]).toarray(), moments)
+        kept = [members[measured[self.genes][members]] for members in self.sets]
+        means = [z[:, own].mean(axis=1) if len(own) else np.zeros(len(z)) for own in kept]
+        return np.column_stack(means)
 
-
-def _predicted(model: "SageFM", aligned: AlignedSlide) -> Floats:
-    """Predict the marker genes of each spot, as log1p of counts per 10,000, standardized."""
-    genes, _ = _marker_genes(model)
-    result = np.zeros((len(aligned.neighbors), len(genes)))
-    everything = [np.arange(len(model.vocabulary))]
-    for block in model.predict_masked(aligned, everything, where=None, block_size=_BLOCK):
-        counts = np.expm1(block.log1p.astype(np.float64))
-        total = counts[:, aligned.measured].sum(axis=1, keepdims=True)
-        result[block.spots] = np.log1p(counts[:, genes] / total * _TARGET_SUM)
-    return standardized(result) * aligned.measured[genes]
+    def predict(
+        self, model: "SageFM", slide: "OpenedSlide", spots: Positions | None = None
+    ) -> Iterator[tuple[slice | Positions, Floats]]:
+        """Predict them in each spot, as log1p of counts per 10,000, some spots at a time."""
+        everything = [np.arange(len(model.vocabulary))]
+        for block in model.predict_masked(
+            slide, everything, where=None, spots=spots, block_size=_BLOCK
+        ):
+            counts = np.expm1(block.log1p.astype(np.float64))
+            total = counts[:, slide.measured].sum(axis=1, keepdims=True)
+            yield block.spots, np.log1p(counts[:, self.genes] / total * _TARGET_SUM)
 
 
 def variable_columns(sections: Sequence[SectionFeatures]) -> Positions:

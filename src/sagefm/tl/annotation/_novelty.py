@@ -12,6 +12,7 @@ from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.reference import ReferenceSpots
 from sagefm.tl.annotation._features import (
     SectionFeatures,
+    SpotFeatures,
     column_means,
     subsample,
     variable_columns,
@@ -71,7 +72,8 @@ class NoveltyReference:
         for held_out in _folds([section.patient for section in sections], _N_PATIENT_FOLDS):
             others = cls._fit([s for s in sections if s.patient not in held_out], seed)
             for name in held_out:
-                distances.append(others._tail([s for s in sections if s.patient == name]))
+                own = [others.distances(s) for s in sections if s.patient == name]
+                distances.append(_tail(own))
         return replace(reference, patient_distances=np.array(distances))
 
     @classmethod
@@ -94,27 +96,24 @@ class NoveltyReference:
         )
         return cls(columns, fill, reduction, median, spots)
 
-    def novelty(self, section: SectionFeatures) -> Floats:
-        """Compute for each spot the fraction of training spots that are less unusual."""
-        return self.spots.novelty(self._coordinates(section))
+    def distances(self, section: SpotFeatures) -> Floats:
+        """Compute how far each spot is from the training spots."""
+        values = section.filled(self.columns, self.fill)
+        residual = np.maximum(_residual(self.reduction, values), self.median_residual)
+        return self.spots.distance(np.column_stack([self.reduction(values), residual]))
 
-    def is_out_of_distribution(self, section: SectionFeatures) -> bool:
-        """Check whether it is farther from the training patients than they are from each other.
+    def novelty(self, distances: Floats) -> Floats:
+        """Compute for each spot the fraction of training spots that are less unusual."""
+        return self.spots.novelty_of(distances)
+
+    def is_out_of_distribution(self, distances: Floats) -> bool:
+        """Check whether a section is farther from the training patients than they are apart.
 
         A patient that is like P training patients is the farthest about once in P + 1 times. False
         for one training patient: nothing says how far patients are from each other.
         """
-        distances = self.patient_distances
-        return len(distances) > 0 and self._tail([section]) > float(distances.max())
-
-    def _tail(self, sections: Sequence[SectionFeatures]) -> float:
-        distances = [self.spots.distance(self._coordinates(section)) for section in sections]
-        return float(np.quantile(np.concatenate(distances), _TAIL))
-
-    def _coordinates(self, section: SectionFeatures) -> Floats:
-        values = section.filled(self.columns, self.fill)
-        residual = np.maximum(_residual(self.reduction, values), self.median_residual)
-        return np.column_stack([self.reduction(values), residual])
+        of_patients = self.patient_distances
+        return len(of_patients) > 0 and _tail([distances]) > float(of_patients.max())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Get named arrays, to be written."""
@@ -138,6 +137,10 @@ class NoveltyReference:
             float(arrays["usual"][0]), ReferenceSpots.from_arrays(spots),
             arrays["patient_distances"],
         )  # fmt: skip
+
+
+def _tail(distances: Sequence[Floats]) -> float:
+    return float(np.quantile(np.concatenate(distances), _TAIL))
 
 
 def _residual(reduction: WhitenedPCA, values: Floats) -> Floats:

@@ -12,6 +12,7 @@ from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl.annotation._features import (
     Features,
     SectionFeatures,
+    SpotFeatures,
     column_means,
     sampled,
     subsample,
@@ -48,7 +49,7 @@ class PlainView:
     reduction: WhitenedPCA
     centered: bool
 
-    def __call__(self, section: SectionFeatures) -> Floats:
+    def __call__(self, section: SpotFeatures) -> Floats:
         """Compute spots × components."""
         return self.reduction(
             section.centered(self.columns)
@@ -82,11 +83,11 @@ class StandardizedView:
     columns: Positions
     reduction: WhitenedPCA
 
-    def __call__(self, section: SectionFeatures) -> Floats:
+    def __call__(self, section: SpotFeatures) -> Floats:
         """Compute spots × components, without the dense matrix of all genes."""
         axes = np.zeros((len(section.measured), self.reduction.axes.shape[1]))
         axes[self.columns] = self.reduction.axes * _scale(section, self.columns)[:, None]
-        origin = section.moments[0] @ axes + self.reduction.center @ self.reduction.axes
+        origin = section.moments.mean @ axes + self.reduction.center @ self.reduction.axes
         values: Any = section.values
         return np.asarray(section.operator @ (values @ axes) - origin)
 
@@ -103,7 +104,7 @@ class StandardizedView:
         values = []
         for section, rows in zip(sections, drawn, strict=True):
             smoothed: Any = section.smoothed
-            some = smoothed[rows][:, columns].toarray() - section.moments[0][columns]
+            some = smoothed[rows][:, columns].toarray() - section.moments.mean[columns]
             values.append((some * _scale(section, columns)).astype(np.float32))
         reduction = WhitenedPCA.fit(np.concatenate(values), n_components, seed)
         return cls(columns, reduction)
@@ -115,7 +116,7 @@ class PredictedView:
 
     reduction: WhitenedPCA
 
-    def __call__(self, section: SectionFeatures) -> Floats:
+    def __call__(self, section: SpotFeatures) -> Floats:
         """Compute spots × components."""
         return self.reduction(section.predicted)
 
@@ -134,7 +135,7 @@ class PredictedView:
 class ScoresView:
     """Scores of marker sets as they are."""
 
-    def __call__(self, section: SectionFeatures) -> Floats:
+    def __call__(self, section: SpotFeatures) -> Floats:
         """Get spots × marker sets."""
         return section.scores
 
@@ -179,9 +180,9 @@ def view_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> View:
     return StandardizedView(arrays["columns"], reduction)
 
 
-def _scale(section: SectionFeatures, columns: Positions) -> Floats:
+def _scale(section: SpotFeatures, columns: Positions) -> Floats:
     """Get what columns are multiplied by: zero for genes that a section lacks."""
-    spread = section.moments[1][columns]
+    spread = section.moments.spread[columns]
     known = section.measured[columns] & (spread > _ZERO)
     return np.where(known, 1 / np.where(known, spread, 1), 0)
 
