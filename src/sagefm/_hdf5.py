@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sagefm._keys import PROVENANCE
 from sagefm._signals import uninterrupted
@@ -107,9 +108,11 @@ def write_h5ad(slide: "AnnData", path: Path) -> None:
         def write(
             writer: Any, group: Any, key: str, value: Any, *, dataset_kwargs: Any, **_: Any
         ) -> None:
-            if isinstance(value, np.memmap):
+            if sink.error is not None:  # the rest would only fill the memory
+                return
+            if type(value) is np.ndarray and isinstance(value.base, np.memmap) and value.ndim:
                 _write_mapped(group, key, value)
-            elif sink.error is None:  # the rest would only fill the memory
+            else:
                 writer(group, key, value, dataset_kwargs=dataset_kwargs)
 
         # A signal in the middle of a write would be an error that HDF5 sees.
@@ -119,11 +122,11 @@ def write_h5ad(slide: "AnnData", path: Path) -> None:
             raise sink.error
 
 
-def _write_mapped(group: Any, key: str, values: "np.memmap[Any, Any]") -> None:
-    """Write a matrix from a file, some rows at a time: pages that were read count as memory."""
+def _write_mapped(group: Any, key: str, values: NDArray[Any]) -> None:
+    """Write an array from a mapped file, some rows at a time: pages that were read count as memory."""
     written = group.create_dataset(key, shape=values.shape, dtype=values.dtype)
     written.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    mapped: Any = getattr(values, "_mmap", None)
+    mapped: Any = getattr(values.base, "_mmap", None)
     for start in range(0, len(values), _ROWS):
         written[start : start + _ROWS] = values[start : start + _ROWS]
         if hasattr(mapped, "madvise"):  # not on Windows

@@ -62,8 +62,7 @@ class RowFile:
 
     def array(self, *, mapped: bool) -> Singles:
         """Get the whole matrix, in memory or as a file that is read where it is used."""
-        values: Singles = np.load(self.path, mmap_mode="r" if mapped else None)
-        return values
+        return np.asarray(np.load(self.path, mmap_mode="r" if mapped else None))
 
     def _place(self, row: int) -> int:
         return self._start + 4 * int(row) * self.shape[1]

@@ -275,11 +275,7 @@ def _fit_value(value: Any, where: str, changes: _Changes, depth: int) -> Any:
         return _fit_table(value, where, changes)
     if isinstance(value, bool | float | np.number | np.bool_):
         return value
-    if (
-        isinstance(value, np.ndarray)
-        and value.dtype.kind in "biufc"
-        and type(value) in (np.ndarray, np.memmap)
-    ):
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and type(value) is np.ndarray:
         return value
     for candidate in _forms(value):
         if _can_write(candidate):
