@@ -123,7 +123,7 @@ def write_h5ad(slide: "AnnData", path: Path) -> None:
 
 
 def _write_mapped(group: Any, key: str, values: NDArray[Any]) -> None:
-    """Write an array from a mapped file, some rows at a time: pages that were read count as memory."""
+    """Write an array of a mapped file, some rows at a time: pages that are read are memory."""
     written = group.create_dataset(key, shape=values.shape, dtype=values.dtype)
     written.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     mapped: Any = getattr(values.base, "_mmap", None)
