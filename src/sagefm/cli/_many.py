@@ -25,7 +25,7 @@ from sagefm.cli._jobs import (
     slides_as,
 )
 from sagefm.cli._messages import for_command
-from sagefm.cli._options import Scheduler, SlidePaths, Workers, is_spatialdata
+from sagefm.cli._options import Scheduler, SlidePaths, Workers
 from sagefm.cli._records import ResultRecord
 
 
@@ -56,11 +56,10 @@ def per_slide(
         ) -> None:
             require_workers(workers, scheduler)
             out = params[result]
-            in_folder = out is not None and not (out.suffix or out.is_file() or is_spatialdata(out))
-            single = len(slides) == 1 and not in_folder
-            together = "slides" in parameters_of(verb) and not in_folder
-            if (single and scheduler is None) or together:
-                if together and scheduler is not None:
+            single = len(slides) == 1
+            together = not single and "slides" in parameters_of(verb) and out.suffix
+            if together or (single and scheduler is None):
+                if scheduler is not None:
                     raise InputError(
                         f"{out}: is made of all slides together, in this process; leave "
                         "--scheduler out, or name a folder for slides by themselves"
