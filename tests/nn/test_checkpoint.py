@@ -251,6 +251,13 @@ def test_save_and_load_keep_everything(tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["m.safetensors"]
 
 
+def test_an_array_without_values_is_kept(tmp_path):
+    arrays = {"none": torch.from_numpy(np.zeros((0, 3))), "one": torch.ones(1)}
+    checkpoint.write(tmp_path / "a.safetensors", arrays, {"kind": "annotator"})
+    again, _ = checkpoint.read(tmp_path / "a.safetensors", "annotator")
+    assert again["none"].shape == (0, 3) and again["one"].item() == 1
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     model = SageFM.new(Vocabulary(GENES), Config(widths=WIDTHS))
     path = tmp_path / "m.safetensors"
