@@ -28,12 +28,9 @@ class RowFile:
         self.path, self.shape = path, (n_rows, width)
         header = np.lib.format.header_data_from_array_1_0(np.empty((0, width), np.float32))
         with writing(path):
-            if not path.exists():
-                with path.open("wb") as file:
-                    np.lib.format.write_array_header_1_0(file, {**header, "shape": self.shape})
+            path.touch()
             with path.open("rb+") as file:
-                np.lib.format.read_magic(file)
-                np.lib.format.read_array_header_1_0(file)
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": self.shape})
                 self._start = file.tell()
                 file.truncate(self._start + 4 * n_rows * width)
 
@@ -44,7 +41,9 @@ class RowFile:
         with writing(self.path), self.path.open("rb+", buffering=0) as file:
             for first, last in _runs(rows):
                 file.seek(self._place(rows[first]))
-                file.write(values[first:last].data)
+                left = values[first:last].data.cast("B")
+                while left:  # the system may write less than it is given
+                    left = left[file.write(left) :]
 
     def read(self, rows: Positions) -> Singles:
         """Read some rows, in ascending order."""
@@ -52,7 +51,9 @@ class RowFile:
         with self.path.open("rb", buffering=0) as file:
             for first, last in _runs(rows):
                 file.seek(self._place(rows[first]))
-                file.readinto(values[first:last].data)
+                left = values[first:last].data.cast("B")
+                while left and (n_read := file.readinto(left)):
+                    left = left[n_read:]
         return values
 
     def sync(self) -> None:

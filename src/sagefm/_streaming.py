@@ -127,10 +127,11 @@ def _encode_part(parts: SlideParts, tile: AlignedSlide, rows: Positions) -> Enco
 def _project(network: Network, slide: StreamedSlide, folder: Path) -> RowFile:
     """Multiply log1p counts by the first-layer weights, and sum the counts."""
     first = network.first
-    projected = RowFile(folder / "projected.npy", len(slide), first.shape[1])
-    state = folder / "sums.npy"
+    place, state = folder / "projected.npy", folder / "sums.npy"
+    resumed = place.exists() and state.exists()
+    projected = RowFile(place, len(slide), first.shape[1])
     sums = SlideSums(slide.sections, len(first))
-    n_done = sums.load(np.load(state)) if state.exists() else 0
+    n_done = sums.load(np.load(state)) if resumed else 0
     n_spots, n_read, saved = len(slide), int((sums.library_size > 0).sum()), time.monotonic()
     for number, block in enumerate(slide.blocks(n_done), start=n_done + 1):
         stage("reading the counts: %s of %s spots", f"{n_read:,}", f"{n_spots:,}")

@@ -266,8 +266,9 @@ class SageFM:
     ) -> OpenedSlide:
         """Align a slide as :meth:`prepare`, but leave its counts on disk if they are there."""
         size = self.config.n_neighbors
-        streamed = StreamedSlide.of(slide, self.vocabulary, size, slide_key=slide_key)
-        return streamed or self.prepare(slide, layer=layer, slide_key=slide_key)
+        where = {"layer": layer, "slide_key": slide_key}
+        streamed = StreamedSlide.of(slide, self.vocabulary, size, **where)
+        return streamed or self.prepare(slide, **where)
 
     def embed(self, slide: "AnnData | OpenedSlide") -> NDArray[np.float32]:
         """Embed every spot, no gene masked: spots × width; errors are those of :meth:`prepare`."""

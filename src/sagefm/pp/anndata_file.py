@@ -32,7 +32,7 @@ def read_h5ad(path: Path) -> AnnData:
         survey_h5(path)
         return anndata.read_h5ad(path)
 
-    return _quietly(reader)
+    return quietly(reader)
 
 
 def read_mudata(path: Path, notes: list[str]) -> AnnData:
@@ -61,7 +61,7 @@ def read_mudata(path: Path, notes: list[str]) -> AnnData:
                 slide.obsm[_keys.SPATIAL] = whole.loc[slide.obs_names].to_numpy()
         return slide
 
-    return _quietly(reader)
+    return quietly(reader)
 
 
 def read_zarr(path: Path) -> AnnData:
@@ -87,7 +87,7 @@ def read_zarr(path: Path) -> AnnData:
             survey_zarr(root, path)
             return anndata.read_zarr(root)
 
-    return _quietly(reader)
+    return quietly(reader)
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _quietly(reader: Callable[[], Any]) -> AnnData:
+def quietly(reader: Callable[[], Any]) -> AnnData:
     """Read with anndata; convert any failure to an InputError."""
     try:
         with quiet():

@@ -11,7 +11,8 @@ from anndata.io import read_elem, sparse_dataset
 
 from sagefm._errors import InputError
 from sagefm._text import few
-from sagefm.pp.anndata_file import quiet
+from sagefm.pp.anndata_file import quietly
+from sagefm.pp.container import survey_h5, survey_zarr
 from sagefm.pp.counts import Counts, find_counts, sum_duplicates
 from sagefm.pp.naming import name_genes
 from sagefm.pp.on_disk import CountsOnDisk, leave_on_disk, open_root
@@ -24,11 +25,12 @@ _STORED = "sagefm_stored"
 
 
 def is_large(path: Path) -> bool:
-    """Whether the counts of an .h5ad or zarr would take more than 1 GB of memory."""
+    """Whether the counts of an .h5ad or zarr take more than 1 GB and can be read row by row."""
     try:
         root = open_root(path)
         stored = [root[group] for group in _places(root).values()]
-        return max((_size(one) for one in stored), default=0) > LARGE
+        by_rows = not any(map(_is_by_genes, stored)) and "_index" in root["obs"].attrs
+        return by_rows and max((_size(one) for one in stored), default=0) > LARGE
     except Exception:  # noqa: BLE001 (the reader says what is wrong)
         return False
 
@@ -36,6 +38,10 @@ def is_large(path: Path) -> bool:
 def _size(stored: Any) -> int:
     """Count the bytes that a matrix takes as compressed sparse rows."""
     return 8 * int(np.prod(stored.shape) if hasattr(stored, "shape") else stored["data"].shape[0])
+
+
+def _is_by_genes(stored: Any) -> bool:
+    return bool(stored.attrs.get("encoding-type") == "csc_matrix")
 
 
 def open_backed(path: Path, layer: str | None, notes: list[str]) -> tuple[AnnData, str]:
@@ -51,15 +57,36 @@ def open_backed(path: Path, layer: str | None, notes: list[str]) -> tuple[AnnDat
         It is no AnnData, or as :func:`~sagefm.pp.counts.find_counts`, or the counts cannot be read
         row by row.
     """
+    where: list[str] = []
+
+    def reader() -> AnnData:
+        if path.is_dir():
+            survey_zarr(path, path, in_memory=False)
+        else:
+            survey_h5(path, in_memory=False)
+        slide, place = _opened(path, layer, notes)
+        where.append(place)
+        return slide
+
+    return quietly(reader), where[0]
+
+
+def _opened(path: Path, layer: str | None, notes: list[str]) -> tuple[AnnData, str]:
     root = open_root(path)
     if not {"obs", "var"} <= set(root):
         raise InputError("holds no AnnData; only an .h5ad or a .zarr can be left on disk")
     found, source = _find(path, layer, notes)
     summed = sum_duplicates(found)
     notes += [summed.note] if summed.matrix is not found.matrix else []
-    slots = {name: read_elem(root[name]) for name in ("obs", "obsm", "uns") if name in root}
-    with quiet():
-        slide = AnnData(None, var=summed.var, **slots)
+    names = ["obs", "obsm", "obsp", "uns"]
+    if len(summed.var) == len(found.var) == _n_genes(root) and found.where != "raw":
+        names += ["varm", "varp"]
+    slots = {name: read_elem(root[name]) for name in names if name in root}
+    slide = AnnData(None, var=summed.var, **slots)
+    unread = {f"{name}['{key}']": name for name in ("varm", "varp") for key in root.get(name, ())}
+    lost = [place for place in _places(root) if place != found.where]
+    lost += [place for place, name in unread.items() if name not in names]
+    notes += [f"not read and left out: {few(lost, 20)}"] if lost else []
     leave_on_disk(slide, source)
     return slide, found.where
 
@@ -68,15 +95,12 @@ def _find(path: Path, layer: str | None, notes: list[str]) -> tuple[Counts, Coun
     """Find the raw counts by the first spots: theirs with the names of the genes, and all."""
     root = open_root(path)
     places = _places(root)
-    with quiet():
-        found = find_counts(_head(root, places), layer)
+    found = find_counts(_head(root, places), layer)
     notes += [found.note] if found.note else []
     if found.others:
-        notes.append(f"counts that are not of genes stay in the file: {few(found.others)}")
-    where = found.where.removeprefix("layers['").removesuffix("']")
-    stored = root[places[where]]
-    kind = getattr(stored, "attrs", {}).get("encoding-type")
-    if kind == "csc_matrix":
+        notes.append(f"counts that are not of genes are left out: {few(found.others)}")
+    stored = root[places[found.where]]
+    if _is_by_genes(stored):
         raise InputError(
             f"{found.where} is stored by genes (CSC), so that its spots cannot be read one by one; "
             "write it as CSR, or read it without backed"
@@ -84,18 +108,22 @@ def _find(path: Path, layer: str | None, notes: list[str]) -> tuple[Counts, Coun
     named, about_names = name_genes(found)
     notes += about_names
     codes, names = pd.factorize(named.var.index)
-    n_stored = (stored if hasattr(stored, "shape") else sparse_dataset(stored)).shape[1]
+    n_rows, n_stored = (stored if hasattr(stored, "shape") else sparse_dataset(stored)).shape
     columns = np.full(n_stored, -1, dtype=np.int32)
     columns[named.var[_STORED].to_numpy()] = codes
     named = replace(named, var=named.var.drop(columns=_STORED))
     rows = np.arange(root["obs"][root["obs"].attrs["_index"]].shape[0], dtype=np.int64)
-    source = CountsOnDisk(path.resolve(), places[where], columns, len(names), rows)
+    if n_rows != len(rows):
+        raise InputError(
+            f"{found.where} has {n_rows:,} rows for {len(rows):,} spots; copy it again"
+        )
+    source = CountsOnDisk(path.resolve(), places[found.where], columns, len(names), rows)
     return named, source
 
 
 def _places(root: Any) -> dict[str, str]:
-    """List the matrices of an AnnData: name → group."""
-    layers = {name: f"layers/{name}" for name in root.get("layers", ())}
+    """List the matrices of an AnnData: name in messages → group."""
+    layers = {f"layers['{name}']": f"layers/{name}" for name in root.get("layers", ())}
     others = {"X": "X", "raw": "raw/X"}
     return {place: group for place, group in {**others, **layers}.items() if group in root}
 
@@ -115,5 +143,9 @@ def _head(root: Any, places: dict[str, str]) -> AnnData:
     if "raw" in matrices:
         head.raw = AnnData(matrices.pop("raw"), obs=obs, var=tables["raw"])
     for place, matrix in matrices.items():
-        head.layers[place] = matrix
+        head.layers[places[place].removeprefix("layers/")] = matrix
     return head
+
+
+def _n_genes(root: Any) -> int:
+    return int(root["var"][root["var"].attrs["_index"]].shape[0])

@@ -84,8 +84,15 @@ def zarr_root(archive: Path) -> str | None:
     return None
 
 
-def survey_h5(path: Path) -> None:
+def survey_h5(path: Path, *, in_memory: bool = True) -> None:
     """Raise an error if an HDF5 file is not whole by itself, or claims more than it can have.
+
+    Parameters
+    ----------
+    path
+        The file.
+    in_memory
+        Whether all of it is to be read at once.
 
     Raises
     ------
@@ -97,7 +104,8 @@ def survey_h5(path: Path) -> None:
     with h5py.File(path, "r") as file:
         arrays = list(_arrays_of(file, (), set()))
     _require_plausible(arrays)
-    _require_fitting(arrays)
+    if in_memory:
+        _require_fitting(arrays)
 
 
 def _arrays_of(

@@ -50,7 +50,7 @@ class CountSummary:
         InputError
             As :func:`~sagefm.pp.counts.find_counts`.
         """
-        source = counts_on_disk(slide)
+        source = counts_on_disk(slide, layer)
         if source is None:
             found = find_counts(slide, layer)
             summary = cls._empty(found.var, found.where, found.note, slide.n_obs)

@@ -76,7 +76,7 @@ def counts(slide: AnnData, layer: str | None = None) -> Counts:
 def find_counts(slide: AnnData, layer: str | None = None) -> Counts:
     """Find the raw counts of a slide; messages are in ``Counts.note`` and not logged."""
     faults: dict[str, str] = {}
-    if (source := counts_on_disk(slide)) is not None:
+    if (source := counts_on_disk(slide, layer)) is not None:
         return Counts(source.load(), slide.var, source.group)
     for place in _usual_places(slide) if layer is None else [layer]:
         where = _location(place)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from sagefm.pp.matrix import value_fault
 from sagefm.pp.tenx import unreadable
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 BLOCK = 1 << 22
@@ -33,7 +35,9 @@ _CHUNKS = 1 << 26
 _ENTRY = "on_disk"
 """Of ``uns["sagefm"]``: where the counts of a slide are that are not in memory."""
 _ROW = "sagefm_row"
-"""``obs``: row of each spot in the counts on disk."""
+"""``obs``: row of each spot in the counts on disk, from a first number that other files lack."""
+_GENE = "sagefm_gene"
+"""``var``: number of each gene in the counts on disk, so that genes can be reordered or left out."""
 
 
 class _Arrays(NamedTuple):
@@ -209,10 +213,16 @@ class CountsOnDisk:
                 "the file again"
             )
         short = ends.astype(np.int32) if ends[-1] < 2**31 else ends
-        stored = csr_matrix((values, columns, short), shape=(len(ends) - 1, n_stored))
+        stored = csr_matrix((_summable(values), columns, short), shape=(len(ends) - 1, n_stored))
+        if not stored.has_canonical_format:
+            stored.sum_duplicates()
         matrix = remapped(stored, self._genes)
+        if not self._genes.ascending:
+            matrix.sort_indices()
         if not checked and (fault := value_fault(matrix)):
-            raise InputError(f"{self.path}: {self.group} holds {fault}; give raw counts")
+            raise InputError(
+                f"{self.path}: {self.group} holds {fault}; give raw counts, or name them with layer"
+            )
         if matrix.dtype.kind == "f" and not (matrix.data == (whole := np.rint(matrix.data))).all():
             matrix.data = whole  # counts that were scaled and scaled back
         matrix.data = matrix.data.astype(np.float32, copy=False)
@@ -278,32 +288,75 @@ def _write_rows(group: Any, counts: CountsOnDisk, *, packed: bool) -> None:
 
 def leave_on_disk(slide: "AnnData", source: CountsOnDisk) -> None:
     """Record in a slide without ``X`` where its counts are."""
-    slide.obs[_ROW] = source.rows
+    first = (crc32(str(source.path).encode()) >> 1) << 32
+    slide.obs[_ROW] = first + source.rows
+    slide.var[_GENE] = np.arange(source.n_genes)
     entry = {"path": str(source.path), "group": source.group, "columns": source.columns}
+    entry |= {"first_row": first, "n_rows": int(source.rows.max(initial=-1)) + 1}
     record(slide, _ENTRY, {**entry, **_state(source.path)})
 
 
-def counts_on_disk(slide: "AnnData") -> CountsOnDisk | None:
+def counts_on_disk(slide: "AnnData", layer: str | None = None) -> CountsOnDisk | None:
     """Get the counts of a slide that :func:`sagefm.read` left on disk; None for any other slide.
+
+    Parameters
+    ----------
+    layer
+        Which counts, as in :func:`sagefm.read`; those of layers that are in memory are not on disk.
 
     Raises
     ------
     InputError
-        The file was changed since, or the slide was cut to some of its genes.
+        The file was changed since, other counts were left there, or the slide was put together
+        from several.
     """
     entry = provenance(slide, _ENTRY, path=str, group=str, columns=np.ndarray)
-    if not entry or slide.X is not None:
+    if (
+        not {"first_row", "n_rows"} <= entry.keys()
+        or slide.X is not None
+        or (layer is not None and layer in slide.layers)
+    ):
         return None
     path, columns = Path(entry["path"]), np.asarray(entry["columns"], dtype=np.int32)
     if not path.exists():
         raise InputError(f"{path}: has the counts of the slide, but is gone; put it back")
     if {name: entry.get(name) for name in _state(path)} != _state(path):
         raise InputError(f"{path}: was changed since the slide was read; read it again")
-    if slide.n_vars != columns.max(initial=-1) + 1 or _ROW not in slide.obs:
+    if layer not in (None, "X") and entry["group"] not in (f"layers/{layer}", f"{layer}/X"):
         raise InputError(
-            "the slide was cut to some genes while its counts are on disk; read it without backed"
+            f"the counts of the slide that are on disk are those of {entry['group']}; read it with "
+            f"layer={layer!r}"
         )
-    return CountsOnDisk(path, entry["group"], columns, slide.n_vars, slide.obs[_ROW].to_numpy())
+    n_genes = int(columns.max(initial=-1)) + 1
+    rows = _numbers(slide.obs.get(_ROW), int(entry["n_rows"]), int(entry["first_row"]))
+    genes = _numbers(slide.var.get(_GENE), n_genes)
+    if rows is None or genes is None:
+        raise InputError(
+            "the slide was put together from several, or has spots or genes that are not of its "
+            "file, while its counts are on disk; read it without backed"
+        )
+    if not np.array_equal(genes, np.arange(n_genes)):
+        place = np.full(n_genes + 1, -1, dtype=np.int32)  # the last for no gene
+        place[genes] = np.arange(len(genes))
+        columns = place[columns]
+    return CountsOnDisk(path, entry["group"], columns, slide.n_vars, rows)
+
+
+def _numbers(column: "pd.Series[Any] | None", n: int, first: int = 0) -> Positions | None:
+    """Get different numbers of `n` that begin with `first`, counted from 0; None of others."""
+    if column is None or column.dtype.kind not in "iu" or not column.is_unique:
+        return None
+    numbers = column.to_numpy().astype(np.int64) - first
+    inside = 0 <= numbers.min(initial=0) <= numbers.max(initial=0) < max(n, 1)
+    return numbers if inside else None
+
+
+def _summable(values: NDArray[Any]) -> NDArray[Any]:
+    """Give values a type that scipy knows, and in which sums of whole numbers do not overflow."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "f" and size in (4, 8) and values.dtype.isnative:
+        return values
+    return values.astype(np.float32 if size < 4 else np.float64)
 
 
 def without_record(slide: "AnnData") -> "AnnData":
@@ -317,7 +370,8 @@ def without_record(slide: "AnnData") -> "AnnData":
     entries = dict(slots["uns"][PROVENANCE])
     entries.pop(_ENTRY)
     slots["uns"][PROVENANCE] = entries
-    return AnnData(None, obs=slide.obs.drop(columns=_ROW), var=slide.var, **slots)
+    obs, var = slide.obs.drop(columns=_ROW), slide.var.drop(columns=_GENE)
+    return AnnData(None, obs=obs, var=var, **slots)
 
 
 def _state(path: Path) -> dict[str, int]:

@@ -110,11 +110,9 @@ def _modality_of(path: Path) -> Path:
 
 def stays_on_disk(source: Any, backed: bool | None) -> bool:
     """Decide whether counts stay on disk; ask the file where it is not said."""
-    if is_held(source) or backed is False:
-        return False
+    if backed is not None or is_held(source):
+        return bool(backed)
     path = Path(source)
-    if backed:
-        return True
     if not path.exists() or not (path.is_dir() or path.suffix == ".h5ad"):
         return False
     found = find_table(path) if path.is_dir() else None
@@ -125,7 +123,10 @@ def open_on_disk(
     source: Any, layer: str | None, notes: list[str], table: str | None, region: str | None
 ) -> Opened:
     """Open a slide, and leave its counts on disk."""
-    found, where = find_table(Path(source), table), []
+    if is_held(source):
+        raise InputError("is in memory; leave backed out, or name a file")
+    path, where = Path(source), list[str]()
+    found = find_table(path, table)
 
     def opener(place: Path) -> AnnData:
         slide, group = open_backed(place, layer, notes)
@@ -133,6 +134,12 @@ def open_on_disk(
         return slide
 
     if found is None:
-        return Opened(opener(Path(source)), where[0])
+        if not path.exists():
+            raise InputError("does not exist; check the path")
+        if not (is_zarr(path) if path.is_dir() else file_format(path) == "AnnData"):
+            raise InputError("only an .h5ad or a .zarr can be left on disk; leave backed out")
+        if table is not None or region is not None:
+            raise InputError("is no SpatialData; leave table and region out")
+        return Opened(opener(_modality_of(path) if path.is_dir() else path), where[0])
     slide, key = open_stored(found, region, notes, opener)
     return Opened(slide, where[0], key)

@@ -121,6 +121,7 @@ class StreamedSlide:
         vocabulary: Vocabulary,
         n_neighbors: int,
         *,
+        layer: str | None = None,
         slide_key: str | None = None,
     ) -> Self | None:
         """Align a slide whose counts are on disk; None for any other.
@@ -130,7 +131,7 @@ class StreamedSlide:
         InputError
             As :meth:`AlignedSlide.of`; the file of the counts is gone or was changed.
         """
-        source = counts_on_disk(slide)
+        source = counts_on_disk(slide, layer)
         if source is None:
             return None
         stage("aligning the genes and finding the neighborhoods of %s spots", f"{slide.n_obs:,}")

@@ -100,7 +100,7 @@ class SpotCounts:
 
 def _source(slide: "AnnData", layer: str | None) -> tuple[Source, pd.Index]:
     """Find the counts of a slide, and the names of its genes."""
-    on_disk = counts_on_disk(slide)
+    on_disk = counts_on_disk(slide, layer)
     if on_disk is not None:
         return on_disk, slide.var_names
     found = sum_duplicates(counts(slide, layer))
