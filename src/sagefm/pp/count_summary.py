@@ -68,7 +68,10 @@ class CountSummary:
 
     def _add(self, spots: Positions, block: "csr_matrix") -> None:
         self.per_spot[spots] = row_sums(block)
-        positive = block.data > 0
-        self.detected[block.indices[positive]] = True
-        ends = np.append(0, np.cumsum(positive))[block.indptr]
+        positive, ends = block.data > 0, block.indptr
+        if positive.all():  # no zero is stored
+            self.detected[block.indices] = True
+        else:
+            self.detected[block.indices[positive]] = True
+            ends = np.append(0, np.cumsum(positive))[ends]
         self.genes_per_spot[spots] = np.diff(ends)

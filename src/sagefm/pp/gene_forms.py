@@ -90,6 +90,14 @@ def recognize(names: Sequence[str], ids: Sequence[str] | None = None) -> Forms:
     ids
         Their Ensembl ids, if known.
     """
+    # The same genes are recognized several times from reading a slide to its embedding.
+    version = known_gene_names().version
+    forms = _recognized(tuple(names), tuple(ids) if ids else None, version)
+    return Forms(list(forms.names), dict(forms.ids), list(forms.foreign), list(forms.notes))
+
+
+@lru_cache(maxsize=2)
+def _recognized(names: tuple[str, ...], ids: tuple[str, ...] | None, version: str) -> Forms:
     known = known_gene_names()
     forms, found = Forms(list(names)), Counter[str]()
     examples: dict[str, str] = {}
