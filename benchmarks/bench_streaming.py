@@ -107,10 +107,13 @@ def draw(rows):
         spots, *values = measured(own)
         for panel, each in zip(axes, values, strict=True):
             panel.loglog(spots, each, "o-", color=color, ms=4, label=names[way])
-    for panel, label in zip(axes, ("seconds", "GB resident"), strict=True):
-        panel.set(xlabel="spots", ylabel=label)
+    ticks = {"seconds": (1, 10, 100), "GB resident": (0.5, 1, 2, 4, 8)}
+    for panel, (label, marks) in zip(axes, ticks.items(), strict=True):
+        panel.set(xlabel="spots", ylabel=label, yticks=marks, ylim=(marks[0] / 2, marks[-1]))
+        panel.set_yticklabels(map(str, marks))
+        panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="lower right")
     figure.savefig(OUT / "bench_streaming.png", dpi=200)
 
 
