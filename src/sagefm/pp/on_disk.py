@@ -37,7 +37,7 @@ _ENTRY = "on_disk"
 _ROW = "sagefm_row"
 """``obs``: row of each spot in the counts on disk, from a first number that other files lack."""
 _GENE = "sagefm_gene"
-"""``var``: number of each gene in the counts on disk, so that genes can be reordered or left out."""
+"""``var``: number of each gene in the counts on disk."""
 
 
 class _Arrays(NamedTuple):
