@@ -32,7 +32,7 @@ from sagefm._types import Bools, Positions, Where
 from sagefm.nn import EncodedSlide, Network, build
 from sagefm.nn import encode as encode_by
 from sagefm.pp.aligned import AlignedSlide
-from sagefm.pp.streamed import OpenedSlide, StreamedSlide
+from sagefm.pp.streamed import AnyAligned, StreamedSlide
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.reference import ReferenceSpots
 
@@ -263,14 +263,13 @@ class SageFM:
 
     def open(
         self, slide: "AnnData", *, layer: str | None = None, slide_key: str | None = None
-    ) -> OpenedSlide:
+    ) -> AnyAligned:
         """Align a slide as :meth:`prepare`, but leave its counts on disk if they are there."""
-        size = self.config.n_neighbors
         where = {"layer": layer, "slide_key": slide_key}
-        streamed = StreamedSlide.of(slide, self.vocabulary, size, **where)
+        streamed = StreamedSlide.of(slide, self.vocabulary, self.config.n_neighbors, **where)
         return streamed or self.prepare(slide, **where)
 
-    def embed(self, slide: "AnnData | OpenedSlide") -> NDArray[np.float32]:
+    def embed(self, slide: "AnnData | AnyAligned") -> NDArray[np.float32]:
         """Embed every spot, no gene masked: spots × width; errors are those of :meth:`prepare`."""
         opened = self._opened(slide)
         if isinstance(opened, StreamedSlide):
@@ -389,13 +388,13 @@ class SageFM:
         """Encode a slide once; a `profile` stands in for its own: see :func:`sagefm.nn.encode`."""
         return encode_by(self.network, self._aligned(slide), profile)
 
-    def _aligned(self, slide: "AnnData | OpenedSlide") -> AlignedSlide:
+    def _aligned(self, slide: "AnnData | AnyAligned") -> AlignedSlide:
         opened = self._opened(slide, in_memory=True)
         if isinstance(opened, StreamedSlide):
             raise InputError("the counts of the slide are on disk; give the result of prepare")
         return opened
 
-    def _opened(self, slide: "AnnData | OpenedSlide", *, in_memory: bool = False) -> OpenedSlide:
+    def _opened(self, slide: "AnnData | AnyAligned", *, in_memory: bool = False) -> AnyAligned:
         if isinstance(slide, AlignedSlide | StreamedSlide):
             return slide
         return self.prepare(slide) if in_memory else self.open(slide)

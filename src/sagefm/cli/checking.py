@@ -101,7 +101,8 @@ def _check(
     import sagefm
 
     try:
-        loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
+        backed = None if model is None and page is None else False  # to judge loads the counts
+        loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key, backed=backed)
     except InputError as error:  # print all findings, not only the first error
         opened = sagefm.pp.open_slide(slide)
         findings = sagefm.pp.check(opened, layer=layer, slide_key=slide_key)

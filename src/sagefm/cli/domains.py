@@ -81,7 +81,7 @@ def domains(
     require_free(table, overwrite=overwrite)
     loaded: dict[str, AnnData] = {}
     for name, (path, target) in targets.items():
-        loaded[name] = sagefm.read(path, layer=layer, slide_key=slide_key)
+        loaded[name] = sagefm.read(path, layer=layer, slide_key=slide_key, backed=None)
         require_own(loaded[name], path, target, overwrite=overwrite)
     try:
         fractions = sagefm.tl.domains(

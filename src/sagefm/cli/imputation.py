@@ -87,7 +87,7 @@ def impute(
         require_free(plot / "imputed.png", overwrite=overwrite)
     chosen = listed(genes)
     loaded = cached_model(model, device)
-    loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key)
+    loaded_slide = sagefm.read(slide, layer=layer, slide_key=slide_key, backed=None)
     require_own(loaded_slide, slide, out, overwrite=overwrite)
     try:
         confidence = sagefm.tl.impute(

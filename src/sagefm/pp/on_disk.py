@@ -291,9 +291,9 @@ def leave_on_disk(slide: "AnnData", source: CountsOnDisk) -> None:
     first = (crc32(str(source.path).encode()) >> 1) << 32
     slide.obs[_ROW] = first + source.rows
     slide.var[_GENE] = np.arange(source.n_genes)
+    places = {"first_row": first, "n_rows": int(source.rows.max(initial=-1)) + 1}
     entry = {"path": str(source.path), "group": source.group, "columns": source.columns}
-    entry |= {"first_row": first, "n_rows": int(source.rows.max(initial=-1)) + 1}
-    record(slide, _ENTRY, {**entry, **_state(source.path)})
+    record(slide, _ENTRY, {**entry, **places, **_state(source.path)})
 
 
 def counts_on_disk(slide: "AnnData", layer: str | None = None) -> CountsOnDisk | None:

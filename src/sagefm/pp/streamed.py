@@ -278,5 +278,5 @@ class StreamedSlide:
         return tile, rows
 
 
-OpenedSlide = AlignedSlide | StreamedSlide
+AnyAligned = AlignedSlide | StreamedSlide
 """A slide in memory, or one whose counts stay on disk."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
-    from sagefm.pp.streamed import OpenedSlide
+    from sagefm.pp.streamed import AnyAligned
 
 Features = Literal["combined", "expression", "embedding"]
 
@@ -220,7 +220,7 @@ class MarkerGenes:
         return np.column_stack(means)
 
     def predict(
-        self, model: "SageFM", slide: "OpenedSlide", spots: Positions | None = None
+        self, model: "SageFM", slide: "AnyAligned", spots: Positions | None = None
     ) -> Iterator[tuple[slice | Positions, Floats]]:
         """Predict them in each spot, as log1p of counts per 10,000, some spots at a time."""
         everything = [np.arange(len(model.vocabulary))]

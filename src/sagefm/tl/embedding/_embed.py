@@ -13,7 +13,7 @@ from sagefm._types import Singles
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.slide_record import without_records
-from sagefm.pp.streamed import OpenedSlide
+from sagefm.pp.streamed import AnyAligned
 from sagefm.tl.embedding._reference import (
     CommonProfile,
     Reference,
@@ -129,7 +129,7 @@ def embed(
 def store(
     slide: "AnnData",
     model: "SageFM",
-    aligned: OpenedSlide,
+    aligned: AnyAligned,
     embeddings: Pair,
     facts: Mapping[str, Any],
     key: str = EMBEDDING,
@@ -161,7 +161,7 @@ def described(common: CommonProfile | None, n_slides: int, reason: str = "") -> 
 
 
 def _chosen(
-    model: "SageFM", aligned: Mapping[str, OpenedSlide]
+    model: "SageFM", aligned: Mapping[str, AnyAligned]
 ) -> tuple[dict[str, Pair], dict[str, Any], CommonProfile | None]:
     """Embed with a shared profile, and keep that if the slides can be compared by it."""
     totals = _totals(aligned)
@@ -211,12 +211,12 @@ def _require_slide(name: object, slide: object) -> None:
 
 
 def _opened(
-    opening: "Callable[..., OpenedSlide]",
+    opening: "Callable[..., AnyAligned]",
     slide: "AnnData",
     name: object,
     layer: str | None,
     slide_key: str | None,
-) -> OpenedSlide:
+) -> AnyAligned:
     _require_slide(name or "slides", slide)
     try:
         return opening(slide, layer=layer, slide_key=slide_key)
@@ -224,5 +224,5 @@ def _opened(
         raise InputError(str(error) if name == "" else f"{name}: {error}") from error
 
 
-def _totals(aligned: Mapping[str, OpenedSlide]) -> list[Totals]:
+def _totals(aligned: Mapping[str, AnyAligned]) -> list[Totals]:
     return [Totals.of(slide) for slide in aligned.values()]

@@ -20,7 +20,7 @@ from sagefm._hdf5 import recorded
 from sagefm._keys import EMBEDDING, PROVENANCE, SPOT_SUFFIX
 from sagefm._many import in_a_line, require_apart, source_state
 from sagefm.pp.read import read
-from sagefm.pp.streamed import OpenedSlide, StreamedSlide
+from sagefm.pp.streamed import AnyAligned, StreamedSlide
 from sagefm.pp.writing import write_slide
 from sagefm.tl.embedding._reference import CommonProfile
 
@@ -65,7 +65,7 @@ class EmbeddingJob:
 
     @contextmanager
     def unfinished(
-        self, slide: OpenedSlide, fingerprint: str, common: CommonProfile | None
+        self, slide: AnyAligned, fingerprint: str, common: CommonProfile | None
     ) -> Iterator[Path | None]:
         """Open the folder in which the results of a slide on disk grow, until they are written.
 

@@ -14,7 +14,7 @@ from sagefm._prediction import embed_all
 from sagefm._streaming import embed_in_memory, embed_streamed
 from sagefm._types import Bools, Floats, Singles
 from sagefm.nn import Context
-from sagefm.pp.streamed import OpenedSlide, StreamedSlide
+from sagefm.pp.streamed import AnyAligned, StreamedSlide
 from sagefm.stats.sums import column_sums
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Totals(NamedTuple):
     """Sections × genes: counts over all spots."""
 
     @classmethod
-    def of(cls, slide: OpenedSlide) -> Self:
+    def of(cls, slide: AnyAligned) -> Self:
         """Sum the counts of each section: whole numbers, whatever the order of the spots."""
         if isinstance(slide, StreamedSlide):
             return cls(slide.measured, slide.sums.total)
@@ -181,7 +181,7 @@ def choose(spreads: Iterable[Spread]) -> tuple[bool, str]:
 
 def embed_with(
     model: "SageFM",
-    slide: OpenedSlide,
+    slide: AnyAligned,
     common: CommonProfile | None,
     folder: Path | None = None,
 ) -> tuple[Singles, Singles]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
-    from sagefm.pp.streamed import OpenedSlide
+    from sagefm.pp.streamed import AnyAligned
     from sagefm.pp.vocabulary import Alignment, Vocabulary
 
 Units = Literal["log1p", "counts_per_10k"]
@@ -208,7 +208,7 @@ def impute(
     return table
 
 
-def _can_adapt(model: "SageFM", slide: "OpenedSlide", mask: Where) -> bool:
+def _can_adapt(model: "SageFM", slide: "AnyAligned", mask: Where) -> bool:
     """Whether weights can be adapted to a slide; log why not."""
     if isinstance(slide, StreamedSlide):
         logger.info("not adapted to the slide: its counts are on disk")
@@ -271,7 +271,7 @@ def _observed(recovery: GeneRecovery, measured: NDArray[np.bool_], n_spots: int)
 
 
 def _sampled(
-    model: "SageFM", aligned: "OpenedSlide", spots: Positions, rng: np.random.Generator
+    model: "SageFM", aligned: "AnyAligned", spots: Positions, rng: np.random.Generator
 ) -> GeneRecovery:
     """Mask every measured gene as if the slide lacked it, a tenth of the genes at a time."""
     measured = np.flatnonzero(aligned.measured)

@@ -17,7 +17,7 @@ from sagefm.stats.poisson import log1p_mean, log1p_variance, rate_of
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
-    from sagefm.pp.streamed import OpenedSlide
+    from sagefm.pp.streamed import AnyAligned
 
 _BLOCK = 4096
 """Spots whose predictions are in memory together."""
@@ -49,7 +49,7 @@ class MaskedBlock:
 
 def masked_blocks(
     model: "SageFM",
-    aligned: "OpenedSlide",
+    aligned: "AnyAligned",
     spots: Positions,
     genes: Positions,
     groups: Sequence[Positions],
