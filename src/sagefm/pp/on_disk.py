@@ -1,5 +1,6 @@
 """Counts that stay on disk, read some rows at a time."""
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
+from sagefm._hdf5 import Sink
 from sagefm._keys import PROVENANCE
 from sagefm._types import Floats, Positions
 from sagefm._uns import provenance, record
@@ -142,19 +144,33 @@ class CountsOnDisk:
         return self.take(np.arange(len(self)))
 
     def add_to(self, path: Path) -> None:
-        """Copy the counts to ``X`` of an .h5ad that has none, some spots at a time."""
+        """Copy the counts to ``X`` of an .h5ad that has none, some spots at a time.
+
+        Raises
+        ------
+        OSError
+            The disk is full, or the file cannot be written for another reason.
+        """
         import h5py
 
+        with io.FileIO(path, "r+") as opened:
+            sink = Sink(opened)
+            sink.truncate(path.stat().st_size)  # what is there stays
+            with h5py.File(sink, "r+") as file:
+                self._copy_to(file)
+            if sink.error is not None:
+                raise sink.error
+
+    def _copy_to(self, file: Any) -> None:
         in_order = np.array_equal(self.rows, np.arange(len(self._arrays.ends) - 1))
         as_stored = self._genes.same and in_order and self._arrays.indices is not None
-        with h5py.File(path, "r+") as file:
-            file.pop("X", None)
-            if as_stored and self._arrays.data.dtype == np.float32 and self.path.is_file():
-                root = open_root(self.path)
-                root.copy(root[self.group], file, name="X")  # chunks stay compressed as they are
-                return
-            compression = getattr(self._arrays.data, "compression", None)
-            _write_rows(file.create_group("X"), self, compression)
+        file.pop("X", None)
+        if as_stored and self._arrays.data.dtype == np.float32 and self.path.is_file():
+            root = open_root(self.path)
+            root.copy(root[self.group], file, name="X")  # chunks stay compressed as they are
+            return
+        compression = getattr(self._arrays.data, "compression", None)
+        _write_rows(file.create_group("X"), self, compression)
 
     def sizes(self) -> NDArray[np.int64]:
         """Count the stored values of each spot."""
