@@ -304,7 +304,11 @@ def leave_on_disk(slide: "AnnData", source: CountsOnDisk) -> None:
     first = (crc32(str(source.path).encode()) >> 1) << 32
     slide.obs[_ROW] = first + source.rows
     slide.var[_GENE] = np.arange(source.n_genes)
-    entry = {"path": str(source.path), "group": source.group, "columns": source.columns}
+    entry: dict[str, Any] = {
+        "path": str(source.path),
+        "group": source.group,
+        "columns": source.columns,
+    }
     entry |= {"first_row": first, "n_rows": int(source.rows.max(initial=-1)) + 1}
     record(slide, _ENTRY, {**entry, **_state(source.path)})
 
