@@ -7,6 +7,7 @@ tile with the neighborhoods of its spots at a time.
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,11 @@ def _project(network: Network, slide: StreamedSlide, folder: Path) -> RowFile:
     """Multiply log1p counts by the first-layer weights, and sum the counts."""
     first = network.first
     place, state = folder / "projected.npy", folder / "sums.npy"
-    resumed = place.exists() and state.exists()
+    sums, n_done = SlideSums(slide.sections, len(first)), 0
+    if place.exists() and state.exists():
+        with suppress(ValueError, EOFError):  # it is damaged: all is computed again
+            n_done = sums.load(np.load(state))
     projected = RowFile(place, len(slide), first.shape[1])
-    sums = SlideSums(slide.sections, len(first))
-    n_done = sums.load(np.load(state)) if resumed else 0
     n_spots, n_read, saved = len(slide), int((sums.library_size > 0).sum()), time.monotonic()
     for number, block in enumerate(slide.blocks(n_done), start=n_done + 1):
         stage("reading the counts: %s of %s spots", f"{n_read:,}", f"{n_spots:,}")

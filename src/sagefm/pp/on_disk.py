@@ -1,5 +1,6 @@
 """Counts that stay on disk, read some rows at a time."""
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
+from sagefm._hdf5 import Sink
 from sagefm._keys import PROVENANCE
 from sagefm._types import Floats, Positions
 from sagefm._uns import provenance, record
@@ -142,11 +144,27 @@ class CountsOnDisk:
         return self.take(np.arange(len(self)))
 
     def add_to(self, path: Path) -> None:
-        """Copy the counts to ``X`` of an .h5ad that has none, some spots at a time."""
+        """Copy the counts to ``X`` of an .h5ad that has none, some spots at a time.
+
+        Raises
+        ------
+        OSError
+            The disk is full, or the file cannot be written for another reason.
+        """
         import h5py
 
+        with io.FileIO(path, "r+") as opened:
+            sink = Sink(opened)
+            sink.truncate(path.stat().st_size)  # what is there stays
+            with h5py.File(sink, "r+") as file:
+                self._copy_to(file)
+            if sink.error is not None:
+                raise sink.error
+
+    def _copy_to(self, file: Any) -> None:
         in_order = np.array_equal(self.rows, np.arange(len(self._arrays.ends) - 1))
         as_stored = self._genes.same and in_order and self._arrays.indices is not None
+<<<<<<< HEAD
         with h5py.File(path, "r+") as file:
             file.pop("X", None)
             if as_stored and self._arrays.data.dtype == np.float32 and self.path.is_file():
@@ -156,6 +174,15 @@ class CountsOnDisk:
             data = self._arrays.data
             packed = bool(getattr(data, "compression", None) or getattr(data, "compressors", None))
             _write_rows(file.create_group("X"), self, packed=packed)
+=======
+        file.pop("X", None)
+        if as_stored and self._arrays.data.dtype == np.float32 and self.path.is_file():
+            root = open_root(self.path)
+            root.copy(root[self.group], file, name="X")  # chunks stay compressed as they are
+            return
+        compression = getattr(self._arrays.data, "compression", None)
+        _write_rows(file.create_group("X"), self, compression)
+>>>>>>> h/breaker
 
     def sizes(self) -> NDArray[np.int64]:
         """Count the stored values of each spot."""
@@ -291,9 +318,19 @@ def leave_on_disk(slide: "AnnData", source: CountsOnDisk) -> None:
     first = (crc32(str(source.path).encode()) >> 1) << 32
     slide.obs[_ROW] = first + source.rows
     slide.var[_GENE] = np.arange(source.n_genes)
+<<<<<<< HEAD
     places = {"first_row": first, "n_rows": int(source.rows.max(initial=-1)) + 1}
     entry = {"path": str(source.path), "group": source.group, "columns": source.columns}
     record(slide, _ENTRY, {**entry, **places, **_state(source.path)})
+=======
+    entry: dict[str, Any] = {
+        "path": str(source.path),
+        "group": source.group,
+        "columns": source.columns,
+    }
+    entry |= {"first_row": first, "n_rows": int(source.rows.max(initial=-1)) + 1}
+    record(slide, _ENTRY, {**entry, **_state(source.path)})
+>>>>>>> h/breaker
 
 
 def counts_on_disk(slide: "AnnData", layer: str | None = None) -> CountsOnDisk | None:

@@ -72,8 +72,9 @@ class SlideSums:
     def load(self, saved: Floats) -> int:
         """Take over what was saved, and return the number of blocks."""
         ends = np.cumsum([1, len(self.library_size), len(self.size)])
-        n_blocks, self.library_size, self.size, total = np.split(saved, ends)
+        n_blocks, library_size, size, total = np.split(saved, ends)
         self.total = total.reshape(self.total.shape)
+        self.library_size, self.size = library_size, size
         return int(n_blocks[0])
 
 
