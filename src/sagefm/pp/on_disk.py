@@ -1,6 +1,5 @@
 """Counts that stay on disk, read some rows at a time."""
 
-import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
-from sagefm._hdf5 import Sink
 from sagefm._keys import PROVENANCE
 from sagefm._types import Floats, Positions
 from sagefm._uns import provenance, record
@@ -30,8 +28,6 @@ BLOCK = 1 << 22
 """Values that are read together: 32 MB of numbers and of their columns."""
 _GAP = 1 << 16
 """Values between two rows up to which one long read is faster than two."""
-_CHUNK = 1 << 18
-"""Values of a chunk that is written."""
 _CHUNKS = 1 << 26
 """Bytes of decompressed chunks that HDF5 keeps: the next rows begin in the last chunk."""
 _ENTRY = "on_disk"
@@ -42,7 +38,7 @@ _GENE = "sagefm_gene"
 """``var``: number of each gene in the counts on disk."""
 
 
-class _Arrays(NamedTuple):
+class StoredArrays(NamedTuple):
     """What is stored: compressed sparse rows, or a dense matrix as `data` alone."""
 
     data: Any
@@ -118,7 +114,7 @@ class CountsOnDisk:
     def _parts(self) -> list[Positions]:
         """Divide the spots into blocks, in the order in which they are stored."""
         order = np.argsort(self.rows, kind="stable")
-        ends = self._arrays.ends
+        ends = self.arrays.ends
         sizes = np.cumsum(ends[self.rows[order] + 1] - ends[self.rows[order]])
         return np.split(order, np.flatnonzero(np.diff(sizes // BLOCK)) + 1)
 
@@ -143,54 +139,20 @@ class CountsOnDisk:
         """Read all counts into memory."""
         return self.take(np.arange(len(self)))
 
-    def add_to(self, path: Path) -> None:
-        """Copy the counts to ``X`` of an .h5ad that has none, some spots at a time.
-
-        Raises
-        ------
-        OSError
-            The disk is full, or the file cannot be written for another reason.
-        """
-        import h5py
-
-        with io.FileIO(path, "r+") as opened:
-            sink = Sink(opened)
-            sink.truncate(path.stat().st_size)  # what is there stays
-            with h5py.File(sink, "r+") as file:
-                self._copy_to(file)
-            if sink.error is not None:
-                raise sink.error
-
-    def _copy_to(self, file: Any) -> None:
-        in_order = np.array_equal(self.rows, np.arange(len(self._arrays.ends) - 1))
-        as_stored = self._genes.same and in_order and self._arrays.indices is not None
-<<<<<<< HEAD
-        with h5py.File(path, "r+") as file:
-            file.pop("X", None)
-            if as_stored and self._arrays.data.dtype == np.float32 and self.path.is_file():
-                root = open_root(self.path)
-                root.copy(root[self.group], file, name="X")  # chunks stay compressed as they are
-                return
-            data = self._arrays.data
-            packed = bool(getattr(data, "compression", None) or getattr(data, "compressors", None))
-            _write_rows(file.create_group("X"), self, packed=packed)
-=======
-        file.pop("X", None)
-        if as_stored and self._arrays.data.dtype == np.float32 and self.path.is_file():
-            root = open_root(self.path)
-            root.copy(root[self.group], file, name="X")  # chunks stay compressed as they are
-            return
-        compression = getattr(self._arrays.data, "compression", None)
-        _write_rows(file.create_group("X"), self, compression)
->>>>>>> h/breaker
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all counts of an .h5ad, as they are stored: float32, by spots."""
+        in_order = np.array_equal(self.rows, np.arange(len(self.arrays.ends) - 1))
+        as_stored = self._genes.same and in_order and self.arrays.indices is not None
+        return bool(as_stored and self.arrays.data.dtype == np.float32 and self.path.is_file())
 
     def sizes(self) -> NDArray[np.int64]:
         """Count the stored values of each spot."""
-        return np.diff(self._arrays.ends)[self.rows]
+        return np.diff(self.arrays.ends)[self.rows]
 
     def _read(self, rows: Positions) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
         """Read stored rows, in ascending order: values, their columns, and their ends."""
-        data, indices, ends = self._arrays
+        data, indices, ends = self.arrays
         if not len(rows):
             return np.empty(0, np.float32), np.empty(0, np.int32), np.zeros(1, np.int64)
         gaps = ends[rows[1:]] - ends[rows[:-1] + 1]
@@ -260,19 +222,19 @@ class CountsOnDisk:
         return ColumnMap(self.columns, self.n_genes)
 
     @cached_property
-    def _arrays(self) -> _Arrays:
+    def arrays(self) -> StoredArrays:
         """Open the file."""
         try:
             stored = open_root(self.path)[self.group]
             if hasattr(stored, "shape"):
                 ends = np.arange(stored.shape[0] + 1, dtype=np.int64) * stored.shape[1]
-                return _Arrays(stored, None, ends)
+                return StoredArrays(stored, None, ends)
             ends = np.asarray(stored["indptr"][:]).astype(np.int64)
             data, indices = stored["data"], stored["indices"]
             sound = len(ends) and ends[0] == 0 and (np.diff(ends) >= 0).all()
             if not (sound and ends[-1] == data.shape[0] == indices.shape[0]):
                 raise InputError(f"{self.path}: {self.group} is damaged; copy the file again")
-            return _Arrays(data, indices, ends)
+            return StoredArrays(data, indices, ends)
         except InputError:
             raise
         except Exception as error:  # it is gone, or damaged
@@ -290,47 +252,14 @@ def open_root(path: Path) -> Any:
     return h5py.File(path, "r", rdcc_nbytes=_CHUNKS)
 
 
-def _write_rows(group: Any, counts: CountsOnDisk, *, packed: bool) -> None:
-    """Write counts as anndata writes sparse rows, and compress them if they were."""
-    shape = len(counts), counts.n_genes
-    group.attrs.update(
-        {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": np.array(shape)}
-    )
-    layout: dict[str, Any] = {"shape": (0,), "maxshape": (None,), "chunks": (_CHUNK,)}
-    if packed:  # the fastest level, which every reader of HDF5 knows
-        layout |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-    data = group.create_dataset("data", dtype=np.float32, **layout)
-    indices = group.create_dataset("indices", dtype=np.int32, **layout)
-    ends = np.zeros(len(counts) + 1, dtype=np.int64)
-    cuts = np.flatnonzero(np.diff(np.cumsum(counts.sizes()) // BLOCK)) + 1
-    for spots in np.split(np.arange(len(counts)), cuts):
-        block = counts.take(spots)
-        start, stop = data.shape[0], data.shape[0] + block.nnz
-        for stored, values in ((data, block.data), (indices, block.indices)):
-            stored.resize((stop,))
-            stored[start:] = values
-        ends[spots + 1] = start + block.indptr[1:]
-    group.create_dataset("indptr", data=ends)
-
-
 def leave_on_disk(slide: "AnnData", source: CountsOnDisk) -> None:
     """Record in a slide without ``X`` where its counts are."""
     first = (crc32(str(source.path).encode()) >> 1) << 32
     slide.obs[_ROW] = first + source.rows
     slide.var[_GENE] = np.arange(source.n_genes)
-<<<<<<< HEAD
     places = {"first_row": first, "n_rows": int(source.rows.max(initial=-1)) + 1}
     entry = {"path": str(source.path), "group": source.group, "columns": source.columns}
     record(slide, _ENTRY, {**entry, **places, **_state(source.path)})
-=======
-    entry: dict[str, Any] = {
-        "path": str(source.path),
-        "group": source.group,
-        "columns": source.columns,
-    }
-    entry |= {"first_row": first, "n_rows": int(source.rows.max(initial=-1)) + 1}
-    record(slide, _ENTRY, {**entry, **_state(source.path)})
->>>>>>> h/breaker
 
 
 def counts_on_disk(slide: "AnnData", layer: str | None = None) -> CountsOnDisk | None:
