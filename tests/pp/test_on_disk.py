@@ -147,6 +147,20 @@ def test_a_file_that_links_to_others_is_refused(files, slide, tmp_path):
         sagefm.read(tmp_path / "link.h5ad", backed=True)
 
 
+def test_reads_are_short_however_spots_are_scattered(files, slide, monkeypatch):
+    monkeypatch.setattr(on_disk, "_GAP", 10**9)
+    counts, read = counts_on_disk(sagefm.read(files / "s.h5ad", backed=True)), []
+    whole = type(counts)._read_run
+
+    def read_run(self, data, indices, ends, run, first):
+        read.append(int(ends[-1] - ends[0]))
+        return whole(self, data, indices, ends, run, first)
+
+    monkeypatch.setattr(type(counts), "_read_run", read_run)
+    assert (counts.take(np.arange(0, 200, 3)) != slide.X[::3]).nnz == 0
+    assert max(read) <= 3000 + counts.sizes().max()
+
+
 def test_duplicated_genes_are_summed_and_spots_outside_the_tissue_left_out(slide, tmp_path):
     odd = slide.copy()
     names = odd.var_names.to_numpy(dtype=object).copy()

@@ -158,7 +158,9 @@ class CountsOnDisk:
         gaps = ends[rows[1:]] - ends[rows[:-1] + 1]
         parts = []
         try:
-            for run in np.split(rows, np.flatnonzero(gaps > _GAP) + 1):
+            # Rows in any order may lie close to each other over all of the file.
+            apart = (gaps > _GAP) | (np.diff(ends[rows] // BLOCK) > 0)
+            for run in np.split(rows, np.flatnonzero(apart) + 1):
                 first, last = int(run[0]), int(run[-1]) + 1
                 parts.append(self._read_run(data, indices, ends[first : last + 1], run, first))
         except InputError:
