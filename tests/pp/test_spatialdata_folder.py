@@ -16,7 +16,7 @@ from tests.pp.spatialdatas import HIRES, N, counts, unpack
 
 import sagefm
 from sagefm import InputError, _spatialdata, _strays
-from sagefm.pp.spatialdata import locate
+from sagefm.pp.on_disk import counts_on_disk
 from sagefm.pp.spatialdata._affine import matrices
 
 pytestmark = [
@@ -304,16 +304,16 @@ def test_without_the_library_of_shapes_the_coordinates_of_the_table_are_used(
 # --- without the counts ---
 
 
-def test_spots_are_located_without_their_counts(tmp_path, places):
+def test_the_counts_of_a_table_stay_on_disk(tmp_path, places):
     path = unpack("visium_2", tmp_path)
-    shutil.rmtree(path / "tables" / "table" / "X")
-    located = locate(path)
-    assert located.path == path / "tables" / "table"
-    assert len(located.obs) == N
-    np.testing.assert_array_equal(located.placed.rows, np.arange(N))
-    np.testing.assert_array_equal(located.placed.xy, places)
-    assert "V1" in located.placed.libraries
-    assert locate(tmp_path) is None
+    slide, whole = (sagefm.read(path, backed=backed) for backed in (True, False))
+    assert slide.X is None
+    np.testing.assert_array_equal(slide.obsm["spatial"], places)
+    assert slide.uns["spatial"].keys() == whole.uns["spatial"].keys()
+    assert (counts_on_disk(slide).load() != whole.X).nnz == 0
+    slide.obs["sagefm_domain"] = "1"
+    sagefm.pp.write_back(slide, path)
+    assert (sagefm.read(path).obs["sagefm_domain"] == "1").all()
 
 
 # --- results ---

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,58 +31,13 @@ from sagefm.pp.spatialdata._stored import StoredElements
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-__all__ = ["LocatedTable", "is_held", "locate", "open_held", "open_stored", "write_back"]
+__all__ = ["is_held", "open_held", "open_stored", "write_back"]
 
 _ATTRIBUTES = "spatialdata_attrs"
 
 
-@dataclass(frozen=True)
-class LocatedTable:
-    """Everything of a table of a SpatialData folder but its counts.
-
-    Attributes
-    ----------
-    path
-        The zarr group with the AnnData; its ``X`` has all rows of the table.
-    obs
-        All rows of the table.
-    placed
-        Which rows are spots, their coordinates, ``uns["spatial"]``, and the column with the region
-        of each spot if there are several.
-    notes
-        What was assumed or left out.
-    """
-
-    path: Path
-    obs: pd.DataFrame
-    placed: Placed
-    notes: list[str]
-
-
-def locate(
-    path: str | os.PathLike[str], *, table: str | None = None, region: str | None = None
-) -> LocatedTable | None:
-    """Find the spots of a SpatialData folder without reading their counts.
-
-    Parameters
-    ----------
-    path, table, region
-        As for :func:`sagefm.read`.
-
-    Returns
-    -------
-    None if the path is no SpatialData.
-
-    Raises
-    ------
-    InputError
-        There is no such table or region, or its spots have no place.
-    """
-    found = find_table(Path(path), table)
-    return None if found is None else _located(found, region, [])
-
-
-def _located(found: TableFolder, region: str | None, notes: list[str]) -> LocatedTable:
+def _placed(found: TableFolder, region: str | None, notes: list[str]) -> Placed:
+    """Find the spots of a table on disk without reading their counts."""
     import zarr
     from anndata.io import read_elem
 
@@ -96,8 +50,7 @@ def _located(found: TableFolder, region: str | None, notes: list[str]) -> Locate
     if "uns" in group and _ATTRIBUTES in group["uns"]:
         attributes = read_elem(group["uns"][_ATTRIBUTES])
     elements = StoredElements(found.root)
-    placed = _place(elements, obs, attributes, region, notes, has_places=has_places)
-    return LocatedTable(found.path, obs, placed, notes)
+    return _place(elements, obs, attributes, region, notes, has_places=has_places)
 
 
 def _place(
@@ -137,10 +90,10 @@ def open_stored(
     Raises
     ------
     InputError
-        As :func:`locate`, or the table is damaged.
+        There is no such region, its spots have no place, or the table is damaged.
     """
-    located = _located(found, region, notes)
-    return _assembled(opener(found.path), located.placed, notes), located.placed.key or ""
+    placed = _placed(found, region, notes)
+    return _assembled(opener(found.path), placed, notes), placed.key or ""
 
 
 def open_held(
