@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, random_array
 
 from sagefm.pp.aligned import AlignedSlide, rank_by_place
+from sagefm.pp.vocabulary import Vocabulary
 
 
 def unsorted(n_spots, n_genes, seed):
@@ -69,3 +70,18 @@ def test_spots_are_ranked_by_place_within_their_section():
     places = np.array([[5.0, 1.0], [0.0, 9.0], [0.0, 2.0], [7.0, 0.0], [1.0, 0.0]])
     sections = np.array([1, 0, 0, 0, 1])
     assert rank_by_place(places, sections).tolist() == [1, 1, 0, 2, 0]
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_to_align_changes_no_count_of_the_slide(slide, step):
+    before = slide.X.copy()
+    aligned = AlignedSlide.of(slide, Vocabulary(tuple(slide.var_names[::step])), 15)
+    assert (aligned.counts[:, ::step] != before).nnz == 0
+    assert np.array_equal(slide.X.toarray(), before.toarray())
+
+
+def test_a_change_of_aligned_counts_is_no_change_of_the_slide(slide):
+    aligned = AlignedSlide.of(slide, Vocabulary(tuple(slide.var_names)), 15)
+    assert np.shares_memory(aligned.counts.data, slide.X.data)
+    aligned.counts.data = aligned.counts.data.astype(np.uint16)
+    assert slide.X.dtype == np.float32

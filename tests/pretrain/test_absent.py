@@ -44,7 +44,7 @@ def without(genes=MISSING):
 def predicted(absent, counts, measured, genes=MISSING):
     counts = csr_matrix(counts.multiply(measured.astype(np.float32)))
     sizes = torch.from_numpy(row_sums(counts)).float()
-    found = AbsentGenes(absent, counts, sizes, torch.from_numpy(measured))
+    found = AbsentGenes(absent, counts, sizes, torch.from_numpy(measured), sizes)
     every = torch.arange(counts.shape[0])
     return found.predict(every, torch.from_numpy(genes)).numpy()
 

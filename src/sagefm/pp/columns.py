@@ -26,14 +26,16 @@ class ColumnMap:
 
 
 def remapped(matrix: csr_matrix, columns: ColumnMap) -> csr_matrix:
-    """Move the columns of a matrix, without a copy where all of them stay."""
-    if columns.same:
-        return matrix
+    """Move the columns of a matrix; where all of them stay, the arrays are shared."""
+    if columns.same:  # another matrix all the same: a change of its parts is no change of this one
+        return csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
     values, ends, places = matrix.data, matrix.indptr, columns.places[matrix.indices]
     if not columns.all_kept:
         kept = places >= 0
         ends = np.append(0, np.cumsum(kept, dtype=np.int64))[ends].astype(ends.dtype)
         places, values = places[kept], values[kept]
+    elif not columns.ascending:
+        values = values.copy()  # they are sorted later, in place
     moved = csr_matrix((values, places, ends), shape=(matrix.shape[0], columns.n_places))
     if columns.merges:
         moved.sum_duplicates()
