@@ -211,7 +211,9 @@ def impute(
 def _can_adapt(model: "SageFM", slide: "AnyAligned", mask: Where) -> bool:
     """Whether weights can be adapted to a slide; log why not."""
     if isinstance(slide, StreamedSlide):
-        logger.info("not adapted to the slide: its counts are on disk")
+        logger.warning(
+            "not adapted to the slide, whose counts are on disk: predictions are those of adapt=False"
+        )
         return False
     return can_adapt(model.network, mask)
 
