@@ -212,7 +212,7 @@ def _can_adapt(model: "SageFM", slide: "AnyAligned", mask: Where) -> bool:
     """Whether weights can be adapted to a slide; log why not."""
     if isinstance(slide, StreamedSlide):
         logger.warning(
-            "not adapted to the slide, whose counts are on disk: predictions are those of adapt=False"
+            "not adapted to the slide, whose counts are on disk: predicted as with adapt=False"
         )
         return False
     return can_adapt(model.network, mask)
