@@ -6,6 +6,7 @@ from sagefm.pp.disaggregate import disaggregate
 from sagefm.pp.markers import marker_sets
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.plant import plant
+from sagefm.pp.proteins import clr
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
 from sagefm.pp.spatialdata import write_back
@@ -19,6 +20,7 @@ __all__ = [
     "aggregate",
     "average",
     "check",
+    "clr",
     "disaggregate",
     "marker_sets",
     "nearest",
