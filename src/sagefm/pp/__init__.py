@@ -1,5 +1,6 @@
 """Read, check, align and simulate slides, and find neighborhoods."""
 
+from sagefm.pp.add_counts import add_counts
 from sagefm.pp.aggregate import aggregate
 from sagefm.pp.check import Finding, check, summarize
 from sagefm.pp.disaggregate import disaggregate
@@ -17,6 +18,7 @@ __all__ = [
     "Alignment",
     "Finding",
     "Vocabulary",
+    "add_counts",
     "aggregate",
     "average",
     "check",

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import issparse
 
 from sagefm import _keys
 from sagefm._errors import InputError
-from sagefm._text import few
+from sagefm._text import few, numbered
 from sagefm._types import Bools, Floats
 from sagefm.pp.proteins import are_isotypes, clr, genes_of_proteins
 
@@ -24,7 +23,7 @@ PROTEIN_KEYS = (
     *("protein_expression", "antibody", "antibodies"),
 )
 """Usual keys of proteins in ``obsm``; the first that is there is meant."""
-_OWN = ("sagefm", "X_")
+OWN = ("sagefm", "X_")
 """Beginnings of keys that hold results, not measurements."""
 
 
@@ -61,19 +60,27 @@ class Modality:
 
     def normalized(self) -> pd.DataFrame:
         """Normalize the counts: proteins by CLR within each spot, others as log1p counts."""
-        return clr(self.counts) if self.kind == "protein" else np.log1p(self.counts)
+        if self.kind == "protein":
+            return clr(self.counts)
+        return pd.DataFrame(np.log1p(self.counts), copy=False)
 
     def gene_of(self) -> Mapping[str, str]:
         """Map features to the symbols of their genes; features of no gene are absent."""
         return genes_of_proteins(self.counts.columns, self.genes)
 
+    @property
+    def background_level(self) -> float:
+        """The median count of the isotype control that has the highest; 0 without any."""
+        if not self.controls.shape[1]:
+            return 0.0
+        return float(self.controls[self.measured].median().max())
+
     def background(self) -> list[str]:
         """List the proteins whose median does not exceed that of the isotype controls."""
         if not self.controls.shape[1]:
             return []
-        level = float(np.nanmedian(self.controls.to_numpy()[self.measured], axis=0).max())
         medians = self.counts[self.measured].median()
-        return [str(name) for name in medians.index[medians <= level]]
+        return [str(name) for name in medians.index[medians <= self.background_level]]
 
 
 def modality(slide: "AnnData", name: str) -> Modality:
@@ -103,7 +110,7 @@ def modality(slide: "AnnData", name: str) -> Modality:
     if is_control.all():
         raise InputError(f"obsm['{key}'] has no feature beside isotype controls; give the others")
     missing = values.isna().to_numpy()
-    measured: Bools = ~missing.all(axis=1)
+    measured = np.asarray(~missing.all(axis=1), dtype=bool)
     if not measured.any():
         raise InputError(f"obsm['{key}'] is measured in no spot (all values are missing)")
     return Modality(
@@ -115,6 +122,23 @@ def modality(slide: "AnnData", name: str) -> Modality:
         measured=measured,
         genes=slide.var_names,
     )
+
+
+def describe(found: Modality) -> list[str]:
+    """Describe proteins in a line or two: isotype controls, and proteins that do not exceed them.
+
+    Other counts need no words.
+    """
+    if found.kind != "protein":
+        return []
+    n_proteins, n_controls = found.counts.shape[1], found.controls.shape[1]
+    line = f"{numbered(n_proteins, 'protein')} and {numbered(n_controls, 'isotype control')}"
+    if not n_controls:
+        return [f"{line}: how high the background is remains unknown"]
+    level = f"the background is {found.background_level:g} counts in the median spot"
+    if not (low := found.background()):
+        return [f"{line}; {level}, and all proteins exceed it"]
+    return [f"{line}; {level}, and {len(low)} do not exceed it: {few(low, 10)}"]
 
 
 def modality_names(slide: "AnnData") -> list[str]:
@@ -131,7 +155,7 @@ def modality_names(slide: "AnnData") -> list[str]:
 
 def _is_candidate(slide: "AnnData", key: str) -> bool:
     return isinstance(slide.obsm[key], pd.DataFrame) and not (
-        key.startswith(_OWN) or key in PROTEIN_KEYS or key == _keys.SPATIAL
+        key.startswith(OWN) or key in PROTEIN_KEYS or key == _keys.SPATIAL
     )
 
 
@@ -162,7 +186,7 @@ def _table_of(slide: "AnnData", key: str) -> pd.DataFrame:
     stored: Any = slide.obsm[key]
     if isinstance(stored, pd.DataFrame):
         return stored
-    values = stored.toarray() if issparse(stored) else np.asarray(stored)
+    values = stored.toarray() if hasattr(stored, "toarray") else np.asarray(stored)
     if values.ndim != 2:
         return pd.DataFrame(index=slide.obs_names)
     named = slide.uns.get(f"{key}_names", slide.uns.get(f"{key.split('_')[0]}_names"))
