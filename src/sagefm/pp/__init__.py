@@ -1,11 +1,13 @@
 """Read, check, align and simulate slides, and find neighborhoods."""
 
+from sagefm.pp.add_counts import add_counts
 from sagefm.pp.aggregate import aggregate
 from sagefm.pp.check import Finding, check, summarize
 from sagefm.pp.disaggregate import disaggregate
 from sagefm.pp.markers import marker_sets
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.plant import plant
+from sagefm.pp.proteins import clr
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
 from sagefm.pp.spatialdata import write_back
@@ -16,9 +18,11 @@ __all__ = [
     "Alignment",
     "Finding",
     "Vocabulary",
+    "add_counts",
     "aggregate",
     "average",
     "check",
+    "clr",
     "disaggregate",
     "marker_sets",
     "nearest",
