@@ -76,7 +76,7 @@ def _prepare(features: Callable[[Bools], Floats], folds: BlockFolds, number: int
         inner.append(
             _Inner(
                 _numbers(held, training), _numbers(buffer, training), eigenvalues, axes,
-                along.T @ along, int(fitted.sum()),
+                along.T @ along, max(int(fitted.sum()), 1),
             )
         )  # fmt: skip
     eigenvalues, axes = _axes(x[training])

@@ -6,13 +6,14 @@ from typing import Self
 
 import numpy as np
 
-from sagefm._types import Bools, Codes, Floats, Positions
+from sagefm._types import Bools, Codes, Floats, Positions, Reals
 
 N_FOLDS = 5
 MOST_BLOCKS = 25
 """Blocks of a slide, unless it has more sections."""
 LEAST_IN_A_BLOCK = 15
 """Minimum mean number of spots of a block."""
+_CONSTANT = 1e-20
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,44 @@ def divide(points: Floats, sections: Codes, n_blocks: int) -> Codes:
     for number, key in enumerate(sorted(rows)):
         block[rows[key]] = number
     return block
+
+
+@dataclass(frozen=True)
+class BlockSums:
+    """What correlations over blocks are computed from, for any choice of blocks.
+
+    Attributes
+    ----------
+    n
+        Spots of each block.
+    sums
+        Moments × blocks × columns.
+    """
+
+    n: Floats
+    sums: Floats
+
+    @classmethod
+    def of(cls, block: Codes, truth: Reals, predicted: Reals) -> Self:
+        """Sum each block of spots × columns."""
+        n_blocks = int(block.max()) + 1
+        # float64: of sums of squares a difference is taken.
+        a, b = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+        sums = np.zeros((5, n_blocks, a.shape[1]))
+        for total, values in zip(sums, (a, b, a * a, b * b, a * b), strict=True):
+            np.add.at(total, block, values)
+        return cls(np.bincount(block, minlength=n_blocks).astype(np.float64), sums)
+
+    def correlations(self, weights: Floats | None = None) -> Floats:
+        """Correlate over all blocks, or over blocks with weights: draws × columns.
+
+        0 where one of the two does not vary, NaN where values are missing.
+        """
+        weights = np.ones((1, len(self.n))) if weights is None else weights
+        n = (weights @ self.n)[:, None]
+        a, b, aa, bb, ab = np.einsum("wk,mkc->mwc", weights, self.sums) / n
+        spread = np.maximum(aa - a * a, 0) * np.maximum(bb - b * b, 0)
+        varied = spread > _CONSTANT * aa * bb
+        r = np.divide(ab - a * b, np.sqrt(spread), out=np.zeros_like(ab), where=varied)
+        r[np.isnan(ab)] = np.nan
+        return np.asarray(r)
