@@ -20,7 +20,7 @@ from sagefm.stats.shifts import NullMaps
 from sagefm.tl.crossing._removal import Removal
 from sagefm.tl.crossing._sides import (
     N_GENES,
-    Spots,
+    MeasuredSpots,
     chosen_features,
     modalities,
     predictors_of,
@@ -132,7 +132,7 @@ def cross(
         raise InputError(f"n_maps={n_maps}: give a whole number from 19 on")
     loaded = None if model is None else as_model(model)
     found = modalities(slides, with_)
-    spots = Spots.of(slides, found, slide_key)
+    spots = MeasuredSpots.of(slides, found, slide_key)
     stage("reducing the expression of %s spots", f"{len(spots.points):,}")
     genes, second = transcriptome(slides, spots, layer), second_side(found)
     source, target = (second, genes) if reverse else (genes, second)
@@ -185,7 +185,7 @@ def _named(
     return {"": next(iter(named.values()))} if len(named) == 1 else named
 
 
-def _folds(spots: Spots) -> BlockFolds:
+def _folds(spots: MeasuredSpots) -> BlockFolds:
     first, neighbors = 0, []
     for near in spots.neighbors:
         neighbors.append(near + first)
@@ -211,7 +211,7 @@ def _described(model: "SageFM | None") -> dict[str, Any]:
 
 def _write(
     slides: "Mapping[str, AnnData]",
-    spots: Spots,
+    spots: MeasuredSpots,
     predicted: pd.DataFrame,
     table: pd.DataFrame,
     key: str,

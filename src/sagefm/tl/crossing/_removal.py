@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from sagefm._types import Floats, Singles
-from sagefm.tl.crossing._sides import Spots
+from sagefm.tl.crossing._sides import MeasuredSpots
 
 _V = TypeVar("_V", Floats, Singles)
 _RANK = 1e-6
@@ -19,22 +19,22 @@ class Removal:
     Attributes
     ----------
     basis
-        Spots × functions that are removed.
+        MeasuredSpots × functions that are removed.
     weights
-        Spots × functions: the slope of each function is a weighted sum of the values.
+        MeasuredSpots × functions: the slope of each function is a weighted sum of the values.
     """
 
     basis: Floats
     weights: Floats
 
     @classmethod
-    def of_sections(cls, spots: Spots) -> "Removal":
+    def of_sections(cls, spots: MeasuredSpots) -> "Removal":
         """Remove the mean of each section."""
         members = np.eye(int(spots.sections.max()) + 1)[spots.sections]
         return cls(members, members / members.sum(axis=0))
 
     @classmethod
-    def of_functions(cls, spots: Spots, functions: Floats) -> "Removal":
+    def of_functions(cls, spots: MeasuredSpots, functions: Floats) -> "Removal":
         """Remove the means of sections, and functions of the spots.
 
         Slopes are fitted to differences between spots and the mean of their neighbors. Smooth maps
