@@ -24,9 +24,9 @@ class Predictors:
     Attributes
     ----------
     groups
-        MeasuredSpots × columns each; each is reduced to components that weigh as much as another group.
+        Spots × columns each; each is reduced to components that weigh as much as another group.
     library
-        MeasuredSpots × 2, log1p library size of the spot and its mean over the neighbors.
+        Spots × 2, log1p library size of the spot and its mean over the neighbors.
     """
 
     groups: list[Singles]

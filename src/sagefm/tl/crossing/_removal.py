@@ -19,9 +19,9 @@ class Removal:
     Attributes
     ----------
     basis
-        MeasuredSpots × functions that are removed.
+        Spots × functions that are removed.
     weights
-        MeasuredSpots × functions: the slope of each function is a weighted sum of the values.
+        Spots × functions: the slope of each function is a weighted sum of the values.
     """
 
     basis: Floats

@@ -24,7 +24,7 @@ class Tested:
     removal
         What is removed.
     truth, predicted
-        MeasuredSpots × features, without these.
+        Spots × features, without these.
     r, p
         Correlation of the two, and the fraction of null maps that are predicted as well.
     """
@@ -51,7 +51,7 @@ def predict_and_test(
     Parameters
     ----------
     values
-        MeasuredSpots × features.
+        Spots × features.
     chosen
         Numbers of the features, to be kept.
     removal
