@@ -63,7 +63,8 @@ class MeasuredSpots:
         InputError
             No coordinates, or too few spots.
         """
-        points, sections, neighbors = [], [], []
+        points, neighbors = [], []
+        sections: list[Codes] = []
         for (name, slide), one in zip(slides.items(), found, strict=True):
             try:
                 places = coordinates(slide)[one.measured]
