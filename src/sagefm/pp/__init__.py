@@ -5,6 +5,7 @@ from sagefm.pp.aggregate import aggregate
 from sagefm.pp.check import Finding, check, summarize
 from sagefm.pp.disaggregate import disaggregate
 from sagefm.pp.markers import marker_sets
+from sagefm.pp.mudata import from_mudata, to_mudata
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.plant import plant
 from sagefm.pp.proteins import clr
@@ -24,6 +25,7 @@ __all__ = [
     "check",
     "clr",
     "disaggregate",
+    "from_mudata",
     "marker_sets",
     "nearest",
     "open_slide",
@@ -32,5 +34,6 @@ __all__ = [
     "simulate",
     "simulate_tissue",
     "summarize",
+    "to_mudata",
     "write_back",
 ]

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,6 +56,14 @@ def add_counts(
     if not slide.obs_names.is_unique:
         raise InputError("spots of the slide have the same name; read it with sagefm.read")
     notes: list[str] = []
+    place = attach(slide, name, table, notes)
+    notes += describe(modality(slide, name))
+    for line in notes:
+        logger.warning("%s: %s", Path(place).name, line)
+
+
+def attach(slide: AnnData, name: str, table: Any, notes: list[str]) -> str:
+    """Add counts as :func:`add_counts`, with notes in a list; return what the table is called."""
     place = os.fspath(table) if isinstance(table, str | os.PathLike) else f"table {name!r}"
     try:
         found = open_table(table, proteins=name in PROTEIN_KEYS, notes=notes)
@@ -65,12 +74,11 @@ def add_counts(
     values[~measured] = np.nan
     slide.obsm[name] = pd.DataFrame(values, index=slide.obs_names, columns=features)
     try:
-        notes += describe(modality(slide, name))
+        modality(slide, name)
     except InputError as error:
         del slide.obsm[name]
         raise InputError(f"{place}: {error}") from error
-    for line in notes:
-        logger.warning("%s: %s", Path(place).name, line)
+    return place
 
 
 def _require_free(slide: AnnData, name: str) -> None:

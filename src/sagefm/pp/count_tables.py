@@ -135,18 +135,19 @@ def _of_frame(table: pd.DataFrame, notes: list[str]) -> CountTable:
     for column in range(table.shape[1]):
         values[:, column] = _numbers(table.iloc[:, column])
     missing = np.isnan(values)
-    measured = ~missing.all(axis=1)
-    gone = missing.all(axis=0)
+    measured: Bools = np.asarray(~missing.all(axis=1))
+    gone: Bools = np.asarray(missing.all(axis=0))
+    features = table.columns
     if measured.any() and gone.any():
-        notes.append(f"columns without values are left out: {few(table.columns[gone])}")
-        values, missing, table = values[:, ~gone], missing[:, ~gone], table.loc[:, ~gone]
+        notes.append(f"columns without values are left out: {few(features[gone])}")
+        values, missing, features = values[:, ~gone], missing[:, ~gone], features[~gone]
     if holes := int(missing[measured].any(axis=1).sum()):
         raise InputError(
             f"{numbered(holes, 'row')} with missing values beside counts; fill them, or leave the "
             "whole row empty if that spot is not measured"
         )
     matrix = to_csr(np.where(missing, 0.0, values), "the table")
-    return _counted(matrix, table.index, table.columns, measured, notes)
+    return _counted(matrix, table.index, features, measured, notes)
 
 
 def _numbers(column: "pd.Series[Any]") -> Floats:

@@ -141,6 +141,35 @@ def describe(found: Modality) -> list[str]:
     return [f"{line}; {level}, and {len(low)} do not exceed it: {few(low, 10)}"]
 
 
+def describe_proteins(slide: "AnnData") -> list[str]:
+    """Describe the proteins of a slide, or why they cannot be used; nothing without proteins."""
+    key = _protein_key(slide)
+    if key is None:
+        return []
+    try:
+        return [f"obsm['{key}']: {line}" for line in describe(modality(slide, key))]
+    except InputError as error:
+        return [str(error)]
+
+
+def summarize_modalities(slide: "AnnData") -> str:
+    """List the second modalities of a slide, with what they hold and where they are measured."""
+    lines = []
+    for name in modality_names(slide):
+        try:
+            found = modality(slide, name)
+        except InputError:  # another finding says why
+            continue
+        what = numbered(found.counts.shape[1], "feature")
+        if found.kind == "protein":
+            n_proteins, n_controls = found.counts.shape[1], found.controls.shape[1]
+            what = numbered(n_proteins, "protein")
+            what += f" and {numbered(n_controls, 'isotype control')}"
+        gaps = "" if found.measured.all() else f" in {numbered(int(found.measured.sum()), 'spot')}"
+        lines.append(f"obsm['{found.key}'] ({what}{gaps})")
+    return ", ".join(lines)
+
+
 def modality_names(slide: "AnnData") -> list[str]:
     """List the second modalities of a slide: tables of counts in ``obsm``."""
     names = []
