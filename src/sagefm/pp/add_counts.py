@@ -15,8 +15,11 @@ from sagefm._text import few, numbered
 from sagefm._types import Bools
 from sagefm.pp.count_tables import CountTable, open_table
 from sagefm.pp.matching import match_rows
-from sagefm.pp.modalities import OWN, PROTEIN_KEYS, describe, modality
+from sagefm.pp.modalities import OWN, describe, is_protein, modality
 from sagefm.pp.pooling import pool
+
+_LARGEST = 2**30
+"""Values of a table, which is dense."""
 
 
 def add_counts(
@@ -66,10 +69,15 @@ def attach(slide: AnnData, name: str, table: Any, notes: list[str]) -> str:
     """Add counts as :func:`add_counts`, with notes in a list; return what the table is called."""
     place = os.fspath(table) if isinstance(table, str | os.PathLike) else f"table {name!r}"
     try:
-        found = open_table(table, proteins=name in PROTEIN_KEYS, notes=notes)
+        found = open_table(table, proteins=is_protein(name), notes=notes)
         matrix, measured, features = _of_spots(slide, found, notes)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
+    if np.prod(matrix.shape) > _LARGEST:
+        raise InputError(
+            f"{place}: {matrix.shape[1]:,} features for {slide.n_obs:,} spots are too many for a "
+            "table in obsm; choose some, or sum them in groups"
+        )
     values = matrix.toarray()
     values[~measured] = np.nan
     slide.obsm[name] = pd.DataFrame(values, index=slide.obs_names, columns=features)
@@ -87,8 +95,8 @@ def _require_free(slide: AnnData, name: str) -> None:
     if name == _keys.SPATIAL or name.startswith(OWN):
         raise InputError(f"{name!r} is a name of sagefm itself; choose another for the modality")
     taken = [key for key in slide.obsm if key == name]
-    if name in PROTEIN_KEYS:
-        taken += [key for key in PROTEIN_KEYS if key in slide.obsm]
+    if is_protein(name):
+        taken += [key for key in slide.obsm if is_protein(key)]
     if taken:
         raise InputError(
             f"the slide has {name!r} already (obsm['{taken[0]}']); choose another name, or delete "

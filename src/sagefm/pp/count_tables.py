@@ -12,9 +12,11 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError
+from sagefm._spatialdata import is_zarr
 from sagefm._text import few, numbered
 from sagefm._types import Bools, Floats
-from sagefm.pp.anndata_file import read_h5ad
+from sagefm._writable import writable_names
+from sagefm.pp.anndata_file import read_h5ad, read_zarr
 from sagefm.pp.container import file_format
 from sagefm.pp.counts import coordinates, find_counts
 from sagefm.pp.features import feature_types
@@ -60,8 +62,8 @@ def open_table(table: Any, *, proteins: bool, notes: list[str]) -> CountTable:
     Parameters
     ----------
     table
-        A DataFrame (rows × features) or an AnnData, or the path of one: .h5ad, .csv, .tsv, .txt
-        (also .gz), or a matrix of 10x (.h5).
+        A DataFrame (rows × features) or an AnnData, or the path of one: .h5ad, .zarr, .csv,
+        .tsv, .txt (also .gz), or a matrix of 10x (.h5).
     proteins
         Whether the proteins are meant, if there are features of several types.
     notes
@@ -92,10 +94,16 @@ def open_table(table: Any, *, proteins: bool, notes: list[str]) -> CountTable:
             )
     if not found.measured.any():
         raise InputError("all values are missing; give counts")
-    return found
+    return replace(found, features=_texts(writable_names(list(found.features))))
+
+
+def _texts(names: list[str]) -> pd.Index:
+    return pd.Index(np.array(names, dtype=object))
 
 
 def _read(path: Path, notes: list[str]) -> pd.DataFrame | AnnData:
+    if path.is_dir() and is_zarr(path):
+        return read_zarr(path)
     if not path.is_file():
         raise InputError("is a folder; name a file" if path.is_dir() else "does not exist")
     name = path.name.lower()
@@ -152,7 +160,7 @@ def _of_frame(table: pd.DataFrame, notes: list[str]) -> CountTable:
 
 def _numbers(column: "pd.Series[Any]") -> Floats:
     try:
-        if column.dtype.kind == "c":
+        if column.dtype.kind in "cmM":  # dates would be numbers
             raise TypeError
         plain = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
         numbers = pd.to_numeric(plain).to_numpy(dtype=np.float64, na_value=np.nan)
@@ -178,8 +186,7 @@ def _counted(
         )
     matrix, note = canonical(matrix, "the table")
     notes += [note] if note else []
-    names = features.astype(str).str.replace("/", "_").str.replace("\0", "")
-    return CountTable(matrix, rows.astype(str).str.strip(), names, measured)
+    return CountTable(matrix, rows.astype(str).str.strip(), features.astype(str), measured)
 
 
 def _of_anndata(table: AnnData, proteins: bool, notes: list[str]) -> CountTable:
@@ -189,7 +196,11 @@ def _of_anndata(table: AnnData, proteins: bool, notes: list[str]) -> CountTable:
         several = False
     if not (several and proteins):
         table = _without_types(table)
-    found = find_counts(table)
+    try:
+        found = find_counts(table)
+    except InputError as error:
+        fault = str(error).split("; ")[0]
+        raise InputError(f"{fault}; give raw counts in X or layers['counts']") from error
     if found.others:
         antibodies = [key for key in found.others if "antibod" in key or "prot" in key]
         return _of_frame(found.others[antibodies[0] if antibodies else min(found.others)], notes)

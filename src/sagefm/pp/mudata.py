@@ -1,6 +1,7 @@
 """MuData in and out: the genes are the slide, other modalities are tables of counts in ``obsm``."""
 
 import sys
+import warnings
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -21,8 +22,8 @@ from sagefm.pp.counts import counts
 from sagefm.pp.features import modality_of_genes
 from sagefm.pp.modalities import (
     PROTEIN,
-    PROTEIN_KEYS,
     describe_proteins,
+    is_protein,
     modality,
     modality_names,
 )
@@ -133,8 +134,20 @@ def to_mudata(slide: AnnData) -> "MuData":
             part.obsm[_keys.SPATIAL] = np.asarray(slide.obsm[_keys.SPATIAL])[found.measured]
         parts[_PROTEINS if name == PROTEIN else name] = part
         del genes.obsm[found.key]
-    with mudata.set_options(pull_on_update=False):
+    with mudata.set_options(pull_on_update=False), warnings.catch_warnings():
+        # A protein may be called as its gene: names are unique within a modality.
+        warnings.filterwarnings("ignore", message="var_names are not unique")
         return mudata.MuData(parts)
+
+
+def _plainly_named(part: AnnData, name: str) -> AnnData:
+    """Remove the name of the modality from features, which makes them unique in a MuData."""
+    prefix = f"{name}:"
+    if not (part.n_vars and part.var_names.str.startswith(prefix).all()):
+        return part
+    part = part.copy()
+    part.var_names = part.var_names.str.removeprefix(prefix)
+    return part
 
 
 def _slide_of(
@@ -146,7 +159,7 @@ def _slide_of(
 ) -> AnnData:
     """Make a slide of modalities and what they share."""
     name = modality_of_genes(list(parts))
-    slide = parts[name].copy()
+    slide = _plainly_named(parts[name], name).copy()
     if _keys.SPATIAL not in slide.obsm and _keys.SPATIAL in obsm:
         whole = pd.DataFrame(np.asarray(obsm[_keys.SPATIAL]), index=obs.index)
         slide.obsm[_keys.SPATIAL] = whole.reindex(slide.obs_names).to_numpy()
@@ -154,10 +167,10 @@ def _slide_of(
         slide.uns[_keys.SPATIAL] = uns[_keys.SPATIAL]
     kept, left = [], []
     for other in (other for other in parts if other != name):
-        key = _keys.PROTEINS if other.lower() in PROTEIN_KEYS else other
+        key = _keys.PROTEINS if is_protein(other) else other
         lines: list[str] = []
         try:
-            attach(slide, key, parts[other], lines)
+            attach(slide, key, _plainly_named(parts[other], other), lines)
         except InputError as error:
             left.append(other)
             notes.append(f"the modality '{other}' is left out: {error}")
