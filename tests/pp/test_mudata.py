@@ -9,7 +9,7 @@ from sagefm.pp.modalities import modality
 
 mudata = pytest.importorskip("mudata")
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*var_names are not unique"),
+    pytest.mark.filterwarnings("ignore:.*var_names"),
     pytest.mark.filterwarnings("ignore::FutureWarning:mudata"),
 ]
 
