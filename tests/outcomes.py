@@ -89,3 +89,26 @@ def _features(n_features, effect, n, rng):
         "low": effects - 1.96 * error, "high": effects + 1.96 * error, "p": p,
         "q": np.minimum(p * 3, 1) if effect else np.maximum(p, 0.4),
     })  # fmt: skip
+
+
+def with_maps(result, slides, effect=1.2, n_domains=4, seed=0):
+    """Add contributions of spots and domains to a result; slides are name → slide."""
+    rng, tables = np.random.default_rng(seed), []
+    for name, slide in slides.items():
+        x = slide.obsm["spatial"][:, 0]
+        wave = np.sin(4 * (x - x.min()) / np.ptp(x)) * effect
+        contribution = wave + rng.normal(0, 0.4, slide.n_obs)
+        p = np.where(np.abs(wave) > 0.8, 0.01, rng.uniform(size=slide.n_obs))
+        spots = slide.obs_names.astype(str)
+        tables.append(pd.DataFrame(
+            {"slide": name, "spot": spots, "contribution": contribution / 400, "p": p}
+        ))  # fmt: skip
+    result.spots = pd.concat(tables, ignore_index=True)
+    means = effect * rng.normal(0, 0.4, n_domains) + rng.normal(0, 0.05, n_domains)
+    p = np.clip(np.exp(-10 * np.abs(means)), 0.001, 1)
+    result.domains = pd.DataFrame({
+        "slide": "all", "domain": [f"domain {i}" for i in range(n_domains)], "n_patients": 40,
+        "contribution": means, "low": means - 0.2, "high": means + 0.2, "p": p,
+        "q": np.minimum(3 * p, 1),
+    })  # fmt: skip
+    return result

@@ -8,6 +8,7 @@ from sagefm.pl._explore import explore
 from sagefm.pl._imputation import imputed
 from sagefm.pl._influence import influence
 from sagefm.pl._outcome import outcome
+from sagefm.pl._outcome_map import outcome_map
 from sagefm.pl._outcome_panels import forest, learning_curve
 from sagefm.pl._outcome_risks import outcome_calibration
 from sagefm.pl._perturbation import perturbation, response
@@ -27,6 +28,6 @@ __all__ = [
     "annotation", "annotator", "calibration", "confusion", "contacts", "domain_maps",
     "domain_markers", "explore", "forest", "gene_scatter", "imputed", "influence", "journal",
     "kaplan_meier", "learning_curve", "method_intervals", "outcome", "outcome_calibration",
-    "perturbation", "perturbation_sets", "predicted", "quality", "rare", "response",
+    "outcome_map", "perturbation", "perturbation_sets", "predicted", "quality", "rare", "response",
     "scorecard", "spatial", "stability", "subtype", "subtype_evidence", "training",
 ]  # fmt: skip

@@ -130,7 +130,7 @@ def _write_at_risk(
                         xycoords=ax.get_xaxis_transform(), textcoords="offset points", ha="center",
                         va="center", fontsize=SMALL)  # fmt: skip
         ax.annotate(f"{name} risk", (0, 0), (-12, below), xycoords="axes fraction", color=color,
-                    textcoords="offset points", fontsize=SMALL, ha="right", va="center")  # fmt: skip
+                    textcoords="offset points", ha="right", va="center", size=SMALL)  # fmt: skip
     ax.annotate("at risk", (0, 0), (-12, _ROW - 36), xycoords="axes fraction", fontsize=SMALL,
                 textcoords="offset points", ha="right", va="center")  # fmt: skip
     ax.set_xlabel(wrapped(time, 30, 1))
