@@ -9,6 +9,7 @@ from sagefm.pp.plant import plant
 from sagefm.pp.proteins import clr
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
+from sagefm.pp.simulate_cohort import SimulatedCohort, simulate_cohort
 from sagefm.pp.spatialdata import write_back
 from sagefm.pp.tissue import simulate_tissue
 from sagefm.pp.vocabulary import Alignment, Vocabulary
@@ -16,6 +17,7 @@ from sagefm.pp.vocabulary import Alignment, Vocabulary
 __all__ = [
     "Alignment",
     "Finding",
+    "SimulatedCohort",
     "Vocabulary",
     "aggregate",
     "average",
@@ -28,6 +30,7 @@ __all__ = [
     "plant",
     "read",
     "simulate",
+    "simulate_cohort",
     "simulate_tissue",
     "summarize",
     "write_back",
