@@ -14,6 +14,7 @@ from sagefm import InputError, SageFM, _adaptation
 from sagefm.nn import checkpoint
 from sagefm.nn.context import adaptation
 from sagefm.nn.context.absent import Absent
+from sagefm.pp.pseudonyms import without_names
 
 
 @pytest.fixture(autouse=True)
