@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -121,6 +121,16 @@ class SlideSource:
                 raise InputError(f"{one.name}: is the same slide as {twin}; leave one of them out")
             yield one, aligned
 
+    def with_patients(self, patients: Mapping[str, str]) -> "SlideSource":
+        """Take the patients of slides from a mapping, if it has some of their names."""
+        if isinstance(self.slides, Mapping):
+            names = set(self.slides)
+        elif isinstance(self.slides, str | os.PathLike | Sequence):
+            names = {name for name, _ in self._named()}
+        else:
+            names = set()
+        return replace(self, patients=patients) if names & set(patients) else self
+
     def _named(self) -> "Iterator[tuple[str, SlideOrPath]]":
         if isinstance(self.slides, Mapping):
             yield from self.slides.items()
@@ -183,7 +193,7 @@ def _unnamed(path: "str | os.PathLike[str]", number: int) -> Iterator[None]:
     """Log the number of a slide in place of its name, which may be that of a patient."""
     names = {str(path), Path(path).name}
 
-    def replace(record: logging.LogRecord) -> bool:
+    def rename(record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple(
                 f"slide {number}" if str(value) in names else value for value in record.args
@@ -192,12 +202,12 @@ def _unnamed(path: "str | os.PathLike[str]", number: int) -> Iterator[None]:
 
     loggers = (logger, progress_logger)
     for one in loggers:
-        one.addFilter(replace)
+        one.addFilter(rename)
     try:
         yield
     finally:
         for one in loggers:
-            one.removeFilter(replace)
+            one.removeFilter(rename)
 
 
 def _digest(aligned: "AlignedSlide") -> str:
