@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sagefm._types import Codes, Floats, Singles
-from sagefm.stats.leave_one_out import N_COMPONENTS, Fold, Samples, out_of_fold
+from sagefm.stats.outcomes.folds import N_COMPONENTS, Fold, Samples, out_of_fold
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.probe import fit_probes
 
