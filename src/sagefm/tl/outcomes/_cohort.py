@@ -91,8 +91,8 @@ def join(columns: Columns, slides: Sequence[OutcomeSlide]) -> OutcomeCohort:
     row_of = table.match(names)
     if not row_of:
         raise InputError(
-            f"{table.place}: has no patient of the slides ({few(names)}), but {few(table.rows.index)};"
-            " use the same names, or pass patients={slide: patient}"
+            f"{table.place}: has no patient of the slides ({few(names)}), but "
+            f"{few(table.rows.index)}; use the same names, or pass patients={{slide: patient}}"
         )
     kept = [one for one in slides if one.patient in row_of]
     notes = []

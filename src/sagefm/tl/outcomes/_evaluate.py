@@ -7,14 +7,7 @@ import pandas as pd
 
 from sagefm._errors import InputError
 from sagefm._text import numbered
-from sagefm.stats.outcomes import (
-    Evaluation,
-    FeatureSet,
-    Target,
-    beyond,
-    evaluate_sets,
-    learning_curve,
-)
+from sagefm.stats.outcomes import Evaluation, FeatureSet, Target, evaluate_sets
 from sagefm.tl.outcomes._confounding import check_site
 from sagefm.tl.outcomes._features import CLINICAL, PSEUDOBULK
 
@@ -65,12 +58,7 @@ def evaluate(
     best = str(of_slides.loc[of_slides["concordance"].idxmax(), "set"])
     by_name = {one.name: one for one in sets}
     scores = evaluation.scores
-    if CLINICAL in by_name:
-        added = [one for one in sets if one.name != CLINICAL]
-        rows = [beyond(target, by_name[CLINICAL], one, strata=strata, **options) for one in added]
-        scores = scores.merge(pd.DataFrame(rows), how="left", on="set")
-    how.progress("learning curve")
-    curve = learning_curve(target, by_name[best], seed=how.seed)
+    curve = pd.DataFrame(columns=["set", "n_patients", "concordance", "low", "high"])
     confounding, notes = pd.DataFrame(), []
     if sites is not None:
         confounding, notes = check_site(

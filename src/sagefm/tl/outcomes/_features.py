@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from sagefm._types import Bools, Codes, Floats
-from sagefm.stats.outcomes import N_COMPONENTS, FeatureSet
+from sagefm.stats.outcomes import FeatureSet
+from sagefm.stats.outcomes.targets import N_COMPONENTS
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl.outcomes._clinical import Clinical
 from sagefm.tl.outcomes._labels import label_features

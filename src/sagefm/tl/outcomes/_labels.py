@@ -65,7 +65,7 @@ def label_features(slides: Sequence[LabelCounts]) -> dict[str, pd.DataFrame]:
         rows[FRACTIONS].append(spots / total)
         rows[ENRICHMENT].append(_enrichment(spots, contacts)[first, second])
         rows[INTERFACES].append((contacts / total)[first, second][different])
-    pairs = [f"{names[a]} – {names[b]}" for a, b in zip(first, second, strict=True)]
+    pairs = [f"{names[a]} - {names[b]}" for a, b in zip(first, second, strict=True)]
     columns = {
         FRACTIONS: names,
         ENRICHMENT: pairs,

@@ -11,7 +11,8 @@ from sagefm._keys import OUTCOME
 from sagefm._types import Bools, Codes, Floats, Singles
 from sagefm._uns import record
 from sagefm.pp.labels import labels_of
-from sagefm.stats.outcomes import FeatureSet, SetFit, Target, bootstrap, draw_folds
+from sagefm.stats.outcomes import FeatureSet, SetFit, Target
+from sagefm.stats.outcomes.crossval import bootstrap, draw_folds
 from sagefm.stats.resampling import benjamini_hochberg, interval
 from sagefm.tl.patients import SlideSource
 

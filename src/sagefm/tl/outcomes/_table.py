@@ -51,7 +51,7 @@ class PatientTable:
         raise InputError(f"{self.place}: has no column {str(name)!r} ({what}); it has {columns}")
 
     def match(self, patients: Iterable[str]) -> dict[str, str]:
-        """Map patients of slides to rows: by their exact names, else by what programs leave of them.
+        """Map patients of slides to rows: by their exact names, else by what is left of them.
 
         Case, blanks around a name, zeros before a number and ``.0`` after it do not count, where
         nothing else has the same name without them.
