@@ -21,7 +21,8 @@ _COLUMNS = ["check", "set", "n_patients", "concordance", "low", "high", "p"]
 def check_site(
     target: Target,
     sites: "pd.Series[str]",
-    features: FeatureSet,
+    means: FeatureSet,
+    best: FeatureSet,
     evaluation: Evaluation,
     *,
     n_permutations: int,
@@ -36,8 +37,10 @@ def check_site(
         The outcome.
     sites
         The site of each patient of the table.
-    features
-        The features of slides that are checked.
+    means
+        The features of slides that the site is predicted from.
+    best
+        The features of slides that are compared within sites.
     evaluation
         Their evaluation, with permutations within sites.
     n_permutations, seed, progress
@@ -57,14 +60,14 @@ def check_site(
     warnings = []
     try:
         of_site = target_of(pd.DataFrame({"site": sites}), "site", "classes")
-        slides = evaluate_sets(of_site, [features], **options)
+        slides = evaluate_sets(of_site, [means], **options)
     except InputError as error:
         warnings.append(f"whether slides show the site cannot be tested: {error}")
-        rows.append({"check": SITE_FROM_SLIDES, "set": features.name})
+        rows.append({"check": SITE_FROM_SLIDES, "set": means.name})
     else:
         rows.append({"check": SITE_FROM_SLIDES, **slides.scores.iloc[0]})
-    rows.append({"check": WITHIN_SITES, **_within(target, codes, features, evaluation, seed)})
-    rows.append({"check": OTHER_SITES, **_of_other_sites(target, codes, features, evaluation)})
+    rows.append({"check": WITHIN_SITES, **_within(target, codes, best, evaluation, seed)})
+    rows.append({"check": OTHER_SITES, **_of_other_sites(target, codes, best, evaluation)})
     table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
     return table, [*_warnings(table), *warnings]
 

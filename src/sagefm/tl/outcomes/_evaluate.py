@@ -9,7 +9,7 @@ from sagefm._errors import InputError
 from sagefm._text import numbered
 from sagefm.stats.outcomes import Evaluation, FeatureSet, Target, evaluate_sets
 from sagefm.tl.outcomes._confounding import check_site
-from sagefm.tl.outcomes._features import CLINICAL, PSEUDOBULK
+from sagefm.tl.outcomes._features import CLINICAL, MEAN, PSEUDOBULK
 
 _BEYOND = ("beyond_clinical", "beyond_low", "beyond_high", "beyond_p")
 
@@ -62,7 +62,7 @@ def evaluate(
     confounding, notes = pd.DataFrame(), []
     if sites is not None:
         confounding, notes = check_site(
-            target, sites, by_name[best], evaluation, n_permutations=how.n_permutations,
+            target, sites, by_name[MEAN], by_name[best], evaluation, n_permutations=how.n_permutations,
             seed=how.seed, progress=how.progress,
         )  # fmt: skip
     return Evaluated(evaluation, scores, best, curve, confounding, notes)
