@@ -39,7 +39,10 @@ def outcome_of(kind="classes", n=40, n_features=6, effect=1.2, n_classes=2, seed
     curve = pd.DataFrame({"set": BEST, "n_patients": np.linspace(n // 2, n, 4).astype(int)})
     curve["concordance"] = 0.5 + 0.2 * min(effect, 1) * np.array([0.5, 0.7, 0.9, 1])
     curve["low"], curve["high"] = curve["concordance"] - 0.15, curve["concordance"] + 0.12
-    curve.attrs["needed"] = 64 if effect else None
+    text = "cannot be said: the interval of the concordance (0.35 to 0.62) includes chance"
+    if effect:
+        text = "about 64 patients (41 to 210) for p < 0.05 with a power of 80%"
+    curve.attrs["needed"] = {"text": text}
     return SimpleNamespace(
         target={"survival": "survival", "number": "age", "ordinal": "stage"}.get(kind, "response"),
         kind=kind, note=NOTE, scores=scores, best=BEST, patients=patients,

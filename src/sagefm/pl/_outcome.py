@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from sagefm.pl._outcome_panels import MOST_FEATURES, draw_curve, draw_forest, draw_scores
+from sagefm.pl._outcome_panels import (
+    MOST_FEATURES,
+    draw_curve,
+    draw_forest,
+    draw_scores,
+    effects_of,
+)
 from sagefm.pl._outcome_risks import draw_calibration, draw_risks
 from sagefm.pl._outcome_words import row_of, size, verdict, write_note
 from sagefm.pl._style import finish, journal, wrapped
@@ -58,7 +64,7 @@ def outcome(
         top, middle, bottom = figure.subfigures(3, 1, height_ratios=heights)
         panels = [top.subplots(), *middle.subplots(1, 2), *bottom.subplots(1, 2)]
         draw_scores(panels[0], result)
-        draw_forest(panels[1], result, result.best)
+        draw_forest(panels[1], result, None)
         if result.kind == "survival":
             draw_kaplan_meier(panels[2], result, suppress_below)
         else:
@@ -70,7 +76,7 @@ def outcome(
             panel.set_title("")
             pad = 20 if letter == "a" else 6  # below it is the legend
             panel.set_title(rf"$\mathbf{{{letter}}}$   {title}", loc="left", pad=pad)
-        title = f"{verdict(result)}\n{size(result, row_of(result, None))}"
+        title = f"{verdict(result)}\n{size(result, row_of(result, None), suppress_below)}"
         figure.suptitle(wrapped(title, _LETTERS), fontsize=9)
         write_note(figure, result.note, *result.warnings)
         finish(panels, show, save)
@@ -79,5 +85,5 @@ def outcome(
 
 def _heights(result: "Outcome") -> tuple[float, float, float]:
     """Choose the heights of the rows of panels, in inches."""
-    n_features = min(MOST_FEATURES, int((result.features["set"] == result.best).sum()))
+    n_features = min(MOST_FEATURES, len(effects_of(result, None)))
     return 1.1 + 0.2 * len(result.scores), max(2.5, 1.0 + 0.17 * n_features), 2.4

@@ -201,7 +201,7 @@ def _draw_bars(ax: Axes, bars: pd.DataFrame, result: "Outcome") -> None:
     ax.axvline(0, color="#888888", lw=0.6)
     ax.set_yticks(range(len(rows)), [wrapped(str(row["domain"]), 18, 1) for row in rows])
     figure: Any = ax.figure
-    spare = max(0.0, 3.0 * figure.figure.get_size_inches()[1] - len(rows)) / 2
+    spare = max(0.0, 2.4 * figure.figure.get_size_inches()[1] - len(rows)) / 2
     ax.set_ylim(-0.7 - spare, len(rows) - 0.3 + spare)
     ax.use_sticky_edges = False
     ax.locator_params(axis="x", nbins=4)

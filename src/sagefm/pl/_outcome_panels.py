@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from sagefm._text import numbered, probability
+from sagefm._text import probability
 from sagefm.pl._outcome_words import (
     BASELINE_SET,
     GRAY_SET,
@@ -22,6 +22,7 @@ from sagefm.pl._outcome_words import (
     is_significant,
     measure,
     row_of,
+    say_nothing,
     tidy,
     write_note,
 )
@@ -51,7 +52,8 @@ def forest(
     result
         Of :func:`sagefm.tl.outcome`.
     set
-        Which feature set; the best one of the slides if not given.
+        Which feature set; the best one of the slides if not given, or all of them if that has no
+        features with a meaning of their own.
     ax
         Axes to draw on.
     show, save
@@ -68,10 +70,10 @@ def forest(
     InputError
         There is no such set.
     """
-    name = str(row_of(result, set)["set"])
+    name = None if set is None else str(row_of(result, set)["set"])
     with journal():
         if ax is None:
-            n = min(int((result.features["set"] == name).sum()), MOST_FEATURES)
+            n = min(len(effects_of(result, name)), MOST_FEATURES)
             _, ax = plt.subplots(figsize=(COLUMN + 0.5, 1.2 + 0.19 * n), layout="constrained")
             write_note(ax.figure, result.note)
         draw_forest(ax, result, name)
@@ -192,15 +194,18 @@ def _explain(ax: Axes, simple: list[float]) -> None:
               fontsize=SMALL)  # fmt: skip
 
 
-def draw_forest(ax: Axes, result: "Outcome", name: str) -> None:
-    """Draw the effects of the features of a set."""
-    table = result.features[result.features["set"] == name]
-    n_features = len(table)
-    table = (
-        table.sort_values("p", kind="stable")
-        .head(MOST_FEATURES)
-        .sort_values("effect", kind="stable")
-    )
+def effects_of(result: "Outcome", name: str | None) -> pd.DataFrame:
+    """Get the effects of the features of a set; of all sets if those of the best have none."""
+    table = result.features[result.features["set"] == (result.best if name is None else name)]
+    return result.features if table.empty and name is None else table
+
+
+def draw_forest(ax: Axes, result: "Outcome", name: str | None) -> None:
+    """Draw the effects of the features of a set, or of all sets."""
+    every = effects_of(result, name)
+    sets = list(dict.fromkeys(every["set"]))
+    table = every.sort_values("p", kind="stable").head(MOST_FEATURES)
+    table = table.sort_values("effect", kind="stable")
     rows: list[Row] = table.to_dict("records")
     ratio = result.kind in ("classes", "survival")
     ends = table[["effect", "low", "high"]].to_numpy(dtype=float)
@@ -214,7 +219,7 @@ def draw_forest(ax: Axes, result: "Outcome", name: str) -> None:
                     textcoords="offset points", fontsize=SMALL - 0.5,
                     color="black" if row["q"] < LEVEL else "#777777")  # fmt: skip
     ax.axvline(1 if ratio else 0, color="#888888", lw=0.6, zorder=0)
-    ax.set_yticks(range(len(rows)), [wrapped(_feature(row), 30, 1) for row in rows])
+    ax.set_yticks(range(len(rows)), [_feature(row, len(sets) > 1) for row in rows])
     ax.set(xlim=(left, right), ylim=(-0.7, max(len(rows), 1) - 0.3))
     if ratio:
         _log_axis(ax, left, right)
@@ -222,15 +227,19 @@ def draw_forest(ax: Axes, result: "Outcome", name: str) -> None:
     ax.set_xlabel(wrapped(f"{label} per standard deviation", 40))
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    n_found = int((result.features.loc[result.features["set"] == name, "q"] < LEVEL).sum())
-    of_all = f"; {len(rows)} of {n_features:,} features, by p" if n_features > len(rows) else ""
+    n_found = int((every["q"] < LEVEL).sum())
+    of_all = f"; {len(rows)} of {len(every):,} features, by p" if len(every) > len(rows) else ""
     found = f"{n_found} with q < {LEVEL}" if n_found else "none significant after correction"
-    ax.set_title(wrapped(f"{name}: {found}{of_all}", 52))
+    what = sets[0] if len(sets) == 1 else "each feature alone"
+    ax.set_title(wrapped(f"{what}: {found}{of_all}", 52))
+    if every.empty:
+        say_nothing(ax, "no effects of single features")
 
 
-def _feature(row: Row) -> str:
+def _feature(row: Row, with_set: bool) -> str:
     of_class = f" ({row['class']})" if isinstance(row.get("class"), str) else ""
-    return f"{row['feature']}{of_class}"
+    of_set = f"\n{row['set']}" if with_set and row["set"] != row["feature"] else ""
+    return wrapped(f"{row['feature']}{of_class}{of_set}", 30, 2)
 
 
 def _draw_effect(
@@ -294,12 +303,11 @@ def draw_curve(ax: Axes, result: "Outcome") -> None:
         ax.legend(frameon=False, loc="best", fontsize=SMALL)
     ax.set_title(wrapped(needed(result), 52))
     if curve.empty:
-        ax.text(0.5, 0.5, "too few patients for a curve", ha="center", transform=ax.transAxes)
+        say_nothing(ax, "no learning curve")
 
 
 def needed(result: "Outcome") -> str:
     """Say how many patients would be needed."""
-    number = result.curve.attrs.get("needed")
-    if number is None or not np.isfinite(number):
-        return "how many patients would be needed cannot be said"
-    return f"about {numbered(int(np.ceil(number)), 'patient')} needed"
+    found = result.curve.attrs.get("needed") or {}
+    text = str(found.get("text", "cannot be said"))
+    return f"needed: {text}" if text.startswith("about") else f"patients needed {text}"

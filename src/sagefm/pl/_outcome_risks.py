@@ -19,6 +19,7 @@ from sagefm.pl._outcome_words import (
     known_patients,
     risk_columns,
     row_of,
+    say_nothing,
     target_columns,
     tidy,
     write_note,
@@ -151,9 +152,7 @@ def draw_calibration(ax: Axes, result: "Outcome", suppress_below: int) -> None:
     row = row_of(result, None)
     n_groups = min(_GROUPS, int(row["n_patients"]) // max(_PER_GROUP, suppress_below))
     if n_groups < 2:
-        ax.text(0.5, 0.5, "too few patients\nfor a calibration", ha="center", va="center",
-                transform=ax.transAxes)  # fmt: skip
-        ax.set_axis_off()
+        say_nothing(ax, "too few patients\nfor a calibration")
         return
     groups, what = _groups(result, n_groups)
     color = SIGNIFICANT if is_significant(row) else GRAY_SET

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from sagefm._errors import InputError
-from sagefm._text import numbered, probability
+from sagefm._text import numbered, or_below, probability
 from sagefm.pl._style import SMALL, wrapped
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def n_classes(result: "Outcome") -> int:
     return int(result.patients[target_columns(result)[0]].dropna().astype(str).nunique())
 
 
-def size(result: "Outcome", row: Row) -> str:
+def size(result: "Outcome", row: Row, suppress_below: int) -> str:
     """Say how many patients there are, and of which outcome."""
     text = numbered(int(row["n_patients"]), "patient")
     if result.kind == "survival":
@@ -103,7 +103,7 @@ def size(result: "Outcome", row: Row) -> str:
         return text
     known = result.patients[target_columns(result)[0]].dropna()
     sizes = known.astype(str).value_counts().sort_index()
-    listed = [f"{n:,} {name}" for name, n in sizes.items()]
+    listed = [f"{or_below(n, suppress_below)} {name}" for name, n in sizes.items() if n]
     return f"{text}: {', '.join(listed)}" if len(listed) <= 6 else text
 
 
@@ -125,24 +125,29 @@ def verdict(result: "Outcome") -> str:
         return f"no feature set of the slides predicts {result.target} (best adjusted {tried})"
     score = "AUROC" if result.kind == "classes" else "concordance"
     lines = [
-        f"{result.target} is predicted by {best['set']}",
+        f"{result.target} is predicted by {best['set']}{_but_not_better(best, rows)}",
         f"{score} {interval(best)}, adjusted {probability('p', best['p_adjusted'])}",
-        _against_baselines(best, rows),
+        _against_clinical(best),
     ]
     return "\n".join(filter(None, lines))
 
 
-def _against_baselines(best: Row, rows: list[Row]) -> str:
-    """Say whether a set is better than the clinical columns, and whether pseudobulk is as good."""
-    said = []
+def _but_not_better(best: Row, rows: list[Row]) -> str:
+    """Say so if a baseline is as good as a set."""
+    simple = [r for r in rows if is_baseline(r["set"]) and r["concordance"] >= best["concordance"]]
+    if not simple:
+        return ""
+    first = max(simple, key=lambda r: r["concordance"])
+    return f", but no better than by {first['set']} ({first['concordance']:.2f})"
+
+
+def _against_clinical(best: Row) -> str:
+    """Say whether a set adds to the clinical columns, if there are some."""
     p = best.get("beyond_p", np.nan)
-    if pd.notna(p):
-        more = "more than clinical columns alone" if p < LEVEL else "no more than clinical columns"
-        said.append(f"{more} ({probability('p', p)})")
-    simple = [r for r in rows if r["set"].startswith("pseudobulk")]
-    if simple and simple[0]["concordance"] >= best["concordance"]:
-        said.append(f"pseudobulk is as good ({simple[0]['concordance']:.2f})")
-    return "; ".join(said)
+    if pd.isna(p):
+        return ""
+    more = "more than clinical columns alone" if p < LEVEL else "no more than clinical columns"
+    return f"{more} ({probability('p', p)})"
 
 
 def _worst(p: float) -> float:
@@ -154,14 +159,15 @@ def tidy(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
+def say_nothing(ax: Axes, why: str) -> None:
+    """Write into an empty panel why there is nothing."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes, color="0.4")
+
+
 def write_note(figure: Any, text: str, *warnings: str) -> None:
     """Write warnings and the note below all panels of a figure, in small print."""
     width = int(figure.get_size_inches()[0] / 0.043)
     lines = [wrapped(f"! {warning}", width) for warning in warnings]
     written = "\n".join([*lines, wrapped(text, width)])
     figure.supxlabel(written, fontsize=SMALL - 0.5, color="#555555", x=0.01, ha="left", ma="left")
-
-
-def suppressed(count: float, below: int) -> str:
-    """Write a count, or that it is below a number."""
-    return f"<{below}" if 0 < count < below else f"{count:,.0f}"

@@ -11,19 +11,19 @@ from matplotlib.axes import Axes
 
 from sagefm._errors import InputError
 from sagefm._extras import require
-from sagefm._types import Bools, Floats
+from sagefm._text import or_below
 from sagefm.pl._outcome_words import (
     how_significant,
     is_significant,
     known_patients,
     risk_columns,
     row_of,
-    suppressed,
     target_columns,
     tidy,
     write_note,
 )
 from sagefm.pl._style import COLUMN, SMALL, finish, journal, wrapped
+from sagefm.stats.outcomes.cox import baseline_hazard
 
 if TYPE_CHECKING:
     from sagefm.tl.outcomes import Outcome
@@ -94,7 +94,7 @@ def draw_kaplan_meier(ax: Axes, result: "Outcome", suppress_below: int) -> None:
         fit = lifelines.KaplanMeierFitter().fit(
             members[time].astype(float), members[event].astype(float)
         )
-        _draw_curve(ax, fit, f"{name} risk (n = {suppressed(len(members), suppress_below)})", color)
+        _draw_curve(ax, fit, f"{name} risk (n = {or_below(len(members), suppress_below)})", color)
         ends.append(float(members[time].astype(float).max()))
     ax.set(xlim=(0, 1.02 * max(ends, default=1.0)), ylim=(0, 1.03), ylabel="survival")
     ax.locator_params(axis="x", nbins=6)
@@ -126,7 +126,7 @@ def _write_at_risk(
         members = times[table["group"] == name].to_numpy()
         for tick in ticks:
             count = int((members >= tick).sum())
-            ax.annotate(suppressed(count, suppress_below), (tick, 0), (0, below), color=color,
+            ax.annotate(or_below(count, suppress_below), (tick, 0), (0, below), color=color,
                         xycoords=ax.get_xaxis_transform(), textcoords="offset points", ha="center",
                         va="center", fontsize=SMALL)  # fmt: skip
         ax.annotate(f"{name} risk", (0, 0), (-12, below), xycoords="axes fraction", color=color,
@@ -152,8 +152,8 @@ def survival_calibration(result: "Outcome", name: str, n_groups: int) -> pd.Data
     times, died = table[time].to_numpy(dtype=float), table[event].to_numpy(dtype=float) > 0
     risk = table[risk_columns(result, name)[0]].to_numpy(dtype=float)
     horizon = float(np.median(times[died]))
-    hazard = _baseline_hazard(times, died, risk - risk.mean(), horizon)
-    predicted = np.exp(-hazard * np.exp(risk - risk.mean()))
+    risk -= risk.mean()
+    predicted = np.exp(-baseline_hazard(risk, times, died, horizon) * np.exp(risk))
     rows = []
     for members in np.array_split(np.argsort(predicted, kind="stable"), n_groups):
         fit = lifelines.KaplanMeierFitter().fit(times[members], died[members])
@@ -167,10 +167,3 @@ def survival_calibration(result: "Outcome", name: str, n_groups: int) -> pd.Data
     found = pd.DataFrame(rows)
     found.attrs["time"] = horizon
     return found
-
-
-def _baseline_hazard(times: Floats, died: Bools, risk: Floats, horizon: float) -> float:
-    """Estimate the cumulative hazard of a patient of risk 0 up to a time (Breslow)."""
-    weights = np.exp(risk)
-    events = times[died & (times <= horizon)]
-    return float(sum(1 / weights[times >= moment].sum() for moment in events))

@@ -12,7 +12,8 @@ from sagefm.evaluate.cohort import Cohort
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.leave_one_out import Samples, auroc, permute
+from sagefm.stats.outcomes.folds import Samples, permute
+from sagefm.stats.outcomes.score import auroc
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl import subtype
 from sagefm.tl.patients import SlideSource, mean, quantiles

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -85,7 +85,9 @@ class SlideSource:
         names: set[str] = set()
         for name, value in self._named():
             from_file = isinstance(value, str | os.PathLike)
-            slide = self._read(value, len(names) + 1) if from_file else value
+            slide = value
+            if isinstance(slide, str | os.PathLike):
+                slide = self._read(slide, len(names) + 1)
             for section in sections_of(
                 {name: slide},
                 slide_key=self.slide_key,
@@ -120,6 +122,16 @@ class SlideSource:
             if twin != one.name:
                 raise InputError(f"{one.name}: is the same slide as {twin}; leave one of them out")
             yield one, aligned
+
+    def with_patients(self, patients: Mapping[str, str]) -> "SlideSource":
+        """Take the patients of slides from a mapping, if it has some of their names."""
+        if isinstance(self.slides, Mapping):
+            names = set(self.slides)
+        elif isinstance(self.slides, str | os.PathLike | Sequence):
+            names = {name for name, _ in self._named()}
+        else:
+            names = set()
+        return replace(self, patients=patients) if names & set(patients) else self
 
     def _named(self) -> "Iterator[tuple[str, SlideOrPath]]":
         if isinstance(self.slides, Mapping):
@@ -174,7 +186,7 @@ def _name_of(one: "SlideOrPath", number: int) -> str:
         place = Path(one).resolve()
         place = place.parent if place.name == "outs" else place
         return place.name.removesuffix(".h5ad").removesuffix(".zarr")
-    own = text_of(one.obs[_NAME]).unique() if _NAME in one.obs else []
+    own = list(text_of(one.obs[_NAME]).unique()) if _NAME in one.obs else []
     return str(own[0]) if len(own) == 1 and own[0] is not None else f"{_NAME} {number}"
 
 
@@ -183,7 +195,7 @@ def _unnamed(path: "str | os.PathLike[str]", number: int) -> Iterator[None]:
     """Log the number of a slide in place of its name, which may be that of a patient."""
     names = {str(path), Path(path).name}
 
-    def replace(record: logging.LogRecord) -> bool:
+    def rename(record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
             record.args = tuple(
                 f"slide {number}" if str(value) in names else value for value in record.args
@@ -192,12 +204,12 @@ def _unnamed(path: "str | os.PathLike[str]", number: int) -> Iterator[None]:
 
     loggers = (logger, progress_logger)
     for one in loggers:
-        one.addFilter(replace)
+        one.addFilter(rename)
     try:
         yield
     finally:
         for one in loggers:
-            one.removeFilter(replace)
+            one.removeFilter(rename)
 
 
 def _digest(aligned: "AlignedSlide") -> str:

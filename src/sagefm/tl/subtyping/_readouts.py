@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from sagefm._types import Codes, Floats, Singles
-from sagefm.stats.leave_one_out import N_COMPONENTS, Fold, Samples, out_of_fold
+from sagefm.stats.outcomes.folds import N_COMPONENTS, Fold, Samples, out_of_fold
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.stats.probe import fit_probes
 from sagefm.tl.patients import Readout, SpotFeatures, drawn_spots, mean, pool, quantiles

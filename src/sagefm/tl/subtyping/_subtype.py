@@ -17,7 +17,7 @@ from sagefm._types import Codes, Floats
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.slide_record import without_records
-from sagefm.stats.leave_one_out import (
+from sagefm.stats.outcomes.folds import (
     MIN_PATIENTS,
     N_PERMUTATIONS,
     PSEUDOBULK,
@@ -26,12 +26,11 @@ from sagefm.stats.leave_one_out import (
     class_sizes,
     classes_of_patients,
     describe_sizes,
-    evaluate,
     out_of_fold,
     permute,
     pseudobulk,
-    scores,
 )
+from sagefm.stats.outcomes.score import evaluate, scores
 from sagefm.tl.patients import PatientSlide, Readout, SlideSource
 from sagefm.tl.subtyping._evidence import contrasts, gene_slopes, spot_evidence
 from sagefm.tl.subtyping._readouts import Pooling, fit_readouts
