@@ -3,6 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+MISSING = frozenset(
+    ["", "nan", "NaN", "NA", "N/A", "n/a", "<NA>", "NaT", "None", "null", "NULL", "#N/A"]
+)
+"""What other tools write, and pandas reads from a table, where there is no value."""
+
 
 def few(names: Iterable[Any], at_most: int = 3) -> str:
     """Join the first names of a list: A, B, C, …."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
     from sagefm.tl.imputation import impute
     from sagefm.tl.mapping import map
+    from sagefm.tl.outcomes import Outcome, outcome
     from sagefm.tl.perturbation import (
         KNOCKOUT,
         Change,
@@ -35,6 +36,7 @@ __all__ = [
     "Change",
     "Description",
     "Done",
+    "Outcome",
     "Source",
     "Subtypes",
     "WhatIf",
@@ -52,6 +54,7 @@ __all__ = [
     "learn_annotator",
     "map",
     "markers",
+    "outcome",
     "pairs",
     "pathways",
     "perturb",
@@ -73,6 +76,7 @@ _PACKAGES = {
     "gene_network": ("consensus_network", "influence", "to_edges", "to_graph"),
     "imputation": ("impute",),
     "mapping": ("map",),
+    "outcomes": ("Outcome", "outcome"),
     "perturbation": (
         "KNOCKOUT",
         "Change",
