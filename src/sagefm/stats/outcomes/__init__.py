@@ -1,5 +1,7 @@
 """What features say of the outcome of patients: targets, fits, scores and tests."""
 
+from sagefm.stats.outcomes.beyond import Gain, beyond
+from sagefm.stats.outcomes.curve import NeededPatients, learning_curve, needed_patients
 from sagefm.stats.outcomes.evaluation import Evaluation, FeatureSet, SetFit, evaluate_sets
 from sagefm.stats.outcomes.kinds import ClassTarget, NumberTarget, OrdinalTarget, SurvivalTarget
 from sagefm.stats.outcomes.reading import TargetKind, target_of
@@ -9,12 +11,17 @@ __all__ = [
     "ClassTarget",
     "Evaluation",
     "FeatureSet",
+    "Gain",
+    "NeededPatients",
     "NumberTarget",
     "OrdinalTarget",
     "SetFit",
     "SurvivalTarget",
     "Target",
     "TargetKind",
+    "beyond",
     "evaluate_sets",
+    "learning_curve",
+    "needed_patients",
     "target_of",
 ]

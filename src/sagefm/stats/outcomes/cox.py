@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from sagefm._types import Bools, Floats, Positions
-from sagefm.stats.outcomes.linear import RIDGE, LinearFits
+from sagefm.stats.outcomes.linear import RIDGE, LinearFits, offsets
 
 _NEWTON_STEPS = 50
 _MAX_GRADIENT = 1e-6
@@ -47,7 +47,9 @@ class _Problem:
         number = np.arange(n) - first  # events come first among equal times
         at_time = _take(_cumulative(e), last + 1) - _take(_cumulative(e), first)
         tied = e * number / np.maximum(at_time, 1)
-        return cls(features[order], e, first, last, tied, bool(starts.all()))
+        each = features.ndim == 3
+        x = np.take_along_axis(features, order[..., None], axis=1) if each else features[order]
+        return cls(x, e, first, last, tied, bool(starts.all()))
 
     def __getitem__(self, rows: "Positions | Bools") -> "_Problem":
         first, last = self.first[rows], self.last[rows]
@@ -109,7 +111,7 @@ def fit_cox(features: Floats, times: Floats, events: Bools, ridge: float = RIDGE
     Parameters
     ----------
     features
-        Samples × features.
+        Samples × features, or labelings × samples × features if they differ.
     times, events
         Labelings × samples: time to the event, or to the end of observation where there was none.
     ridge
@@ -120,9 +122,9 @@ def fit_cox(features: Floats, times: Floats, events: Bools, ridge: float = RIDGE
     -------
     Log hazards, which are zero at the mean of the features.
     """
-    center = features.mean(axis=0)
+    center = features.mean(axis=-2, keepdims=True)
     problem = _Problem.sort(features - center, times, events)
-    weights = np.zeros((len(times), features.shape[1]))
+    weights = np.zeros((len(times), features.shape[-1]))
     active = np.arange(len(times))
     for _ in range(_NEWTON_STEPS):
         gradient, hessian = problem.derivatives(weights[active], ridge)
@@ -133,7 +135,7 @@ def fit_cox(features: Floats, times: Floats, events: Bools, ridge: float = RIDGE
             active, problem = active[remaining], problem[remaining]
         step = np.linalg.solve(hessian[remaining], gradient[remaining][..., None])[..., 0]
         weights[active] = _line_search(problem, weights[active], step, ridge)
-    return LinearFits(weights[:, None], -(weights @ center)[:, None])
+    return LinearFits(weights[:, None], -offsets(weights, center))
 
 
 def _line_search(problem: _Problem, at: Floats, step: Floats, ridge: float) -> Floats:

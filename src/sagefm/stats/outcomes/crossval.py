@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from sagefm._types import Bools, Codes, Floats, Positions
-from sagefm.stats.outcomes.folds import Fold
-from sagefm.stats.outcomes.linear import LinearFits
 from sagefm.stats.outcomes.targets import Target
 from sagefm.stats.resampling import N_BOOTSTRAPS, interval
 
@@ -23,8 +21,9 @@ N_FOLDS = 5
 N_REPEATS = 5
 _MAX_PAIRS = 2_000_000
 
-MakeFold = Callable[[Bools], Fold]
-"""Training patients (a flag for each patient of the table) → their components."""
+Reduce = Callable[[Bools], Floats]
+"""Training patients (a flag for each patient of the table) → components of all patients of the
+table: patients × components, or labelings × patients × components if they differ."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def draw_folds(n_patients: int, seed: int) -> Codes:
 
 
 def cross_validate(
-    target: Target, make_fold: MakeFold, orders: Codes, seed: int, groups: Codes | None = None
+    target: Target, reduce: Reduce, orders: Codes, seed: int, groups: Codes | None = None
 ) -> CrossValidation:
     """Predict each patient from fits to the patients of other folds, for each labeling.
 
@@ -85,8 +84,8 @@ def cross_validate(
     ----------
     target
         The outcome.
-    make_fold
-        Gets the components of the training patients, for all patients of the table.
+    reduce
+        Gets components that are fitted to the training patients.
     orders
         Labelings × patients with a known outcome.
     seed
@@ -104,10 +103,10 @@ def cross_validate(
             inner = folds != number
             training = np.zeros(len(target.known), dtype=bool)
             training[known[inner]] = True
-            features = make_fold(training).features[known]
-            fits = target.fit(features[inner], orders[:, inner])
-            predicted[:, ~inner] = fits(features[~inner])
-            middle = np.median(_first(fits, features[inner]), axis=1, keepdims=True)
+            features = reduce(training)[..., known, :]
+            fits = target.fit(features[..., inner, :], orders[:, inner])
+            predicted[:, ~inner] = fits(features[..., ~inner, :])
+            middle = np.median(fits(features[..., inner, :])[..., 0], axis=1, keepdims=True)
             margins[:, ~inner] += predicted[:, ~inner, 0] - middle
         counts.add(predicted, *_pairs(folds))
         risks += predicted
@@ -116,14 +115,10 @@ def cross_validate(
     )
 
 
-def _first(fits: LinearFits, features: Floats) -> Floats:
-    """Predict the first output: labelings × samples."""
-    return np.asarray(fits.weights[:, 0] @ features.T + fits.intercepts[:, :1])
-
-
 def _pairs(folds: Codes) -> tuple[Positions, Positions]:
     """List the pairs of patients of the same fold."""
-    return np.nonzero(np.triu(folds[:, None] == folds, 1))
+    one, other = np.nonzero(np.triu(folds[:, None] == folds, 1))
+    return np.asarray(one, dtype=np.int64), np.asarray(other, dtype=np.int64)
 
 
 class _Counts:

@@ -11,6 +11,7 @@ from sagefm._types import Bools, Codes, Floats
 from sagefm.stats.outcomes.crossval import (
     CrossValidation,
     Pairs,
+    Reduce,
     concordance_interval,
     cross_validate,
 )
@@ -53,6 +54,10 @@ class FeatureSet:
     def fold(self, training: Bools, n_components: int) -> Fold:
         """Reduce features to components of the training patients."""
         return Fold.fit(training, self.at(training), n_components, scaled=self.scaled)
+
+    def reducer(self, target: Target) -> Reduce:
+        """Get what reduces the features to as many components as the target permits."""
+        return lambda training: self.fold(training, target.n_components).features
 
 
 @dataclass(frozen=True)
@@ -162,11 +167,8 @@ def evaluate_sets(
         if progress:
             progress(f"{target.name}: {one.name}")
 
-        def make_fold(training: Bools, one: FeatureSet = one) -> Fold:
-            return one.fold(training, target.n_components)
-
-        result = cross_validate(target, make_fold, orders, seed)
-        fold = make_fold(target.known)
+        result = cross_validate(target, one.reducer(target), orders, seed)
+        fold = one.fold(target.known, target.n_components)
         fit = SetFit(fold, target.fit(fold.features[target.known], orders))
         low, high = concordance_interval(target, result.pairs, seed)
         results[one.name], fits[one.name] = result, fit

@@ -89,7 +89,7 @@ class ClassTarget(Target):
         """Compare patients of an output's class with those of others."""
         classes = np.arange(len(self.classes))[-len(self.outputs) :]
         member = (self.codes == classes[:, None]).astype(np.int8)
-        return member[:, :, None] - member[:, None, :]
+        return np.asarray(member[:, :, None] - member[:, None, :])
 
     def columns(self) -> dict[str, NDArray[np.object_] | Floats]:
         """Get the outcome of each patient of the table."""
@@ -224,7 +224,7 @@ class SurvivalTarget(Target):
         earlier = self.times[:, None] < self.times
         first = (self.times[:, None] == self.times) & ~self.events
         before = (self.events[:, None] & (earlier | first)).astype(np.int8)
-        return (before - before.T)[None]
+        return np.asarray((before - before.T)[None])
 
     def columns(self) -> dict[str, NDArray[np.object_] | Floats]:
         """Get the outcome of each patient of the table."""

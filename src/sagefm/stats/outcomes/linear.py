@@ -37,15 +37,24 @@ def fit_ridge(features: Floats, values: Floats, ridge: float = RIDGE) -> LinearF
     Parameters
     ----------
     features
-        Samples × features.
+        Samples × features, or labelings × samples × features if they differ.
     values
         Labelings × samples.
     ridge
         Penalty of the squared weights.
     """
-    center = features.mean(axis=0)
+    center = features.mean(axis=-2, keepdims=True)
     x = features - center
     means = values.mean(axis=1, keepdims=True)
-    gram = x.T @ x + ridge * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, x.T @ (values - means).T).T
-    return LinearFits(weights[:, None], means - (weights @ center)[:, None])
+    turned = x.swapaxes(-1, -2)
+    gram = np.matmul(turned, x) + ridge * np.eye(x.shape[-1])
+    if x.ndim == 2:
+        weights = np.linalg.solve(gram, turned @ (values - means).T).T
+    else:
+        weights = np.linalg.solve(gram, np.matmul(turned, (values - means)[..., None]))[..., 0]
+    return LinearFits(weights[:, None], means - offsets(weights, center))
+
+
+def offsets(weights: Floats, center: Floats) -> Floats:
+    """Predict the center of the features (… × 1 × features): labelings × 1."""
+    return np.asarray((weights * center.reshape(-1, weights.shape[1])).sum(axis=1, keepdims=True))

@@ -113,9 +113,9 @@ def _column(table: pd.DataFrame, name: object) -> "pd.Series[Any]":
         raise InputError(
             f"{name}: no such column; the table has {few(table.columns, 20) or 'none'}"
         )
+    if (n_columns := int((table.columns == name).sum())) > 1:
+        raise InputError(f"{name}: {n_columns} columns of the table have this name")
     column = table[name]
-    if isinstance(column, pd.DataFrame):
-        raise InputError(f"{name}: {column.shape[1]} columns of the table have this name")
     if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.ordered:
         return column
     return column.astype(object).map(
@@ -228,7 +228,7 @@ def _levels(name: str, values: "pd.Series[Any]") -> tuple[list[str], Codes]:
     order = sorted(rank_of, key=rank_of.__getitem__)
     first = dict(zip(reversed(texts.to_list()), reversed(values.map(str).to_list()), strict=True))
     numbered_words = {word: number for number, word in enumerate(order)}
-    return [first[word] for word in order], texts.map(numbered_words).to_numpy(dtype=np.int64)
+    return [first[word] for word in order], np.array([numbered_words[one] for one in texts])
 
 
 def _ranks(words: Sequence[str]) -> dict[str, int] | None:

@@ -39,7 +39,7 @@ class Clinical:
         self._values = (
             np.column_stack(list(encoded.values())) if encoded else np.empty((len(rows), 0))
         )
-        self._lacking = np.isnan(self._values).any(axis=0)
+        self._lacking: Bools = np.asarray(np.isnan(self._values).any(axis=0))
         self.features += [
             f"{name} missing"
             for name, lacking in zip(encoded, self._lacking, strict=True)

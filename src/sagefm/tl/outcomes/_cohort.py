@@ -106,7 +106,8 @@ def join(columns: Columns, slides: Sequence[OutcomeSlide]) -> OutcomeCohort:
     rows = table.rows[table.rows.index.isin(used)]
     if n_without := len(table.rows) - len(rows):
         notes.append(f"{numbered(n_without, 'patient')} of the table without a slide left out")
-    codes = rows.index.get_indexer([row_of[one.patient] for one in kept]).astype(np.int64)
+    owners = pd.Index([row_of[one.patient] for one in kept])
+    codes = rows.index.get_indexer(owners).astype(np.int64)
     return OutcomeCohort(rows, SlidesOfPatients(kept, codes, len(rows)), notes)
 
 
@@ -114,11 +115,12 @@ def patients_table(
     cohort: OutcomeCohort, target: Target, evaluation: Evaluation, best: str, site: str | None
 ) -> pd.DataFrame:
     """Tabulate the patients, their outcomes and their out-of-fold predictions."""
-    columns: dict[str, object] = dict(target.columns())
-    order = target.classes if isinstance(target, ClassTarget) else None
-    order = target.levels if isinstance(target, OrdinalTarget) else order
-    if order is not None:
-        columns[target.name] = pd.Categorical(columns[target.name], order, ordered=True)
+    outcomes = target.columns()
+    columns: dict[str, object] = dict(outcomes)
+    if isinstance(target, ClassTarget | OrdinalTarget):
+        order = target.classes if isinstance(target, ClassTarget) else target.levels
+        kind = pd.CategoricalDtype(order, ordered=isinstance(target, OrdinalTarget))
+        columns[target.name] = pd.Series(outcomes[target.name]).astype(kind).array
     columns["n_slides"] = cohort.slides.sizes
     sites = cohort.sites(site)
     if sites is not None:

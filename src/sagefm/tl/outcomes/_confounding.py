@@ -15,7 +15,7 @@ from sagefm.stats.outcomes.evaluation import p_value
 OUTCOME_FROM_SITE, SITE_FROM_SLIDES = "outcome from site", "site from slides"
 WITHIN_SITES, OTHER_SITES = "slides within sites", "slides of other sites"
 _SIGNIFICANT = 0.05
-_COLUMNS = ["check", "set", "n_patients", "concordance", "low", "high", "p"]
+CHECKS = ["check", "set", "n_patients", "concordance", "low", "high", "p"]
 
 
 def check_site(
@@ -51,16 +51,16 @@ def check_site(
     A row per check, and warnings.
     """
     codes = pd.factorize(sites, sort=True)[0]
-    names = sorted(sites.unique())
+    names = [str(name) for name in sorted(sites.unique())]
     one_hot = np.asarray(codes[:, None] == np.arange(len(names)), dtype=np.float64)
-    options = {"n_permutations": n_permutations, "seed": seed}
     progress("site")
-    from_site = evaluate_sets(target, [FeatureSet("site", list(names), one_hot)], **options)
+    of_site = FeatureSet("site", names, one_hot)
+    from_site = evaluate_sets(target, [of_site], n_permutations=n_permutations, seed=seed)
     rows = [{"check": OUTCOME_FROM_SITE, **from_site.scores.iloc[0]}]
     warnings = []
     try:
-        of_site = target_of(pd.DataFrame({"site": sites}), "site", "classes")
-        slides = evaluate_sets(of_site, [means], **options)
+        site = target_of(pd.DataFrame({"site": sites}), "site", "classes")
+        slides = evaluate_sets(site, [means], n_permutations=n_permutations, seed=seed)
     except InputError as error:
         warnings.append(f"whether slides show the site cannot be tested: {error}")
         rows.append({"check": SITE_FROM_SLIDES, "set": means.name})
@@ -68,7 +68,7 @@ def check_site(
         rows.append({"check": SITE_FROM_SLIDES, **slides.scores.iloc[0]})
     rows.append({"check": WITHIN_SITES, **_within(target, codes, best, evaluation, seed)})
     rows.append({"check": OTHER_SITES, **_of_other_sites(target, codes, best, evaluation)})
-    table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
+    table = pd.DataFrame(rows).reindex(columns=CHECKS)
     return table, [*_warnings(table), *warnings]
 
 

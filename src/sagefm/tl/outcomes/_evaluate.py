@@ -8,7 +8,7 @@ import pandas as pd
 from sagefm._errors import InputError
 from sagefm._text import numbered
 from sagefm.stats.outcomes import Evaluation, FeatureSet, Target, evaluate_sets
-from sagefm.tl.outcomes._confounding import check_site
+from sagefm.tl.outcomes._confounding import CHECKS, check_site
 from sagefm.tl.outcomes._features import CLINICAL, MEAN, PSEUDOBULK
 
 _BEYOND = ("beyond_clinical", "beyond_low", "beyond_high", "beyond_p")
@@ -45,7 +45,6 @@ def evaluate(
     InputError
         There are too few patients with slides.
     """
-    options = {"n_permutations": how.n_permutations, "seed": how.seed, "progress": how.progress}
     strata = None if sites is None else pd.factorize(sites)[0]
     try:
         target.require_enough()
@@ -53,16 +52,20 @@ def evaluate(
         raise InputError(
             f"{numbered(len(target.known), 'patient')} with slides: {error}"
         ) from error
-    evaluation = evaluate_sets(target, sets, strata=strata, **options)
-    of_slides = evaluation.scores[~evaluation.scores["set"].isin([CLINICAL, PSEUDOBULK])]
-    best = str(of_slides.loc[of_slides["concordance"].idxmax(), "set"])
+    evaluation = evaluate_sets(
+        target, sets, strata=strata, n_permutations=how.n_permutations, seed=how.seed,
+        progress=how.progress,
+    )  # fmt: skip
+    concordance = evaluation.scores.set_index("set")["concordance"]
+    best = str(concordance.drop([CLINICAL, PSEUDOBULK], errors="ignore").idxmax())
     by_name = {one.name: one for one in sets}
     scores = evaluation.scores
     curve = pd.DataFrame(columns=["set", "n_patients", "concordance", "low", "high"])
-    confounding, notes = pd.DataFrame(), []
+    confounding = pd.DataFrame(columns=CHECKS)
+    notes: list[str] = []
     if sites is not None:
         confounding, notes = check_site(
-            target, sites, by_name[MEAN], by_name[best], evaluation, n_permutations=how.n_permutations,
-            seed=how.seed, progress=how.progress,
+            target, sites, by_name[MEAN], by_name[best], evaluation,
+            n_permutations=how.n_permutations, seed=how.seed, progress=how.progress,
         )  # fmt: skip
     return Evaluated(evaluation, scores, best, curve, confounding, notes)

@@ -66,7 +66,7 @@ def feature_sets(
         for kind, table in of_slides.items():
             if table.shape[1]:
                 values = cohort.average(table.to_numpy())
-                sets.append(FeatureSet(f"{kind} of {key}", list(table), values))
+                sets.append(FeatureSet(f"{kind} of {key}", list(map(str, table)), values))
     if gene_sets is not None:
         weights = program_weights(gene_sets, vocabulary, expression.columns)
         scores = partial(program_scores, expression.to_numpy(), weights.to_numpy())

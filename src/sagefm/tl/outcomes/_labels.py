@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sagefm._types import Floats
+from sagefm._types import Floats, Positions
 
 FRACTIONS, ENRICHMENT, INTERFACES = "fractions", "neighbors", "interfaces"
 _PSEUDO = 0.5
@@ -23,7 +23,7 @@ class LabelCounts:
     """Labels × labels: pairs of spots that touch, symmetric; a pair counts in both halves."""
 
 
-def count_labels(labels: "pd.Series[str]", edges: Floats) -> LabelCounts:
+def count_labels(labels: "pd.Series[str]", edges: Positions) -> LabelCounts:
     """Count labels and contacts.
 
     Parameters
@@ -59,7 +59,7 @@ def label_features(slides: Sequence[LabelCounts]) -> dict[str, pd.DataFrame]:
     different = first != second
     rows: dict[str, list[Floats]] = {FRACTIONS: [], ENRICHMENT: [], INTERFACES: []}
     for one in slides:
-        spots = one.spots.reindex(names, fill_value=0).to_numpy(dtype=float)
+        spots = np.asarray(one.spots.reindex(names, fill_value=0), dtype=np.float64)
         contacts = one.contacts.reindex(index=names, columns=names, fill_value=0).to_numpy()
         total = max(spots.sum(), 1)
         rows[FRACTIONS].append(spots / total)

@@ -1,12 +1,12 @@
 """Read the table of patients, whatever wrote it, and match its patients to those of the slides."""
 
+import csv
 import gzip
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -139,21 +139,42 @@ def _read(path: Path) -> tuple[pd.DataFrame, bool]:
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: cannot be read ({why}); check the path") from error
     words = _decoded(content)
-    first = words.lstrip().partition("\n")[0]
-    separator = max(_SEPARATORS, key=first.count)
     if "\0" in words:
         raise InputError(f"{path}: is no text; save the table as CSV")
+    lines = [line for line in words.splitlines(keepends=True) if not _is_comment(line)]
+    if not any(map(str.strip, lines)):
+        raise InputError(f"{path}: is empty; give a row for each patient")
+    separator = max(_SEPARATORS, key=next(filter(str.strip, lines)).count)
     try:
-        table = pd.read_csv(
-            StringIO(words), sep=separator, dtype=str, keep_default_na=False, index_col=False,
-            skipinitialspace=True,
-        )  # fmt: skip
-    except pd.errors.EmptyDataError as error:
-        raise InputError(f"{path}: is empty; give a row for each patient") from error
-    except (pd.errors.ParserError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise InputError(f"{path}: is not a table of text ({why}); save it as CSV") from error
-    return table, separator != ","
+        rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: is not a table of text ({error}); save it as CSV") from error
+    rows = [row for row in rows if any(map(str.strip, row))]
+    return _rectangle(rows, str(path)), separator != ","
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line is a comment, and not the names of columns after a sign."""
+    first = re.split("[,;\t]", line)[0]
+    return line.startswith("#") and _plain(first.lstrip("# ")) not in _IDS
+
+
+def _rectangle(rows: list[list[str]], place: str) -> pd.DataFrame:
+    """Make a table of rows of cells, the first of which are the names of columns."""
+    header, body = [name.lstrip("# ") for name in rows[0]], rows[1:]
+    if body and all(len(row) == len(header) + 1 for row in body):
+        header = ["", *header]  # as R writes it, with the names of rows
+    for number, row in enumerate(body, start=1):
+        if any(map(str.strip, row[len(header) :])):
+            raise InputError(
+                f"{place}: row {number} has {len(row)} cells, and there are {len(header)} names of "
+                "columns; put cells with separators in quotation marks"
+            )
+    cells = [(row + [""] * len(header))[: len(header)] for row in body]
+    kept = [at for at, name in enumerate(header) if name.strip() or at == 0 or
+            any(row[at].strip() for row in cells)]  # fmt: skip
+    table = pd.DataFrame(cells, columns=range(len(header)), dtype=object)[kept]
+    return table.set_axis([header[at] for at in kept], axis=1)
 
 
 def _decoded(content: bytes) -> str:

@@ -85,7 +85,9 @@ class SlideSource:
         names: set[str] = set()
         for name, value in self._named():
             from_file = isinstance(value, str | os.PathLike)
-            slide = self._read(value, len(names) + 1) if from_file else value
+            slide = value
+            if isinstance(slide, str | os.PathLike):
+                slide = self._read(slide, len(names) + 1)
             for section in sections_of(
                 {name: slide},
                 slide_key=self.slide_key,
@@ -184,7 +186,7 @@ def _name_of(one: "SlideOrPath", number: int) -> str:
         place = Path(one).resolve()
         place = place.parent if place.name == "outs" else place
         return place.name.removesuffix(".h5ad").removesuffix(".zarr")
-    own = text_of(one.obs[_NAME]).unique() if _NAME in one.obs else []
+    own = list(text_of(one.obs[_NAME]).unique()) if _NAME in one.obs else []
     return str(own[0]) if len(own) == 1 and own[0] is not None else f"{_NAME} {number}"
 
 
