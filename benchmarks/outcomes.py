@@ -57,6 +57,7 @@ class Pool:
 
     @classmethod
     def simulate(cls, model):
+        """Simulate, and find domains of all patients together."""
         cohort = sagefm.pp.simulate_cohort(POOL, effects={}, n_spots=SPOTS)
         sagefm.tl.domains(list(cohort.slides.values()), n_domains=6)
         source = SlideSource(cohort.slides, None, None, "patient", None)
@@ -93,7 +94,6 @@ class Pool:
         own_truth = truth.iloc[chosen].assign(linear_predictor=risk[chosen])
         return replace(self.cohort, table=own_table, truth=own_truth, effects=dict(effects))
 
-
     def predict(self, cohort, target, model, *, maps=False, curve=False, keys=None, **options):
         """Do what `tl.outcome` does for the patients of a cohort, their slides being summarized."""
         names, keys = cohort.table["patient"], KEYS if keys is None else keys
@@ -114,7 +114,7 @@ def predict(summaries, slides, table, target, model, maps, curve, **options):
             stack.enter_context(mock.patch.object(_outcome, "map_slides", lambda *_: empty))
         if not curve:
             none = mock.Mock(return_value=pd.DataFrame(columns=["set", "n_patients"]))
-            stack.enter_context(mock.patch.object(_evaluate, "learning_curve", none))
+            stack.enter_context(mock.patch.object(_evaluate, "learning_curve", none, create=True))
         options = {"n_permutations": PERMUTATIONS, **options}
         return sagefm.tl.outcome(slides, table, target, model=model, **options)
 
@@ -205,7 +205,9 @@ def power(pool, model, n_cohorts):
         cells = []
         for name in (SEES[trait], "pseudobulk", "embedding mean"):
             own = table[table["set"].str.startswith(name)]
-            for key in ("domain", "sagefm_domain") if name in ("fractions", "interfaces") else ("",):
+            for key in (
+                ("domain", "sagefm_domain") if name in ("fractions", "interfaces") else ("",)
+            ):
                 one = own[own["set"].str.endswith(f"of {key}")] if key else own
                 cells.append((one["concordance"].mean(), (one["p_adjusted"] <= LEVEL).mean()))
             if len(cells) > 1 and name == SEES[trait]:
@@ -228,7 +230,8 @@ def power(pool, model, n_cohorts):
 def confounded(pool, model, n_cohorts):
     """Count warnings where the site follows the outcome, and how often slides then seem to say."""
     lines = ["| confounding | effect of fraction | warned: site predicts the outcome | slides show "
-             "the site | p_adjusted ≤ 0.05, site not given | site given | within sites | other sites |",
+             "the site | p_adjusted ≤ 0.05, site not given | site given | within sites | "
+             "other sites |",
              "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for strength, effect in product((0.0, 0.5, 0.8, 0.95), (0.0, 1.5)):
         found = []
@@ -256,7 +259,7 @@ def confounded(pool, model, n_cohorts):
 
 
 def real(model, n_cohorts):
-    """Predict outcomes by chance, and breast against other organs, of the patients of real slides."""
+    """Predict outcomes by chance, and breast against other organs, from real slides."""
     table = pd.read_csv(SHARED / "slides.csv")
     paths = {name: SHARED / "slides" / f"{name}.h5ad" for name in table["slide"]}
     patients = dict(zip(table["slide"], table["patient"].astype(str), strict=True))
@@ -269,10 +272,19 @@ def real(model, n_cohorts):
 
     def one(target, own, **options):
         own = own[["patient", *dict.fromkeys([target, "array"])]]
-        return predict(summaries, paths, own, target, model, False, False, patients=patients, **options)
+        return predict(
+            summaries, paths, own, target, model, False, False, patients=patients, **options
+        )
 
     positive = one("breast", rows, site="array", n_permutations=999)
-    lines += ["```", str(positive), "", positive.confounding.round(3).to_string(index=False), "```", ""]
+    lines += [
+        "```",
+        str(positive),
+        "",
+        positive.confounding.round(3).to_string(index=False),
+        "```",
+        "",
+    ]
     p = []
     for number in range(n_cohorts):
         made_up = np.random.default_rng(number).permutation(["yes", "no"] * (len(rows) // 2))
