@@ -77,8 +77,7 @@ def _within(
 ) -> dict[str, object]:
     """Compare only patients of the same site; outcomes are permuted within sites."""
     result = cross_validate(
-        target, lambda training: features.fold(training, target.n_components),
-        evaluation.labelings, seed, groups=sites[target.known],
+        target, features.reducer(target), evaluation.labelings, seed, groups=sites[target.known]
     )  # fmt: skip
     low, high = concordance_interval(target, result.pairs, seed)
     return {

@@ -7,11 +7,17 @@ import pandas as pd
 
 from sagefm._errors import InputError
 from sagefm._text import numbered
-from sagefm.stats.outcomes import Evaluation, FeatureSet, Target, evaluate_sets
+from sagefm._types import Codes
+from sagefm.stats.outcomes import (
+    Evaluation,
+    FeatureSet,
+    Target,
+    beyond,
+    evaluate_sets,
+    learning_curve,
+)
 from sagefm.tl.outcomes._confounding import CHECKS, check_site
 from sagefm.tl.outcomes._features import CLINICAL, MEAN, PSEUDOBULK
-
-_BEYOND = ("beyond_clinical", "beyond_low", "beyond_high", "beyond_p")
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,18 @@ def evaluate(
     best = str(concordance.drop([CLINICAL, PSEUDOBULK], errors="ignore").idxmax())
     by_name = {one.name: one for one in sets}
     scores = evaluation.scores
-    curve = pd.DataFrame(columns=["set", "n_patients", "concordance", "low", "high"])
+    if CLINICAL in by_name:
+        gains = [
+            _beyond(target, by_name[CLINICAL], one, strata, how)
+            for one in sets
+            if one.name != CLINICAL
+        ]
+        scores = scores.merge(pd.DataFrame(gains), how="left", on="set")
+    how.progress("learning curve")
+    curve = learning_curve(target, by_name[best], seed=how.seed, strata=strata)
+    needed = curve.attrs.pop("needed")
+    curve.attrs["needed"] = needed.pop("n_patients")
+    curve.attrs |= {f"needed_{name}": value for name, value in needed.items()}
     confounding = pd.DataFrame(columns=CHECKS)
     notes: list[str] = []
     if sites is not None:
@@ -69,3 +86,16 @@ def evaluate(
             n_permutations=how.n_permutations, seed=how.seed, progress=how.progress,
         )  # fmt: skip
     return Evaluated(evaluation, scores, best, curve, confounding, notes)
+
+
+def _beyond(
+    target: Target, clinical: FeatureSet, added: FeatureSet, strata: Codes | None, how: How
+) -> dict[str, object]:
+    how.progress(f"beyond clinical: {added.name}")
+    gain = beyond(
+        target, clinical, added, strata=strata, n_permutations=how.n_permutations, seed=how.seed
+    )
+    return {
+        "set": added.name, "with_clinical": gain.concordance, "beyond_clinical": gain.gain,
+        "beyond_low": gain.low, "beyond_high": gain.high, "beyond_p": gain.p,
+    }  # fmt: skip

@@ -30,8 +30,9 @@ class Outcome:
     """That the result is for research only."""
     scores: pd.DataFrame
     """A row per set of features: set, n_patients, n_events, n_features, n_components, concordance,
-    low, high, p, p_adjusted, q; and beside clinical columns beyond_clinical, beyond_low,
-    beyond_high, beyond_p."""
+    low, high, p, p_adjusted, q; and beside clinical columns with_clinical (the concordance of
+    both), beyond_clinical (what is added to that of the clinical columns), beyond_low, beyond_high,
+    beyond_p."""
     best: str
     """The set of features of slides with the highest concordance."""
     patients: pd.DataFrame
@@ -40,7 +41,9 @@ class Outcome:
     features: pd.DataFrame
     """Each feature alone, a row each: set, feature, effect, low, high, p, q."""
     curve: pd.DataFrame
-    """set, n_patients, concordance, low, high; its attrs have ``needed``."""
+    """Learning curve of the best set: set, n_patients (trained on), concordance, low, high; its
+    ``attrs`` say how many patients would be needed: needed, needed_low, needed_high, needed_text.
+    """
     permuted: pd.DataFrame
     """Concordance of each permutation (rows) for each set (columns)."""
     spots: pd.DataFrame
@@ -72,9 +75,8 @@ class Outcome:
         best = self.scores.set_index("set").loc[self.best]
         if best["p_adjusted"] >= _SIGNIFICANT:
             yield "No set of features of the slides predicts the outcome better than by chance."
-        needed = self.curve.attrs.get("needed")
-        if needed is not None:
-            yield f"Patients that would be needed, by the learning curve: {needed}"
+        if needed := self.curve.attrs.get("needed_text"):
+            yield f"Patients needed for {self.best}: {needed}"
 
     def save(self, folder: str | Path, *, suppress_below: int = 0, overwrite: bool = False) -> None:
         """Write each table that is not empty as CSV, and the summary, into a folder.
