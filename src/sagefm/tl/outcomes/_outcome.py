@@ -140,7 +140,7 @@ def outcome(
     columns = Columns.of(patient_table(table, patient_key), target, clinical, site)
     target_of(columns.table.rows, columns.target, kind).require_enough()
     source = SlideSource(slides, layer, slide_key, patient_key, patients)
-    if patients is None and columns.table.patient_of:
+    if patients is None:
         source = source.with_patients(columns.table.patient_of)
     keys = [keys] if isinstance(keys, str) else keys
     cohort = join(columns, summarize_slides(source, model, keys, seed, report))
