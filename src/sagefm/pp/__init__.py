@@ -11,6 +11,7 @@ from sagefm.pp.plant import plant
 from sagefm.pp.proteins import clr
 from sagefm.pp.read import open_slide, read
 from sagefm.pp.simulate import simulate
+from sagefm.pp.simulate_cohort import SimulatedCohort, simulate_cohort
 from sagefm.pp.spatialdata import write_back
 from sagefm.pp.tissue import simulate_tissue
 from sagefm.pp.vocabulary import Alignment, Vocabulary
@@ -18,6 +19,7 @@ from sagefm.pp.vocabulary import Alignment, Vocabulary
 __all__ = [
     "Alignment",
     "Finding",
+    "SimulatedCohort",
     "Vocabulary",
     "add_counts",
     "aggregate",
@@ -32,6 +34,7 @@ __all__ = [
     "plant",
     "read",
     "simulate",
+    "simulate_cohort",
     "simulate_tissue",
     "summarize",
     "to_mudata",

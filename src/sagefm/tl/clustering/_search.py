@@ -14,10 +14,11 @@ from sagefm.stats.mixture import fit_mixture
 from sagefm.stats.sampling import evenly, is_many
 from sagefm.tl._large_tissue import LargeTissue
 from sagefm.tl._large_views import views_of
+from sagefm.tl._second_modality import SecondModality, SecondViews
 from sagefm.tl._tissue import Tissue
 from sagefm.tl.clustering._centering import agreement_with_batches, should_center
 from sagefm.tl.clustering._consensus import find_consensus, leading
-from sagefm.tl.clustering._number import MAX_SPOTS, MOST, UNSTABLE, best, stability
+from sagefm.tl.clustering._number import MAX_SPOTS, MOST, UNSTABLE, Clusterings, best
 from sagefm.tl.clustering._result import Domains
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def find_domains(
     sections: Sequence[Codes],
     search: Search,
     added: Reals | None,
+    second: SecondModality | None = None,
     *,
     layer: str | None,
 ) -> Domains:
@@ -60,6 +62,8 @@ def find_domains(
         For each slide the section of each spot.
     added
         One more view, spots of all slides × components.
+    second
+        A second modality, with the same views as the expression.
     """
     stage("finding the neighborhoods of %s spots", f"{sum(s.n_obs for s in slides):,}")
     many = is_many(sum(slide.n_obs for slide in slides))
@@ -67,15 +71,20 @@ def find_domains(
     tissue = kind.of(slides, batches, sections, layer=layer)
     n_domains, seed = search.n_domains, search.seed
     facts: dict[str, Any] = {"centered": _centered(tissue, search)}
+    if second is not None:
+        facts |= {"with": second.name}
     centered = bool(facts["centered"])
-    computed = _compute(tissue, search.views, added, centered)
+    computed = _compute(tissue, search.views, added, second, centered)
     numbers = _numbers(len(tissue), n_domains)
     if search.consensus and numbers:
-        whole, halved = _compare(tissue, computed, search, added, centered=centered)
-        table = stability(whole, halved, numbers, seed)
+        whole, halved = _compare(tissue, computed, search, added, second, centered=centered)
+        clusterings = Clusterings.of(whole, halved, numbers, seed)
+        table = clusterings.stability(numbers)
         facts |= {"stability": table}
         n_domains = best(table) if n_domains is None else n_domains
         _report(table, n_domains, chosen=search.n_domains is None)
+        if second is not None:
+            facts |= {"modalities": _by_modality(clusterings, second.name, n_domains)}
     n_domains = n_domains or 1
     back = np.empty(len(tissue), dtype=np.int64)
     back[tissue.order] = np.arange(len(tissue))
@@ -91,16 +100,18 @@ def _compare(
     computed: dict[str, Reals],
     search: Search,
     added: Reals | None,
+    second: SecondModality | None,
     *,
     centered: bool,
 ) -> tuple[dict[str, Reals], dict[str, Reals]]:
     """Get the views of all counts and of half of them; of many spots, those of a sample."""
     seed = search.seed + _HALVED
+    half = None if second is None else second.halved(seed)
     if not isinstance(tissue, LargeTissue):
-        return computed, _compute(tissue.halved(seed), search.views, added, centered)
+        return computed, _compute(tissue.halved(seed), search.views, added, half, centered)
     some = evenly(len(tissue), MAX_SPOTS)
     part, at = tissue.around(some)
-    halved = _compute(part.halved(seed), search.views, added, centered)
+    halved = _compute(part.halved(seed), search.views, added, half, centered)
     return (
         {name: view[some] for name, view in computed.items()},
         {name: view[at] for name, view in halved.items()},
@@ -126,7 +137,11 @@ def _centered(tissue: Tissue | LargeTissue, search: Search) -> bool:
 
 
 def _compute(
-    tissue: Tissue | LargeTissue, names: Sequence[str], added: Reals | None, centered: bool
+    tissue: Tissue | LargeTissue,
+    names: Sequence[str],
+    added: Reals | None,
+    second: SecondModality | None,
+    centered: bool,
 ) -> dict[str, Reals]:
     views = views_of(tissue, centered=centered)
     computed = {}
@@ -135,7 +150,49 @@ def _compute(
         computed[name] = views(name)
     if added is not None:
         computed["embedding"] = views.components(added[tissue.order])
+    if second is not None:
+        of_second = SecondViews(tissue, second.values, centered=centered)
+        for name in names:
+            stage("computing the view %s of %s", name, second.name)
+            computed[_of(second.name, name)] = of_second(name)
     return computed
+
+
+def _of(modality: str, view: str = "") -> str:
+    """Name a view of a second modality."""
+    return f"{modality}: {view}"
+
+
+def _by_modality(clusterings: Clusterings, name: str, n_domains: int) -> pd.DataFrame:
+    """Compare the domains of both modalities with those of each.
+
+    Returns
+    -------
+    A row each for the expression, the second modality and both: `stability`, the adjusted Rand
+    index with the domains of half of the counts, and `agreement`, that with the domains of both.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    views = clusterings.names
+    second = [view for view in views if view.startswith(_of(name))]
+    first = [view for view in views if view not in second]
+    groups = {"expression": first, name: second, "both": views}
+    found = {key: clusterings.of_views(some).joined(n_domains) for key, some in groups.items()}
+    both = found["both"][0]
+    table = pd.DataFrame(
+        {
+            "modality": list(groups),
+            "stability": [adjusted_rand_score(*one) for one in found.values()],
+            "agreement": [adjusted_rand_score(one[0], both) for one in found.values()],
+        }
+    )
+    logger.info(
+        "stability of the domains of expression, %s and both: %s; those of each agree with those "
+        "of both to %s (adjusted Rand index)",
+        name, ", ".join(table["stability"].map("{:.2f}".format)),
+        " and ".join(table["agreement"][:2].map("{:.2f}".format)),
+    )  # fmt: skip
+    return table
 
 
 def _numbers(n_spots: int, n_domains: int | None) -> list[int]:
