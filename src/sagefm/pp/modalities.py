@@ -141,7 +141,7 @@ def describe(found: Modality) -> list[str]:
     level = f"the background is {found.background_level:g} counts in the median spot"
     if not (low := found.background()):
         return [f"{line}; {level}, and all proteins exceed it"]
-    return [f"{line}; {level}, and {len(low)} do not exceed it: {few(low, 10)}"]
+    return [f"{line}; {level}, and {len(low)} do not exceed it: {few(low, 40)}"]
 
 
 def describe_proteins(slide: "AnnData") -> list[str]:

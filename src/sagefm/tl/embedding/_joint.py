@@ -12,6 +12,7 @@ from sagefm._progress import stage
 from sagefm._text import numbered
 from sagefm._types import Codes, Floats, Reals
 from sagefm._uns import provenance, record
+from sagefm.pp.add_counts import add_counts
 from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.read import read
@@ -77,11 +78,17 @@ def join(
         })  # fmt: skip
 
 
-def join_files(paths: Sequence[Path], name: str, slide_key: str | None) -> None:
-    """Do the same to embedded slides in files, which are written again."""
+def join_files(
+    paths: Sequence[Path], name: str, slide_key: str | None, tables: Mapping[str, str | Path]
+) -> None:
+    """Do the same to embedded slides in files, which get these tables and are written again."""
     if not paths:
         return
     slides = {str(path): read(path, backed=None) for path in paths}
+    for slide in slides.values():
+        for modality, table in tables.items():
+            slide.obsm.pop(modality, None)  # of an earlier run
+            add_counts(slide, modality, table)
     join(slides, SecondModality.of(slides, name), EMBEDDING, slide_key)
     for path, slide in zip(paths, slides.values(), strict=True):
         write_slide(slide, path)
