@@ -149,8 +149,7 @@ def simulate(
     _check_numbers(n_spots=(n_spots, NEIGHBORHOOD, 2**20), n_domains=(n_domains, 1, 100))
     _check_numbers(n_couplings=(n_couplings, 0, 1e4), coupling_strength=(coupling_strength, -5, 5))
     _check_numbers(depth=(depth, 1, 1e6), dispersion=(dispersion, 1e-3, 10))
-    if isinstance(n_proteins, bool) or not isinstance(n_proteins, Integral):
-        raise InputError(f"n_proteins is {n_proteins!r}; give a whole number")
+    _require_whole("n_proteins", n_proteins)
     _check_numbers(n_proteins=(n_proteins, 0, 1e4))
     _check_numbers(seed=(seed, 0, 1e9), biology_seed=(biology_seed, 0, 1e9))
     _check_genes(names, n_couplings)
@@ -190,6 +189,11 @@ def _check_numbers(**numbers: tuple[float, float, float]) -> None:
     for name, (value, least, most) in numbers.items():
         if not least <= value <= most:
             raise InputError(f"{name} is {value}; give a number from {least:g} to {most:g}")
+
+
+def _require_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} is {value!r}; give a whole number")
 
 
 def _check_genes(names: list[str], n_couplings: int) -> None:
