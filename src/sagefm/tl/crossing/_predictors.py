@@ -98,10 +98,3 @@ def scaled(values: Floats, training: Bools) -> Floats:
     spread = values[training].std(axis=0)
     centered = values - values[training].mean(axis=0)
     return np.asarray(centered / np.where(spread > _ROUNDING, spread, 1.0))
-
-
-def orthonormal(columns: Floats) -> Floats:
-    """Compute an orthonormal basis of columns, without those that the others determine."""
-    norms = np.linalg.norm(columns, axis=0)
-    left, sizes, _ = np.linalg.svd(columns / np.where(norms > 0, norms, 1), full_matrices=False)
-    return np.asarray(left[:, sizes > _ROUNDING * max(sizes[0], _ROUNDING)])
