@@ -1,5 +1,7 @@
 """Whether out-of-fold predictions have the right size: predicted against observed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy.special import logit
@@ -148,6 +150,6 @@ def _wilson(fraction: float, n: int) -> tuple[float, float]:
     return float(middle - width), float(middle + width)
 
 
-def _table(rows: list[tuple[object, ...]]) -> pd.DataFrame:
+def _table(rows: Sequence[tuple[object, ...]]) -> pd.DataFrame:
     names = ["set", "class", "bin", "n_patients", "predicted", "observed", "low", "high"]
     return pd.DataFrame(rows, columns=names)
