@@ -118,9 +118,7 @@ def _column(table: pd.DataFrame, name: object) -> "pd.Series[Any]":
     column = table[name]
     if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.ordered:
         return column
-    return column.astype(object).map(
-        lambda value: value.strip() if isinstance(value, str) else value
-    )
+    return column.astype(object).map(_stripped)
 
 
 def _stripped(value: object) -> object:
