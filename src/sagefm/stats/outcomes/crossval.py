@@ -145,20 +145,25 @@ def cross_validate(
         risks += predicted
     concordance = _concordance(counts.agreement, counts.compared)
     widening = _widening(target, concordance, orders, counts.pairs)
-    risks, margins = risks / len(folds), margins / len(folds)
+    risks /= len(folds)
+    margins /= len(folds)
     return CrossValidation(concordance, risks, margins, counts.pairs[0], widening)
 
 
 def _widening(target: Target, concordance: Floats, orders: Codes, pairs: Sequence[Pairs]) -> float:
     """Compare how permutations vary with how bootstrap draws of each of them do."""
-    variances = []
-    for number, (order, one) in enumerate(zip(orders[1:], pairs[1:], strict=False)):
-        draws = bootstrap(target.blocks[order], number, _N_NULL_DRAWS)
-        variances.append(np.var(one.of_draws(draws)))
-    finite = concordance[1:][np.isfinite(concordance[1:])]
-    if not len(finite) or not (drawn := np.nanmean([*variances, 0.0])) > 0:
-        return 1.0
-    return float(np.sqrt(max(1.0, np.var(finite) / drawn)))
+    variances = [
+        _variance(one.of_draws(bootstrap(target.blocks[order], number, _N_NULL_DRAWS)))
+        for number, (order, one) in enumerate(zip(orders[1:], pairs[1:], strict=False))
+    ]
+    drawn = float(np.mean(variances)) if variances else 0.0
+    return float(np.sqrt(max(1.0, _variance(concordance[1:]) / drawn))) if drawn > 0 else 1.0
+
+
+def _variance(values: Floats) -> float:
+    """Compute the variance of finite values; 0 if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(np.var(finite)) if len(finite) else 0.0
 
 
 def _pairs(folds: Codes) -> tuple[Positions, Positions]:

@@ -118,9 +118,7 @@ def _column(table: pd.DataFrame, name: object) -> "pd.Series[Any]":
     column = table[name]
     if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.ordered:
         return column
-    return column.astype(object).map(
-        lambda value: value.strip() if isinstance(value, str) else value
-    )
+    return column.astype(object).map(_stripped)
 
 
 def _stripped(value: object) -> object:
@@ -212,9 +210,8 @@ def _levels(name: str, values: "pd.Series[Any]") -> tuple[list[str], Codes]:
     """Name the levels in order, and number the patients by them."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.cat.remove_unused_categories()
-        return [_written(level) for level in values.cat.categories], values.cat.codes.to_numpy(
-            np.int64
-        )
+        codes = np.asarray(values.cat.codes, dtype=np.int64)
+        return [_written(level) for level in values.cat.categories], codes
     if not np.isnan(_as_numbers(values)).any():
         found, ranks = np.unique(_numbers(name, values), return_inverse=True)
         return [_written(level) for level in found], ranks.astype(np.int64)
