@@ -21,8 +21,8 @@ from sagefm.tl.outcomes._features import CLINICAL, MEAN, PSEUDOBULK
 
 
 @dataclass(frozen=True)
-class How:
-    """How sets of features are tested."""
+class Testing:
+    """Testing sets of features are tested."""
 
     n_permutations: int
     seed: int
@@ -42,7 +42,7 @@ class Evaluated:
 
 
 def evaluate(
-    target: Target, sets: Sequence[FeatureSet], sites: "pd.Series[str] | None", how: How
+    target: Target, sets: Sequence[FeatureSet], sites: "pd.Series[str] | None", testing: Testing
 ) -> Evaluated:
     """Score all sets.
 
@@ -59,8 +59,8 @@ def evaluate(
             f"{numbered(len(target.known), 'patient')} with slides: {error}"
         ) from error
     evaluation = evaluate_sets(
-        target, sets, strata=strata, n_permutations=how.n_permutations, seed=how.seed,
-        progress=how.progress,
+        target, sets, strata=strata, n_permutations=testing.n_permutations, seed=testing.seed,
+        progress=testing.progress,
     )  # fmt: skip
     concordance = evaluation.scores.set_index("set")["concordance"]
     best = str(concordance.drop([CLINICAL, PSEUDOBULK], errors="ignore").idxmax())
@@ -68,13 +68,13 @@ def evaluate(
     scores = evaluation.scores
     if CLINICAL in by_name:
         gains = [
-            _beyond(target, by_name[CLINICAL], one, strata, how)
+            _beyond(target, by_name[CLINICAL], one, strata, testing)
             for one in sets
             if one.name != CLINICAL
         ]
         scores = scores.merge(pd.DataFrame(gains), how="left", on="set")
-    how.progress("learning curve")
-    curve = learning_curve(target, by_name[best], seed=how.seed, strata=strata)
+    testing.progress("learning curve")
+    curve = learning_curve(target, by_name[best], seed=testing.seed, strata=strata)
     needed = curve.attrs.pop("needed")
     curve.attrs["needed"] = needed.pop("n_patients")
     curve.attrs |= {f"needed_{name}": value for name, value in needed.items()}
@@ -83,17 +83,17 @@ def evaluate(
     if sites is not None:
         confounding, notes = check_site(
             target, sites, by_name[MEAN], by_name[best], evaluation,
-            n_permutations=how.n_permutations, seed=how.seed, progress=how.progress,
+            n_permutations=testing.n_permutations, seed=testing.seed, progress=testing.progress,
         )  # fmt: skip
     return Evaluated(evaluation, scores, best, curve, confounding, notes)
 
 
 def _beyond(
-    target: Target, clinical: FeatureSet, added: FeatureSet, strata: Codes | None, how: How
+    target: Target, clinical: FeatureSet, added: FeatureSet, strata: Codes | None, testing: Testing
 ) -> dict[str, object]:
-    how.progress(f"beyond clinical: {added.name}")
+    testing.progress(f"beyond clinical: {added.name}")
     gain = beyond(
-        target, clinical, added, strata=strata, n_permutations=how.n_permutations, seed=how.seed
+        target, clinical, added, strata=strata, n_permutations=testing.n_permutations, seed=testing.seed
     )
     return {
         "set": added.name, "with_clinical": gain.concordance, "beyond_clinical": gain.gain,

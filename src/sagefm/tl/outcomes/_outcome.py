@@ -14,7 +14,7 @@ from sagefm.stats.outcomes import Evaluation, Target, TargetKind, target_of
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
 from sagefm.tl.outcomes._cohort import Columns, OutcomeCohort, join, patients_table
 from sagefm.tl.outcomes._effects import effects
-from sagefm.tl.outcomes._evaluate import How, evaluate
+from sagefm.tl.outcomes._evaluate import Testing, evaluate
 from sagefm.tl.outcomes._features import MEAN, feature_sets
 from sagefm.tl.outcomes._maps import LinearScores, map_slides
 from sagefm.tl.outcomes._result import RESEARCH_USE, Outcome
@@ -150,8 +150,8 @@ def outcome(
     encoded = Clinical(columns.table.place, cohort.rows, columns.clinical)
     notes += [*encoded.notes, *_leaks(cohort.rows, columns, of_patients)]
     sets = feature_sets(cohort.slides, encoded, used, gene_sets, model.vocabulary, seed)
-    how = How(n_permutations, seed, report)
-    evaluated = evaluate(of_patients, sets, cohort.sites(columns.site), how)
+    testing = Testing(n_permutations, seed, report)
+    evaluated = evaluate(of_patients, sets, cohort.sites(columns.site), testing)
     notes += evaluated.notes
     facts = {
         "target": of_patients.name, "kind": of_patients.kind, "set": MEAN, "seed": seed,

@@ -1,13 +1,13 @@
 """Slides of patients: what predictions of subtypes and of outcomes share."""
 
 from sagefm.tl.patients._pooling import Readout, SpotFeatures, drawn_spots, mean, pool, quantiles
-from sagefm.tl.patients._slides import PatientSlide, Slides, SlideSource, SlideSummary, summarize
+from sagefm.tl.patients._slides import PatientSlide, Slides, SlideSource, SummarizedSlide, summarize
 
 __all__ = [
     "PatientSlide",
     "Readout",
     "SlideSource",
-    "SlideSummary",
+    "SummarizedSlide",
     "Slides",
     "SpotFeatures",
     "drawn_spots",
