@@ -15,8 +15,8 @@ from sagefm._workers import each
 from sagefm.pp.detection import DetectionTally
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pretrain.corpus.adding import (
-    Job,
     AddOutcome,
+    Job,
     WritingError,
     add,
     folder_name,
