@@ -15,7 +15,7 @@ from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
 from sagefm.tl.description import touching
 from sagefm.tl.outcomes._labels import LabelCounts, count_labels
-from sagefm.tl.patients import PatientSlide, SlideSource, SlideSummary, summarize
+from sagefm.tl.patients import PatientSlide, SlideSource, SummarizedSlide, summarize
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
@@ -32,7 +32,7 @@ class OutcomeSlide:
     """What is kept of a slide."""
 
     number: int
-    summary: SlideSummary
+    summary: SummarizedSlide
     """With the mean embedding."""
     spots: Singles
     """The embedding of some of its spots."""
@@ -89,7 +89,7 @@ def summarize_slides(
         found.append(
             OutcomeSlide(
                 one.number,
-                SlideSummary(one.name, one.patient, mean, summary.sums, summary.means),
+                SummarizedSlide(one.name, one.patient, mean, summary.sums, summary.means),
                 z[chosen], _labels(one, keys),
                 _sections_of_domains(one),
             )
