@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CLINICAL, PSEUDOBULK = "clinical", "pseudobulk"
 MEAN, QUANTILES, PROGRAMS = "embedding mean", "embedding quantiles", "gene programs"
+_LEAST = 1e-9
 _BANDS = ("low", "middle", "high")
 
 
@@ -64,8 +65,8 @@ def feature_sets(
     for key in keys:
         of_slides = label_features([one.labels[key] for one in cohort.slides])
         for kind, table in of_slides.items():
-            if table.shape[1]:
-                values = cohort.average(table.to_numpy())
+            values = cohort.average(table.to_numpy())
+            if np.ptp(values, axis=0).max(initial=0) > 0:
                 sets.append(FeatureSet(f"{kind} of {key}", list(map(str, table)), values))
     if gene_sets is not None:
         weights = program_weights(gene_sets, vocabulary, expression.columns)
@@ -89,13 +90,18 @@ def _expression(cohort: SlidesOfPatients) -> pd.DataFrame:
 
 def _pseudobulk(cpm: Floats) -> FeatureSet:
     n_components = min(N_COMPONENTS, len(cpm) - 1)
+    centered = cpm - cpm.mean(axis=0)
+    products = centered @ centered.T
 
     def components(training: Bools) -> Floats:
-        """Rotate to principal components of the training patients; the last may be empty."""
-        center = cpm[training].mean(axis=0)
-        axes = np.linalg.svd(cpm[training] - center, full_matrices=False)[2][:n_components]
+        """Compute principal components of the training patients, from products of patients."""
+        means = products[:, training].mean(axis=1)
+        around = products[:, training] - means[:, None] - means[training] + means[training].mean()
+        squares, axes = np.linalg.eigh(around[training])
+        squares, axes = squares[::-1][:n_components], axes[:, ::-1][:, :n_components]
         found = np.zeros((len(cpm), n_components))
-        found[:, : len(axes)] = (cpm - center) @ axes.T
+        kept = squares > _LEAST * max(squares[0], _LEAST)
+        found[:, : kept.sum()] = around @ axes[:, kept] / np.sqrt(squares[kept])
         return found
 
     names = [f"PC{i + 1}" for i in range(n_components)]

@@ -30,17 +30,21 @@ class Outcome:
     """That the result is for research only."""
     scores: pd.DataFrame
     """A row per set of features: set, n_patients, n_events, n_features, n_components, concordance,
-    low, high, p, p_adjusted, q; and beside clinical columns beyond_clinical, beyond_low,
-    beyond_high, beyond_p."""
+    low, high, p, p_adjusted, q; and beside clinical columns with_clinical (the concordance of
+    both), beyond_clinical (what is added to that of the clinical columns), beyond_low, beyond_high,
+    beyond_p."""
     best: str
     """The set of features of slides with the highest concordance."""
     patients: pd.DataFrame
     """A row per patient: the outcome, n_slides, site, held_out, risk_<set>, and of the best set
     group, and predicted and probability_<class>."""
     features: pd.DataFrame
-    """Each feature alone, a row each: set, feature, effect, low, high, p, q."""
+    """Each feature alone: set, feature, effect, low, high, p, q; and class, if there are
+    more than two."""
     curve: pd.DataFrame
-    """set, n_patients, concordance, low, high; its attrs have ``needed``."""
+    """Learning curve of the best set: set, n_patients (trained on), concordance, low, high; its
+    ``attrs`` say how many patients would be needed: needed, needed_low, needed_high, needed_text.
+    """
     permuted: pd.DataFrame
     """Concordance of each permutation (rows) for each set (columns)."""
     spots: pd.DataFrame
@@ -48,7 +52,7 @@ class Outcome:
     domains: pd.DataFrame
     """slide (``"all"`` for the cohort), domain, n_patients, contribution, low, high, p, q."""
     confounding: pd.DataFrame
-    """check, set, n_patients, concordance, low, high, p; empty without a site."""
+    """check, set, site, n_patients, value, low, high, p; empty without a site."""
     warnings: list[str]
 
     def __str__(self) -> str:
@@ -72,9 +76,8 @@ class Outcome:
         best = self.scores.set_index("set").loc[self.best]
         if best["p_adjusted"] >= _SIGNIFICANT:
             yield "No set of features of the slides predicts the outcome better than by chance."
-        needed = self.curve.attrs.get("needed")
-        if needed is not None:
-            yield f"Patients that would be needed, by the learning curve: {needed}"
+        if needed := self.curve.attrs.get("needed_text"):
+            yield f"Patients needed for {self.best}: {needed}"
 
     def save(self, folder: str | Path, *, suppress_below: int = 0, overwrite: bool = False) -> None:
         """Write each table that is not empty as CSV, and the summary, into a folder.
