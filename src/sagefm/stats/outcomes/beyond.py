@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sagefm._types import Bools, Codes, Floats
-from sagefm.stats.outcomes.crossval import bootstrap, cross_validate
+from sagefm.stats.outcomes.crossval import bootstrap, cross_validate, draw_folds
 from sagefm.stats.outcomes.evaluation import N_PERMUTATIONS_OF_SETS, FeatureSet, p_value
 from sagefm.stats.outcomes.targets import Target
 from sagefm.stats.resampling import interval
@@ -53,7 +53,8 @@ def beyond(
 
     Returns
     -------
-    The gain of concordance, with an interval by bootstrap over patients, paired. For p the patients
+    The gain of concordance, with an interval by bootstrap over patients, paired, and
+    widened as for :func:`evaluate_sets`. For p the patients
     of the added features are permuted, while base and outcome remain as they are: it is the
     probability that features of other patients add as much.
 
@@ -77,12 +78,14 @@ def beyond(
         return np.concatenate([repeated, permuted], axis=-1)
 
     truth = np.tile(orders[:1], (len(orders), 1))
-    both = cross_validate(target, reduce_both, truth, seed)
-    alone = cross_validate(target, reduce_base, orders[:1], seed)
+    folds = draw_folds(target.n_patients, seed)
+    both = cross_validate(target, reduce_both, truth, folds)
+    alone = cross_validate(target, reduce_base, orders[:1], folds)
     draws = bootstrap(target.blocks, seed)
     low, high = interval(both.pairs.of_draws(draws) - alone.pairs.of_draws(draws))
     score = float(both.concordance[0])
     gain = score - float(alone.concordance[0])
+    low, high = gain + both.widening * (np.array([low, high]) - gain)
     return Gain(
         base.name, added.name, score, gain, float(low), float(high), p_value(both.concordance)
     )

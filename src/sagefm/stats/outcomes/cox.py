@@ -149,6 +149,25 @@ def _line_search(problem: _Problem, at: Floats, step: Floats, ridge: float) -> F
     return at - size * step
 
 
+def cox_information(x: Floats, times: Floats, events: Bools, slopes: Floats) -> Floats:
+    """Compute the curvature of the partial log likelihood of fits to one feature each.
+
+    Parameters
+    ----------
+    x
+        Features × samples.
+    times, events
+        Of each sample.
+    slopes
+        Of each feature.
+    """
+    shape = x.shape
+    problem = _Problem.sort(
+        x[..., None], np.broadcast_to(times, shape), np.broadcast_to(events, shape)
+    )
+    return np.asarray(problem.derivatives(slopes[:, None], 0.0)[1][:, 0, 0])
+
+
 def baseline_hazard(log_hazards: Floats, times: Floats, events: Bools, at: float) -> float:
     """Estimate the cumulative hazard of log hazard zero up to a time, as by Breslow."""
     hazard = np.exp(log_hazards)

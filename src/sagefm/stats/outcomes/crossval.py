@@ -8,7 +8,7 @@ below one half; and it has no more power. Folds are drawn without regard to the 
 they are as good for a permuted outcome as for the true one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from sagefm.stats.resampling import N_BOOTSTRAPS, interval
 N_FOLDS = 5
 N_REPEATS = 5
 _MAX_PAIRS = 2_000_000
+_N_NULLS = 20
+"""Permutations that the width of bootstrap intervals is compared with."""
+_N_NULL_DRAWS = 200
 
 Reduce = Callable[[Bools], Floats]
 """Training patients (a flag for each patient of the table) → components of all patients of the
@@ -47,8 +50,7 @@ class Pairs:
             np.einsum("di,dj,oij->do", draws, draws, pairs, optimize=True)
             for pairs in (self.agreement, self.compared)
         ]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(0.5 + 0.5 * np.nanmean(totals[0] / totals[1], axis=1))
+        return _concordance(totals[0].T, totals[1].T)
 
     def within(self, groups: Codes) -> "Pairs":
         """Get the pairs of patients of the same group."""
@@ -67,6 +69,14 @@ class CrossValidation:
     margins: Floats
     """Labelings × patients: the first output minus its median in the training patients."""
     pairs: Pairs
+    """Of the truth."""
+    widening: float
+    """How many times more permuted outcomes vary than bootstrap draws of them, which do not repeat
+    the fits; at least 1."""
+
+    def interval(self, target: Target, seed: int) -> tuple[float, float]:
+        """Compute the 95 % interval of the concordance over patients, with the widening."""
+        return concordance_interval(target, self.pairs, seed, self.widening)
 
 
 def draw_folds(n_patients: int, seed: int) -> Codes:
@@ -75,8 +85,36 @@ def draw_folds(n_patients: int, seed: int) -> Codes:
     return np.stack([rng.permutation(np.arange(n_patients) % N_FOLDS) for _ in range(N_REPEATS)])
 
 
+def training_sets(target: Target, reduce: Reduce, folds: Codes) -> Iterator[tuple[Bools, Floats]]:
+    """Leave out each fold in turn.
+
+    Parameters
+    ----------
+    target
+        The outcome.
+    reduce
+        Gets components that are fitted to the training patients.
+    folds
+        Of each patient with a known outcome.
+
+    Yields
+    ------
+    Of the patients with a known outcome, which ones remain to train on, and the components of all.
+    """
+    known = np.flatnonzero(target.known)
+    for number in np.unique(folds):
+        inner = folds != number
+        training = np.zeros(len(target.known), dtype=bool)
+        training[known[inner]] = True
+        yield inner, reduce(training)[..., known, :]
+
+
 def cross_validate(
-    target: Target, reduce: Reduce, orders: Codes, seed: int, groups: Codes | None = None
+    target: Target,
+    reduce: Reduce,
+    orders: Codes,
+    folds: Codes,
+    groups: Codes | None = None,
 ) -> CrossValidation:
     """Predict each patient from fits to the patients of other folds, for each labeling.
 
@@ -88,31 +126,44 @@ def cross_validate(
         Gets components that are fitted to the training patients.
     orders
         Labelings × patients with a known outcome.
-    seed
-        Of the folds.
+    folds
+        Draws of folds × patients with a known outcome, as of :func:`draw_folds`.
     groups
         Of each of these patients: only patients of the same group are compared.
     """
-    known = np.flatnonzero(target.known)
     shape = (*orders.shape, len(target.outputs))
     risks, margins = np.zeros(shape), np.zeros(shape[:2])
     counts = _Counts(target, orders, groups)
-    for folds in draw_folds(len(known), seed):
+    for of_draw in folds:
         predicted = np.empty(shape)
-        for number in np.unique(folds):
-            inner = folds != number
-            training = np.zeros(len(target.known), dtype=bool)
-            training[known[inner]] = True
-            features = reduce(training)[..., known, :]
+        for inner, features in training_sets(target, reduce, of_draw):
             fits = target.fit(features[..., inner, :], orders[:, inner])
             predicted[:, ~inner] = fits(features[..., ~inner, :])
             middle = np.median(fits(features[..., inner, :])[..., 0], axis=1, keepdims=True)
             margins[:, ~inner] += predicted[:, ~inner, 0] - middle
-        counts.add(predicted, *_pairs(folds))
+        counts.add(predicted, *_pairs(of_draw))
         risks += predicted
-    return CrossValidation(
-        counts.concordance(), risks / N_REPEATS, margins / N_REPEATS, counts.of_truth()
-    )
+    concordance = _concordance(counts.agreement, counts.compared)
+    widening = _widening(target, concordance, orders, counts.pairs)
+    risks /= len(folds)
+    margins /= len(folds)
+    return CrossValidation(concordance, risks, margins, counts.pairs[0], widening)
+
+
+def _widening(target: Target, concordance: Floats, orders: Codes, pairs: Sequence[Pairs]) -> float:
+    """Compare how permutations vary with how bootstrap draws of each of them do."""
+    variances = [
+        _variance(one.of_draws(bootstrap(target.blocks[order], number, _N_NULL_DRAWS)))
+        for number, (order, one) in enumerate(zip(orders[1:], pairs[1:], strict=False))
+    ]
+    drawn = float(np.mean(variances)) if variances else 0.0
+    return float(np.sqrt(max(1.0, _variance(concordance[1:]) / drawn))) if drawn > 0 else 1.0
+
+
+def _variance(values: Floats) -> float:
+    """Compute the variance of finite values; 0 if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(np.var(finite)) if len(finite) else 0.0
 
 
 def _pairs(folds: Codes) -> tuple[Positions, Positions]:
@@ -128,8 +179,9 @@ class _Counts:
         self.target, self.orders, self.groups = target, orders, groups
         self.agreement = np.zeros((len(target.outputs), len(orders)))
         self.compared = np.zeros_like(self.agreement)
-        n = orders.shape[1]
-        self.pairs = Pairs(*np.zeros((2, len(target.outputs), n, n)))
+        shape = (len(target.outputs), orders.shape[1], orders.shape[1])
+        n_kept = min(len(orders), 1 + _N_NULLS)
+        self.pairs = [Pairs(np.zeros(shape), np.zeros(shape)) for _ in range(n_kept)]
 
     def add(self, predicted: Floats, one: Positions, other: Positions) -> None:
         """Compare patients `one` with patients `other`, in each labeling."""
@@ -146,17 +198,18 @@ class _Counts:
                 in_order = true * np.sign(values[:, one, output] - values[:, other, output])
                 self.agreement[output, rows] += in_order.sum(axis=1)
                 self.compared[output, rows] += np.abs(true).sum(axis=1)
-                if start == 0:
-                    np.add.at(self.pairs.agreement[output], (one, other), in_order[0])
-                    np.add.at(self.pairs.compared[output], (one, other), np.abs(true[0]))
+                for pairs, kept, sign in zip(self.pairs[rows], in_order, true, strict=False):
+                    pairs.agreement[output, one, other] += kept  # no pair occurs twice
+                    pairs.compared[output, one, other] += np.abs(sign)
 
-    def concordance(self) -> Floats:
-        with np.errstate(invalid="ignore"):
-            fraction = self.agreement / self.compared
-        return np.asarray(0.5 + 0.5 * np.nanmean(fraction, axis=0))
 
-    def of_truth(self) -> Pairs:
-        return self.pairs
+def _concordance(agreement: Floats, compared: Floats) -> Floats:
+    """Average over outputs (the rows) that have any pair; NaN where none has."""
+    present = compared > 0
+    fractions = np.divide(agreement, compared, out=np.zeros_like(agreement), where=present)
+    n_present = present.sum(axis=0)
+    mean = fractions.sum(axis=0) / np.maximum(n_present, 1)
+    return np.asarray(np.where(n_present > 0, 0.5 + 0.5 * mean, np.nan))
 
 
 def bootstrap(blocks: Codes, seed: int, n_draws: int = N_BOOTSTRAPS) -> Floats:
@@ -169,7 +222,11 @@ def bootstrap(blocks: Codes, seed: int, n_draws: int = N_BOOTSTRAPS) -> Floats:
     return draws
 
 
-def concordance_interval(target: Target, pairs: Pairs, seed: int) -> tuple[float, float]:
-    """Compute the 95 % interval of a concordance over patients."""
+def concordance_interval(
+    target: Target, pairs: Pairs, seed: int, widening: float = 1.0
+) -> tuple[float, float]:
+    """Compute the 95 % interval of a concordance over patients, some times as wide."""
     low, high = interval(pairs.of_draws(bootstrap(target.blocks, seed)))
-    return float(low), float(high)
+    middle = pairs.concordance
+    ends = middle + widening * (np.array([low, high]) - middle)
+    return float(np.maximum(ends[0], 0.0)), float(np.minimum(ends[1], 1.0))

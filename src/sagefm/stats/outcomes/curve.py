@@ -9,12 +9,13 @@ from scipy.stats import norm
 from sagefm._types import Bools, Codes, Floats
 from sagefm.stats.outcomes.crossval import (
     Pairs,
-    bootstrap,
+    concordance_interval,
     cross_validate,
+    draw_folds,
 )
 from sagefm.stats.outcomes.evaluation import FeatureSet
 from sagefm.stats.outcomes.targets import Target
-from sagefm.stats.resampling import LEVEL, interval
+from sagefm.stats.resampling import LEVEL
 
 N_DRAWS = 40
 _FRACTIONS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -106,9 +107,9 @@ def learning_curve(
 
     Returns
     -------
-    set, n_patients (that are trained on), concordance, low, high (95 %, by bootstrap over
-    patients). ``attrs["needed"]`` has n_patients, low, high and text of :class:`NeededPatients`,
-    for five-fold cross-validation.
+    set, n_patients (that are trained on), concordance, low, high (95 %, as for
+    :func:`evaluate_sets`). ``attrs["needed"]`` has n_patients, low, high and text of
+    :class:`NeededPatients`, for five-fold cross-validation.
 
     Raises
     ------
@@ -116,27 +117,22 @@ def learning_curve(
         There are too few patients or events.
     """
     target.require_enough()
-    draws = bootstrap(target.blocks, seed)
+    within = None if strata is None else strata[target.known]
+    orders = target.permuted(_N_NULL, seed, within)
+    folds = draw_folds(target.n_patients, seed)
+    full = cross_validate(target, one.reducer(target), orders, folds)
+    needed = needed_patients(
+        target.n_patients, float(full.concordance[0]), *full.interval(target, seed),
+        float(full.concordance[1:].std()),
+    )  # fmt: skip
     rng = np.random.default_rng(seed)
     rows = []
     for fraction in _FRACTIONS:
         size = round(fraction * target.n_patients)
-        if size < _LEAST_TRAINING:
-            continue
-        pairs = _subsampled(target, one, fraction, rng)
-        low, high = interval(pairs.of_draws(draws))
-        rows.append(
-            {"set": one.name, "n_patients": size, "concordance": pairs.concordance,
-             "low": float(low), "high": float(high)}
-        )  # fmt: skip
-    within = None if strata is None else strata[target.known]
-    orders = target.permuted(_N_NULL, seed, within)
-    full = cross_validate(target, one.reducer(target), orders, seed)
-    low, high = interval(full.pairs.of_draws(draws))
-    needed = needed_patients(
-        target.n_patients, float(full.concordance[0]), float(low), float(high),
-        float(full.concordance[1:].std()),
-    )  # fmt: skip
+        if size >= _LEAST_TRAINING:
+            pairs = _subsampled(target, one, fraction, rng)
+            low, high = concordance_interval(target, pairs, seed, full.widening)
+            rows.append((one.name, size, pairs.concordance, low, high))
     table = pd.DataFrame(rows, columns=["set", "n_patients", "concordance", "low", "high"])
     table.attrs["needed"] = asdict(needed)
     return table

@@ -12,8 +12,8 @@ from sagefm.stats.outcomes.crossval import (
     CrossValidation,
     Pairs,
     Reduce,
-    concordance_interval,
     cross_validate,
+    draw_folds,
 )
 from sagefm.stats.outcomes.folds import Fold
 from sagefm.stats.outcomes.kinds import ClassTarget
@@ -145,7 +145,8 @@ def evaluate_sets(
     Returns
     -------
     An :class:`Evaluation`. In its scores, low and high are the 95 % interval of the concordance by
-    bootstrap over patients (within classes, or within those with and without an event); p is the
+    bootstrap over patients (within classes, or within those with and without an event), widened as
+    permutations vary more than bootstrap draws of them, which do not repeat the fits; p is the
     fraction of permutations with at least the concordance (the truth counts as one of them);
     p_adjusted is for all sets that were tried: the maximum over sets of the concordance, in units
     of its standard deviation over permutations, in the same permutations (step-down, Westfall and
@@ -159,18 +160,21 @@ def evaluate_sets(
     target.require_enough()
     if not sets:
         raise InputError(f"{target.name}: there are no features to predict it from")
+    if len({one.name for one in sets}) < len(sets):
+        raise InputError(f"{target.name}: two sets of features have the same name")
     within = None if strata is None else strata[target.known]
     orders = target.permuted(n_permutations, seed, within)
+    folds = draw_folds(target.n_patients, seed)
     rows, risks, fits = [], {}, {}
     results: dict[str, CrossValidation] = {}
     for one in sets:
         if progress:
             progress(f"{target.name}: {one.name}")
 
-        result = cross_validate(target, one.reducer(target), orders, seed)
+        result = cross_validate(target, one.reducer(target), orders, folds)
         fold = one.fold(target.known, target.n_components)
         fit = SetFit(fold, target.fit(fold.features[target.known], orders))
-        low, high = concordance_interval(target, result.pairs, seed)
+        low, high = result.interval(target, seed)
         results[one.name], fits[one.name] = result, fit
         risks[one.name] = _risks(target, result, fit)
         rows.append(

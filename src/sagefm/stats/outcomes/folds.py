@@ -75,7 +75,7 @@ class Fold:
 
         Missing values are replaced by the mean of the training samples.
         """
-        if np.isnan(features).any():
+        if not np.isfinite(features).all():
             features = _filled(features, training)
         rows = features[training]
         if not scaled:
@@ -201,7 +201,26 @@ def average_over_patients(samples: Samples, probabilities: Floats) -> Floats:
     return np.asarray((member / member.sum(axis=1, keepdims=True)) @ probabilities)
 
 
-def permute(truth: Codes, n_permutations: int, seed: int) -> Codes:
-    """Stack the truth and permutations of it over patients: labelings × patients."""
+def permute(truth: Codes, n_permutations: int, seed: int, strata: Codes | None = None) -> Codes:
+    """Stack the truth and permutations of it over patients: labelings × patients.
+
+    Parameters
+    ----------
+    truth
+        A code for each patient.
+    n_permutations
+        Number of permutations.
+    seed
+        Of the permutations.
+    strata
+        Code of each patient, such as its site: permutations are within equal codes.
+    """
     rng = np.random.default_rng(seed)
-    return np.stack([truth, *(rng.permutation(truth) for _ in range(n_permutations))])
+    if strata is None:
+        return np.stack([truth, *(rng.permutation(truth) for _ in range(n_permutations))])
+    groups = [np.flatnonzero(strata == code) for code in np.unique(strata)]
+    labelings = np.tile(truth, (n_permutations + 1, 1))
+    for labeling in labelings[1:]:
+        for rows in groups:
+            labeling[rows] = rng.permutation(truth[rows])
+    return labelings

@@ -212,9 +212,8 @@ def _levels(name: str, values: "pd.Series[Any]") -> tuple[list[str], Codes]:
     """Name the levels in order, and number the patients by them."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.cat.remove_unused_categories()
-        return [_written(level) for level in values.cat.categories], values.cat.codes.to_numpy(
-            np.int64
-        )
+        codes = np.asarray(values.cat.codes, dtype=np.int64)
+        return [_written(level) for level in values.cat.categories], codes
     if not np.isnan(_as_numbers(values)).any():
         found, ranks = np.unique(_numbers(name, values), return_inverse=True)
         return [_written(level) for level in found], ranks.astype(np.int64)

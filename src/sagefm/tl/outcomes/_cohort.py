@@ -14,7 +14,6 @@ from sagefm.tl.outcomes._features import SlidesOfPatients
 from sagefm.tl.outcomes._slides import OutcomeSlide
 from sagefm.tl.outcomes._table import PatientTable
 
-_NO_SITE = "unknown"
 _LEAST = 1e-12
 
 
@@ -72,10 +71,10 @@ class OutcomeCohort:
     notes: list[str]
 
     def sites(self, column: str | None) -> "pd.Series[str] | None":
-        """Get the site of each patient."""
+        """Get the site of each patient, None where it is unknown."""
         if column is None:
             return None
-        return text_of(self.rows[column]).fillna(_NO_SITE)
+        return text_of(self.rows[column])
 
 
 def join(columns: Columns, slides: Sequence[OutcomeSlide]) -> OutcomeCohort:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from sagefm._errors import InputError
@@ -13,16 +14,23 @@ from sagefm.stats.outcomes import (
     FeatureSet,
     Target,
     beyond,
+    confounding,
+    effects,
     evaluate_sets,
     learning_curve,
 )
-from sagefm.tl.outcomes._confounding import CHECKS, check_site
+from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.outcomes._features import CLINICAL, MEAN, PSEUDOBULK
+
+EFFECTS = ["set", "feature", "effect", "low", "high", "p", "q"]
+CHECKS = ["check", "set", "site", "n_patients", "value", "low", "high", "p"]
+_N_CHECKS = 199
+"""Permutations for the checks of the site, at most."""
 
 
 @dataclass(frozen=True)
-class How:
-    """How sets of features are tested."""
+class Testing:
+    """Testing sets of features are tested."""
 
     n_permutations: int
     seed: int
@@ -42,7 +50,7 @@ class Evaluated:
 
 
 def evaluate(
-    target: Target, sets: Sequence[FeatureSet], sites: "pd.Series[str] | None", how: How
+    target: Target, sets: Sequence[FeatureSet], sites: "pd.Series[str] | None", testing: Testing
 ) -> Evaluated:
     """Score all sets.
 
@@ -51,7 +59,7 @@ def evaluate(
     InputError
         There are too few patients with slides.
     """
-    strata = None if sites is None else pd.factorize(sites)[0]
+    strata = strata_of(sites)
     try:
         target.require_enough()
     except InputError as error:
@@ -59,8 +67,8 @@ def evaluate(
             f"{numbered(len(target.known), 'patient')} with slides: {error}"
         ) from error
     evaluation = evaluate_sets(
-        target, sets, strata=strata, n_permutations=how.n_permutations, seed=how.seed,
-        progress=how.progress,
+        target, sets, strata=strata, n_permutations=testing.n_permutations, seed=testing.seed,
+        progress=testing.progress,
     )  # fmt: skip
     concordance = evaluation.scores.set_index("set")["concordance"]
     best = str(concordance.drop([CLINICAL, PSEUDOBULK], errors="ignore").idxmax())
@@ -68,32 +76,58 @@ def evaluate(
     scores = evaluation.scores
     if CLINICAL in by_name:
         gains = [
-            _beyond(target, by_name[CLINICAL], one, strata, how)
+            _beyond(target, by_name[CLINICAL], one, strata, testing)
             for one in sets
             if one.name != CLINICAL
         ]
         scores = scores.merge(pd.DataFrame(gains), how="left", on="set")
-    how.progress("learning curve")
-    curve = learning_curve(target, by_name[best], seed=how.seed, strata=strata)
+    testing.progress("learning curve")
+    curve = learning_curve(target, by_name[best], seed=testing.seed, strata=strata)
     needed = curve.attrs.pop("needed")
     curve.attrs["needed"] = needed.pop("n_patients")
     curve.attrs |= {f"needed_{name}": value for name, value in needed.items()}
-    confounding = pd.DataFrame(columns=CHECKS)
-    notes: list[str] = []
+    checks, notes = pd.DataFrame(columns=CHECKS), []
     if sites is not None:
-        confounding, notes = check_site(
-            target, sites, by_name[MEAN], by_name[best], evaluation,
-            n_permutations=how.n_permutations, seed=how.seed, progress=how.progress,
-        )  # fmt: skip
-    return Evaluated(evaluation, scores, best, curve, confounding, notes)
+        testing.progress("site")
+        checked = [by_name[name] for name in dict.fromkeys([best, MEAN])]
+        n_permutations = min(testing.n_permutations, _N_CHECKS)
+        checks, notes = confounding(
+            target, sites, checked, n_permutations=n_permutations, seed=testing.seed
+        )
+    return Evaluated(evaluation, scores, best, curve, checks, notes)
+
+
+def effect_table(
+    target: Target, sets: Sequence[FeatureSet], sites: "pd.Series[str] | None"
+) -> pd.DataFrame:
+    """Compute the effect of each feature that has a meaning of its own; q is over all of them."""
+    tables = [effects(target, one, strata=strata_of(sites)) for one in sets if one.scaled]
+    if not tables:
+        return pd.DataFrame(columns=EFFECTS)
+    table = pd.concat(tables, ignore_index=True)
+    table["q"] = benjamini_hochberg(table["p"])
+    table.attrs.update(tables[0].attrs)
+    return table if len(target.outputs) > 1 else table.drop(columns="class")
+
+
+def strata_of(sites: "pd.Series[str] | None") -> Codes | None:
+    """Give each site, an unknown one too, a number: patients are permuted within them."""
+    if sites is None:
+        return None
+    return pd.factorize(sites, use_na_sentinel=False)[0].astype(np.int64)
 
 
 def _beyond(
-    target: Target, clinical: FeatureSet, added: FeatureSet, strata: Codes | None, how: How
+    target: Target, clinical: FeatureSet, added: FeatureSet, strata: Codes | None, testing: Testing
 ) -> dict[str, object]:
-    how.progress(f"beyond clinical: {added.name}")
+    testing.progress(f"beyond clinical: {added.name}")
     gain = beyond(
-        target, clinical, added, strata=strata, n_permutations=how.n_permutations, seed=how.seed
+        target,
+        clinical,
+        added,
+        strata=strata,
+        n_permutations=testing.n_permutations,
+        seed=testing.seed,
     )
     return {
         "set": added.name, "with_clinical": gain.concordance, "beyond_clinical": gain.gain,

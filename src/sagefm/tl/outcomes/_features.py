@@ -65,8 +65,8 @@ def feature_sets(
     for key in keys:
         of_slides = label_features([one.labels[key] for one in cohort.slides])
         for kind, table in of_slides.items():
-            if table.shape[1]:
-                values = cohort.average(table.to_numpy())
+            values = cohort.average(table.to_numpy())
+            if np.ptp(values, axis=0).max(initial=0) > 0:
                 sets.append(FeatureSet(f"{kind} of {key}", list(map(str, table)), values))
     if gene_sets is not None:
         weights = program_weights(gene_sets, vocabulary, expression.columns)

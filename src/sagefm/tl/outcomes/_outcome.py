@@ -13,8 +13,7 @@ from sagefm._keys import DOMAIN
 from sagefm.stats.outcomes import Evaluation, Target, TargetKind, target_of
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
 from sagefm.tl.outcomes._cohort import Columns, OutcomeCohort, join, patients_table
-from sagefm.tl.outcomes._effects import effects
-from sagefm.tl.outcomes._evaluate import How, evaluate
+from sagefm.tl.outcomes._evaluate import Testing, effect_table, evaluate
 from sagefm.tl.outcomes._features import MEAN, feature_sets
 from sagefm.tl.outcomes._maps import LinearScores, map_slides
 from sagefm.tl.outcomes._result import RESEARCH_USE, Outcome
@@ -120,8 +119,8 @@ def outcome(
       domain raises the score of the patient with the higher outcome (of two classes the second;
       the earlier event), averaged over pairs of patients, with a bootstrap interval, and p for
       permuted patients. They add up to the same difference of the whole score.
-    - `confounding`: whether the site predicts the outcome, whether slides show their site, and what
-      slides say within sites and when they are predicted from other sites.
+    - `confounding`: how much the outcome differs between sites, whether slides show their site, and
+      what they say between patients of the same site, also when it is predicted from other sites.
 
     Sets ``obs["sagefm_outcome"]`` (contribution), ``obs["sagefm_outcome_p"]`` and
     ``uns["sagefm"]["outcome"]`` of slides in memory.
@@ -140,7 +139,7 @@ def outcome(
     columns = Columns.of(patient_table(table, patient_key), target, clinical, site)
     target_of(columns.table.rows, columns.target, kind).require_enough()
     source = SlideSource(slides, layer, slide_key, patient_key, patients)
-    if patients is None and columns.table.patient_of:
+    if patients is None:
         source = source.with_patients(columns.table.patient_of)
     keys = [keys] if isinstance(keys, str) else keys
     cohort = join(columns, summarize_slides(source, model, keys, seed, report))
@@ -150,8 +149,9 @@ def outcome(
     encoded = Clinical(columns.table.place, cohort.rows, columns.clinical)
     notes += [*encoded.notes, *_leaks(cohort.rows, columns, of_patients)]
     sets = feature_sets(cohort.slides, encoded, used, gene_sets, model.vocabulary, seed)
-    how = How(n_permutations, seed, report)
-    evaluated = evaluate(of_patients, sets, cohort.sites(columns.site), how)
+    testing = Testing(n_permutations, seed, report)
+    sites = cohort.sites(columns.site)
+    evaluated = evaluate(of_patients, sets, sites, testing)
     notes += evaluated.notes
     facts = {
         "target": of_patients.name, "kind": of_patients.kind, "set": MEAN, "seed": seed,
@@ -178,7 +178,7 @@ def outcome(
         evaluated.scores,
         evaluated.best,
         patients_table(cohort, of_patients, evaluation, evaluated.best, columns.site),
-        effects(of_patients, [one for one in sets if one.scaled]),
+        effect_table(of_patients, sets, sites),
         evaluated.curve,
         pd.DataFrame(evaluation.permuted),
         maps.spots,

@@ -39,7 +39,8 @@ class Outcome:
     """A row per patient: the outcome, n_slides, site, held_out, risk_<set>, and of the best set
     group, and predicted and probability_<class>."""
     features: pd.DataFrame
-    """Each feature alone, a row each: set, feature, effect, low, high, p, q."""
+    """Each feature alone: set, feature, effect, low, high, p, q; and class, if there are
+    more than two."""
     curve: pd.DataFrame
     """Learning curve of the best set: set, n_patients (trained on), concordance, low, high; its
     ``attrs`` say how many patients would be needed: needed, needed_low, needed_high, needed_text.
@@ -51,7 +52,7 @@ class Outcome:
     domains: pd.DataFrame
     """slide (``"all"`` for the cohort), domain, n_patients, contribution, low, high, p, q."""
     confounding: pd.DataFrame
-    """check, set, n_patients, concordance, low, high, p; empty without a site."""
+    """check, set, site, n_patients, value, low, high, p; empty without a site."""
     warnings: list[str]
 
     def __str__(self) -> str:

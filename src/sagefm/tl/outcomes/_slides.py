@@ -15,7 +15,7 @@ from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
 from sagefm.tl.description import touching
 from sagefm.tl.outcomes._labels import LabelCounts, count_labels
-from sagefm.tl.patients import PatientSlide, SlideSource, SlideSummary, summarize
+from sagefm.tl.patients import PatientSlide, SlideSource, SummarizedSlide, summarize
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
@@ -32,7 +32,7 @@ class OutcomeSlide:
     """What is kept of a slide."""
 
     number: int
-    summary: SlideSummary
+    summary: SummarizedSlide
     """With the mean embedding."""
     spots: Singles
     """The embedding of some of its spots."""
@@ -89,7 +89,7 @@ def summarize_slides(
         found.append(
             OutcomeSlide(
                 one.number,
-                SlideSummary(one.name, one.patient, mean, summary.sums, summary.means),
+                SummarizedSlide(one.name, one.patient, mean, summary.sums, summary.means),
                 z[chosen], _labels(one, keys),
                 _sections_of_domains(one),
             )
@@ -100,9 +100,22 @@ def summarize_slides(
 def common_keys(
     slides: Sequence[OutcomeSlide], keys: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
-    """List the columns with labels that all slides have, and notes on those that are left out."""
+    """List the columns with labels that all slides have, and notes on those that are left out.
+
+    Raises
+    ------
+    InputError
+        A column says something of slides, and nothing of their spots.
+    """
     every = list(dict.fromkeys(key for one in slides for key in one.labels))
     common = [key for key in every if all(key in one.labels for one in slides)]
+    for key in common:
+        names = [tuple(one.labels[key].spots.index) for one in slides]
+        if len(set(names)) > 1 and all(len(one) == 1 for one in names):
+            raise InputError(
+                f"keys: obs[{key!r}] is the same in all spots of a slide; name a column with "
+                "labels of spots, such as domains or cell types"
+            )
     notes = [
         f"obs[{key!r}]: only {sum(key in one.labels for one in slides)} of {len(slides)} slides "
         "have it; it is left out"

@@ -31,8 +31,8 @@ class PatientTable:
     """Its index is the patient, as text."""
     place: str
     """What messages call it."""
-    patient_of: dict[str, str] | None
-    """Slide → patient, if the table had a column with the slides."""
+    patient_of: dict[str, str]
+    """Slide → patient; empty if the table had no column with the slides."""
 
     def column(self, name: object, what: str) -> str:
         """Find a column by its name, also in another case or with blanks around it.
@@ -201,9 +201,9 @@ def _with_patient(table: pd.DataFrame, place: str, patient_key: str) -> pd.DataF
     raise InputError(f"{place}: has no column {patient_key!r} with the patients; it has {columns}")
 
 
-def _patients_of_slides(table: pd.DataFrame, place: str) -> dict[str, str] | None:
+def _patients_of_slides(table: pd.DataFrame, place: str) -> dict[str, str]:
     if _SLIDE not in table:
-        return None
+        return {}
     pairs = pd.DataFrame({_SLIDE: text_of(table[_SLIDE]), _PATIENT: table[_PATIENT]}).dropna()
     pairs = pairs.drop_duplicates()
     shared = pairs[_SLIDE][pairs[_SLIDE].duplicated()]

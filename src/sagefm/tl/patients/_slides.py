@@ -88,6 +88,9 @@ class SlideSource:
             slide = value
             if isinstance(slide, str | os.PathLike):
                 slide = self._read(slide, len(names) + 1)
+            if not hasattr(slide, "obsm"):
+                what = f"{name or 'slides'}: is a {type(slide).__name__}"
+                raise InputError(f"{what}; give slides (AnnData) or paths")
             for section in sections_of(
                 {name: slide},
                 slide_key=self.slide_key,
@@ -124,14 +127,20 @@ class SlideSource:
             yield one, aligned
 
     def with_patients(self, patients: Mapping[str, str]) -> "SlideSource":
-        """Take the patients of slides from a mapping, if it has some of their names."""
+        """Take the patients of slides from a mapping, if it has some of their names.
+
+        Else those of a cohort are the ones that it knows, and others are in ``obs``.
+        """
+        names: set[str] = set()
         if isinstance(self.slides, Mapping):
             names = set(self.slides)
         elif isinstance(self.slides, str | os.PathLike | Sequence):
             names = {name for name, _ in self._named()}
-        else:
-            names = set()
-        return replace(self, patients=patients) if names & set(patients) else self
+        if names & set(patients):
+            return replace(self, patients=patients)
+        if callable(known := getattr(self.slides, "patient", None)):
+            return replace(self, patients={name: known(name) for name in names})
+        return self
 
     def _named(self) -> "Iterator[tuple[str, SlideOrPath]]":
         if isinstance(self.slides, Mapping):
@@ -152,7 +161,7 @@ class SlideSource:
 
 
 @dataclass(frozen=True)
-class SlideSummary:
+class SummarizedSlide:
     """A slide of a patient, summarized."""
 
     name: str
@@ -167,12 +176,12 @@ class SlideSummary:
 
 def summarize(
     one: PatientSlide, model: "SageFM", aligned: "AlignedSlide", *, keep_spots: bool
-) -> SlideSummary:
+) -> SummarizedSlide:
     """Embed a slide and summarize it, with the embedding of every spot or only their mean."""
     z = model.embed(aligned)
     measured = np.flatnonzero(aligned.measured)
     sums = column_sums(aligned.counts)
-    return SlideSummary(
+    return SummarizedSlide(
         one.name, one.patient,
         z if keep_spots else z.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32),
         pd.Series(sums[measured], measured),
