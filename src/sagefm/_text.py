@@ -26,3 +26,8 @@ def probability(symbol: str, value: float) -> str:
         return f"{symbol} < 0.001"
     written = f"{value:.2g}"
     return f"{symbol} {'<' if value < 0.05 <= float(written) else '='} {written}"
+
+
+def or_below(count: float, below: int) -> str:
+    """Write a count of patients, or that it is below a number: <5."""
+    return f"<{below}" if 0 < count < below else f"{count:,.0f}"

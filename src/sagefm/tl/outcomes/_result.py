@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sagefm._files import replacing, require_free
-from sagefm._text import numbered, probability
+from sagefm._text import numbered, or_below, probability
 
 RESEARCH_USE = "For research only: not for diagnosis or treatment decisions."
 """What every output says."""
@@ -79,10 +79,20 @@ class Outcome:
         if needed := self.curve.attrs.get("needed_text"):
             yield f"Patients needed for {self.best}: {needed}"
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+    def save(self, folder: str | Path, *, suppress_below: int = 0, overwrite: bool = False) -> None:
         """Write each table that is not empty as CSV, and the summary, into a folder.
 
-        The last column of each table, ``note``, says that it is for research only.
+        The last column of each table, ``note``, says that it is for research only. The tables of
+        patients and of slides have their names: they are not for others.
+
+        Parameters
+        ----------
+        folder
+            Where to write.
+        suppress_below
+            Numbers of patients from 1 to below this are written as ``<5``.
+        overwrite
+            Whether files in the folder are replaced.
 
         Raises
         ------
@@ -94,12 +104,20 @@ class Outcome:
         for name in _TABLES:
             table: pd.DataFrame = getattr(self, name)
             if len(table):
+                table = _suppressed(table, suppress_below)
                 keep_index = table.index.name == "patient"
                 note = [self.note] + [""] * (len(table) - 1)
                 with replacing(folder / f"{name}.csv") as beside:
                     table.assign(note=note).to_csv(beside, index=keep_index, float_format="%.6g")
         with replacing(folder / SUMMARY) as beside:
             beside.write_text(f"{self}\n", encoding="utf-8")
+
+
+def _suppressed(table: pd.DataFrame, below: int) -> pd.DataFrame:
+    """Write small numbers of patients as text, where this was asked for."""
+    counts = [str(name) for name in table if str(name) in ("n_patients", "n_events")]
+    small = [name for name in counts if table[name].between(1, below - 1).any()]
+    return table.assign(**{name: [or_below(n, below) for n in table[name]] for name in small})
 
 
 def _describe(row: "pd.Series[float]") -> str:
