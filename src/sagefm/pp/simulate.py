@@ -13,6 +13,7 @@ from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._types import Floats, Singles
 from sagefm.pp.neighborhood import average, nearest
+from sagefm.pp.simulate_proteins import ISOTYPES, Transcripts, simulate_proteins
 from sagefm.pp.visium_array import (
     PITCH_UM,
     PIXELS_PER_UM,
@@ -46,6 +47,7 @@ _PROGRAMS = 3
 _MEMBERS = (0.05, 0.0, 0.25)  # the same for the genes of a program
 _PAIR_FRACTION = (3e-4, 1e-3)  # of all counts, per gene of a pair: one to three by default
 _LIGAND_SD = 0.8  # of the log of a ligand's rate over the slide
+_VARIES = 0.3  # log fold between domains above which proteins may be of a gene
 _RICHNESS_SD = 0.35  # of the log depth between domains, which differ in cell density
 _SMOOTH_DEPTH_SD = 0.1  # within domains, between places
 _SPOT_DEPTH_SD = 0.15  # between neighboring spots
@@ -84,6 +86,7 @@ def simulate(
     genes: Sequence[str] | None = None,
     n_couplings: int = 8,
     coupling_strength: float = 1.0,
+    n_proteins: int = 0,
     depth: float = 3000.0,
     dispersion: float = 0.2,
     seed: int = 0,
@@ -110,6 +113,9 @@ def simulate(
         Number of coupled pairs, taken from `PAIRS`, then drawn from the other genes.
     coupling_strength
         Log fold of a target per unit of mean log1p ligand.
+    n_proteins
+        Proteins that antibodies measure on the same spots, each encoded by a gene of the slide;
+        three isotype controls are added. The counts of genes do not depend on it.
     depth
         Counts of a typical spot.
     dispersion
@@ -127,7 +133,11 @@ def simulate(
     Raw counts as float32 CSR in ``X``; ``obsm["spatial"]`` in pixels, 200 to a pitch of 100 µm;
     ``obs``: array_row, array_col, slide, patient, domain (the largest fraction), depth (expected
     total counts); ``uns["simulation"]``: couplings (ligand, target, strength; 0 for controls),
-    domain_profiles (domains × genes, rows sum to 1), seed, biology_seed.
+    domain_profiles (domains × genes, rows sum to 1), seed, biology_seed. With `n_proteins`, their
+    counts in ``obsm["antibody_capture"]``, and ``uns["simulation"]["proteins"]``: for each its
+    gene, the fraction of its variance that follows the gene, recoverable_r (the correlation of its
+    CLR values with the best prediction from expression rates), spillover, background, and for
+    receptors that respond to a ligand of the neighbors: ligand, strength.
 
     Raises
     ------
@@ -138,6 +148,7 @@ def simulate(
     _check_numbers(n_spots=(n_spots, NEIGHBORHOOD, 2**20), n_domains=(n_domains, 1, 100))
     _check_numbers(n_couplings=(n_couplings, 0, 1e4), coupling_strength=(coupling_strength, -5, 5))
     _check_numbers(depth=(depth, 1, 1e6), dispersion=(dispersion, 1e-3, 10))
+    _check_numbers(n_proteins=(n_proteins, 0, 1e4))
     _check_numbers(seed=(seed, 0, 1e9), biology_seed=(biology_seed, 0, 1e9))
     _check_genes(names, n_couplings)
     numbers = (n_domains, n_couplings, coupling_strength, dispersion)
@@ -145,15 +156,24 @@ def simulate(
     rng = np.random.default_rng([seed, 1])
     tissue = _draw_tissue(n_spots, biology, depth, rng)
     pixels = PITCH_UM * PIXELS_PER_UM * (pitches(tissue.grid) + 5.0)
-    counts, expected = _count(biology, tissue, nearest(pixels, NEIGHBORHOOD), rng)
+    neighbors = nearest(pixels, NEIGHBORHOOD)
+    counts, expected = _count(biology, tissue, neighbors, rng)
 
     truth = {"couplings": _list_couplings(names, biology), "domain_profiles": biology.profiles}
     truth |= {"seed": seed, "biology_seed": biology_seed}
+    obs, tables = _describe_spots(tissue, expected, patient, slide), dict[str, pd.DataFrame]()
+    if n_proteins:
+        made_from = _transcripts(names, biology, tissue, counts, neighbors)
+        seeds = {"seed": seed, "biology_seed": biology_seed}
+        values, proteins = simulate_proteins(made_from, n_proteins, **seeds)
+        truth["proteins"] = proteins
+        columns = [*proteins.index, *ISOTYPES]
+        tables[_keys.PROTEINS] = pd.DataFrame(values, index=obs.index, columns=columns)
     return AnnData(
         counts,
-        obs=_describe_spots(tissue, expected, patient, slide),
+        obs=obs,
         var=pd.DataFrame(index=names),
-        obsm={_keys.SPATIAL: pixels},
+        obsm={_keys.SPATIAL: pixels, **tables},
         uns={"spot_pitch_um": PITCH_UM, _keys.TRUTH: truth},
     )
 
@@ -306,6 +326,39 @@ def _count(
         expected[block] += rate.sum(axis=1, dtype=np.float64)
         blocks.append(negative_binomial(rate, biology.dispersion, rng) + ligand_counts[block])
     return sparse.vstack(blocks, format="csr"), expected
+
+
+def _transcripts(
+    names: list[str],
+    biology: _Biology,
+    tissue: _Tissue,
+    counts: sparse.csr_matrix,
+    neighbors: Integers,
+) -> Transcripts:
+    """Collect what proteins are made from."""
+    received = average(neighbors, center=False) @ counts[:, biology.ligands].log1p()
+    ligands = np.asarray(received.toarray(), dtype=np.float64)
+
+    def fractions(genes: Integers) -> Floats:
+        log = tissue.programs @ biology.loadings[:, genes]
+        for pair, target in enumerate(biology.targets):
+            log[:, genes == target] += biology.strength[pair] * ligands[:, [pair]]
+        return np.asarray(np.exp(log) * (tissue.domains @ biology.profiles[:, genes]), np.float64)
+
+    profiles = biology.profiles
+    varies = np.ptp(np.log(profiles), axis=0) > _VARIES
+    return Transcripts(
+        names=names,
+        means=profiles.mean(axis=0, dtype=np.float64),
+        varies=varies | (biology.loadings != 0).any(axis=0),
+        fractions=fractions,
+        depth=tissue.depth.astype(np.float64),
+        places=pitches(tissue.grid),
+        neighbors=neighbors,
+        pairs=np.column_stack([biology.ligands, biology.targets]),
+        strength=biology.strength.astype(np.float64),
+        ligands=ligands,
+    )
 
 
 def _describe_spots(tissue: _Tissue, depth: Floats, patient: str, slide: str) -> pd.DataFrame:
