@@ -33,6 +33,10 @@ Layer = Annotated[
 SlideKey = Annotated[
     str | None, typer.Option(help="obs column that distinguishes the slides of one file.")
 ]
+With = Annotated[
+    str | None,
+    typer.Option("--with", metavar="NAME", help="A second modality of the slides: protein, …"),
+]
 Region = Annotated[
     str | None,
     typer.Option(metavar="KEY=VALUE", help="Only spots whose obs column KEY is VALUE."),

@@ -18,6 +18,7 @@ from sagefm.cli._options import (
     Scheduler,
     Seed,
     SlideKey,
+    With,
     Workers,
     is_corpus,
     is_spatialdata,
@@ -47,6 +48,7 @@ def embed(
         bool,
         typer.Option(help="Adapt the model to each slide first; then slides cannot be compared."),
     ] = False,
+    with_: With = None,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
@@ -57,7 +59,8 @@ def embed(
 ) -> None:
     """Embed every spot: writes .h5ad with obsm["X_sagefm"]; for several slides OUT is a folder.
 
-    obsm["X_sagefm_spot"] has the same of each spot alone, for scanpy's graph of neighbors. Slides
+    obsm["X_sagefm_spot"] has the same of each spot alone, for scanpy's graph of neighbors. With a
+    second modality, obsm["X_sagefm_joint"] has both, comparable over the slides. Slides
     that are already embedded in OUT by the same model and reference are skipped.
     """
     import sagefm
@@ -69,8 +72,8 @@ def embed(
             typer.echo(line)
 
     done = sagefm.tl.embed_many(
-        targets, model, reference=reference, adapt=adapt, seed=seed, layer=layer,
-        slide_key=slide_key, device=device, workers=workers, scheduler=scheduler,
+        targets, model, reference=reference, adapt=adapt, seed=seed, with_=with_,
+        layer=layer, slide_key=slide_key, device=device, workers=workers, scheduler=scheduler,
         again=out in targets, overwrite=overwrite, progress=print_result,
     )  # fmt: skip
     if len(targets) == 1 and done.errors:
