@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sagefm.tl.annotation import Annotator, annotate, learn_annotator
     from sagefm.tl.clustering import coarsen, domains
+    from sagefm.tl.crossing import cross
     from sagefm.tl.description import Description, describe, markers, pathways
     from sagefm.tl.embedding import Done, Source, embed, embed_many, explain
     from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
@@ -43,6 +44,7 @@ __all__ = [
     "annotate",
     "coarsen",
     "consensus_network",
+    "cross",
     "describe",
     "domains",
     "embed",
@@ -71,6 +73,7 @@ __all__ = [
 _PACKAGES = {
     "annotation": ("Annotator", "annotate", "learn_annotator"),
     "clustering": ("coarsen", "domains"),
+    "crossing": ("cross",),
     "description": ("Description", "describe", "markers", "pathways"),
     "embedding": ("Done", "Source", "embed", "embed_many", "explain"),
     "gene_network": ("consensus_network", "influence", "to_edges", "to_graph"),
