@@ -118,7 +118,7 @@ def _components(values: Floats) -> tuple[Floats, Floats]:
     variance, axes = np.maximum(variance[::-1], 0.0), axes[:, ::-1]
     if not variance[0] > 0:
         raise InputError("the second modality is the same in every spot; leave it out")
-    # A composition has a dimension less than features.
+    # Features may depend on each other: what is left is rounding.
     n_components = min(_MOST_COMPONENTS, int((variance > 1e-9 * variance[0]).sum()))
     axes = axes[:, :n_components]
     largest = np.abs(axes).argmax(axis=0)  # signs that do not depend on the order of the spots
