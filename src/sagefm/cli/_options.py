@@ -11,6 +11,7 @@ from sagefm._errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
 
 MAX_SEED = 2**32 - 1
 """The largest seed that every library takes."""
@@ -54,6 +55,19 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None,
     typer.Option(metavar="ADDRESS", help="A dask cluster to use instead: tcp://host:8786."),
+]
+Protein = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TABLE",
+        help="Counts of proteins on the same spots, if SLIDE has none (.h5ad, .csv, .tsv, .h5).",
+    ),
+]
+CountTables = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--counts", metavar="NAME=TABLE", help="Other counts on the same spots; may be repeated."
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist and were not made from SLIDE.")
@@ -105,6 +119,20 @@ def listed(names: str | None) -> list[str] | None:
     if not genes:
         raise InputError(f"{names!r}: has no gene; write A,B")
     return genes
+
+
+def add_tables(slide: "AnnData", protein: Path | None, counts: Sequence[str] | None) -> None:
+    """Add the tables of the options ``--protein`` and ``--counts`` to a slide."""
+    from sagefm.pp import add_counts
+
+    tables = [] if protein is None else [("protein", str(protein))]
+    for option in counts or []:
+        name, equals, path = option.partition("=")
+        if not (name.strip() and equals and path):
+            raise InputError(f"--counts {option}: write NAME=TABLE, such as genera=genera.csv")
+        tables.append((name.strip(), path))
+    for name, path in tables:
+        add_counts(slide, name, path)
 
 
 def is_corpus(path: str) -> bool:

@@ -165,8 +165,9 @@ def simulate(
     if n_proteins:
         made_from = _transcripts(names, biology, tissue, counts, neighbors)
         seeds = {"seed": seed, "biology_seed": biology_seed}
-        values, truth["proteins"] = simulate_proteins(made_from, n_proteins, **seeds)
-        columns = [*truth["proteins"].index, *ISOTYPES]
+        values, proteins = simulate_proteins(made_from, n_proteins, **seeds)
+        truth["proteins"] = proteins
+        columns = [*proteins.index, *ISOTYPES]
         tables[_keys.PROTEINS] = pd.DataFrame(values, index=obs.index, columns=columns)
     return AnnData(
         counts,

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sagefm.tl.annotation import Annotator, annotate, learn_annotator
     from sagefm.tl.clustering import coarsen, domains
+    from sagefm.tl.crossing import cross
     from sagefm.tl.description import Description, describe, markers, pathways
     from sagefm.tl.embedding import Done, Source, embed, embed_many, explain
     from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
     from sagefm.tl.imputation import impute
     from sagefm.tl.mapping import map
+    from sagefm.tl.outcomes import Outcome, outcome
     from sagefm.tl.perturbation import (
         KNOCKOUT,
         Change,
@@ -35,12 +37,14 @@ __all__ = [
     "Change",
     "Description",
     "Done",
+    "Outcome",
     "Source",
     "Subtypes",
     "WhatIf",
     "annotate",
     "coarsen",
     "consensus_network",
+    "cross",
     "describe",
     "domains",
     "embed",
@@ -52,6 +56,7 @@ __all__ = [
     "learn_annotator",
     "map",
     "markers",
+    "outcome",
     "pairs",
     "pathways",
     "perturb",
@@ -68,11 +73,13 @@ __all__ = [
 _PACKAGES = {
     "annotation": ("Annotator", "annotate", "learn_annotator"),
     "clustering": ("coarsen", "domains"),
+    "crossing": ("cross",),
     "description": ("Description", "describe", "markers", "pathways"),
     "embedding": ("Done", "Source", "embed", "embed_many", "explain"),
     "gene_network": ("consensus_network", "influence", "to_edges", "to_graph"),
     "imputation": ("impute",),
     "mapping": ("map",),
+    "outcomes": ("Outcome", "outcome"),
     "perturbation": (
         "KNOCKOUT",
         "Change",

@@ -165,6 +165,7 @@ def domains(
     _warn(n_domains, labels, method, smooth)
     settings = {
         "key": key_added, "n_domains": len(np.unique(labels)), "method": method, "smooth": smooth,
+        "n_sections": sum(int(codes.max()) + 1 for codes in sections),
         "seed": seed, "sagefm": __version__, **result.facts,
     }  # fmt: skip
     _write(given, labels, result, settings)
