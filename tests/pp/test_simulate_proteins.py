@@ -101,5 +101,6 @@ def test_few_genes_and_no_couplings(slide):
     assert (small.uns["simulation"]["proteins"]["ligand"] == "").all()
     with pytest.raises(InputError, match="n_proteins is 21; give at most 20"):
         simulate(40, genes=genes, n_couplings=0, n_proteins=21)
-    with pytest.raises(InputError, match="n_proteins is -1"):
-        simulate(40, n_proteins=-1)
+    for wrong in (-1, 2.5, "3", None, True):
+        with pytest.raises(InputError, match=f"n_proteins is '?{wrong}"):
+            simulate(40, n_proteins=wrong)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -148,6 +149,8 @@ def simulate(
     _check_numbers(n_spots=(n_spots, NEIGHBORHOOD, 2**20), n_domains=(n_domains, 1, 100))
     _check_numbers(n_couplings=(n_couplings, 0, 1e4), coupling_strength=(coupling_strength, -5, 5))
     _check_numbers(depth=(depth, 1, 1e6), dispersion=(dispersion, 1e-3, 10))
+    if isinstance(n_proteins, bool) or not isinstance(n_proteins, Integral):
+        raise InputError(f"n_proteins is {n_proteins!r}; give a whole number")
     _check_numbers(n_proteins=(n_proteins, 0, 1e4))
     _check_numbers(seed=(seed, 0, 1e9), biology_seed=(biology_seed, 0, 1e9))
     _check_genes(names, n_couplings)
