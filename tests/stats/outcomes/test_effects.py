@@ -31,7 +31,7 @@ def test_slopes_and_p_of_numbers(targets, informative):
 def test_hazard_ratios_are_those_of_lifelines(targets, informative):
     target = targets["survival"]
     table = effects(target, informative)
-    for i, x in enumerate(scaled(informative).T):
+    for i, x in enumerate(scaled(informative).T[:4]):
         model = lifelines_fit(x[:, None], target.times, target.events, 1.0)
         assert table["effect"][i] == pytest.approx(model.params_.iloc[0], abs=1e-6)
         free = lifelines_fit(x[:, None], target.times, target.events, 0.0)

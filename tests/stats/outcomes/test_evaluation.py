@@ -187,14 +187,14 @@ def test_the_same_features_again_add_nothing(targets, informative):
 
 
 def test_learning_curve_and_needed_patients(targets, informative, noise):
-    curve = learning_curve(targets["survival"], informative)
+    curve = learning_curve(targets["number"], informative)
     assert curve["n_patients"].tolist() == [12, 16, 20, 24, 28, 32]
     assert curve["concordance"].iloc[-1] > 0.7
     assert (curve["low"] < curve["concordance"]).all()
     needed = curve.attrs["needed"]
     assert needed["low"] <= needed["n_patients"] <= needed["high"] < 1000
     assert f"about {needed['n_patients']:.0f} patients" in needed["text"]
-    nothing = learning_curve(targets["survival"], noise).attrs["needed"]
+    nothing = learning_curve(targets["number"], noise).attrs["needed"]
     assert np.isnan(nothing["n_patients"])
     assert "cannot be said" in nothing["text"]
 

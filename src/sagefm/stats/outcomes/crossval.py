@@ -19,10 +19,13 @@ from sagefm.stats.resampling import N_BOOTSTRAPS, interval
 
 N_FOLDS = 5
 N_REPEATS = 5
+_STREAM = 1
+"""Folds must not depend on permutations of the same seed, else these are not like the truth."""
 _MAX_PAIRS = 2_000_000
 _N_NULLS = 20
 """Permutations that the width of bootstrap intervals is compared with."""
 _N_NULL_DRAWS = 200
+_MAX_NULL_PAIRS = 20_000_000
 
 Reduce = Callable[[Bools], Floats]
 """Training patients (a flag for each patient of the table) → components of all patients of the
@@ -47,10 +50,10 @@ class Pairs:
     def of_draws(self, draws: Floats) -> Floats:
         """Compute the concordance of resampled patients: draws × patients, how often drawn."""
         totals = [
-            np.einsum("di,dj,oij->do", draws, draws, pairs, optimize=True)
+            np.stack([((draws @ of_output) * draws).sum(axis=1) for of_output in pairs])
             for pairs in (self.agreement, self.compared)
         ]
-        return _concordance(totals[0].T, totals[1].T)
+        return _concordance(*totals)
 
     def within(self, groups: Codes) -> "Pairs":
         """Get the pairs of patients of the same group."""
@@ -81,7 +84,7 @@ class CrossValidation:
 
 def draw_folds(n_patients: int, seed: int) -> Codes:
     """Draw the fold of each patient: repeats × patients."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, _STREAM))
     return np.stack([rng.permutation(np.arange(n_patients) % N_FOLDS) for _ in range(N_REPEATS)])
 
 
@@ -180,7 +183,8 @@ class _Counts:
         self.agreement = np.zeros((len(target.outputs), len(orders)))
         self.compared = np.zeros_like(self.agreement)
         shape = (len(target.outputs), orders.shape[1], orders.shape[1])
-        n_kept = min(len(orders), 1 + _N_NULLS)
+        n_nulls = min(_N_NULLS, max(2, int(_MAX_NULL_PAIRS / np.prod(shape))))
+        n_kept = min(len(orders), 1 + n_nulls)
         self.pairs = [Pairs(np.zeros(shape), np.zeros(shape)) for _ in range(n_kept)]
 
     def add(self, predicted: Floats, one: Positions, other: Positions) -> None:
