@@ -115,7 +115,7 @@ def add(job: Job) -> list[AddOutcome]:
             record = _record(job, name, section, content, list(sections))
             outcome = _there(job, name, record)
             if outcome is None:
-                message = f"{len(section.rows):,} spots of {record.facts['patient']}; "
+                message = f"{len(section.rows):,} spots; "
                 message += _described(aligned, kept)
                 written = beside(place_of(job.corpus, name))
                 write(written, content, header.vocabulary, record)
