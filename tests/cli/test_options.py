@@ -47,6 +47,30 @@ def test_a_table_without_a_name(files, option):
         add_tables(read(files[0] / "s.h5ad"), None, [option])
 
 
+def test_two_tables_of_a_name(files):
+    tables = [f"x={files[0] / 'a=b.csv'}"] * 2
+    with pytest.raises(InputError, match="a second table called 'x'"):
+        add_tables(read(files[0] / "s.h5ad"), None, tables)
+
+
+def test_verbs_take_tables(files, model, run):
+    folder, table = files
+    model.save("m.safetensors")
+    words = ["embed", folder / "s.h5ad", "-m", "m.safetensors", "-o", "e.h5ad"]
+    words += ["--protein", folder / "a=b.csv"]
+    status, _, err = run(*words)
+    assert (status, err) == (2, "error: protein: is not used; add --with protein\n")
+    for _ in range(2):  # the second time the result is there, with its table
+        assert run(*words, "--with", "protein")[0] == 0
+        slide = read("e.h5ad")
+        assert (slide.obsm["protein"] == table).all(axis=None)
+        assert "X_sagefm_joint" in slide.obsm
+    words = ["domains", folder / "s.h5ad", "-n", 2, "-o", "d.h5ad", "--method", "pca7"]
+    status, _, err = run(*words, "--counts", f"x={folder / 'none.csv'}", "--with", "x")
+    assert status == 2
+    assert "none.csv: does not exist" in err
+
+
 def test_a_table_that_changes_is_noticed(files):
     path = files[0] / "other.csv"
     path.write_text("a")

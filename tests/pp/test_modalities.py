@@ -319,4 +319,6 @@ def test_counts_follow_spots_and_are_summed_with_them(slide, table):
     found = modality(summed, "genera")
     assert 1 < summed.n_obs < 60
     assert found.counts.sum().to_list() == table[:50].sum().to_list()
+    slide.obsm["protein"] = table / 7  # is no table of counts
+    assert list(aggregate(slide, "400um").obsm) == ["spatial", "genera"]
     assert sagefm.pp.summarize(summed)["other_counts"].startswith("obsm['genera'] (5 features")

@@ -1,3 +1,4 @@
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +82,16 @@ def test_a_modality_without_counts_is_left_out_with_a_note(slide):
     notes = "\n".join(texts(again.uns["sagefm"]["read"]["told"]))
     assert "the modality 'atac' is left out" in notes
     assert "atac" not in again.obsm
+
+
+def test_a_modality_never_replaces_a_slot_of_the_slide(slide):
+    part = ad.AnnData(slide.obsm["genera"].fillna(0).astype(np.float32))
+    names = ["spatial", "sagefm_x", "prot", "adt"]
+    again = read(joined(rna=slide[:, :50].copy(), **{name: part.copy() for name in names}))
+    np.testing.assert_array_equal(again.obsm["spatial"], slide.obsm["spatial"])
+    assert list(modality(again, "protein").counts) == list(modality(slide, "protein").counts)
+    notes = "\n".join(texts(again.uns["sagefm"]["read"]["told"]))
+    assert all(f"the modality '{name}' is left out" in notes for name in names)
 
 
 def test_what_is_no_mudata(slide):

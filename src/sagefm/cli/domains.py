@@ -9,16 +9,21 @@ from sagefm._errors import InputError
 from sagefm._extras import require
 from sagefm._files import require_free, require_own, require_writable
 from sagefm.cli._options import (
+    CountTables,
     Layer,
     Out,
     Overwrite,
+    Protein,
     Seed,
     SlideKey,
     SlidePaths,
     With,
+    add_tables,
     placed,
     require_suffix,
+    require_used,
     results_of,
+    tables_of,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +54,8 @@ def domains(
         typer.Option(help="obsm key of an embedding, for gmm, kmeans and leiden (X_sagefm)."),
     ] = None,
     with_: With = None,
+    protein: Protein = None,
+    counts: CountTables = None,
     smooth: Annotated[
         int, typer.Option(min=0, max=100, help="Rounds of majority votes among neighbors.")
     ] = 0,
@@ -67,6 +74,7 @@ def domains(
     import sagefm
     from sagefm.pp.writing import write_slide
 
+    require_used(tables_of(protein, counts), with_)
     targets = results_of(slides, out)
     for picture in (plot, curve):
         if picture is not None:
@@ -85,6 +93,7 @@ def domains(
     for name, (path, target) in targets.items():
         loaded[name] = sagefm.read(path, layer=layer, slide_key=slide_key, backed=None)
         require_own(loaded[name], path, target, overwrite=overwrite)
+        add_tables(loaded[name], protein, counts)
     try:
         fractions = sagefm.tl.domains(
             loaded, n_domains, method=method, use_rep=use_rep, with_=with_, smooth=smooth,

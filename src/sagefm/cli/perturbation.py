@@ -13,16 +13,19 @@ from sagefm._types import Hold
 from sagefm.cli._jobs import print_progress, say
 from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
+    CountTables,
     Device,
     Layer,
     ModelPath,
     Out,
     Overwrite,
+    Protein,
     Region,
     Seed,
     SlideKey,
     SlidePaths,
     With,
+    add_tables,
     listed,
     placed,
     require_suffix,
@@ -91,6 +94,8 @@ def perturb(
     ] = None,
     region: Region = None,
     with_: With = None,
+    protein: Protein = None,
+    counts: CountTables = None,
     details: Annotated[
         bool, typer.Option("--details", help="Write all columns, not only those that decide.")
     ] = False,
@@ -138,6 +143,7 @@ def perturb(
     found: dict[str, AnnData] = {}
     for path, name in slide_names(slides).items():
         found[name] = sagefm.read(path, layer=layer, slide_key=slide_key)
+        add_tables(found[name], protein, counts)
     asked = found if len(found) > 1 else next(iter(found.values()))
     how: dict[str, Any] = {
         "region": region, "seed": seed, "slide_key": slide_key, "hold": hold,

@@ -10,11 +10,13 @@ from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm.cli._many import explain
 from sagefm.cli._options import (
+    CountTables,
     Device,
     Layer,
     ModelPath,
     Out,
     Overwrite,
+    Protein,
     Scheduler,
     Seed,
     SlideKey,
@@ -22,7 +24,9 @@ from sagefm.cli._options import (
     Workers,
     is_corpus,
     is_spatialdata,
+    require_used,
     slide_names,
+    tables_of,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +53,8 @@ def embed(
         typer.Option(help="Adapt the model to each slide first; then slides cannot be compared."),
     ] = False,
     with_: With = None,
+    protein: Protein = None,
+    counts: CountTables = None,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
@@ -65,6 +71,8 @@ def embed(
     """
     import sagefm
 
+    tables = tables_of(protein, counts)
+    require_used(tables, with_)
     targets = _targets(slides, out)
 
     def print_result(line: str) -> None:
@@ -73,8 +81,8 @@ def embed(
 
     done = sagefm.tl.embed_many(
         targets, model, reference=reference, adapt=adapt, seed=seed, with_=with_,
-        layer=layer, slide_key=slide_key, device=device, workers=workers, scheduler=scheduler,
-        again=out in targets, overwrite=overwrite, progress=print_result,
+        tables=tables, layer=layer, slide_key=slide_key, device=device, workers=workers,
+        scheduler=scheduler, again=out in targets, overwrite=overwrite, progress=print_result,
     )  # fmt: skip
     if len(targets) == 1 and done.errors:
         raise done.errors.popitem()[1]

@@ -53,11 +53,6 @@ def add_counts(
     --------
     >>> sagefm.pp.add_counts(slide, "genera", "genera.h5ad")  # doctest: +SKIP
     """
-    if not isinstance(slide, AnnData):
-        raise InputError(f"{type(slide).__name__} is no slide; read it with sagefm.read")
-    _require_free(slide, name)
-    if not slide.obs_names.is_unique:
-        raise InputError("spots of the slide have the same name; read it with sagefm.read")
     notes: list[str] = []
     place = attach(slide, name, table, notes)
     notes += describe(modality(slide, name))
@@ -67,6 +62,11 @@ def add_counts(
 
 def attach(slide: AnnData, name: str, table: Any, notes: list[str]) -> str:
     """Add counts as :func:`add_counts`, with notes in a list; return what the table is called."""
+    if not isinstance(slide, AnnData):
+        raise InputError(f"{type(slide).__name__} is no slide; read it with sagefm.read")
+    _require_free(slide, name)
+    if not slide.obs_names.is_unique:
+        raise InputError("spots of the slide have the same name; read it with sagefm.read")
     place = os.fspath(table) if isinstance(table, str | os.PathLike) else f"table {name!r}"
     try:
         found = open_table(table, proteins=is_protein(name), notes=notes)

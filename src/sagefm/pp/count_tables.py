@@ -98,7 +98,8 @@ def open_table(table: Any, *, proteins: bool, notes: list[str]) -> CountTable:
 
 
 def _texts(names: list[str]) -> pd.Index:
-    return pd.Index(np.array(names, dtype=object))
+    index: pd.Index = pd.Index(np.array(names, dtype=object))
+    return index
 
 
 def _read(path: Path, notes: list[str]) -> pd.DataFrame | AnnData:

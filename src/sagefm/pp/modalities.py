@@ -141,7 +141,7 @@ def describe(found: Modality) -> list[str]:
     level = f"the background is {found.background_level:g} counts in the median spot"
     if not (low := found.background()):
         return [f"{line}; {level}, and all proteins exceed it"]
-    return [f"{line}; {level}, and {len(low)} do not exceed it: {few(low, 10)}"]
+    return [f"{line}; {level}, and {len(low)} do not exceed it: {few(low, 40)}"]
 
 
 def describe_proteins(slide: "AnnData") -> list[str]:
@@ -159,10 +159,7 @@ def summarize_modalities(slide: "AnnData") -> str:
     """List the second modalities of a slide, with what they hold and where they are measured."""
     lines = []
     for name in modality_names(slide):
-        try:
-            found = modality(slide, name)
-        except InputError:  # another finding says why
-            continue
+        found = modality(slide, name)
         what = numbered(found.counts.shape[1], "feature")
         if found.kind == "protein":
             n_proteins, n_controls = found.counts.shape[1], found.controls.shape[1]
@@ -174,21 +171,28 @@ def summarize_modalities(slide: "AnnData") -> str:
 
 
 def modality_names(slide: "AnnData") -> list[str]:
-    """List the second modalities of a slide: tables of counts in ``obsm``."""
-    names = []
+    """List the second modalities of a slide: tables of raw counts in ``obsm``."""
     proteins = _protein_key(slide)
-    for key in map(str, slide.obsm):
-        if key == proteins:
-            names.append(PROTEIN)
-        elif _is_candidate(slide, key) and not _fault(_table_of(slide, key)):
-            names.append(key)
-    return names
+    tables = {
+        key: PROTEIN if key == proteins else key
+        for key in map(str, slide.obsm)
+        if key == proteins or _may_be_counts(slide, key)
+    }
+    return [name for key, name in tables.items() if _is_usable(slide, key)]
 
 
-def _is_candidate(slide: "AnnData", key: str) -> bool:
+def _may_be_counts(slide: "AnnData", key: str) -> bool:
     return isinstance(slide.obsm[key], pd.DataFrame) and not (
         key.startswith(OWN) or is_protein(key) or key == _keys.SPATIAL
     )
+
+
+def _is_usable(slide: "AnnData", key: str) -> bool:
+    try:
+        modality(slide, key)
+    except InputError:
+        return False
+    return True
 
 
 def is_protein(name: str) -> bool:

@@ -55,8 +55,11 @@ def read_mudata(path: Path, notes: list[str]) -> AnnData:
     def reader() -> Any:
         survey_h5(path)
         with closing(h5py.File(path, "r")) as file:
-            modality_of_genes(list(file["mod"]))
-            parts = {name: read_elem(file[f"mod/{name}"]) for name in file["mod"]}
+            stored = file["mod"]
+            modality_of_genes(list(stored))
+            order = [name for name in stored.attrs.get("mod-order", ()) if name in stored]
+            names = dict.fromkeys([*order, *stored])  # h5py sorts them
+            parts = {name: read_elem(stored[name]) for name in names}
             whole = {name: read_elem(file[name]) for name in ("obs", "obsm", "uns") if name in file}
         return _slide_of(parts, whole["obs"], whole.get("obsm", {}), whole.get("uns", {}), notes)
 

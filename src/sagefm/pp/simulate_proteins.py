@@ -215,7 +215,7 @@ def _recoverable(
     within = ((squares - _DRAWS * mean**2) / (_DRAWS - 1)).mean(axis=0)
     spread = mean.var(axis=0)
     # The mean of some draws is still noisy: without its noise it would correlate better.
-    reliable = np.clip(1 - within / _DRAWS / np.maximum(spread, 1e-12), 0.05, 1)
+    reliable = np.clip(1 - within / _DRAWS / np.maximum(spread, 1e-12), 0.2, 1)
     measured = clr(counts)
     centered, mean = measured - measured.mean(axis=0), mean - mean.mean(axis=0)
     norm = np.sqrt(np.maximum((centered**2).sum(axis=0) * (mean**2).sum(axis=0), 1e-12))

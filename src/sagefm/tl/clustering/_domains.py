@@ -156,7 +156,9 @@ def domains(
         if use_rep is not None:
             space = Space.of(given, use_rep, n_components, seed)
             added = space.points[space.rank]
-        second = SecondModality.of(dict(zip(names, given, strict=True)), with_) if with_ else None
+        second = None
+        if with_ is not None:
+            second = SecondModality.of(dict(zip(names, given, strict=True)), with_)
         batches = _batches(given, batch_key, sections)
         result = find_domains(given, batches, sections, search, added, second, layer=layer)
     labels = _smoothed(given, result.labels, smooth, sections) if smooth else result.labels

@@ -166,7 +166,8 @@ def _joined(views: dict[str, Reals], second: SecondModality | None) -> dict[str,
     joined = {}
     for name, view in views.items():
         if (other := views.get(f"{second.name}: {name}")) is not None:
-            both = np.hstack([_scaled(leading(one)) for one in (view, other)])
+            parts = [_scaled(leading(one)) for one in (view, other)]
+            both: Reals = np.hstack(parts)  # type: ignore[assignment]
             joined[name] = (scores_of_many if is_many(len(both)) else scores)(both, both.shape[1])
         elif not name.startswith(f"{second.name}: "):
             joined[name] = view

@@ -41,6 +41,7 @@ def embed_many(
     adapt: bool = False,
     seed: int = 0,
     with_: str | None = None,
+    tables: Mapping[str, str | Path] | None = None,
     layer: str | None = None,
     slide_key: str | None = None,
     device: str | None = None,
@@ -73,6 +74,9 @@ def embed_many(
     with_
         As in :func:`sagefm.tl.embed`: slides are joined with a second modality after all are
         embedded, together with those that were embedded before.
+    tables
+        Tables of counts that each slide gets before it is joined: name → as in
+        :func:`sagefm.pp.add_counts`.
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
@@ -151,7 +155,8 @@ def embed_many(
         done.collect(function, todo, "embedding", **how)
     if with_ is not None:
         embedded = {*done.finished, *done.skipped}
-        join_files([path for path in map(Path, slides) if path in embedded], with_, slide_key)
+        paths = [path for path in map(Path, slides) if path in embedded]
+        join_files(paths, with_, slide_key, tables or {})
     return done
 
 

@@ -77,8 +77,8 @@ def second_modality(
         if name is not None:
             raise errors[0]
         found = []
-    for error in errors:
-        logger.warning("%s; pairs are not compared with it", error)
+    for reason in errors:
+        logger.warning("%s; pairs are not compared with it", reason)
     return found or None
 
 
