@@ -38,7 +38,7 @@ from sagefm.tl.outcomes._maps import Maps
 from sagefm.tl.outcomes._slides import OutcomeSlide, summarize_slides
 from sagefm.tl.patients import SlideSource
 
-POOL, SPOTS, PERMUTATIONS, LEVEL = 400, 80, 99, 0.05
+POOL, SPOTS, PERMUTATIONS, LEVEL = 400, 80, 39, 0.05
 NOTHING_ELSE = {"maps": True, "curve": True, "beyond": True}
 SURVIVAL = ("time", "event")
 TARGETS = ("response", SURVIVAL, "score", "grade")
@@ -60,7 +60,7 @@ class Pool:
     def simulate(cls, model):
         """Simulate, and find domains of all patients together."""
         cohort = sagefm.pp.simulate_cohort(POOL, effects={}, n_spots=SPOTS)
-        sagefm.tl.domains(list(cohort.slides.values()), n_domains=6)
+        sagefm.tl.domains(list(cohort.slides.values()), n_domains=6, method="rings")
         source = SlideSource(cohort.slides, None, None, "patient", None)
         slides = summarize_slides(source, model, KEYS, 0, lambda _: None)
         return cls(cohort, {one.patient: one for one in slides})
@@ -147,7 +147,7 @@ def null(pool, model, n_cohorts, n_maps):
         target = TARGETS[number % len(TARGETS)]
         cohort = pool.draw(40, number, {})
         result = pool.predict(
-            cohort, target, model, seed=number, keys=["domain"], beyond=number < 60,
+            cohort, target, model, seed=number, keys=["domain"], beyond=number < 100,
             kind="ordinal" if target == "grade" else None, site=[None, "site"][number // 4 % 2],
         )  # fmt: skip
         if len(result.confounding):

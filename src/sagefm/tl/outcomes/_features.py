@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CLINICAL, PSEUDOBULK = "clinical", "pseudobulk"
 MEAN, QUANTILES, PROGRAMS = "embedding mean", "embedding quantiles", "gene programs"
+MIN_GENES = 50
+"""That all slides have, for pseudobulk."""
 _LEAST = 1e-9
 _BANDS = ("low", "middle", "high")
 
@@ -56,10 +58,14 @@ def feature_sets(
     vocabulary: "Vocabulary",
     seed: int,
 ) -> list[FeatureSet]:
-    """Make all sets of features, clinical ones and pseudobulk first."""
+    """Make all sets of features, clinical ones and pseudobulk first.
+
+    Without pseudobulk where slides have too few genes in common.
+    """
     expression = _expression(cohort)
     sets = [FeatureSet(CLINICAL, clinical.features, fit=clinical)] if clinical.features else []
-    sets.append(_pseudobulk(expression.to_numpy()))
+    if len(expression.columns) >= MIN_GENES:
+        sets.append(_pseudobulk(expression.to_numpy()))
     sets.append(_mean(cohort))
     sets.append(_quantiles(cohort, seed))
     for key in keys:
