@@ -28,6 +28,7 @@ KINDS = [
     "survival 70 % censored",
     "number",
 ]
+GRID = [(kind, n, p) for kind in KINDS for n in (20, 40, 80) for p in (5, 30, 300)]
 N_PERMUTATIONS = 99
 N_FACTORS = 5
 
@@ -61,40 +62,39 @@ def feature_set(name, values):
 
 
 def cohort(kind, n, n_features, effect, seed, n_sets=1):
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, n, n_features))
     factors = rng.normal(size=(n, N_FACTORS))
     target = outcome(kind, effect * factors[:, 0], rng)
     sets = [feature_set(f"set {i}", features(factors, n_features, rng)) for i in range(n_sets)]
     return target, sets
 
 
-def null(n_cohorts=500):
+def null(grid=GRID, n_cohorts=500):
     rows = []
-    for kind in KINDS:
-        for n, n_features in ((20, 5), (20, 300), (40, 30), (80, 5), (80, 300)):
-            start, values = time.process_time(), []
-            for seed in range(n_cohorts):
-                target, sets = cohort(kind, n, n_features, 0.0, seed)
-                try:
-                    result = evaluate_sets(target, sets, n_permutations=N_PERMUTATIONS, seed=seed)
-                except InputError:  # too few events
-                    continue
-                values.append(result.scores.iloc[0])
-            if len(values) < n_cohorts / 2:
+    for kind, n, n_features in grid:
+        start, values = time.process_time(), []
+        for seed in range(n_cohorts):
+            target, sets = cohort(kind, n, n_features, 0.0, seed)
+            try:
+                result = evaluate_sets(target, sets, n_permutations=N_PERMUTATIONS, seed=seed)
+            except InputError:  # too few events
                 continue
-            table = pd.DataFrame(values)
-            rows.append(
+            values.append(result.scores.iloc[0])
+        if len(values) < n_cohorts / 2:
+            continue
+        table = pd.DataFrame(values)
+        rows.append(
                 {"kind": kind, "n": n, "features": n_features, "cohorts": len(table),
                  "p <= 0.05": (table["p"] <= 0.05).mean(),
                  "concordance": table["concordance"].mean(),
                  "interval has 0.5": ((table["low"] <= 0.5) & (table["high"] >= 0.5)).mean(),
                  "seconds": time.process_time() - start}
             )  # fmt: skip
-            print(pd.DataFrame(rows[-1:]).round(3).to_string(header=len(rows) == 1), flush=True)
+        print(pd.DataFrame(rows[-1:]).round(3).to_string(header=len(rows) == 1), flush=True)
 
 
-def sets(n_cohorts=300, n_sets=8):
-    for kind in ("number", "classes 50:50", "survival 30 % censored"):
+def sets(kinds=KINDS[::2], n_cohorts=300, n_sets=8):
+    for kind in kinds:
         reached = []
         for seed in range(n_cohorts):
             target, tried = cohort(kind, 40, 30, 0.0, seed, n_sets)
@@ -103,9 +103,9 @@ def sets(n_cohorts=300, n_sets=8):
         print(kind, "any of 8 sets:", pd.DataFrame(reached).mean().round(3).to_dict(), flush=True)
 
 
-def power(n_cohorts=100):
-    for kind in KINDS:
-        for n, effect in ((60, 0.5), (60, 1.0), (120, 0.5)):
+def power(kinds=KINDS, sizes=((60, 0.5), (60, 1.0), (120, 0.5)), n_cohorts=100):
+    for kind in kinds:
+        for n, effect in sizes:
             found, needed, scores = [], [], []
             for seed in range(n_cohorts):
                 target, tried = cohort(kind, n, 30, effect, seed)

@@ -38,7 +38,8 @@ from sagefm.tl.outcomes._maps import Maps
 from sagefm.tl.outcomes._slides import OutcomeSlide, summarize_slides
 from sagefm.tl.patients import SlideSource
 
-POOL, SPOTS, PERMUTATIONS, LEVEL = 400, 80, 199, 0.05
+POOL, SPOTS, PERMUTATIONS, LEVEL = 400, 80, 39, 0.05
+NOTHING_ELSE = {"maps": True, "curve": True, "beyond": True}
 SURVIVAL = ("time", "event")
 TARGETS = ("response", SURVIVAL, "score", "grade")
 CLINICAL = ["age", "sex", "stage"]
@@ -59,7 +60,7 @@ class Pool:
     def simulate(cls, model):
         """Simulate, and find domains of all patients together."""
         cohort = sagefm.pp.simulate_cohort(POOL, effects={}, n_spots=SPOTS)
-        sagefm.tl.domains(list(cohort.slides.values()), n_domains=6)
+        sagefm.tl.domains(list(cohort.slides.values()), n_domains=6, method="rings")
         source = SlideSource(cohort.slides, None, None, "patient", None)
         slides = summarize_slides(source, model, KEYS, 0, lambda _: None)
         return cls(cohort, {one.patient: one for one in slides})
@@ -94,7 +95,9 @@ class Pool:
         own_truth = truth.iloc[chosen].assign(linear_predictor=risk[chosen])
         return replace(self.cohort, table=own_table, truth=own_truth, effects=dict(effects))
 
-    def predict(self, cohort, target, model, *, maps=False, curve=False, keys=None, **options):
+    def predict(
+        self, cohort, target, model, *, maps=False, curve=False, beyond=False, keys=None, **options
+    ):
         """Do what `tl.outcome` does for the patients of a cohort, their slides being summarized."""
         names, keys = cohort.table["patient"], KEYS if keys is None else keys
         summaries = [
@@ -102,21 +105,31 @@ class Pool:
             for one in (self.slides[name] for name in names)
         ]
         slides = {name: self.cohort.slides[name] for name in names} if maps else self.cohort.slides
-        return predict(summaries, slides, cohort.table, target, model, maps, curve,
+        left_out = {"maps": not maps, "curve": not curve, "beyond": not beyond}
+        return predict(summaries, slides, cohort.table, target, model, left_out,
                        clinical=CLINICAL, keys=keys, **options)  # fmt: skip
 
 
-def predict(summaries, slides, table, target, model, maps, curve, **options):
+def predict(summaries, slides, table, target, model, left_out, **options):
+    """Run `tl.outcome` with summaries of slides, and without some of its results."""
+    empty = Maps(pd.DataFrame(), pd.DataFrame())
+    instead = [(_outcome, "summarize_slides", lambda *_: summaries)]
+    instead += [(_outcome, "map_slides", lambda *_: empty)] * left_out["maps"]
+    instead += [(_evaluate, "learning_curve", no_curve)] * left_out["curve"]
+    instead += [(_evaluate, "_beyond", lambda _, __, added, *___: {"set": added.name})] * (
+        left_out["beyond"]
+    )
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(_outcome, "summarize_slides", lambda *_: summaries))
-        if not maps:
-            empty = Maps(pd.DataFrame(), pd.DataFrame())
-            stack.enter_context(mock.patch.object(_outcome, "map_slides", lambda *_: empty))
-        if not curve:
-            none = mock.Mock(return_value=pd.DataFrame(columns=["set", "n_patients"]))
-            stack.enter_context(mock.patch.object(_evaluate, "learning_curve", none, create=True))
+        for module, name, other in instead:
+            stack.enter_context(mock.patch.object(module, name, other))
         options = {"n_permutations": PERMUTATIONS, **options}
         return sagefm.tl.outcome(slides, table, target, model=model, **options)
+
+
+def no_curve(*_, **__):
+    table = pd.DataFrame(columns=["set", "n_patients"])
+    table.attrs["needed"] = {"n_patients": np.nan}
+    return table
 
 
 def fraction(hits):
@@ -128,14 +141,21 @@ def fraction(hits):
 
 def null(pool, model, n_cohorts, n_maps):
     """Count how often p is at most 0.05 where there is no effect."""
-    rows, places, effects = [], [], []
+    rows, places, effects, warned = [], [], [], []
     start = time.process_time()
     for number in range(n_cohorts):
         target = TARGETS[number % len(TARGETS)]
         cohort = pool.draw(40, number, {})
-        result = pool.predict(cohort, target, model, site="site", seed=number)
+        result = pool.predict(
+            cohort, target, model, seed=number, keys=["domain"], beyond=number < 100,
+            kind="ordinal" if target == "grade" else None, site=[None, "site"][number // 4 % 2],
+        )  # fmt: skip
+        if len(result.confounding):
+            warned.append(any("site predicts" in line for line in result.warnings))
         rows.append(result.scores.assign(cohort=number, kind=result.kind))
         effects.append(result.features.assign(cohort=number))
+        if number % 25 == 24:
+            print(number + 1, fraction([one["p"].iloc[1] <= LEVEL for one in rows]), flush=True)
     seconds = (time.process_time() - start) / n_cohorts
     scores = pd.concat(rows)
     lines = [
@@ -159,6 +179,7 @@ def null(pool, model, n_cohorts, n_maps):
                 lines.append(
                     f"| {name} beyond clinical | {fraction(own['beyond_p'].dropna() <= LEVEL)} | |"
                 )
+    lines.append(f"| warned that the site predicts the outcome | {fraction(warned)} | |")
     features = pd.concat(effects)
     lines.append(f"| each feature alone | {fraction(features['p'].dropna() <= LEVEL)} | |")
     least = features.groupby("cohort")["q"].min() <= LEVEL

@@ -15,6 +15,7 @@ from sagefm.cli import (
     annotation,
     checking,
     corpus,
+    cross,
     description,
     domains,
     evaluation,
@@ -46,7 +47,7 @@ app = typer.Typer(
 _VERBS = (
     checking.check, aggregation.aggregate, aggregation.disaggregate, slides.embed,
     imputation.impute, domains.domains, description.describe, mapping.map,
-    annotation.annotate, perturbation.perturb, influence.influence, rare.rare,
+    annotation.annotate, perturbation.perturb, influence.influence, cross.cross, rare.rare,
     subtype.subtype, outcome.outcome, report.report, exploration.explore,
     training.pretrain, evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Plots that return Axes and take `show` and `save`, as those of scanpy do."""
 
 from sagefm.pl._annotation import annotation, annotator
+from sagefm.pl._cross import cross
 from sagefm.pl._domain_maps import domain_maps
 from sagefm.pl._domains import contacts, domain_markers
 from sagefm.pl._evaluation import calibration, gene_scatter, method_intervals
@@ -25,7 +26,7 @@ from sagefm.pl._survival import kaplan_meier
 from sagefm.pl._training import training
 
 __all__ = [
-    "annotation", "annotator", "calibration", "confusion", "contacts", "domain_maps",
+    "annotation", "annotator", "calibration", "confusion", "contacts", "cross", "domain_maps",
     "domain_markers", "explore", "forest", "gene_scatter", "imputed", "influence", "journal",
     "kaplan_meier", "learning_curve", "method_intervals", "outcome", "outcome_calibration",
     "outcome_map", "perturbation", "perturbation_sets", "predicted", "quality", "rare", "response",

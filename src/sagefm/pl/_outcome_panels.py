@@ -308,6 +308,5 @@ def draw_curve(ax: Axes, result: "Outcome") -> None:
 
 def needed(result: "Outcome") -> str:
     """Say how many patients would be needed."""
-    found = result.curve.attrs.get("needed") or {}
-    text = str(found.get("text", "cannot be said"))
+    text = str(result.curve.attrs.get("needed_text", "cannot be said"))
     return f"needed: {text}" if text.startswith("about") else f"patients needed {text}"

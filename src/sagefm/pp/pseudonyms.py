@@ -30,8 +30,9 @@ def without_names(entries: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in entries.items():
         if isinstance(value, Mapping):
             inner = without_names(value)
-            named = key in _KEYED
-            replaced[key] = {pseudonym(str(k)): v for k, v in inner.items()} if named else inner
+            if key in _KEYED:
+                inner = {pseudonym(str(k)): _without_file(str(k), v) for k, v in inner.items()}
+            replaced[key] = inner
         elif key in _NAMED and isinstance(value, str):
             replaced[key] = pseudonym(value)
         elif key in _NAMED and isinstance(value, list | tuple):
@@ -39,6 +40,16 @@ def without_names(entries: Mapping[str, Any]) -> dict[str, Any]:
         else:
             replaced[key] = value
     return replaced
+
+
+def _without_file(name: str, entry: Any) -> Any:
+    """Leave out the source of a slide if it is the file that the slide is named after."""
+    source = entry.get("source") if isinstance(entry, Mapping) else None
+    if not isinstance(source, str):
+        return entry
+    stem = source.removesuffix(".h5ad").removesuffix(".zarr")
+    named = name in source or name == stem or name.startswith(f"{stem}_")
+    return {key: value for key, value in entry.items() if key != "source" or not named}
 
 
 def is_among(name: str, names: Collection[str]) -> bool:

@@ -92,7 +92,7 @@ def _axes(x: Singles) -> tuple[Singles, Singles]:
 
 
 def _numbers(chosen: Bools, among: Bools) -> Positions:
-    """Number the chosen spots among the training spots."""
+    """Find the numbers of the chosen spots among the training spots."""
     return np.flatnonzero(chosen[among])
 
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError, logger
 from sagefm._text import few
-from sagefm._types import Floats, Reals
+from sagefm._types import Bools, Floats, Reals
 from sagefm.pp.modalities import Modality, modality
 from sagefm.stats.components import scores, scores_of_many
 from sagefm.stats.sampling import is_many
@@ -98,9 +98,14 @@ class SecondModality:
         return replace(self, slides=halves)
 
 
+def missing_rows(values: Reals) -> Bools:
+    """Find the rows with a missing value."""
+    return np.asarray(np.isnan(values).any(axis=1), dtype=np.bool_)
+
+
 def mean_of_measured(operator: csr_matrix, values: Reals) -> Floats:
     """Average rows by an operator, without those that are NaN; NaN where it meets no others."""
-    known = ~np.isnan(values).any(axis=1)
+    known = ~missing_rows(values)
     weight = operator @ known.astype(np.float64)
     total = operator @ np.where(known[:, None], values, 0.0)
     # Weights of averages are at least 1 in a hundred: less is rounding.
@@ -110,7 +115,7 @@ def mean_of_measured(operator: csr_matrix, values: Reals) -> Floats:
 
 def filled(values: Floats) -> Floats:
     """Replace rows that are NaN by the mean of the others: they say nothing."""
-    unknown = np.isnan(values).any(axis=1)
+    unknown = missing_rows(values)
     return np.where(unknown[:, None], values[~unknown].mean(axis=0), values)
 
 
@@ -156,7 +161,7 @@ class SecondViews(AnyViews):
 def _imputed(tissue: Layout, values: Floats) -> Floats:
     """Replace what was not measured by the mean of the measured spots around."""
     for n_nearest in (7, N_NEAREST):
-        unknown = np.isnan(values).any(axis=1)
+        unknown = missing_rows(values)
         if unknown.any():
             around = mean_of_measured(tissue.mean(0, n_nearest)[unknown], values)
             values = values.copy()

@@ -1,4 +1,4 @@
-"""Features of labels, programs and clinical columns, and the effect of each."""
+"""Features of labels, programs and clinical columns."""
 
 import numpy as np
 import pandas as pd
@@ -6,11 +6,10 @@ import pytest
 
 from sagefm import InputError
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.outcomes import FeatureSet, target_of
+from sagefm.stats.outcomes.folds import log_cpm
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
-from sagefm.tl.outcomes._effects import effects
 from sagefm.tl.outcomes._labels import count_labels, label_features
-from sagefm.tl.outcomes._programs import log_cpm, program_scores, program_weights
+from sagefm.tl.outcomes._programs import program_scores, program_weights
 
 CHAIN = np.array([[0, 1], [1, 2], [2, 3], [3, 4]])
 
@@ -36,14 +35,14 @@ def test_expected_contacts_are_those_of_shuffled_labels():
     rng = np.random.default_rng(0)
     edges = np.array([(i, j) for i in range(8) for j in range(i) if rng.random() < 0.4])
     words = np.array(list("AAABBCCC"), dtype=object)
-    shuffled = [count_labels(pd.Series(rng.permutation(words)), edges) for _ in range(4000)]
+    shuffled = [count_labels(pd.Series(rng.permutation(words)), edges) for _ in range(2000)]
     mean = np.mean([one.contacts.to_numpy() for one in shuffled], axis=0)
     counted = count_labels(pd.Series(words), edges)
     ratios = label_features([counted])["neighbors"].iloc[0]
     for pair, ratio in ratios.items():
         a, b = ("ABC".index(name) for name in pair.split(" - "))
         observed = counted.contacts.to_numpy()[a, b]
-        assert ratio == pytest.approx(np.log((observed + 0.5) / (mean[a, b] + 0.5)), abs=0.03)
+        assert ratio == pytest.approx(np.log((observed + 0.5) / (mean[a, b] + 0.5)), abs=0.04)
 
 
 def test_programs_are_weighted_means_of_standardized_genes():
@@ -95,47 +94,3 @@ def test_copies_of_the_outcome_are_found():
          "other": rng.permutation(outcome), "age": rng.normal(size=20)}
     )  # fmt: skip
     assert copies_of(table, list(table), outcome) == ["word", "number"]
-
-
-def cohort(n=60, seed=3):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 3))
-    times = rng.exponential(np.exp(-x[:, 0]))
-    return pd.DataFrame(
-        {"time": times, "event": rng.random(n) < 0.7,
-         "class": np.where(x[:, 1] + rng.normal(size=n) > 0, "b", "a"),
-         "value": 2 * x[:, 2] + rng.normal(size=n)}
-    ), FeatureSet("x", ["x1", "x2", "x3"], x)  # fmt: skip
-
-
-def test_effects_on_survival_are_those_of_lifelines():
-    lifelines = pytest.importorskip("lifelines")
-    table, features = cohort()
-    found = effects(target_of(table, ("time", "event")), [features])
-    x = (features.values - features.values.mean(axis=0)) / features.values.std(axis=0)
-    for at, row in found.iterrows():
-        data = table[["time", "event"]].assign(x=x[:, at])
-        fit = lifelines.CoxPHFitter().fit(data, "time", "event").summary.loc["x"]
-        np.testing.assert_allclose(
-            row[["effect", "low", "high", "p"]].astype(float),
-            fit[["coef", "coef lower 95%", "coef upper 95%", "p"]], rtol=1e-4, atol=1e-6,
-        )  # fmt: skip
-
-
-def test_effects_on_numbers_and_classes_are_those_of_scipy_and_stay_finite():
-    from scipy.stats import linregress
-
-    table, features = cohort()
-    found = effects(target_of(table, "value"), [features]).set_index("feature")
-    x = features.values / features.values.std(axis=0)
-    fit = linregress(x[:, 2], table["value"])
-    assert found.loc["x3", "effect"] == pytest.approx(fit.slope)
-    assert found.loc["x3", "p"] == pytest.approx(fit.pvalue)
-    assert found["p"].idxmin() == "x3"
-    found = effects(target_of(table, "class"), [features]).set_index("feature")
-    assert found["p"].idxmin() == "x2"
-    assert "class" not in found
-    separated = FeatureSet("s", ["s", "constant"], np.c_[table["class"] == "b", np.ones(60)])
-    [row] = effects(target_of(table, "class"), [separated]).to_dict("records")
-    assert 1 < row["effect"] < 20
-    assert np.isfinite([row["low"], row["high"]]).all()

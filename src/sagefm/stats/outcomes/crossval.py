@@ -19,10 +19,13 @@ from sagefm.stats.resampling import N_BOOTSTRAPS, interval
 
 N_FOLDS = 5
 N_REPEATS = 5
+_STREAM = 1
+"""Folds must not depend on permutations of the same seed, else these are not like the truth."""
 _MAX_PAIRS = 2_000_000
 _N_NULLS = 20
 """Permutations that the width of bootstrap intervals is compared with."""
 _N_NULL_DRAWS = 200
+_MAX_NULL_PAIRS = 20_000_000
 
 Reduce = Callable[[Bools], Floats]
 """Training patients (a flag for each patient of the table) → components of all patients of the
@@ -47,10 +50,10 @@ class Pairs:
     def of_draws(self, draws: Floats) -> Floats:
         """Compute the concordance of resampled patients: draws × patients, how often drawn."""
         totals = [
-            np.einsum("di,dj,oij->do", draws, draws, pairs, optimize=True)
+            np.stack([((draws @ of_output) * draws).sum(axis=1) for of_output in pairs])
             for pairs in (self.agreement, self.compared)
         ]
-        return _concordance(totals[0].T, totals[1].T)
+        return _concordance(*totals)
 
     def within(self, groups: Codes) -> "Pairs":
         """Get the pairs of patients of the same group."""
@@ -81,7 +84,7 @@ class CrossValidation:
 
 def draw_folds(n_patients: int, seed: int) -> Codes:
     """Draw the fold of each patient: repeats × patients."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, _STREAM))
     return np.stack([rng.permutation(np.arange(n_patients) % N_FOLDS) for _ in range(N_REPEATS)])
 
 
@@ -145,20 +148,25 @@ def cross_validate(
         risks += predicted
     concordance = _concordance(counts.agreement, counts.compared)
     widening = _widening(target, concordance, orders, counts.pairs)
-    risks, margins = risks / len(folds), margins / len(folds)
+    risks /= len(folds)
+    margins /= len(folds)
     return CrossValidation(concordance, risks, margins, counts.pairs[0], widening)
 
 
 def _widening(target: Target, concordance: Floats, orders: Codes, pairs: Sequence[Pairs]) -> float:
     """Compare how permutations vary with how bootstrap draws of each of them do."""
-    variances = []
-    for number, (order, one) in enumerate(zip(orders[1:], pairs[1:], strict=False)):
-        draws = bootstrap(target.blocks[order], number, _N_NULL_DRAWS)
-        variances.append(np.var(one.of_draws(draws)))
-    finite = concordance[1:][np.isfinite(concordance[1:])]
-    if not len(finite) or not (drawn := np.nanmean([*variances, 0.0])) > 0:
-        return 1.0
-    return float(np.sqrt(max(1.0, np.var(finite) / drawn)))
+    variances = [
+        _variance(one.of_draws(bootstrap(target.blocks[order], number, _N_NULL_DRAWS)))
+        for number, (order, one) in enumerate(zip(orders[1:], pairs[1:], strict=False))
+    ]
+    drawn = float(np.mean(variances)) if variances else 0.0
+    return float(np.sqrt(max(1.0, _variance(concordance[1:]) / drawn))) if drawn > 0 else 1.0
+
+
+def _variance(values: Floats) -> float:
+    """Compute the variance of finite values; 0 if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(np.var(finite)) if len(finite) else 0.0
 
 
 def _pairs(folds: Codes) -> tuple[Positions, Positions]:
@@ -175,7 +183,8 @@ class _Counts:
         self.agreement = np.zeros((len(target.outputs), len(orders)))
         self.compared = np.zeros_like(self.agreement)
         shape = (len(target.outputs), orders.shape[1], orders.shape[1])
-        n_kept = min(len(orders), 1 + _N_NULLS)
+        n_nulls = min(_N_NULLS, max(2, int(_MAX_NULL_PAIRS / np.prod(shape))))
+        n_kept = min(len(orders), 1 + n_nulls)
         self.pairs = [Pairs(np.zeros(shape), np.zeros(shape)) for _ in range(n_kept)]
 
     def add(self, predicted: Floats, one: Positions, other: Positions) -> None:

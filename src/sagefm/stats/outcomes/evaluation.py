@@ -160,6 +160,8 @@ def evaluate_sets(
     target.require_enough()
     if not sets:
         raise InputError(f"{target.name}: there are no features to predict it from")
+    if len({one.name for one in sets}) < len(sets):
+        raise InputError(f"{target.name}: two sets of features have the same name")
     within = None if strata is None else strata[target.known]
     orders = target.permuted(n_permutations, seed, within)
     folds = draw_folds(target.n_patients, seed)

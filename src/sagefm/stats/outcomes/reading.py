@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -118,9 +119,7 @@ def _column(table: pd.DataFrame, name: object) -> "pd.Series[Any]":
     column = table[name]
     if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.ordered:
         return column
-    return column.astype(object).map(
-        lambda value: value.strip() if isinstance(value, str) else value
-    )
+    return column.astype(object).map(_stripped)
 
 
 def _stripped(value: object) -> object:
@@ -156,7 +155,7 @@ def _as_numbers(values: "pd.Series[Any]") -> Floats:
 def _as_number(value: object) -> float:
     if isinstance(value, str):
         return float(value) if _NUMBER.fullmatch(value.strip()) else np.nan
-    real = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    real = isinstance(value, Real | Decimal) and not isinstance(value, bool | np.bool_)
     return float(value) if real else np.nan  # type: ignore[arg-type]
 
 
@@ -212,9 +211,8 @@ def _levels(name: str, values: "pd.Series[Any]") -> tuple[list[str], Codes]:
     """Name the levels in order, and number the patients by them."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.cat.remove_unused_categories()
-        return [_written(level) for level in values.cat.categories], values.cat.codes.to_numpy(
-            np.int64
-        )
+        codes = np.asarray(values.cat.codes, dtype=np.int64)
+        return [_written(level) for level in values.cat.categories], codes
     if not np.isnan(_as_numbers(values)).any():
         found, ranks = np.unique(_numbers(name, values), return_inverse=True)
         return [_written(level) for level in found], ranks.astype(np.int64)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sagefm._types import Bools, Codes, Floats
+from sagefm.stats.outcomes.folds import permute
 from sagefm.stats.outcomes.linear import LinearFits
 
 LEAST_EVENTS = 10
@@ -19,6 +20,11 @@ N_COMPONENTS = 10
 EVENTS_PER_COMPONENT = 5
 
 Signs = NDArray[np.int8]
+
+
+def most_components(n_events: float) -> int:
+    """Limit the number of components by the number of events."""
+    return int(np.clip(n_events // EVENTS_PER_COMPONENT, 1, N_COMPONENTS))
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Target(ABC):
     @property
     def n_components(self) -> int:
         """Maximum number of components that are fitted: 10, and 2 for each 10 events."""
-        return int(np.clip(self.n_events // EVENTS_PER_COMPONENT, 1, N_COMPONENTS))
+        return most_components(self.n_events)
 
     @property
     def outputs(self) -> list[str]:
@@ -126,16 +132,7 @@ class Target(ABC):
         -------
         1 + n orders × patients.
         """
-        rng = np.random.default_rng(seed)
-        truth = np.arange(self.n_patients)
-        if strata is None:
-            return np.stack([truth, *(rng.permutation(truth) for _ in range(n))])
-        groups = [np.flatnonzero(strata == code) for code in np.unique(strata)]
-        orders = np.tile(truth, (n + 1, 1))
-        for order in orders[1:]:
-            for rows in groups:
-                order[rows] = rng.permutation(rows)
-        return orders
+        return permute(np.arange(self.n_patients), n, seed, strata)
 
     def score(self, predictions: Floats) -> float:
         """Compute the concordance of predictions: how probably two patients are in order.

@@ -77,9 +77,10 @@ def domains(
         ``obsm`` key to cluster by gmm, kmeans and leiden (``"X_sagefm"`` if not given); with the
         consensus it is one more view. Embeddings of several slides must be comparable.
     with_
-        A second modality of the same spots, such as ``"protein"``, for the consensus: as many views
-        of it as of the expression, over the features that all slides have. A spot that was not
-        measured has the mean of the nearest that were.
+        A second modality of the same spots, such as ``"protein"``, for the consensus: each view of
+        the expression is joined with the same view of it, both with the same variance, over the
+        features that all slides have. A spot that was not measured has the mean of the nearest that
+        were.
     n_components
         Principal components of `use_rep` that are kept.
     smooth
@@ -155,7 +156,9 @@ def domains(
         if use_rep is not None:
             space = Space.of(given, use_rep, n_components, seed)
             added = space.points[space.rank]
-        second = SecondModality.of(dict(zip(names, given, strict=True)), with_) if with_ else None
+        second = None
+        if with_ is not None:
+            second = SecondModality.of(dict(zip(names, given, strict=True)), with_)
         batches = _batches(given, batch_key, sections)
         result = find_domains(given, batches, sections, search, added, second, layer=layer)
     labels = _smoothed(given, result.labels, smooth, sections) if smooth else result.labels

@@ -1,7 +1,7 @@
 """How many domains: where views, halved counts and other seeds agree."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Self
 
@@ -34,13 +34,10 @@ class Clusterings:
 
     Attributes
     ----------
-    names
-        Of the views.
     whole, halved
         Number of clusters → clusters of each view.
     """
 
-    names: Sequence[str]
     whole: Mapping[int, Sequence[Codes]]
     halved: Mapping[int, Sequence[Codes]]
 
@@ -74,16 +71,7 @@ class Clusterings:
                 )
                 clusters[n_clusters] = cluster_views(chosen, [n_clusters], seed + number, _N_STARTS)
             found.append(clusters)
-        return cls(list(views), *found)
-
-    def of_views(self, names: Sequence[str]) -> Self:
-        """Keep some of the views."""
-        at = [self.names.index(name) for name in names]
-        kept = [
-            {n: [codes[i] for i in at] for n, codes in clusters.items()}
-            for clusters in (self.whole, self.halved)
-        ]
-        return replace(self, names=names, whole=kept[0], halved=kept[1])
+        return cls(*found)
 
     def joined(self, n_domains: int) -> list[Codes]:
         """Find the domains that the views agree on: of all counts, and of half of them."""

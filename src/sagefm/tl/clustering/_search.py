@@ -1,6 +1,6 @@
 """Find domains from counts: views of the tissue, how many domains, and what they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 from sagefm._errors import logger
 from sagefm._progress import stage
 from sagefm._types import Codes, Reals
+from sagefm.stats.components import scores, scores_of_many
 from sagefm.stats.mixture import fit_mixture
 from sagefm.stats.sampling import evenly, is_many
 from sagefm.tl._large_tissue import LargeTissue
@@ -63,7 +64,7 @@ def find_domains(
     added
         One more view, spots of all slides × components.
     second
-        A second modality, with the same views as the expression.
+        A second modality: its views are joined with those of the expression.
     """
     stage("finding the neighborhoods of %s spots", f"{sum(s.n_obs for s in slides):,}")
     many = is_many(sum(slide.n_obs for slide in slides))
@@ -78,18 +79,18 @@ def find_domains(
     numbers = _numbers(len(tissue), n_domains)
     if search.consensus and numbers:
         whole, halved = _compare(tissue, computed, search, added, second, centered=centered)
-        clusterings = Clusterings.of(whole, halved, numbers, seed)
-        table = clusterings.stability(numbers)
+        both = _joined(whole, second), _joined(halved, second)
+        table = Clusterings.of(*both, numbers, seed).stability(numbers)
         facts |= {"stability": table}
         n_domains = best(table) if n_domains is None else n_domains
         _report(table, n_domains, chosen=search.n_domains is None)
         if second is not None:
-            facts |= {"modalities": _by_modality(clusterings, second.name, n_domains)}
+            facts |= {"modalities": _by_modality(whole, halved, second, n_domains, seed)}
     n_domains = n_domains or 1
     back = np.empty(len(tissue), dtype=np.int64)
     back[tissue.order] = np.arange(len(tissue))
     if search.consensus:
-        agreed = find_consensus(computed, n_domains, seed)
+        agreed = find_consensus(_joined(computed, second), n_domains, seed)
         return Domains(agreed.labels[back], agreed.membership[back], agreed.merges(), facts)
     (view,) = computed.values()
     return Domains(fit_mixture(leading(view), n_domains, seed).labels[back], facts=facts)
@@ -154,16 +155,37 @@ def _compute(
         of_second = SecondViews(tissue, second.values, centered=centered)
         for name in names:
             stage("computing the view %s of %s", name, second.name)
-            computed[_of(second.name, name)] = of_second(name)
+            computed[f"{second.name}: {name}"] = of_second(name)
     return computed
 
 
-def _of(modality: str, view: str = "") -> str:
-    """Name a view of a second modality."""
-    return f"{modality}: {view}"
+def _joined(views: dict[str, Reals], second: SecondModality | None) -> dict[str, Reals]:
+    """Join each view of the expression with that of the second modality, scaled to one variance."""
+    if second is None:
+        return views
+    joined = {}
+    for name, view in views.items():
+        if (other := views.get(f"{second.name}: {name}")) is not None:
+            parts = [_scaled(leading(one)) for one in (view, other)]
+            both: Reals = np.hstack(parts)  # type: ignore[assignment]
+            joined[name] = (scores_of_many if is_many(len(both)) else scores)(both, both.shape[1])
+        elif not name.startswith(f"{second.name}: "):
+            joined[name] = view
+    return joined
 
 
-def _by_modality(clusterings: Clusterings, name: str, n_domains: int) -> pd.DataFrame:
+def _scaled(values: Reals) -> Reals:
+    """Scale to total variance 1."""
+    return values / max(float(np.sqrt(values.var(axis=0).sum())), 1e-12)
+
+
+def _by_modality(
+    whole: dict[str, Reals],
+    halved: dict[str, Reals],
+    second: SecondModality,
+    n_domains: int,
+    seed: int,
+) -> pd.DataFrame:
     """Compare the domains of both modalities with those of each.
 
     Returns
@@ -173,15 +195,20 @@ def _by_modality(clusterings: Clusterings, name: str, n_domains: int) -> pd.Data
     """
     from sklearn.metrics import adjusted_rand_score
 
-    views = clusterings.names
-    second = [view for view in views if view.startswith(_of(name))]
-    first = [view for view in views if view not in second]
-    groups = {"expression": first, name: second, "both": views}
-    found = {key: clusterings.of_views(some).joined(n_domains) for key, some in groups.items()}
+    def domains(views: Callable[[dict[str, Reals]], dict[str, Reals]]) -> list[Codes]:
+        stage("clustering each modality by itself")
+        return Clusterings.of(views(whole), views(halved), [n_domains], seed).joined(n_domains)
+
+    start = f"{second.name}: "
+    found = {
+        "expression": domains(lambda every: _some(every, start, inside=False)),
+        second.name: domains(lambda every: _some(every, start, inside=True)),
+        "both": domains(lambda every: _joined(every, second)),
+    }
     both = found["both"][0]
     table = pd.DataFrame(
         {
-            "modality": list(groups),
+            "modality": list(found),
             "stability": [adjusted_rand_score(*one) for one in found.values()],
             "agreement": [adjusted_rand_score(one[0], both) for one in found.values()],
         }
@@ -189,10 +216,15 @@ def _by_modality(clusterings: Clusterings, name: str, n_domains: int) -> pd.Data
     logger.info(
         "stability of the domains of expression, %s and both: %s; those of each agree with those "
         "of both to %s (adjusted Rand index)",
-        name, ", ".join(table["stability"].map("{:.2f}".format)),
+        second.name, ", ".join(table["stability"].map("{:.2f}".format)),
         " and ".join(table["agreement"][:2].map("{:.2f}".format)),
     )  # fmt: skip
     return table
+
+
+def _some(views: dict[str, Reals], start: str, *, inside: bool) -> dict[str, Reals]:
+    """Choose the views whose names start in a way, or the others."""
+    return {name: view for name, view in views.items() if name.startswith(start) == inside}
 
 
 def _numbers(n_spots: int, n_domains: int | None) -> list[int]:

@@ -17,6 +17,7 @@ from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.slide_record import without_records
 from sagefm.stats.blocks import BlockFolds
 from sagefm.stats.shifts import NullMaps
+from sagefm.tl.crossing._removal import Removal
 from sagefm.tl.crossing._sides import (
     N_GENES,
     Spots,
@@ -84,7 +85,7 @@ def cross(
         (see :func:`sagefm.pp.add_counts`).
     features
         What to predict; by default all features of the second modality that are detected in
-        20 spots or more, or with `reverse` the 100 genes that are most similar in neighboring spots.
+        20 spots or more, or with `reverse` the 100 genes that are most similar in neighbors.
     reverse
         Whether to predict genes (log1p of counts scaled to the median library size) from the second
         modality of the neighborhood.
@@ -142,15 +143,15 @@ def cross(
     predictors = predictors_of(source, spots, slides, loaded, layer, slide_key)
     folds = _folds(spots)
     maps = NullMaps.of(spots.points, spots.sections, n_maps, seed)
-    sections = np.eye(int(spots.sections.max()) + 1)[spots.sections]
     values = target.columns(chosen)
     tested = predict_and_test(
-        predictors, values, chosen, folds, maps, sections, "predicting null maps of features"
-    )
+        predictors, values, chosen, folds, maps, Removal.of_sections(spots),
+        "predicting features and their null maps",
+    )  # fmt: skip
     given_counts = predict_and_test(
         predictors, values, chosen, folds, maps,
-        np.column_stack([sections, predictors.library_curves()]),
-        "the same given the library size",
+        Removal.of_functions(spots, predictors.library_curves()),
+        "predicting what does not follow library sizes",
     )  # fmt: skip
     others = baselines(predictors, spots, source, target, tested, folds, partners)
     table = tabulate(target, spots, tested, given_counts, others, folds, seed)

@@ -75,11 +75,10 @@ class Predictors:
         return np.concatenate([*columns, scaled(self.library, training)], axis=1)
 
     def library_curves(self) -> Floats:
-        """Compute piecewise linear functions of the two library sizes: spots × functions."""
-        columns = []
-        for size in self.library.T:
-            columns += [size, *(np.maximum(size - knot, 0) for knot in np.quantile(size, _KNOTS))]
-        return np.column_stack(columns)
+        """Compute functions of the library sizes: of the spot piecewise linear, of both linear."""
+        own = self.library[:, 0]
+        curves = [np.maximum(own - knot, 0) for knot in np.quantile(own, _KNOTS)]
+        return np.column_stack([self.library, *curves])
 
 
 def _components(group: Reals, training: Bools) -> Floats:
@@ -98,10 +97,3 @@ def scaled(values: Floats, training: Bools) -> Floats:
     spread = values[training].std(axis=0)
     centered = values - values[training].mean(axis=0)
     return np.asarray(centered / np.where(spread > _ROUNDING, spread, 1.0))
-
-
-def orthonormal(columns: Floats) -> Floats:
-    """Compute an orthonormal basis of columns, without those that the others determine."""
-    norms = np.linalg.norm(columns, axis=0)
-    left, sizes, _ = np.linalg.svd(columns / np.where(norms > 0, norms, 1), full_matrices=False)
-    return np.asarray(left[:, sizes > _ROUNDING * max(sizes[0], _ROUNDING)])

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_matrix
+from scipy.sparse import block_diag, csr_matrix
 
 from sagefm._errors import InputError, logger
 from sagefm._text import few, numbered
-from sagefm._types import Bools, Codes, Floats, Positions, Singles
+from sagefm._types import Bools, Codes, Floats, Positions
 from sagefm.pp.counts import coordinates
 from sagefm.pp.expression import shared_expression
 from sagefm.pp.modalities import Modality, modality
@@ -82,17 +82,16 @@ class Spots:
         measured = [one.measured for one in found]
         return cls(measured, np.concatenate(points), np.concatenate(sections), neighbors)
 
-    def split(self, values: Singles) -> list[Singles]:
-        """Split spots × features by slide."""
-        return np.split(values, np.cumsum([len(near) for near in self.neighbors])[:-1])
-
     def smooth(self, values: Floats, *, center: bool) -> Floats:
         """Average spots × features over neighborhoods."""
-        averaged = [
-            average(near, center=center) @ own
-            for near, own in zip(self.neighbors, self.split(values), strict=True)  # type: ignore[arg-type]
-        ]
-        return np.concatenate(averaged)
+        return self._average(center=center) @ values
+
+    def smooth_transposed(self, values: Floats) -> Floats:
+        """Multiply spots × functions by the transposed operator, without centers."""
+        return self._average(center=False).T @ values
+
+    def _average(self, *, center: bool) -> csr_matrix:
+        return csr_matrix(block_diag([average(near, center=center) for near in self.neighbors]))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sagefm.stats.blocks import BlockFolds, BlockSums
 from sagefm.stats.resampling import benjamini_hochberg, interval, resampled
 from sagefm.tl.crossing._predictors import Predictors, scaled
 from sagefm.tl.crossing._sides import Side, Spots
-from sagefm.tl.crossing._test import Tested, without
+from sagefm.tl.crossing._test import Tested
 
 LIBRARY, SAME, SMOOTHED = "library", "same_gene", "same_gene_smoothed"
 ALONE = (LIBRARY, SAME, SMOOTHED)
@@ -36,9 +36,9 @@ def baselines(
     partners
         Feature → the feature of the source of the same gene.
     """
-    values, removed = target.columns(tested.chosen), tested.basis
+    values, removal = target.columns(tested.chosen), tested.removal
     curves = predictors.library_curves()
-    ridge = BlockedRidge(lambda training: without(removed, scaled(curves, training)), folds)
+    ridge = BlockedRidge(lambda training: removal(scaled(curves, training)), folds)
     of_gene = _partner_values(source, [partners.get(str(n)) for n in target.names[tested.chosen]])
     total = np.concatenate(target.sizes)[:, None] - _raw(target, tested)
     around = spots.smooth(values, center=False)
@@ -48,12 +48,9 @@ def baselines(
         SMOOTHED: spots.smooth(of_gene, center=True),
         TOTAL: np.log1p(np.maximum(total, 0)),
         NEIGHBORS: around,
-        BOTH: _combined(tested, without(removed, around), folds),
+        BOTH: _combined(tested, removal(around), folds),
     }
-    return {
-        name: np.asarray(without(removed, np.asarray(one, dtype=np.float64)))
-        for name, one in found.items()
-    }
+    return {name: removal(np.asarray(one, dtype=np.float64)) for name, one in found.items()}
 
 
 def _partner_values(source: Side, names: list[str | None]) -> Floats:

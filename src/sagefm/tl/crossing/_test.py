@@ -1,7 +1,6 @@
 """Predict features out of blocks, and compare the correlations with those of null maps."""
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
@@ -10,9 +9,8 @@ from sagefm._types import Floats, Positions, Reals, Singles
 from sagefm.stats.blocked_ridge import BlockedRidge
 from sagefm.stats.blocks import BlockFolds
 from sagefm.stats.shifts import NullMaps
-from sagefm.tl.crossing._predictors import Predictors, orthonormal
-
-_R = TypeVar("_R", Floats, Singles)
+from sagefm.tl.crossing._predictors import Predictors
+from sagefm.tl.crossing._removal import Removal
 
 
 @dataclass(frozen=True)
@@ -23,8 +21,8 @@ class Tested:
     ----------
     chosen
         Numbers of the features.
-    basis
-        Spots × functions, orthonormal, that are removed.
+    removal
+        What is removed.
     truth, predicted
         Spots × features, without these.
     r, p
@@ -32,7 +30,7 @@ class Tested:
     """
 
     chosen: Positions
-    basis: Floats
+    removal: Removal
     truth: Singles
     predicted: Singles
     r: Floats
@@ -45,7 +43,7 @@ def predict_and_test(
     chosen: Positions,
     folds: BlockFolds,
     maps: NullMaps,
-    removed: Floats,
+    removal: Removal,
     what: str,
 ) -> Tested:
     """Predict each feature, and its null maps in the same way.
@@ -56,31 +54,23 @@ def predict_and_test(
         Spots × features.
     chosen
         Numbers of the features, to be kept.
-    removed
-        Spots × functions that are removed from predictors, features and null maps beforehand.
+    removal
+        What is removed from predictors, features and null maps beforehand.
     what
         What is done, for the progress.
     """
-    basis = orthonormal(removed)
-    ridge = BlockedRidge(lambda training: without(basis, predictors.features(training)), folds)
-    truth = without(basis, values).astype(np.float32)
+    ridge = BlockedRidge(lambda training: removal(predictors.features(training)), folds)
+    truth = removal(values).astype(np.float32)
     predicted = ridge.predict(truth)
     r = correlate(truth, predicted)
-    narrow = basis.astype(np.float32)
     p = np.ones(len(r))
     for number in counted(range(len(r)), what):
         exceeded = 0
         for drawn in maps.draw(truth[:, number]):
-            null = without(narrow, drawn)
+            null = removal(drawn)
             exceeded += int((correlate(null, ridge.predict(null)) >= r[number]).sum())
         p[number] = (1 + exceeded) / (1 + maps.n_maps)
-    return Tested(chosen, basis, truth, predicted, r, p)
-
-
-def without(basis: _R, values: _R) -> _R:
-    """Remove functions from columns."""
-    removed: _R = values - basis @ (basis.T @ values)
-    return removed
+    return Tested(chosen, removal, truth, predicted, r, p)
 
 
 def correlate(a: Reals, b: Reals) -> Floats:

@@ -18,7 +18,7 @@ from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.read import read
 from sagefm.pp.sections import section_codes
 from sagefm.pp.writing import write_slide
-from sagefm.tl._second_modality import SecondModality, filled, mean_of_measured
+from sagefm.tl._second_modality import SecondModality, filled, mean_of_measured, missing_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,8 +42,8 @@ def join(
     The coordinates are principal components, fitted over the slides together, of the normalized
     values averaged over neighborhoods. Where the embedding compares spots with the profile of their
     own slide, values are centered in each section likewise. In the joint embedding both have the
-    same variance: weights by what each explains of the other find the same domains (see
-    ``benchmarks/joint.py``).
+    same variance: weighted by what each explains of the other, they agree less with planted domains
+    (see ``benchmarks/joint.py``).
     """
     stage("joining the embedding and %s", second.name)
     sections = {name: section_codes(slide, slide_key) for name, slide in slides.items()}
@@ -57,13 +57,13 @@ def join(
         _centered(values, codes if alone else None)
         for values, codes, alone in zip(averaged, sections.values(), own, strict=True)
     ]
-    coordinates_, explained = _components(filled(np.concatenate(centered)))
+    components, explained = _components(filled(np.concatenate(centered)), second.name)
     embedding = np.concatenate([np.asarray(slide.obsm[key]) for slide in slides.values()])
-    joint = np.hstack([_scaled(embedding), _scaled(coordinates_)]).astype(np.float32)
+    joint = np.hstack([_scaled(embedding), _scaled(components)]).astype(np.float32)
     for slide, values, own_joint, raw in zip(
-        slides.values(), np.split(coordinates_, ends), np.split(joint, ends), averaged, strict=True
+        slides.values(), np.split(components, ends), np.split(joint, ends), averaged, strict=True
     ):
-        unknown = int(np.isnan(raw).any(axis=1).sum())
+        unknown = int(missing_rows(raw).sum())
         if unknown:
             logger.warning(
                 "%s: %s without a measured spot in the neighborhood: the mean stands for them, and "
@@ -106,19 +106,19 @@ def _centered(values: Floats, sections: Codes | None) -> Floats:
     centered = values.copy()
     for code in np.unique(sections):
         rows = np.flatnonzero(sections == code)
-        known = values[rows][~np.isnan(values[rows]).any(axis=1)]
+        known = values[rows][~missing_rows(values[rows])]
         centered[rows] -= known.mean(axis=0) if len(known) else 0.0
     return centered
 
 
-def _components(values: Floats) -> tuple[Floats, Floats]:
+def _components(values: Floats, name: str) -> tuple[Floats, Floats]:
     """Compute the leading principal components, and the fraction of the variance of each."""
     values = values - values.mean(axis=0)
     variance, axes = np.linalg.eigh(values.T @ values)
     variance, axes = np.maximum(variance[::-1], 0.0), axes[:, ::-1]
     if not variance[0] > 0:
-        raise InputError("the second modality is the same in every spot; leave it out")
-    # A composition has a dimension less than features.
+        raise InputError(f"{name}: is the same in every spot; leave it out")
+    # Features may depend on each other: what is left is rounding.
     n_components = min(_MOST_COMPONENTS, int((variance > 1e-9 * variance[0]).sum()))
     axes = axes[:, :n_components]
     largest = np.abs(axes).argmax(axis=0)  # signs that do not depend on the order of the spots

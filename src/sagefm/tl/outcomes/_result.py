@@ -8,6 +8,7 @@ import pandas as pd
 
 from sagefm._files import replacing, require_free
 from sagefm._text import numbered, or_below, probability
+from sagefm.tl.outcomes._features import PSEUDOBULK
 
 RESEARCH_USE = "For research only: not for diagnosis or treatment decisions."
 """What every output says."""
@@ -39,7 +40,8 @@ class Outcome:
     """A row per patient: the outcome, n_slides, site, held_out, risk_<set>, and of the best set
     group, and predicted and probability_<class>."""
     features: pd.DataFrame
-    """Each feature alone, a row each: set, feature, effect, low, high, p, q."""
+    """Each feature alone: set, feature, effect, low, high, p, q; and class, if there are
+    more than two."""
     curve: pd.DataFrame
     """Learning curve of the best set: set, n_patients (trained on), concordance, low, high; its
     ``attrs`` say how many patients would be needed: needed, needed_low, needed_high, needed_text.
@@ -51,7 +53,7 @@ class Outcome:
     domains: pd.DataFrame
     """slide (``"all"`` for the cohort), domain, n_patients, contribution, low, high, p, q."""
     confounding: pd.DataFrame
-    """check, set, n_patients, concordance, low, high, p; empty without a site."""
+    """check, set, site, n_patients, value, low, high, p; empty without a site."""
     warnings: list[str]
 
     def __str__(self) -> str:
@@ -75,8 +77,14 @@ class Outcome:
         best = self.scores.set_index("set").loc[self.best]
         if best["p_adjusted"] >= _SIGNIFICANT:
             yield "No set of features of the slides predicts the outcome better than by chance."
+        elif self._as_good(PSEUDOBULK, best["concordance"]):
+            yield f"{PSEUDOBULK}, which needs no model, does as well or better"
         if needed := self.curve.attrs.get("needed_text"):
             yield f"Patients needed for {self.best}: {needed}"
+
+    def _as_good(self, name: str, concordance: float) -> bool:
+        others = self.scores.loc[self.scores["set"] == name, "concordance"]
+        return bool((others >= concordance).any())
 
     def save(self, folder: str | Path, *, suppress_below: int = 0, overwrite: bool = False) -> None:
         """Write each table that is not empty as CSV, and the summary, into a folder.

@@ -15,7 +15,7 @@ from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
 from sagefm.tl.description import touching
 from sagefm.tl.outcomes._labels import LabelCounts, count_labels
-from sagefm.tl.patients import PatientSlide, SlideSource, SlideSummary, summarize
+from sagefm.tl.patients import PatientSlide, SlideSource, SummarizedSlide, summarize
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
@@ -25,6 +25,8 @@ OWN_KEYS = (DOMAIN, LABEL, MAPPED)
 _MAX_SPOTS = 512
 """Spots of each slide, drawn at random, that quantiles are computed of."""
 _MAX_LABELS = 50
+_SAME_PANEL = 0.5
+"""Slides of one panel have at least this fraction of the genes of the slide with most."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class OutcomeSlide:
     """What is kept of a slide."""
 
     number: int
-    summary: SlideSummary
+    summary: SummarizedSlide
     """With the mean embedding."""
     spots: Singles
     """The embedding of some of its spots."""
@@ -89,7 +91,7 @@ def summarize_slides(
         found.append(
             OutcomeSlide(
                 one.number,
-                SlideSummary(one.name, one.patient, mean, summary.sums, summary.means),
+                SummarizedSlide(one.name, one.patient, mean, summary.sums, summary.means),
                 z[chosen], _labels(one, keys),
                 _sections_of_domains(one),
             )
@@ -127,6 +129,18 @@ def common_keys(
             "no features of domains: run sagefm.tl.domains(slides) on all slides together first"
         )
     return common, notes
+
+
+def differing_genes(slides: Sequence[OutcomeSlide], n_genes: int) -> str:
+    """Describe what shows that slides are of different panels; empty if nothing does."""
+    numbers = [len(one.summary.sums) for one in slides]
+    if min(numbers) >= _SAME_PANEL * max(numbers):
+        return ""
+    fewest = slides[int(np.argmin(numbers))].number
+    return (
+        f"slides have {min(numbers):,} (slide {fewest}) to {max(numbers):,} of the {n_genes:,} "
+        "genes of the model: embeddings may show the panel; compare slides of one panel"
+    )
 
 
 def disagreement(slides: Sequence[OutcomeSlide], key: str) -> str:

@@ -161,7 +161,7 @@ class SlideSource:
 
 
 @dataclass(frozen=True)
-class SlideSummary:
+class SummarizedSlide:
     """A slide of a patient, summarized."""
 
     name: str
@@ -176,12 +176,12 @@ class SlideSummary:
 
 def summarize(
     one: PatientSlide, model: "SageFM", aligned: "AlignedSlide", *, keep_spots: bool
-) -> SlideSummary:
+) -> SummarizedSlide:
     """Embed a slide and summarize it, with the embedding of every spot or only their mean."""
     z = model.embed(aligned)
     measured = np.flatnonzero(aligned.measured)
     sums = column_sums(aligned.counts)
-    return SlideSummary(
+    return SummarizedSlide(
         one.name, one.patient,
         z if keep_spots else z.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32),
         pd.Series(sums[measured], measured),

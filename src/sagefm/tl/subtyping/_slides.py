@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm.pp.labels import labels_of, word_of
-from sagefm.tl.patients import SlideSource, SlideSummary, summarize
+from sagefm.tl.patients import SlideSource, SummarizedSlide, summarize
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SubtypedSlide(SlideSummary):
+class SubtypedSlide(SummarizedSlide):
     """A slide of a patient, summarized, with its subtype."""
 
     subtype: str | None
