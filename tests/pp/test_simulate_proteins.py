@@ -52,7 +52,7 @@ def test_proteins_are_counts_of_genes_of_the_slide_and_isotype_controls(slide, t
 
 def test_proteins_of_a_biology_are_the_same_on_every_slide(truth):
     other = simulate(300, seed=9, n_proteins=N).uns["simulation"]["proteins"]
-    same = ["gene", "follows", "spillover", "ligand", "strength"]
+    same = ["gene", "spillover", "ligand", "strength"]
     pd.testing.assert_frame_equal(other[same], truth[same])
     unlike = simulate(300, seed=9, n_proteins=N, biology_seed=1).uns["simulation"]["proteins"]
     assert list(unlike["gene"]) != list(truth["gene"])

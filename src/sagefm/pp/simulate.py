@@ -136,9 +136,9 @@ def simulate(
     total counts); ``uns["simulation"]``: couplings (ligand, target, strength; 0 for controls),
     domain_profiles (domains × genes, rows sum to 1), seed, biology_seed. With `n_proteins`, their
     counts in ``obsm["antibody_capture"]``, and ``uns["simulation"]["proteins"]``: for each its
-    gene, the fraction of its variance that follows the gene, recoverable_r (the correlation of its
-    CLR values with the best prediction from expression rates), spillover, background, and for
-    receptors that respond to a ligand of the neighbors: ligand, strength.
+    gene, follows (the fraction of its variance that transcripts explain), recoverable_r (the
+    correlation of its CLR values with the best prediction from expression rates), spillover,
+    background, and for receptors that respond to a ligand of the neighbors: ligand, strength.
 
     Raises
     ------
