@@ -43,9 +43,8 @@ def test_counts_of_a_table(run, folder, tmp_path):
 
 def test_several_slides_are_fitted_together(run, folder, tmp_path):
     (folder / "a2.h5ad").write_bytes((folder / "a.h5ad").read_bytes())
-    status, _, err = run(
-        "cross", folder / "a.h5ad", folder / "a2.h5ad", "--features", "ID1.1", "-o", "both.csv"
-    )
+    words = (folder / "a.h5ad", folder / "a2.h5ad", "--features", "ID1.1", "-o", "both.csv")
+    status, _, err = run("cross", *words)
     assert status == 0, err
     assert (pd.read_csv(tmp_path / "both.csv")["n_spots"] == 240).all()
 

@@ -118,9 +118,8 @@ def test_several_slides_and_spots_that_are_not_measured(slide, caplog):
 
 
 def test_an_embedding_is_added(slide):
-    context_model = SageFM.new(
-        Vocabulary(tuple(slide.var_names[::3])), Config("context", (8, 12, 12, 8))
-    )
+    vocabulary = Vocabulary(tuple(slide.var_names[::3]))
+    model = SageFM.new(vocabulary, Config("context", (8, 12, 12, 8)))
     plain = sagefm.tl.cross(slide, features=[NAME], n_maps=19)
     with_model = sagefm.tl.cross(slide, model, features=[NAME], n_maps=19)
     assert plain.loc[NAME, "r"] != with_model.loc[NAME, "r"]
