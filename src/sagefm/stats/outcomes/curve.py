@@ -61,7 +61,8 @@ def needed_patients(
 
     Notes
     -----
-    It is taken for granted that fits to more patients are no better: fewer may be enough.
+    It is taken for granted that fits to more patients are no better: fewer may be enough. A set of
+    features that was chosen for its concordance would need more.
     """
     spread = (high - low) / (2 * norm.ppf(0.5 + LEVEL / 2))
     width = norm.ppf(1 - ALPHA) * null_spread + norm.ppf(POWER) * spread
