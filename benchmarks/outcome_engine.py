@@ -28,6 +28,7 @@ KINDS = [
     "survival 70 % censored",
     "number",
 ]
+GRID = [(kind, n, p) for kind in KINDS for n in (20, 40, 80) for p in (5, 30, 300)]
 N_PERMUTATIONS = 99
 N_FACTORS = 5
 
@@ -68,29 +69,28 @@ def cohort(kind, n, n_features, effect, seed, n_sets=1):
     return target, sets
 
 
-def null(n_cohorts=500):
+def null(grid=GRID, n_cohorts=500):
     rows = []
-    for kind in KINDS:
-        for n, n_features in ((20, 300), (40, 5), (80, 30)):
-            start, values = time.process_time(), []
-            for seed in range(n_cohorts):
-                target, sets = cohort(kind, n, n_features, 0.0, seed)
-                try:
-                    result = evaluate_sets(target, sets, n_permutations=N_PERMUTATIONS, seed=seed)
-                except InputError:  # too few events
-                    continue
-                values.append(result.scores.iloc[0])
-            if len(values) < n_cohorts / 2:
+    for kind, n, n_features in grid:
+        start, values = time.process_time(), []
+        for seed in range(n_cohorts):
+            target, sets = cohort(kind, n, n_features, 0.0, seed)
+            try:
+                result = evaluate_sets(target, sets, n_permutations=N_PERMUTATIONS, seed=seed)
+            except InputError:  # too few events
                 continue
-            table = pd.DataFrame(values)
-            rows.append(
+            values.append(result.scores.iloc[0])
+        if len(values) < n_cohorts / 2:
+            continue
+        table = pd.DataFrame(values)
+        rows.append(
                 {"kind": kind, "n": n, "features": n_features, "cohorts": len(table),
                  "p <= 0.05": (table["p"] <= 0.05).mean(),
                  "concordance": table["concordance"].mean(),
                  "interval has 0.5": ((table["low"] <= 0.5) & (table["high"] >= 0.5)).mean(),
                  "seconds": time.process_time() - start}
             )  # fmt: skip
-            print(pd.DataFrame(rows[-1:]).round(3).to_string(header=len(rows) == 1), flush=True)
+        print(pd.DataFrame(rows[-1:]).round(3).to_string(header=len(rows) == 1), flush=True)
 
 
 def sets(n_cohorts=300, n_sets=8):

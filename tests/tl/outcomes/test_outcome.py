@@ -11,10 +11,11 @@ from sagefm import InputError, SageFM
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.outcomes import target_of
+from sagefm.stats.outcomes import FeatureSet, target_of
 from sagefm.tl import outcome
 from sagefm.tl.outcomes import RESEARCH_USE, _outcome
 from sagefm.tl.outcomes._cohort import Columns, join
+from sagefm.tl.outcomes._evaluate import Procedure, evaluate
 from sagefm.tl.outcomes._features import SlidesOfPatients
 from sagefm.tl.outcomes._maps import LinearScores
 from sagefm.tl.outcomes._slides import common_keys, disagreement, summarize_slides
@@ -285,6 +286,20 @@ def test_labels_that_are_not_common_to_slides_are_warned_of(summaries):
     used, notes = common_keys(summaries, ["domain"])
     assert (used, notes, disagreement(summaries, "domain")) == (["domain"], [], "")
     assert "sagefm.tl.domains(slides)" in common_keys(summaries, None)[1][-1]
+
+
+def test_sites_with_one_outcome_each_are_warned_of(table, summaries):
+    rows = table.assign(hospital=np.where(table["response"] == "yes", 1, 2))
+    cohort = join(Columns.of(patient_table(rows), "response", (), "hospital"), summaries)
+    assert set(cohort.sites("hospital")) == {"1", "2"}
+    x = np.random.default_rng(0).normal(size=(N_PATIENTS, 2))
+    features = FeatureSet("embedding mean", ["a", "b"], x)
+    found = evaluate(
+        target_of(cohort.rows, "response"), [features], cohort.sites("hospital"),
+        Procedure(9, 0, lambda _: None),
+    )  # fmt: skip
+    assert found.scores["p"].tolist() == [1.0]
+    assert any("all patients of a site have the same outcome" in note for note in found.notes)
 
 
 def test_a_patient_has_the_mean_features_of_its_slides(summaries):

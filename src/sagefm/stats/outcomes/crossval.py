@@ -23,6 +23,7 @@ _MAX_PAIRS = 2_000_000
 _N_NULLS = 20
 """Permutations that the width of bootstrap intervals is compared with."""
 _N_NULL_DRAWS = 200
+_MAX_NULL_PAIRS = 20_000_000
 
 Reduce = Callable[[Bools], Floats]
 """Training patients (a flag for each patient of the table) → components of all patients of the
@@ -47,10 +48,10 @@ class Pairs:
     def of_draws(self, draws: Floats) -> Floats:
         """Compute the concordance of resampled patients: draws × patients, how often drawn."""
         totals = [
-            np.einsum("di,dj,oij->do", draws, draws, pairs, optimize=True)
+            np.stack([((draws @ of_output) * draws).sum(axis=1) for of_output in pairs])
             for pairs in (self.agreement, self.compared)
         ]
-        return _concordance(totals[0].T, totals[1].T)
+        return _concordance(*totals)
 
     def within(self, groups: Codes) -> "Pairs":
         """Get the pairs of patients of the same group."""
@@ -180,7 +181,8 @@ class _Counts:
         self.agreement = np.zeros((len(target.outputs), len(orders)))
         self.compared = np.zeros_like(self.agreement)
         shape = (len(target.outputs), orders.shape[1], orders.shape[1])
-        n_kept = min(len(orders), 1 + _N_NULLS)
+        n_nulls = min(_N_NULLS, max(2, int(_MAX_NULL_PAIRS / np.prod(shape))))
+        n_kept = min(len(orders), 1 + n_nulls)
         self.pairs = [Pairs(np.zeros(shape), np.zeros(shape)) for _ in range(n_kept)]
 
     def add(self, predicted: Floats, one: Positions, other: Positions) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -118,9 +119,7 @@ def _column(table: pd.DataFrame, name: object) -> "pd.Series[Any]":
     column = table[name]
     if isinstance(column.dtype, pd.CategoricalDtype) and column.cat.ordered:
         return column
-    return column.astype(object).map(
-        lambda value: value.strip() if isinstance(value, str) else value
-    )
+    return column.astype(object).map(_stripped)
 
 
 def _stripped(value: object) -> object:
@@ -156,7 +155,7 @@ def _as_numbers(values: "pd.Series[Any]") -> Floats:
 def _as_number(value: object) -> float:
     if isinstance(value, str):
         return float(value) if _NUMBER.fullmatch(value.strip()) else np.nan
-    real = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    real = isinstance(value, Real | Decimal) and not isinstance(value, bool | np.bool_)
     return float(value) if real else np.nan  # type: ignore[arg-type]
 
 

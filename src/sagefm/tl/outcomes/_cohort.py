@@ -12,7 +12,7 @@ from sagefm.pp.labels import text_of
 from sagefm.stats.outcomes import ClassTarget, Evaluation, OrdinalTarget, Target
 from sagefm.tl.outcomes._features import SlidesOfPatients
 from sagefm.tl.outcomes._slides import OutcomeSlide
-from sagefm.tl.outcomes._table import PatientTable
+from sagefm.tl.outcomes._table import PatientTable, is_number
 
 _LEAST = 1e-12
 
@@ -74,7 +74,10 @@ class OutcomeCohort:
         """Get the site of each patient, None where it is unknown."""
         if column is None:
             return None
-        return text_of(self.rows[column])
+        sites = self.rows[column]
+        if is_number(sites) and (sites.dropna() % 1 == 0).all():
+            sites = sites.astype("Int64")
+        return text_of(sites)
 
 
 def join(columns: Columns, slides: Sequence[OutcomeSlide]) -> OutcomeCohort:
@@ -91,7 +94,8 @@ def join(columns: Columns, slides: Sequence[OutcomeSlide]) -> OutcomeCohort:
     if not row_of:
         raise InputError(
             f"{table.place}: has no patient of the slides ({few(names)}), but "
-            f"{few(table.rows.index)}; use the same names, or pass patients={{slide: patient}}"
+            f"{few(table.rows.index)}; use the same names, the obs column of "
+            "patient_key, or patients={slide: patient}"
         )
     kept = [one for one in slides if one.patient in row_of]
     notes = []

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sagefm._errors import InputError
-from sagefm._text import numbered
+from sagefm._text import numbered, probability
 from sagefm._types import Codes
 from sagefm.stats.outcomes import (
     Evaluation,
@@ -24,13 +24,14 @@ from sagefm.tl.outcomes._features import CLINICAL, MEAN, PSEUDOBULK
 
 EFFECTS = ["set", "feature", "effect", "low", "high", "p", "q"]
 CHECKS = ["check", "set", "site", "n_patients", "value", "low", "high", "p"]
+_SIGNIFICANT = 0.05
 _N_CHECKS = 199
 """Permutations for the checks of the site, at most."""
 
 
 @dataclass(frozen=True)
-class Testing:
-    """Testing sets of features are tested."""
+class Procedure:
+    """How sets of features are tested."""
 
     n_permutations: int
     seed: int
@@ -50,7 +51,7 @@ class Evaluated:
 
 
 def evaluate(
-    target: Target, sets: Sequence[FeatureSet], sites: "pd.Series[str] | None", testing: Testing
+    target: Target, sets: Sequence[FeatureSet], sites: "pd.Series[str] | None", procedure: Procedure
 ) -> Evaluated:
     """Score all sets.
 
@@ -67,8 +68,8 @@ def evaluate(
             f"{numbered(len(target.known), 'patient')} with slides: {error}"
         ) from error
     evaluation = evaluate_sets(
-        target, sets, strata=strata, n_permutations=testing.n_permutations, seed=testing.seed,
-        progress=testing.progress,
+        target, sets, strata=strata, n_permutations=procedure.n_permutations, seed=procedure.seed,
+        progress=procedure.progress,
     )  # fmt: skip
     concordance = evaluation.scores.set_index("set")["concordance"]
     best = str(concordance.drop([CLINICAL, PSEUDOBULK], errors="ignore").idxmax())
@@ -76,25 +77,43 @@ def evaluate(
     scores = evaluation.scores
     if CLINICAL in by_name:
         gains = [
-            _beyond(target, by_name[CLINICAL], one, strata, testing)
+            _beyond(target, by_name[CLINICAL], one, strata, procedure)
             for one in sets
             if one.name != CLINICAL
         ]
         scores = scores.merge(pd.DataFrame(gains), how="left", on="set")
-    testing.progress("learning curve")
-    curve = learning_curve(target, by_name[best], seed=testing.seed, strata=strata)
+    procedure.progress("learning curve")
+    curve = learning_curve(target, by_name[best], seed=procedure.seed, strata=strata)
     needed = curve.attrs.pop("needed")
     curve.attrs["needed"] = needed.pop("n_patients")
     curve.attrs |= {f"needed_{name}": value for name, value in needed.items()}
-    checks, notes = pd.DataFrame(columns=CHECKS), []
-    if sites is not None:
-        testing.progress("site")
+    checks = pd.DataFrame(columns=CHECKS)
+    notes: list[str] = []
+    if sites is not None and strata is not None:
+        procedure.progress("site")
         checked = [by_name[name] for name in dict.fromkeys([best, MEAN])]
-        n_permutations = min(testing.n_permutations, _N_CHECKS)
+        n_permutations = min(procedure.n_permutations, _N_CHECKS)
         checks, notes = confounding(
-            target, sites, checked, n_permutations=n_permutations, seed=testing.seed
+            target, sites, checked, n_permutations=n_permutations, seed=procedure.seed
         )
+        notes = notes or _site_decides(target, strata, checks)
     return Evaluated(evaluation, scores, best, curve, checks, notes)
+
+
+def _site_decides(target: Target, strata: Codes, checks: pd.DataFrame) -> list[str]:
+    """Warn where the outcome depends on the site, also if the slides do not show it."""
+    sites = strata[target.known]
+    if not (target.signs.any(axis=0) & (sites[:, None] == sites)).any():
+        return [
+            "all patients of a site have the same outcome: what slides say cannot be told from the "
+            "site, and p is 1"
+        ]
+    if len(checks) and (p := float(checks["p"].iloc[0])) < _SIGNIFICANT:
+        return [
+            f"the outcome differs by site ({probability('p', p)}): patients are permuted within "
+            "sites; read the concordance within sites in `confounding`"
+        ]
+    return []
 
 
 def effect_table(
@@ -118,16 +137,20 @@ def strata_of(sites: "pd.Series[str] | None") -> Codes | None:
 
 
 def _beyond(
-    target: Target, clinical: FeatureSet, added: FeatureSet, strata: Codes | None, testing: Testing
+    target: Target,
+    clinical: FeatureSet,
+    added: FeatureSet,
+    strata: Codes | None,
+    procedure: Procedure,
 ) -> dict[str, object]:
-    testing.progress(f"beyond clinical: {added.name}")
+    procedure.progress(f"beyond clinical: {added.name}")
     gain = beyond(
         target,
         clinical,
         added,
         strata=strata,
-        n_permutations=testing.n_permutations,
-        seed=testing.seed,
+        n_permutations=procedure.n_permutations,
+        seed=procedure.seed,
     )
     return {
         "set": added.name, "with_clinical": gain.concordance, "beyond_clinical": gain.gain,

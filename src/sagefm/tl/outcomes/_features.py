@@ -10,11 +10,12 @@ import pandas as pd
 
 from sagefm._types import Bools, Codes, Floats
 from sagefm.stats.outcomes import FeatureSet
+from sagefm.stats.outcomes.folds import log_cpm
 from sagefm.stats.outcomes.targets import N_COMPONENTS
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl.outcomes._clinical import Clinical
 from sagefm.tl.outcomes._labels import label_features
-from sagefm.tl.outcomes._programs import log_cpm, program_scores, program_weights
+from sagefm.tl.outcomes._programs import program_scores, program_weights
 from sagefm.tl.outcomes._slides import OutcomeSlide
 from sagefm.tl.patients import drawn_spots, pool, quantiles
 from sagefm.tl.perturbation import SignatureSource
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 CLINICAL, PSEUDOBULK = "clinical", "pseudobulk"
 MEAN, QUANTILES, PROGRAMS = "embedding mean", "embedding quantiles", "gene programs"
+MIN_GENES = 50
+"""That all slides have, for pseudobulk."""
 _LEAST = 1e-9
 _BANDS = ("low", "middle", "high")
 
@@ -56,10 +59,14 @@ def feature_sets(
     vocabulary: "Vocabulary",
     seed: int,
 ) -> list[FeatureSet]:
-    """Make all sets of features, clinical ones and pseudobulk first."""
+    """Make all sets of features, clinical ones and pseudobulk first.
+
+    Without pseudobulk where slides have too few genes in common.
+    """
     expression = _expression(cohort)
     sets = [FeatureSet(CLINICAL, clinical.features, fit=clinical)] if clinical.features else []
-    sets.append(_pseudobulk(expression.to_numpy()))
+    if len(expression.columns) >= MIN_GENES:
+        sets.append(_pseudobulk(expression.to_numpy()))
     sets.append(_mean(cohort))
     sets.append(_quantiles(cohort, seed))
     for key in keys:

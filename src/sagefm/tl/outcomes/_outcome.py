@@ -13,11 +13,17 @@ from sagefm._keys import DOMAIN
 from sagefm.stats.outcomes import Evaluation, Target, TargetKind, target_of
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
 from sagefm.tl.outcomes._cohort import Columns, OutcomeCohort, join, patients_table
-from sagefm.tl.outcomes._evaluate import Testing, effect_table, evaluate
-from sagefm.tl.outcomes._features import MEAN, feature_sets
+from sagefm.tl.outcomes._evaluate import Procedure, effect_table, evaluate
+from sagefm.tl.outcomes._features import MEAN, MIN_GENES, PSEUDOBULK, feature_sets
 from sagefm.tl.outcomes._maps import LinearScores, map_slides
 from sagefm.tl.outcomes._result import RESEARCH_USE, Outcome
-from sagefm.tl.outcomes._slides import OutcomeSlide, common_keys, disagreement, summarize_slides
+from sagefm.tl.outcomes._slides import (
+    OutcomeSlide,
+    common_keys,
+    differing_genes,
+    disagreement,
+    summarize_slides,
+)
 from sagefm.tl.outcomes._table import patient_table
 from sagefm.tl.patients import Slides, SlideSource
 from sagefm.tl.perturbation import SignatureSource
@@ -148,11 +154,14 @@ def outcome(
     notes = [*cohort.notes, *of_patients.notes, *notes]
     encoded = Clinical(columns.table.place, cohort.rows, columns.clinical)
     notes += [*encoded.notes, *_leaks(cohort.rows, columns, of_patients)]
+    notes.append(differing_genes(cohort.slides.slides, len(model.vocabulary)))
     sets = feature_sets(cohort.slides, encoded, used, gene_sets, model.vocabulary, seed)
-    testing = Testing(n_permutations, seed, report)
+    procedure = Procedure(n_permutations, seed, report)
     sites = cohort.sites(columns.site)
-    evaluated = evaluate(of_patients, sets, sites, testing)
-    notes += evaluated.notes
+    evaluated = evaluate(of_patients, sets, sites, procedure)
+    if PSEUDOBULK not in set(evaluated.scores["set"]):
+        notes.append(f"no pseudobulk: slides have fewer than {MIN_GENES} genes in common")
+    notes = list(filter(None, [*notes, *evaluated.notes]))
     facts = {
         "target": of_patients.name, "kind": of_patients.kind, "set": MEAN, "seed": seed,
         "n_permutations": n_permutations, "model": repr(model), "fingerprint": model.fingerprint,
@@ -170,7 +179,7 @@ def outcome(
     domain_key = DOMAIN if DOMAIN in used else next(iter(used), None)
     maps = map_slides(source, model, scores, places, domain_key, facts, seed, report)
     for note in notes:
-        logger.warning("%s: %s", of_patients.name, note)
+        logger.warning(note)
     return Outcome(
         of_patients.name,
         of_patients.kind,

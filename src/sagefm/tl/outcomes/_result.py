@@ -8,6 +8,7 @@ import pandas as pd
 
 from sagefm._files import replacing, require_free
 from sagefm._text import numbered, or_below, probability
+from sagefm.tl.outcomes._features import PSEUDOBULK
 
 RESEARCH_USE = "For research only: not for diagnosis or treatment decisions."
 """What every output says."""
@@ -76,8 +77,14 @@ class Outcome:
         best = self.scores.set_index("set").loc[self.best]
         if best["p_adjusted"] >= _SIGNIFICANT:
             yield "No set of features of the slides predicts the outcome better than by chance."
+        elif self._as_good(PSEUDOBULK, best["concordance"]):
+            yield f"{PSEUDOBULK}, which needs no model, does as well or better"
         if needed := self.curve.attrs.get("needed_text"):
             yield f"Patients needed for {self.best}: {needed}"
+
+    def _as_good(self, name: str, concordance: float) -> bool:
+        others = self.scores.loc[self.scores["set"] == name, "concordance"]
+        return bool((others >= concordance).any())
 
     def save(self, folder: str | Path, *, suppress_below: int = 0, overwrite: bool = False) -> None:
         """Write each table that is not empty as CSV, and the summary, into a folder.

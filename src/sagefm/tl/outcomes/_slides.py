@@ -25,6 +25,8 @@ OWN_KEYS = (DOMAIN, LABEL, MAPPED)
 _MAX_SPOTS = 512
 """Spots of each slide, drawn at random, that quantiles are computed of."""
 _MAX_LABELS = 50
+_SAME_PANEL = 0.5
+"""Slides of one panel have at least this fraction of the genes of the slide with most."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,18 @@ def common_keys(
             "no features of domains: run sagefm.tl.domains(slides) on all slides together first"
         )
     return common, notes
+
+
+def differing_genes(slides: Sequence[OutcomeSlide], n_genes: int) -> str:
+    """Describe what shows that slides are of different panels; empty if nothing does."""
+    numbers = [len(one.summary.sums) for one in slides]
+    if min(numbers) >= _SAME_PANEL * max(numbers):
+        return ""
+    fewest = slides[int(np.argmin(numbers))].number
+    return (
+        f"slides have {min(numbers):,} (slide {fewest}) to {max(numbers):,} of the {n_genes:,} "
+        "genes of the model: embeddings may show the panel; compare slides of one panel"
+    )
 
 
 def disagreement(slides: Sequence[OutcomeSlide], key: str) -> str:

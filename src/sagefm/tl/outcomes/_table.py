@@ -73,7 +73,7 @@ class PatientTable:
         if near:
             logger.warning(
                 "%s: %s of slides matched without regard to case, blanks and zeros in their names",
-                self.place, numbered(len(near), "patient") + (" is" if len(near) == 1 else " are"),
+                self.place, numbered(len(near), "patient"),
             )  # fmt: skip
         return found | near
 
