@@ -6,9 +6,10 @@ import pytest
 
 from sagefm import InputError
 from sagefm.pp.vocabulary import Vocabulary
+from sagefm.stats.outcomes.folds import log_cpm
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
 from sagefm.tl.outcomes._labels import count_labels, label_features
-from sagefm.tl.outcomes._programs import log_cpm, program_scores, program_weights
+from sagefm.tl.outcomes._programs import program_scores, program_weights
 
 CHAIN = np.array([[0, 1], [1, 2], [2, 3], [3, 4]])
 

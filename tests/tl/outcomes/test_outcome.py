@@ -11,7 +11,7 @@ from sagefm import InputError, SageFM
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.outcomes import FeatureSet, target_of
+from sagefm.stats.outcomes import FeatureSet, SetFit, target_of
 from sagefm.tl import outcome
 from sagefm.tl.outcomes import RESEARCH_USE, _outcome
 from sagefm.tl.outcomes._cohort import Columns, join
@@ -139,7 +139,9 @@ def test_contributions_add_up_to_the_scores_of_patients(result, table, net, summ
     ]
     np.testing.assert_allclose(features.values[0], means[:2].mean(axis=0))
     fold = features.fold(target.known, target.n_components)
-    scores = LinearScores.of(target, features, fold, np.arange(N_PATIENTS)[None], 0)
+    orders = np.arange(N_PATIENTS)[None]
+    fit = SetFit(fold, target.fit(fold.features, orders))
+    scores = LinearScores.of(target, features, fit, orders, 0)
     sums = result.spots.groupby("slide", sort=False)["contribution"].sum().to_numpy()
     sums = np.r_[sums[:2].sum(), sums[2:]]
     for patient, total in enumerate(sums):

@@ -135,6 +135,20 @@ def describe_sizes(sizes: "pd.Series[int]") -> str:
     return ", ".join(f"{name} {n}" for name, n in sizes.items()) or "none"
 
 
+def log_cpm(sums: "Sequence[pd.Series[float]]") -> pd.DataFrame:
+    """Compute log1p counts per million of the genes that all samples have: samples × genes.
+
+    Parameters
+    ----------
+    sums
+        For each sample the counts of its genes, summed over spots.
+    """
+    table = pd.concat(sums, axis=1, join="inner")
+    counts = table.to_numpy().T
+    cpm = np.log1p(1e6 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    return pd.DataFrame(cpm, columns=table.index)
+
+
 def pseudobulk(sums: "Sequence[pd.Series[float]]", training: Sequence[Bools]) -> list[Floats]:
     """Compute principal components of log1p counts per million, one set per fold.
 
@@ -157,11 +171,9 @@ def pseudobulk(sums: "Sequence[pd.Series[float]]", training: Sequence[Bools]) ->
     """
     from sklearn.decomposition import PCA
 
-    table = pd.concat(sums, axis=1, join="inner")
-    if table.empty:
+    cpm = log_cpm(sums).to_numpy()
+    if not cpm.size:
         raise InputError("slides: have no gene in common; use the same gene names")
-    counts = table.to_numpy().T
-    cpm = np.log1p(1e6 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     features = []
     for rows in training:
         n_components = min(N_COMPONENTS, int(rows.sum()) - 1, cpm.shape[1])

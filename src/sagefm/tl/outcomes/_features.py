@@ -10,11 +10,12 @@ import pandas as pd
 
 from sagefm._types import Bools, Codes, Floats
 from sagefm.stats.outcomes import FeatureSet
+from sagefm.stats.outcomes.folds import log_cpm
 from sagefm.stats.outcomes.targets import N_COMPONENTS
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl.outcomes._clinical import Clinical
 from sagefm.tl.outcomes._labels import label_features
-from sagefm.tl.outcomes._programs import log_cpm, program_scores, program_weights
+from sagefm.tl.outcomes._programs import program_scores, program_weights
 from sagefm.tl.outcomes._slides import OutcomeSlide
 from sagefm.tl.patients import drawn_spots, pool, quantiles
 from sagefm.tl.perturbation import SignatureSource

@@ -118,13 +118,16 @@ def outcome(
     - `features`: the effect of each feature alone, per standard deviation: log odds, log hazard or
       slope.
     - `spots`: what each spot adds to the out-of-fold score of its patient, by its mean embedding.
-      Summed over the spots of a patient this is exactly its score, less a constant. `p` compares
+      Summed over the spots of a patient this is exactly its score, less the intercept. `p` compares
       the size of the contribution with that for permuted patients. Spots of a slide are not
-      independent, and their p are not corrected: 5 % are below 0.05 without any effect.
+      independent, and their p are not corrected: on average 5 % are below 0.05 without any effect.
+      With an effect, spots elsewhere that vary in the same direction are significant too; which
+      domain has the effect is tested by `domains`.
     - `domains`: rows of slides sum the spots of a domain. Rows of ``"all"`` say by how much a
       domain raises the score of the patient with the higher outcome (of two classes the second;
-      the earlier event), averaged over pairs of patients, with a bootstrap interval, and p for
-      permuted patients. They add up to the same difference of the whole score.
+      the earlier event), averaged over pairs of patients, with a bootstrap interval. They add up to
+      the same difference of the whole score. `p` compares it, in units of the spread of the
+      domain's contributions between patients, with that for permuted patients.
     - `confounding`: how much the outcome differs between sites, whether slides show their site, and
       what they say between patients of the same site, also when it is predicted from other sites.
 

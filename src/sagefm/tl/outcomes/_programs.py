@@ -1,6 +1,5 @@
 """Gene programs of patients: the weighted mean of standardized expression over their genes."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,14 +15,6 @@ if TYPE_CHECKING:
 
 _MIN_GENES = 3
 """Of a program that is scored."""
-
-
-def log_cpm(sums: "Sequence[pd.Series[float]]") -> pd.DataFrame:
-    """Compute log1p counts per million of the genes that all samples have: samples × positions."""
-    table = pd.concat(sums, axis=1, join="inner")
-    counts = table.to_numpy(dtype=float).T
-    cpm = np.log1p(1e6 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-    return pd.DataFrame(cpm, columns=table.index)
 
 
 def program_weights(

@@ -77,7 +77,7 @@ class Outcome:
         best = self.scores.set_index("set").loc[self.best]
         if best["p_adjusted"] >= _SIGNIFICANT:
             yield "No set of features of the slides predicts the outcome better than by chance."
-        elif self._as_good(PSEUDOBULK, best["concordance"]):
+        elif self._as_good(PSEUDOBULK, float(best["concordance"])):
             yield f"{PSEUDOBULK}, which needs no model, does as well or better"
         if needed := self.curve.attrs.get("needed_text"):
             yield f"Patients needed for {self.best}: {needed}"
