@@ -18,6 +18,7 @@ import pandas as pd
 
 import sagefm
 from _common import report
+from sagefm.pp.pseudonyms import is_among
 from sagefm.stats.genes import GeneSums
 from xenium import CELLS, SLIDE, calibration, imputed, options
 
@@ -29,7 +30,8 @@ LEAST, MOST = 100, 1000
 def unseen(data, model):
     """Name the first section of each patient that the model was not trained on."""
     table = pd.read_csv(data / "slides.csv", index_col="slide").drop(SLIDE)
-    seen = table.index.isin(list(model.provenance.get("slides", [])))
+    recorded = model.provenance.get("slides", [])
+    seen = np.array([is_among(name, recorded) for name in table.index])
     patients = set(table["patient"][seen])
     left = table[~table["patient"].isin(patients)].drop_duplicates("patient")
     return list(left.index) or sys.exit("the model was trained on every patient; give a fold's")

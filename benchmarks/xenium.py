@@ -33,6 +33,7 @@ from sagefm.evaluate.baselines.masked import MaskedSpots, PanelSlide
 from sagefm.evaluate.baselines.reference import Reference, SlideSummary, sample_size
 from sagefm.nn.masking import Masks
 from sagefm.pp.neighborhood import average
+from sagefm.pp.pseudonyms import is_among
 from sagefm.stats.genes import GeneSums
 from sagefm.stats.resampling import interval, resampled
 from sagefm.tl.imputation._recovery import areas_of
@@ -61,11 +62,12 @@ def pooled(slide, cells, genes, micrometers):
 def training_slides(data, model):
     """List name, patient and path of the slides that a model was trained on."""
     table = pd.read_csv(data / "slides.csv", index_col="slide")
-    names = list(model.provenance.get("slides", []))
-    if SLIDE in names or table.loc[SLIDE, "patient"] in model.provenance.get("patients", []):
+    recorded, patients = (model.provenance.get(entry, []) for entry in ("slides", "patients"))
+    names = [name for name in table.index if is_among(name, recorded)]
+    if SLIDE in names or is_among(table.loc[SLIDE, "patient"], patients):
         sys.exit(f"the model was trained on {SLIDE}; give one that was not: --model FILE")
     found = [(name, table.loc[name, "patient"], data / "slides" / f"{name}.h5ad")
-             for name in names if name in table.index]  # fmt: skip
+             for name in names]  # fmt: skip
     return found or sys.exit("the model does not say which slides of DATA it was trained on")
 
 

@@ -26,6 +26,7 @@ import pandas as pd
 import sagefm
 from sagefm._errors import InputError, logger
 from sagefm.evaluate import Cohort, scorecard
+from sagefm.pp.pseudonyms import without_names
 from sagefm.pretrain import Corpus, Recipe
 from sagefm.pretrain.corpus import build
 from sagefm.pretrain.folds import folds_of
@@ -84,7 +85,7 @@ def trained(
         result.model.save(model)
         print(f"{model}: {result.model}")
     made = sagefm.SageFM.load(model, device=device)
-    if made.provenance["recipe"] != recipe.model_dump():
+    if without_names(made.provenance["recipe"]) != without_names(recipe.model_dump()):
         raise InputError(f"{model}: was made with other settings; give another folder by --out")
     return made
 

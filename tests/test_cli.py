@@ -14,6 +14,7 @@ import torch
 import sagefm
 from reference import published
 from sagefm.cli import main
+from sagefm.pp.pseudonyms import pseudonym
 from sagefm.pp.simulate import simulate
 from tests.pretrain.commands import Command
 
@@ -317,7 +318,9 @@ def test_pretrain_with_a_table_of_patients(run, files):
     (files / "who.csv").write_text("slide,patient\na,ann\nb,ben\n")
     held = ["--patients", "who.csv", "--set", 'data.validation=["ben"]']
     assert run("pretrain", "a.h5ad", "b.h5ad", "-o", "m1.safetensors", *options, *held)[0] == 0
-    assert sagefm.SageFM.load("m1.safetensors").provenance["validation_spots"] == {"b": 150}
+    assert sagefm.SageFM.load("m1.safetensors").provenance["validation_spots"] == {
+        pseudonym("b"): 150
+    }
     (files / "who.csv").write_text("slide,patient\na,ann\n")
     status, _, err = run(
         "pretrain", "a.h5ad", "b.h5ad", "-o", "m2.safetensors", *options, "--patients", "who.csv"

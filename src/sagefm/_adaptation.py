@@ -9,6 +9,7 @@ import numpy as np
 from sagefm import __version__
 from sagefm._errors import InputError, logger
 from sagefm._progress import stage
+from sagefm._text import numbered
 from sagefm._types import Bools, Positions
 from sagefm.nn import (
     Context,
@@ -126,8 +127,8 @@ def described(provenance: Mapping[str, Any]) -> str:
     if not isinstance(facts, Mapping):
         return ""
     slides = facts.get("slides")
-    names = ", ".join(map(str, slides)) if isinstance(slides, Mapping) else ""
-    return f", adapted to {names or 'a slide'} in {facts.get('steps', '?')} steps"
+    number = numbered(len(slides), "slide") if isinstance(slides, Mapping) else "a slide"
+    return f", adapted to {number} in {facts.get('steps', '?')} steps"
 
 
 def _facts(slide: AlignedSlide) -> dict[str, int]:

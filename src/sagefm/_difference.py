@@ -16,6 +16,7 @@ from torch import Tensor
 from sagefm._errors import InputError
 from sagefm._validate import read_as, short
 from sagefm.nn import checkpoint
+from sagefm.pp.pseudonyms import without_names
 
 KIND = "difference"
 _SCALE, _ROWS = ".scale", ".rows"
@@ -111,7 +112,7 @@ def write(
         scale = change[rows].abs().amax(dim=1) / _MOST
         parts[name] = (change[rows] / scale[:, None]).round().to(torch.int8)
         parts[name + _SCALE], parts[name + _ROWS] = scale, rows.int()
-    header = {"kind": KIND, "base": fingerprint, "provenance": dict(provenance)}
+    header = {"kind": KIND, "base": fingerprint, "provenance": without_names(provenance)}
     checkpoint.write(path, parts, header)
 
 

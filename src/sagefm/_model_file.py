@@ -15,6 +15,7 @@ from sagefm._validate import Range, read_as, require_declared, short
 from sagefm.nn import NETWORKS, Network, Published, checkpoint
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pp.gene_names import known_gene_names
+from sagefm.pp.pseudonyms import without_names
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.reference import ReferenceSpots
 
@@ -178,7 +179,7 @@ def write(path: str | Path, model: StoredModel, *, half: bool) -> None:
         "config": asdict(model.config),
         "symbols": model.vocabulary.symbols,
         "ensembl": model.vocabulary.ensembl,
-        "provenance": model.provenance,
+        "provenance": without_names(model.provenance),
     }
     weights = model.network.state_dict()
     if half:

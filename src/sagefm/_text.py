@@ -3,6 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+MISSING = frozenset(
+    ["", "nan", "NaN", "NA", "N/A", "n/a", "<NA>", "NaT", "None", "null", "NULL", "#N/A"]
+)
+"""What other tools write, and pandas reads from a table, where there is no value."""
+
 
 def few(names: Iterable[Any], at_most: int = 3) -> str:
     """Join the first names of a list: A, B, C, …."""
@@ -21,3 +26,8 @@ def probability(symbol: str, value: float) -> str:
         return f"{symbol} < 0.001"
     written = f"{value:.2g}"
     return f"{symbol} {'<' if value < 0.05 <= float(written) else '='} {written}"
+
+
+def or_below(count: float, below: int) -> str:
+    """Write a count of patients, or that it is below a number: <5."""
+    return f"<{below}" if 0 < count < below else f"{count:,.0f}"

@@ -84,6 +84,11 @@ def make_writable(slide: "AnnData") -> list[str]:
     return changes.notes()
 
 
+def writable_names(names: Sequence[Any]) -> list[str]:
+    """Choose names of columns that can be written, all different; the same where they can be."""
+    return _fit_names(names, "", _Changes())
+
+
 def _fit_slot(slot: Any, where: str, changes: _Changes) -> None:
     """Change the arrays of a slot such as ``obsm`` in place."""
     keys = [key for key in slot if key is not None]  # anndata lists X among the layers

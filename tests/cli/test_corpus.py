@@ -25,7 +25,7 @@ def test_build_then_info(run, files):
     assert not err
     lines = out.splitlines()
     assert lines[0] == "a: genes counted"
-    assert lines[2].startswith("a: 80 spots of p1; matched 100 of 100")
+    assert lines[2].startswith("a: 80 spots; matched 100 of 100")
     assert lines[-1].startswith("c: 2 slides added, 0 there already; 160 spots, ")
     assert "bytes per nonzero; " in lines[-1]
     assert lines[-1].endswith(" spots/s")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from sagefm import InputError, SageFM
+from sagefm.pp.pseudonyms import pseudonym
 from sagefm.pp.simulate import simulate
 from sagefm.pp.slide_record import records_of
 
@@ -33,7 +34,7 @@ def test_the_table_of_patients_says_what_the_model_records(run, tmp_path):
     assert status == 0, err
     found = records_of(SageFM.load(tmp_path / "m.safetensors").provenance)
     assert [(each.patient, each.organ, each.license) for each in found.values()] == [
-        ("ann", "liver", "MIT"), ("ben", "", ""),
+        (pseudonym("ann"), "liver", "MIT"), (pseudonym("ben"), "", ""),
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from tests.pretrain.commands import Command, line_of
 
 from sagefm import SageFM
 from sagefm.nn import checkpoint
+from sagefm.pp.pseudonyms import pseudonym
 from sagefm.pp.simulate import simulate
 
 COMMAND = [
@@ -60,8 +61,8 @@ def test_a_model_for_each_patient(finished):
     for name in "abc":
         assert f"out/without_{name}.safetensors: SageFM(published, 60 genes" in told
         model = SageFM.load(folder / "out" / f"without_{name}.safetensors")
-        assert model.provenance["left_out"] == [name]
-        assert set(model.provenance["slides"]) == set("abc") - {name}
+        assert model.provenance["left_out"] == [pseudonym(name)]
+        assert set(model.provenance["slides"]) == set(map(pseudonym, "abc")) - {pseudonym(name)}
 
 
 def test_a_killed_command_goes_on_where_it_was(run, tmp_path, finished):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from sagefm.evaluate.metrics import classes
-from sagefm.stats.leave_one_out import auroc
+from sagefm.stats.outcomes.score import auroc
 
 pairs = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), min_size=1)
 

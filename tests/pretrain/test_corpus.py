@@ -173,7 +173,7 @@ def test_genes_of_later_slides_are_left_out_and_told(slides, tmp_path):
     assert str(built) == "1 slide added, 0 there already"
     assert Corpus.open(tmp_path / "c").vocabulary == vocabulary
     (line,) = told
-    assert line.startswith("b: 170 spots of p0; matched ")
+    assert line.startswith("b: 170 spots; matched ")
     lost = slides["s1"].n_vars - len(vocabulary)
     assert f"{lost} genes with" in line
     assert "of the counts are left out" in line

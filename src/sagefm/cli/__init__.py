@@ -24,6 +24,7 @@ from sagefm.cli import (
     influence,
     mapping,
     models,
+    outcome,
     perturbation,
     rare,
     report,
@@ -47,7 +48,7 @@ _VERBS = (
     checking.check, aggregation.aggregate, aggregation.disaggregate, slides.embed,
     imputation.impute, domains.domains, description.describe, mapping.map,
     annotation.annotate, perturbation.perturb, influence.influence, cross.cross, rare.rare,
-    subtype.subtype, report.report, exploration.explore,
+    subtype.subtype, outcome.outcome, report.report, exploration.explore,
     training.pretrain, evaluation.evaluate, models.convert, models.info, models.demo,
 )  # fmt: skip
 for _verb in _VERBS:

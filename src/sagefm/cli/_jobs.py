@@ -31,6 +31,8 @@ _UNREAD = (None, "none")
 """What stands for no model."""
 _PATHS = {"model", "pairs", "known", "reference"}
 """Parameters that are texts and can be paths; other texts, as names of layers, never are."""
+_TABLES = "counts"
+"""The parameter with texts NAME=PATH."""
 _NAMES = {DEFAULT, "none", "liana", "cellphonedb", "cellchat"}
 """What these can be instead."""
 
@@ -198,6 +200,8 @@ def make_job(
     placed = {
         name: place(value) if _is_path(name, value) else value for name, value in params.items()
     }
+    if tables := params.get(_TABLES):
+        placed[_TABLES] = [f"{name}={place(path)}" for name, path in map(_named_path, tables)]
     placed |= slides_as(how.verb, [place(slide)])
     longest = sorted(given, key=len, reverse=True)
     return VerbJob(
@@ -214,8 +218,15 @@ def _is_path(name: str, value: Any) -> bool:
     return isinstance(value, Path) or (named and Path(value).exists())
 
 
+def _named_path(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("=")
+    return name, path
+
+
 def _state_of(name: str, value: Any) -> Any:
     """Describe an option so that another value, or another content of a file, is noticed."""
+    if name == _TABLES and value:
+        return [[item, source_state(Path(_named_path(item)[1]))] for item in value]
     if not _is_path(name, value):
         return value
     if isinstance(value, list):

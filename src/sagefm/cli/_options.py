@@ -1,6 +1,6 @@
 """Arguments and options of several verbs, and helpers for file names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +8,7 @@ import typer
 
 from sagefm import _files, _spatialdata
 from sagefm._errors import InputError
+from sagefm._text import few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,10 @@ Layer = Annotated[
 ]
 SlideKey = Annotated[
     str | None, typer.Option(help="obs column that distinguishes the slides of one file.")
+]
+With = Annotated[
+    str | None,
+    typer.Option("--with", metavar="NAME", help="A second modality of the slides: protein, …"),
 ]
 Region = Annotated[
     str | None,
@@ -117,18 +122,31 @@ def listed(names: str | None) -> list[str] | None:
     return genes
 
 
+def tables_of(protein: Path | None, counts: Sequence[str] | None) -> dict[str, str]:
+    """Map the names of the options ``--protein`` and ``--counts`` to their tables."""
+    tables = {} if protein is None else {"protein": str(protein)}
+    for option in counts or []:
+        name, equals, path = map(str.strip, option.partition("="))
+        if not (name and equals and path):
+            raise InputError(f"--counts {option}: write NAME=TABLE, such as genera=genera.csv")
+        if name in tables:
+            raise InputError(f"--counts {option}: a second table called {name!r}; rename one")
+        tables[name] = path
+    return tables
+
+
 def add_tables(slide: "AnnData", protein: Path | None, counts: Sequence[str] | None) -> None:
-    """Add the tables of the options ``--protein`` and ``--counts`` to a slide."""
+    """Add the tables of these options to a slide."""
     from sagefm.pp import add_counts
 
-    tables = [] if protein is None else [("protein", str(protein))]
-    for option in counts or []:
-        name, equals, path = option.partition("=")
-        if not (name.strip() and equals and path):
-            raise InputError(f"--counts {option}: write NAME=TABLE, such as genera=genera.csv")
-        tables.append((name.strip(), path))
-    for name, path in tables:
+    for name, path in tables_of(protein, counts).items():
         add_counts(slide, name, path)
+
+
+def require_used(tables: Mapping[str, str], with_: str | None) -> None:
+    """Raise an error for tables that nothing uses."""
+    if tables and with_ is None:
+        raise InputError(f"{few(tables)}: is not used; add --with {next(iter(tables))}")
 
 
 def is_corpus(path: str) -> bool:

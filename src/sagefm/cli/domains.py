@@ -9,15 +9,21 @@ from sagefm._errors import InputError
 from sagefm._extras import require
 from sagefm._files import require_free, require_own, require_writable
 from sagefm.cli._options import (
+    CountTables,
     Layer,
     Out,
     Overwrite,
+    Protein,
     Seed,
     SlideKey,
     SlidePaths,
+    With,
+    add_tables,
     placed,
     require_suffix,
+    require_used,
     results_of,
+    tables_of,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +53,9 @@ def domains(
         str | None,
         typer.Option(help="obsm key of an embedding, for gmm, kmeans and leiden (X_sagefm)."),
     ] = None,
+    with_: With = None,
+    protein: Protein = None,
+    counts: CountTables = None,
     smooth: Annotated[
         int, typer.Option(min=0, max=100, help="Rounds of majority votes among neighbors.")
     ] = 0,
@@ -65,6 +74,7 @@ def domains(
     import sagefm
     from sagefm.pp.writing import write_slide
 
+    require_used(tables_of(protein, counts), with_)
     targets = results_of(slides, out)
     for picture in (plot, curve):
         if picture is not None:
@@ -83,10 +93,11 @@ def domains(
     for name, (path, target) in targets.items():
         loaded[name] = sagefm.read(path, layer=layer, slide_key=slide_key, backed=None)
         require_own(loaded[name], path, target, overwrite=overwrite)
+        add_tables(loaded[name], protein, counts)
     try:
         fractions = sagefm.tl.domains(
-            loaded, n_domains, method=method, use_rep=use_rep, smooth=smooth, seed=seed,
-            batch_key=batch_key, slide_key=slide_key,
+            loaded, n_domains, method=method, use_rep=use_rep, with_=with_, smooth=smooth,
+            seed=seed, batch_key=batch_key, slide_key=slide_key,
         )  # fmt: skip
     except InputError as error:
         raise InputError(placed(slides[0], error) if len(slides) == 1 else str(error)) from error
@@ -97,6 +108,8 @@ def domains(
     for name, (_, target) in targets.items():
         write_slide(loaded[name], target)
     _report(fractions, out, table)
+    if with_ is not None:
+        _report_modalities(next(iter(loaded.values())))
 
 
 def _report(fractions: "pd.DataFrame", out: Path, table: Path | None) -> None:
@@ -108,3 +121,15 @@ def _report(fractions: "pd.DataFrame", out: Path, table: Path | None) -> None:
             fractions.to_csv(beside, float_format="%.6g")
     sizes = fractions.drop(columns="n_spots").mul(fractions["n_spots"], axis=0).sum()
     typer.echo(f"{out}: " + ", ".join(f"domain {d}: {n:,.0f} spots" for d, n in sizes.items()))
+
+
+def _report_modalities(slide: "AnnData") -> None:
+    """Print how the domains of each modality compare with those of both."""
+    from sagefm._keys import PROVENANCE
+
+    found = slide.uns[PROVENANCE]["domains"].get("modalities")
+    for row in [] if found is None else found.to_dict("records"):
+        typer.echo(
+            f"domains of {row['modality']}: stability {row['stability']:.2f}, agreement with those "
+            f"of both {row['agreement']:.2f}"
+        )

@@ -13,15 +13,19 @@ from sagefm._types import Hold
 from sagefm.cli._jobs import print_progress, say
 from sagefm.cli._many import per_slide
 from sagefm.cli._options import (
+    CountTables,
     Device,
     Layer,
     ModelPath,
     Out,
     Overwrite,
+    Protein,
     Region,
     Seed,
     SlideKey,
     SlidePaths,
+    With,
+    add_tables,
     listed,
     placed,
     require_suffix,
@@ -89,6 +93,9 @@ def perturb(
         typer.Option(metavar="DIR", help="Models that each lack a patient, to replicate effects."),
     ] = None,
     region: Region = None,
+    with_: With = None,
+    protein: Protein = None,
+    counts: CountTables = None,
     details: Annotated[
         bool, typer.Option("--details", help="Write all columns, not only those that decide.")
     ] = False,
@@ -120,6 +127,8 @@ def perturb(
             require_free(plot / name, overwrite=overwrite)
     loaded = cached_model(model, device)
     _require_one_question(ligand, targets, pairs, sets, plot, refits)
+    if with_ is not None and (sets is not None or signatures is not None):
+        raise InputError("--with goes with pairs of genes, not with --sets or --signatures")
     if signatures is not None and (pairs is None or plot is not None):
         raise InputError("--signatures goes with --pairs, and not with --plot")
     raised = loaded.vocabulary.known(listed(ligand) or [])
@@ -134,6 +143,7 @@ def perturb(
     found: dict[str, AnnData] = {}
     for path, name in slide_names(slides).items():
         found[name] = sagefm.read(path, layer=layer, slide_key=slide_key)
+        add_tables(found[name], protein, counts)
     asked = found if len(found) > 1 else next(iter(found.values()))
     how: dict[str, Any] = {
         "region": region, "seed": seed, "slide_key": slide_key, "hold": hold,
@@ -145,11 +155,11 @@ def perturb(
             table = sagefm.tl.perturb_sets(asked, loaded, raised, read, **how)
         else:
             table = sagefm.tl.perturb(
-                asked, loaded, wanted, levels, signatures=weights, models=others, **how
+                asked, loaded, wanted, levels, signatures=weights, models=others, with_=with_, **how
             )
     except InputError as error:
         raise InputError(placed(slides[0], error) if len(slides) == 1 else str(error)) from error
-    _write(table, out, details=details)
+    _write(table, out, with_, details=details)
     if plot is not None:
         drawn = next(iter(found.values()))
         _draw(table, drawn, loaded, hold, region, slide_key, plot, overwrite)
@@ -160,13 +170,14 @@ def perturb(
         say(_about_all(table))
 
 
-def _write(table: "pd.DataFrame", out: Path, *, details: bool) -> None:
+def _write(table: "pd.DataFrame", out: Path, second: str | None, *, details: bool) -> None:
     """Write the table, and beside it the tables about all pairs."""
-    from sagefm.tl.perturbation import LEAD
+    from sagefm.tl.perturbation import LEAD, USUAL, cross_columns
 
+    lead = (*LEAD, *cross_columns(second or USUAL))
     written = table
     if "sets" in table.attrs and not details:
-        written = table[[name for name in LEAD if name in table]]
+        written = table[[name for name in lead if name in table]]
     with replacing(out) as beside:
         written.to_csv(beside, index=False, float_format="%.6g")
     for name in _ABOUT_ALL:

@@ -10,18 +10,23 @@ from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm.cli._many import explain
 from sagefm.cli._options import (
+    CountTables,
     Device,
     Layer,
     ModelPath,
     Out,
     Overwrite,
+    Protein,
     Scheduler,
     Seed,
     SlideKey,
+    With,
     Workers,
     is_corpus,
     is_spatialdata,
+    require_used,
     slide_names,
+    tables_of,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +52,9 @@ def embed(
         bool,
         typer.Option(help="Adapt the model to each slide first; then slides cannot be compared."),
     ] = False,
+    with_: With = None,
+    protein: Protein = None,
+    counts: CountTables = None,
     seed: Seed = 0,
     layer: Layer = None,
     slide_key: SlideKey = None,
@@ -57,11 +65,14 @@ def embed(
 ) -> None:
     """Embed every spot: writes .h5ad with obsm["X_sagefm"]; for several slides OUT is a folder.
 
-    obsm["X_sagefm_spot"] has the same of each spot alone, for scanpy's graph of neighbors. Slides
+    obsm["X_sagefm_spot"] has the same of each spot alone, for scanpy's graph of neighbors. With a
+    second modality, obsm["X_sagefm_joint"] has both, comparable over the slides. Slides
     that are already embedded in OUT by the same model and reference are skipped.
     """
     import sagefm
 
+    tables = tables_of(protein, counts)
+    require_used(tables, with_)
     targets = _targets(slides, out)
 
     def print_result(line: str) -> None:
@@ -69,9 +80,9 @@ def embed(
             typer.echo(line)
 
     done = sagefm.tl.embed_many(
-        targets, model, reference=reference, adapt=adapt, seed=seed, layer=layer,
-        slide_key=slide_key, device=device, workers=workers, scheduler=scheduler,
-        again=out in targets, overwrite=overwrite, progress=print_result,
+        targets, model, reference=reference, adapt=adapt, seed=seed, with_=with_,
+        tables=tables, layer=layer, slide_key=slide_key, device=device, workers=workers,
+        scheduler=scheduler, again=out in targets, overwrite=overwrite, progress=print_result,
     )  # fmt: skip
     if len(targets) == 1 and done.errors:
         raise done.errors.popitem()[1]

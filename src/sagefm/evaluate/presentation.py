@@ -10,6 +10,7 @@ from sagefm._text import numbered
 from sagefm.evaluate.cohort import Cohort
 from sagefm.evaluate.result import Result
 from sagefm.model import SageFM
+from sagefm.pp.pseudonyms import is_among
 
 MAX_COLUMNS = 8
 _COLUMNS = {
@@ -109,8 +110,9 @@ def introduction(cohort: Cohort, models: Mapping[str, SageFM]) -> tuple[str, lis
     )
     lines = []
     for name, model in models.items():
-        slides = model.provenance.get("slides")
-        trained_on = sorted(set(table.index) & set(slides if isinstance(slides, dict) else ()))
+        recorded = model.provenance.get("slides")
+        slides = recorded if isinstance(recorded, dict) else {}
+        trained_on = sorted(name for name in table.index if is_among(name, slides))
         line = f"{name}: {model}, fingerprint {model.fingerprint[:12]}"
         if trained_on:
             line += (

@@ -82,6 +82,7 @@ def finish(axes: Sequence[Axes], show: bool | None, save: str | Path | None) -> 
     that is only saved is closed, to free its memory.
     """
     figure: Any = axes[0].figure
+    figure = figure.figure  # that of a subfigure is the whole
     if save is not None:
         with replacing(save) as beside:
             try:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,11 @@ from sagefm._text import few, numbered
 from sagefm._types import Bools
 from sagefm.pp.count_tables import CountTable, open_table
 from sagefm.pp.matching import match_rows
-from sagefm.pp.modalities import OWN, PROTEIN_KEYS, describe, modality
+from sagefm.pp.modalities import OWN, describe, is_protein, modality
 from sagefm.pp.pooling import pool
+
+_LARGEST = 2**30
+"""Values of a table, which is dense."""
 
 
 def add_counts(
@@ -49,28 +53,40 @@ def add_counts(
     --------
     >>> sagefm.pp.add_counts(slide, "genera", "genera.h5ad")  # doctest: +SKIP
     """
+    notes: list[str] = []
+    place = attach(slide, name, table, notes)
+    notes += describe(modality(slide, name))
+    for line in notes:
+        logger.warning("%s: %s", Path(place).name, line)
+
+
+def attach(slide: AnnData, name: str, table: Any, notes: list[str]) -> str:
+    """Add counts as :func:`add_counts`, with notes in a list; return what the table is called."""
     if not isinstance(slide, AnnData):
         raise InputError(f"{type(slide).__name__} is no slide; read it with sagefm.read")
     _require_free(slide, name)
     if not slide.obs_names.is_unique:
         raise InputError("spots of the slide have the same name; read it with sagefm.read")
-    notes: list[str] = []
     place = os.fspath(table) if isinstance(table, str | os.PathLike) else f"table {name!r}"
     try:
-        found = open_table(table, proteins=name in PROTEIN_KEYS, notes=notes)
+        found = open_table(table, proteins=is_protein(name), notes=notes)
         matrix, measured, features = _of_spots(slide, found, notes)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
+    if np.prod(matrix.shape) > _LARGEST:
+        raise InputError(
+            f"{place}: {matrix.shape[1]:,} features for {slide.n_obs:,} spots are too many for a "
+            "table in obsm; choose some, or sum them in groups"
+        )
     values = matrix.toarray()
     values[~measured] = np.nan
     slide.obsm[name] = pd.DataFrame(values, index=slide.obs_names, columns=features)
     try:
-        notes += describe(modality(slide, name))
+        modality(slide, name)
     except InputError as error:
         del slide.obsm[name]
         raise InputError(f"{place}: {error}") from error
-    for line in notes:
-        logger.warning("%s: %s", Path(place).name, line)
+    return place
 
 
 def _require_free(slide: AnnData, name: str) -> None:
@@ -79,8 +95,8 @@ def _require_free(slide: AnnData, name: str) -> None:
     if name == _keys.SPATIAL or name.startswith(OWN):
         raise InputError(f"{name!r} is a name of sagefm itself; choose another for the modality")
     taken = [key for key in slide.obsm if key == name]
-    if name in PROTEIN_KEYS:
-        taken += [key for key in PROTEIN_KEYS if key in slide.obsm]
+    if is_protein(name):
+        taken += [key for key in slide.obsm if is_protein(key)]
     if taken:
         raise InputError(
             f"the slide has {name!r} already (obsm['{taken[0]}']); choose another name, or delete "
@@ -102,7 +118,10 @@ def _of_spots(
         table, at = transposed, match_rows(slide.obs_names, transposed.rows, notes)
     if (at < 0).all():
         if table.xy is not None:
-            matrix, measured = pool(slide, table.matrix, table.xy, notes)
+            try:
+                matrix, measured = pool(slide, table.matrix, table.xy, notes)
+            except InputError as error:
+                raise InputError(fault or str(error)) from error
             return matrix, measured, table.features
         raise InputError(
             fault

@@ -16,6 +16,7 @@ from sagefm._uns import libraries, provenance, record, table
 from sagefm.pp.counts import coordinates, counts
 from sagefm.pp.labels import text_of
 from sagefm.pp.matrix import require_exact
+from sagefm.pp.modalities import modality, modality_names
 from sagefm.pp.scale import microns_per_unit, usual_pitch
 from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.tiling import Frame, Tiling, bins_of, located, whole
@@ -78,10 +79,11 @@ def aggregate(
 
     Returns
     -------
-    Raw counts in ``X`` (CSR float32): the exact sums. ``obsm["spatial"]``: the centers. ``obs``:
-    array_row, array_col, n_aggregated (bins or cells of each), and the columns that are constant
-    within a section. ``uns``: spot_pitch_um, the images with the scale factors of the new spots,
-    and under ``["sagefm"]["aggregate"]`` how many counts and bins were kept or lie outside, and the
+    Raw counts in ``X`` (CSR float32): the exact sums, and likewise those of proteins and other
+    tables of counts in ``obsm``. ``obsm["spatial"]``: the centers. ``obs``: array_row, array_col,
+    n_aggregated (bins or cells of each), and the columns that are constant within a section.
+    ``uns``: spot_pitch_um, the images with the scale factors of the new spots, and under
+    ``["sagefm"]["aggregate"]`` how many counts and bins were kept or lie outside, and the
     grid, by which :func:`disaggregate` finds the spot of a bin.
 
     Raises
@@ -114,7 +116,8 @@ def aggregate(
     spatial = np.empty_like(um)
     for code, frame in enumerate(frames):
         spatial[placed.section == code] = frame.inverse(um[placed.section == code])
-    result = AnnData(summed, obs=obs, var=raw.var.copy(), obsm={_keys.SPATIAL: spatial})
+    tables = _sum_tables(slide, placed, obs.index)
+    result = AnnData(summed, obs=obs, var=raw.var.copy(), obsm={_keys.SPATIAL: spatial, **tables})
     _copy_uns(slide, result, tiling, frames[0])
     outside = placed.member < 0
     lost = int(raw.matrix[outside].sum(dtype=np.float64)) if outside.any() else 0
@@ -126,7 +129,7 @@ def aggregate(
         "counts_outside": lost,
     }  # fmt: skip
     record(result, STEP, entry)
-    _log(slide, obs, entry)
+    _log(slide, result, entry)
     return result
 
 
@@ -212,6 +215,19 @@ def _sum(matrix: csr_matrix, placed: _Places) -> csr_matrix:
     return summed
 
 
+def _sum_tables(slide: AnnData, placed: _Places, names: pd.Index) -> dict[str, pd.DataFrame]:
+    """Sum the counts of other modalities; a tile is measured if one of its bins is."""
+    tables = {}
+    for name in modality_names(slide):
+        found = modality(slide, name)
+        counts = pd.concat([found.counts, found.controls], axis=1)
+        summed = _sum(csr_matrix(counts.fillna(0).to_numpy(np.float32)), placed).toarray()
+        measured = _sum(csr_matrix(found.measured[:, None].astype(np.float32)), placed)
+        summed[measured.toarray()[:, 0] == 0] = np.nan
+        tables[found.key] = pd.DataFrame(summed, index=names, columns=counts.columns)
+    return tables
+
+
 def _describe(slide: AnnData, codes: Positions, placed: _Places) -> pd.DataFrame:
     """Make ``obs`` of the tiles, with the columns that are constant within each section."""
     first = np.unique(codes, return_index=True)[1]
@@ -251,7 +267,7 @@ def _copy_uns(slide: AnnData, result: AnnData, tiling: Tiling, frame: Frame) -> 
         result.uns[_keys.SPATIAL] = kept
 
 
-def _log(slide: AnnData, obs: pd.DataFrame, entry: Mapping[str, Any]) -> None:
+def _log(slide: AnnData, result: AnnData, entry: Mapping[str, Any]) -> None:
     """Log what is left out."""
     if entry["n_outside"]:
         logger.warning(
@@ -259,7 +275,8 @@ def _log(slide: AnnData, obs: pd.DataFrame, entry: Mapping[str, Any]) -> None:
             "to='hexagons' keeps all", f"{entry['n_outside']:,}", f"{entry['n_bins']:,}",
             f"{entry['counts_outside']:,}", f"{entry['counts'] + entry['counts_outside']:,}",
         )  # fmt: skip
-    lost = [f"obs['{name}']" for name in slide.obs if name not in obs and name not in OF_BINS]
-    lost += [f"obsm['{name}']" for name in slide.obsm if name != _keys.SPATIAL]
+    columns = [name for name in slide.obs if name not in result.obs and name not in OF_BINS]
+    lost = [f"obs['{name}']" for name in columns]
+    lost += [f"obsm['{name}']" for name in slide.obsm if name not in result.obsm]
     if lost:
         logger.warning("left out, as it differs between the bins of a spot: %s", few(lost, 8))

@@ -1,20 +1,16 @@
-"""Read the AnnData of .h5ad, .h5mu and .zarr; what fails is one line."""
+"""Read the AnnData of .h5ad and .zarr; what fails is one line."""
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anndata
-import pandas as pd
 from anndata import AnnData
 
-from sagefm import _keys
 from sagefm._errors import InputError
-from sagefm._text import few
 from sagefm.pp.container import survey_h5, survey_zarr, zarr_root
-from sagefm.pp.features import modality_of_genes
 from sagefm.pp.matrix import require_sound
 from sagefm.pp.tenx import unreadable
 
@@ -31,35 +27,6 @@ def read_h5ad(path: Path) -> AnnData:
     def reader() -> Any:
         survey_h5(path)
         return anndata.read_h5ad(path)
-
-    return quietly(reader)
-
-
-def read_mudata(path: Path, notes: list[str]) -> AnnData:
-    """Read the gene expression of an .h5mu, with the coordinates of the whole if it has none.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_h5ad`, or it does not tell which modality has the genes.
-    """
-    import h5py
-    from anndata.io import read_elem
-
-    def reader() -> Any:
-        survey_h5(path)
-        with closing(h5py.File(path, "r")) as file:
-            names = list(file["mod"])
-            name = modality_of_genes(names)
-            slide = read_elem(file[f"mod/{name}"])
-            others = [other for other in names if other != name]
-            left = f"; left out: {few(others, 8)}" if others else ""
-            notes.append(f"the modality '{name}' of the file is read{left}")
-            shared = file.get(f"obsm/{_keys.SPATIAL}")
-            if _keys.SPATIAL not in slide.obsm and shared is not None:
-                whole = pd.DataFrame(read_elem(shared), index=read_elem(file["obs"]).index)
-                slide.obsm[_keys.SPATIAL] = whole.loc[slide.obs_names].to_numpy()
-        return slide
 
     return quietly(reader)
 

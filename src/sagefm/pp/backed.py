@@ -14,6 +14,7 @@ from sagefm._text import few
 from sagefm.pp.anndata_file import quietly
 from sagefm.pp.container import survey_h5, survey_zarr
 from sagefm.pp.counts import Counts, find_counts, sum_duplicates
+from sagefm.pp.features import feature_names, other_features
 from sagefm.pp.naming import name_genes
 from sagefm.pp.on_disk import CountsOnDisk, leave_on_disk, open_root
 
@@ -83,6 +84,8 @@ def _opened(path: Path, layer: str | None, notes: list[str]) -> tuple[AnnData, s
         names += ["varm", "varp"]
     slots = {name: read_elem(root[name]) for name in names if name in root}
     slide = AnnData(None, var=summed.var, **slots)
+    for kind, counts in _others(path, root, found, source).items():
+        slide.obsm[kind if kind not in slide.obsm else f"{kind}_counts"] = counts
     unread = {f"{name}['{key}']": name for name in ("varm", "varp") for key in root.get(name, ())}
     lost = [place for place in _places(root) if place != found.where]
     lost += [place for place, name in unread.items() if name not in names]
@@ -97,8 +100,6 @@ def _find(path: Path, layer: str | None, notes: list[str]) -> tuple[Counts, Coun
     places = _places(root)
     found = find_counts(_head(root, places), layer)
     notes += [found.note] if found.note else []
-    if found.others:
-        notes.append(f"counts that are not of genes are left out: {few(found.others)}")
     stored = root[places[found.where]]
     if _is_by_genes(stored):
         raise InputError(
@@ -119,6 +120,23 @@ def _find(path: Path, layer: str | None, notes: list[str]) -> tuple[Counts, Coun
         )
     source = CountsOnDisk(path.resolve(), places[found.where], columns, len(names), rows)
     return named, source
+
+
+def _others(path: Path, root: Any, found: Counts, source: CountsOnDisk) -> dict[str, pd.DataFrame]:
+    """Read the counts of features that are no genes into tables: of antibodies and others."""
+    if not found.others:
+        return {}
+    var = read_elem(root["raw/var" if found.where == "raw" else "var"])
+    obs = read_elem(root["obs"])
+    tables = {}
+    for kind, features in other_features(var)[0].items():
+        columns = np.full(len(source.columns), -1, dtype=np.int32)
+        columns[features] = np.arange(len(features), dtype=np.int32)
+        own = CountsOnDisk(source.path, source.group, columns, len(features), source.rows)
+        tables[kind] = pd.DataFrame(
+            own.load().toarray(), index=obs.index, columns=feature_names(var, features)
+        )
+    return tables
 
 
 def _places(root: Any) -> dict[str, str]:

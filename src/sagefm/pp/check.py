@@ -18,6 +18,7 @@ from sagefm.pp.count_summary import CountSummary
 from sagefm.pp.counts import coordinates, duplicate_names
 from sagefm.pp.gene_forms import fault, name_kind, recognize
 from sagefm.pp.gene_names import is_date
+from sagefm.pp.modalities import summarize_modalities
 from sagefm.pp.scale import microns_per_unit, spacing_um, usual_pitch
 from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.tiling import whole
@@ -242,7 +243,7 @@ def summarize(
     ``spots``, ``genes``, ``slides``, ``counts_in`` (where the counts are), ``counts_per_spot`` and
     ``genes_per_spot`` (medians), ``gene_names`` (their kind), ``pitch_px`` (median distance to the
     nearest spot, in the unit of the coordinates), ``um_per_px``, ``image`` (whether there is one).
-    None if not known.
+    None if not known. ``other_counts``: proteins and other tables of counts, if there are any.
     """
     ignored: list[Finding] = []
     raw = _attempt(lambda: CountSummary.of(slide, layer), ignored)
@@ -266,4 +267,6 @@ def summarize(
     if raw is not None and slide.n_obs:
         summary["counts_per_spot"] = float(np.median(raw.per_spot))
         summary["genes_per_spot"] = float(np.median(raw.genes_per_spot))
+    if modalities := summarize_modalities(slide):
+        summary["other_counts"] = modalities
     return summary

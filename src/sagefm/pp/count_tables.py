@@ -12,9 +12,11 @@ from scipy.sparse import csr_matrix
 
 from sagefm import _keys
 from sagefm._errors import InputError
+from sagefm._spatialdata import is_zarr
 from sagefm._text import few, numbered
 from sagefm._types import Bools, Floats
-from sagefm.pp.anndata_file import read_h5ad
+from sagefm._writable import writable_names
+from sagefm.pp.anndata_file import read_h5ad, read_zarr
 from sagefm.pp.container import file_format
 from sagefm.pp.counts import coordinates, find_counts
 from sagefm.pp.features import feature_types
@@ -60,8 +62,8 @@ def open_table(table: Any, *, proteins: bool, notes: list[str]) -> CountTable:
     Parameters
     ----------
     table
-        A DataFrame (rows × features) or an AnnData, or the path of one: .h5ad, .csv, .tsv, .txt
-        (also .gz), or a matrix of 10x (.h5).
+        A DataFrame (rows × features) or an AnnData, or the path of one: .h5ad, .zarr, .csv,
+        .tsv, .txt (also .gz), or a matrix of 10x (.h5).
     proteins
         Whether the proteins are meant, if there are features of several types.
     notes
@@ -92,10 +94,17 @@ def open_table(table: Any, *, proteins: bool, notes: list[str]) -> CountTable:
             )
     if not found.measured.any():
         raise InputError("all values are missing; give counts")
-    return found
+    return replace(found, features=_texts(writable_names(list(found.features))))
+
+
+def _texts(names: list[str]) -> pd.Index:
+    index: pd.Index = pd.Index(np.array(names, dtype=object))
+    return index
 
 
 def _read(path: Path, notes: list[str]) -> pd.DataFrame | AnnData:
+    if path.is_dir() and is_zarr(path):
+        return read_zarr(path)
     if not path.is_file():
         raise InputError("is a folder; name a file" if path.is_dir() else "does not exist")
     name = path.name.lower()
@@ -135,23 +144,24 @@ def _of_frame(table: pd.DataFrame, notes: list[str]) -> CountTable:
     for column in range(table.shape[1]):
         values[:, column] = _numbers(table.iloc[:, column])
     missing = np.isnan(values)
-    measured = ~missing.all(axis=1)
-    gone = missing.all(axis=0)
+    measured: Bools = np.asarray(~missing.all(axis=1))
+    gone: Bools = np.asarray(missing.all(axis=0))
+    features = table.columns
     if measured.any() and gone.any():
-        notes.append(f"columns without values are left out: {few(table.columns[gone])}")
-        values, missing, table = values[:, ~gone], missing[:, ~gone], table.loc[:, ~gone]
+        notes.append(f"columns without values are left out: {few(features[gone])}")
+        values, missing, features = values[:, ~gone], missing[:, ~gone], features[~gone]
     if holes := int(missing[measured].any(axis=1).sum()):
         raise InputError(
             f"{numbered(holes, 'row')} with missing values beside counts; fill them, or leave the "
             "whole row empty if that spot is not measured"
         )
     matrix = to_csr(np.where(missing, 0.0, values), "the table")
-    return _counted(matrix, table.index, table.columns, measured, notes)
+    return _counted(matrix, table.index, features, measured, notes)
 
 
 def _numbers(column: "pd.Series[Any]") -> Floats:
     try:
-        if column.dtype.kind == "c":
+        if column.dtype.kind in "cmM":  # dates would be numbers
             raise TypeError
         plain = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
         numbers = pd.to_numeric(plain).to_numpy(dtype=np.float64, na_value=np.nan)
@@ -177,8 +187,7 @@ def _counted(
         )
     matrix, note = canonical(matrix, "the table")
     notes += [note] if note else []
-    names = features.astype(str).str.replace("/", "_").str.replace("\0", "")
-    return CountTable(matrix, rows.astype(str).str.strip(), names, measured)
+    return CountTable(matrix, rows.astype(str).str.strip(), features.astype(str), measured)
 
 
 def _of_anndata(table: AnnData, proteins: bool, notes: list[str]) -> CountTable:
@@ -188,7 +197,11 @@ def _of_anndata(table: AnnData, proteins: bool, notes: list[str]) -> CountTable:
         several = False
     if not (several and proteins):
         table = _without_types(table)
-    found = find_counts(table)
+    try:
+        found = find_counts(table)
+    except InputError as error:
+        fault = str(error).split("; ")[0]
+        raise InputError(f"{fault}; give raw counts in X or layers['counts']") from error
     if found.others:
         antibodies = [key for key in found.others if "antibod" in key or "prot" in key]
         return _of_frame(found.others[antibodies[0] if antibodies else min(found.others)], notes)

@@ -5,11 +5,13 @@ from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
+from anndata.utils import make_index_unique
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError
 from sagefm._text import few
+from sagefm._types import Positions
 
 _COLUMNS = (
     *("feature_types", "feature_type", "featuretype", "featuretypes", "feature_class"),
@@ -130,24 +132,46 @@ def split_features(
     InputError
         No feature is a gene.
     """
+    kinds, note = other_features(var)
+    if not note:
+        return matrix, var, {}, ""
+    is_gene = np.ones(len(var), dtype=bool)
+    if (found := feature_types(var)) is not None:
+        is_gene = found[0]
+    tables = {
+        key: pd.DataFrame(
+            matrix[:, columns].toarray(), index=spots, columns=feature_names(var, columns)
+        )
+        for key, columns in kinds.items()
+    }
+    return matrix[:, is_gene], var[is_gene], tables, note
+
+
+def other_features(var: pd.DataFrame) -> tuple[dict[str, Positions], str]:
+    """Find the features of each type that is no gene, by a name for ``obsm``, and a note."""
     found = feature_types(var)
     if found is None:
-        return matrix, var, {}, ""
+        return {}, ""
     is_gene, types = found
-    tables, kept, left_out = {}, [], []
+    kinds: dict[str, Positions] = {}
+    kept, left_out = [], []
     for name in types[~is_gene].unique():
         columns = np.flatnonzero(~is_gene & (types == name).to_numpy())
         if len(columns) > _AT_MOST:
             left_out.append(f"{len(columns):,} {name}")
             continue
         key = _plain(name).replace(" ", "_") or "other_features"
-        tables[key] = pd.DataFrame(
-            matrix[:, columns].toarray(), index=spots, columns=var.index[columns].astype(str)
-        )
+        kinds[key] = columns
         kept.append(f"{len(columns):,} {name}")
     note = f"features that are not genes are not used: {few(kept, 10)}" if kept else ""
     if left_out:
         note += (
             f"{'; ' if note else ''}features that are not genes are left out: {few(left_out, 10)}"
         )
-    return matrix[:, is_gene], var[is_gene], tables, note
+    return kinds, note
+
+
+def feature_names(var: pd.DataFrame, columns: Positions) -> pd.Index:
+    """Name features; one that is called as an earlier one is numbered, so that names are unique."""
+    names = var.index[columns].astype(str)
+    return names if names.is_unique else make_index_unique(names, join=".")

@@ -6,15 +6,10 @@ import numpy as np
 import pandas as pd
 
 from sagefm._errors import InputError, logger
-from sagefm._text import few, numbered
+from sagefm._text import MISSING, few, numbered
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-MISSING = frozenset(
-    ["", "nan", "NaN", "NA", "N/A", "n/a", "<NA>", "NaT", "None", "null", "NULL", "#N/A"]
-)
-"""What other tools write, and pandas reads from a table, where there is no value."""
 
 
 def labels_of(slide: "AnnData", key: str) -> "pd.Series[str]":

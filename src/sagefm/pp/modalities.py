@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 PROTEIN = "protein"
 """The name of the proteins of a slide, wherever they are."""
-PROTEIN_KEYS = (
-    *(PROTEIN, _keys.PROTEINS, "prot", "proteins", "adt", "ADT", "protein_counts"),
+_PROTEIN_KEYS = (
+    *(PROTEIN, _keys.PROTEINS, "prot", "proteins", "adt", "adts", "protein_counts"),
     *("protein_expression", "antibody", "antibodies"),
 )
-"""Usual keys of proteins in ``obsm``; the first that is there is meant."""
+"""Usual keys of proteins in ``obsm``, in lower case; the first that is there is meant."""
 OWN = ("sagefm", "X_")
 """Beginnings of keys that hold results, not measurements."""
 
@@ -104,9 +104,9 @@ def modality(slide: "AnnData", name: str) -> Modality:
         raise InputError(f"obsm['{key}'] {fault}; give raw counts, spots × features")
     values = table.astype(np.float64)
     values.columns = values.columns.astype(str)
-    is_protein = key in PROTEIN_KEYS
+    protein = is_protein(key)
     is_control = are_isotypes(values.columns)
-    is_control &= is_protein
+    is_control &= protein
     if is_control.all():
         raise InputError(f"obsm['{key}'] has no feature beside isotype controls; give the others")
     missing = values.isna().to_numpy()
@@ -116,7 +116,7 @@ def modality(slide: "AnnData", name: str) -> Modality:
     return Modality(
         name=name,
         key=key,
-        kind="protein" if is_protein else "counts",
+        kind="protein" if protein else "counts",
         counts=values.loc[:, ~is_control],
         controls=values.loc[:, is_control],
         measured=measured,
@@ -132,35 +132,77 @@ def describe(found: Modality) -> list[str]:
     if found.kind != "protein":
         return []
     n_proteins, n_controls = found.counts.shape[1], found.controls.shape[1]
-    line = f"{numbered(n_proteins, 'protein')} and {numbered(n_controls, 'isotype control')}"
     if not n_controls:
-        return [f"{line}: how high the background is remains unknown"]
+        return [
+            f"{numbered(n_proteins, 'protein')} without an isotype control, so that their "
+            "background is not known"
+        ]
+    line = f"{numbered(n_proteins, 'protein')} and {numbered(n_controls, 'isotype control')}"
     level = f"the background is {found.background_level:g} counts in the median spot"
     if not (low := found.background()):
         return [f"{line}; {level}, and all proteins exceed it"]
-    return [f"{line}; {level}, and {len(low)} do not exceed it: {few(low, 10)}"]
+    return [f"{line}; {level}, and {len(low)} do not exceed it: {few(low, 40)}"]
+
+
+def describe_proteins(slide: "AnnData") -> list[str]:
+    """Describe the proteins of a slide, or why they cannot be used; nothing without proteins."""
+    key = _protein_key(slide)
+    if key is None:
+        return []
+    try:
+        return [f"obsm['{key}']: {line}" for line in describe(modality(slide, key))]
+    except InputError as error:
+        return [str(error)]
+
+
+def summarize_modalities(slide: "AnnData") -> str:
+    """List the second modalities of a slide, with what they hold and where they are measured."""
+    lines = []
+    for name in modality_names(slide):
+        found = modality(slide, name)
+        what = numbered(found.counts.shape[1], "feature")
+        if found.kind == "protein":
+            n_proteins, n_controls = found.counts.shape[1], found.controls.shape[1]
+            what = numbered(n_proteins, "protein")
+            what += f" and {numbered(n_controls, 'isotype control')}"
+        gaps = "" if found.measured.all() else f" in {numbered(int(found.measured.sum()), 'spot')}"
+        lines.append(f"obsm['{found.key}'] ({what}{gaps})")
+    return ", ".join(lines)
 
 
 def modality_names(slide: "AnnData") -> list[str]:
-    """List the second modalities of a slide: tables of counts in ``obsm``."""
-    names = []
+    """List the second modalities of a slide: tables of raw counts in ``obsm``."""
     proteins = _protein_key(slide)
-    for key in map(str, slide.obsm):
-        if key == proteins:
-            names.append(PROTEIN)
-        elif _is_candidate(slide, key) and not _fault(_table_of(slide, key)):
-            names.append(key)
-    return names
+    tables = {
+        key: PROTEIN if key == proteins else key
+        for key in map(str, slide.obsm)
+        if key == proteins or _may_be_counts(slide, key)
+    }
+    return [name for key, name in tables.items() if _is_usable(slide, key)]
 
 
-def _is_candidate(slide: "AnnData", key: str) -> bool:
+def _may_be_counts(slide: "AnnData", key: str) -> bool:
     return isinstance(slide.obsm[key], pd.DataFrame) and not (
-        key.startswith(OWN) or key in PROTEIN_KEYS or key == _keys.SPATIAL
+        key.startswith(OWN) or is_protein(key) or key == _keys.SPATIAL
     )
 
 
+def _is_usable(slide: "AnnData", key: str) -> bool:
+    try:
+        modality(slide, key)
+    except InputError:
+        return False
+    return True
+
+
+def is_protein(name: str) -> bool:
+    """Whether a modality is called as proteins are."""
+    return name.lower() in _PROTEIN_KEYS
+
+
 def _protein_key(slide: "AnnData") -> str | None:
-    return next((key for key in PROTEIN_KEYS if key in slide.obsm), None)
+    keys = filter(is_protein, map(str, slide.obsm))
+    return min(keys, key=lambda key: _PROTEIN_KEYS.index(key.lower()), default=None)
 
 
 def _key_of(slide: "AnnData", name: str) -> str:
@@ -168,7 +210,7 @@ def _key_of(slide: "AnnData", name: str) -> str:
     if name in slide.obsm and name != _keys.SPATIAL:
         return name
     proteins = _protein_key(slide)
-    if name in PROTEIN_KEYS and proteins is not None:
+    if is_protein(str(name)) and proteins is not None:
         return proteins
     there = modality_names(slide)
     matching = [key for key in there if key.lower() == str(name).lower()]
@@ -186,7 +228,10 @@ def _table_of(slide: "AnnData", key: str) -> pd.DataFrame:
     stored: Any = slide.obsm[key]
     if isinstance(stored, pd.DataFrame):
         return stored
-    values = stored.toarray() if hasattr(stored, "toarray") else np.asarray(stored)
+    try:
+        values = stored.toarray() if hasattr(stored, "toarray") else np.asarray(stored)
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.ndim != 2:
         return pd.DataFrame(index=slide.obs_names)
     named = slide.uns.get(f"{key}_names", slide.uns.get(f"{key.split('_')[0]}_names"))

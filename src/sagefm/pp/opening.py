@@ -8,9 +8,10 @@ from anndata import AnnData
 from sagefm._errors import InputError
 from sagefm._spatialdata import find_table, folders, is_zarr
 from sagefm._text import few
-from sagefm.pp.anndata_file import read_h5ad, read_mudata, read_zarr
+from sagefm.pp.anndata_file import read_h5ad, read_zarr
 from sagefm.pp.backed import is_large, open_backed
 from sagefm.pp.container import file_format, require_files
+from sagefm.pp.mudata import is_mudata, open_mudata, read_mudata
 from sagefm.pp.spaceranger import read_spaceranger
 from sagefm.pp.spatialdata import is_held, open_held, open_stored
 
@@ -43,6 +44,8 @@ def open_any(
     if is_held(source):
         slide, key = open_held(source, table, region, notes)
         return Opened(slide, key=key)
+    if is_mudata(source):
+        return Opened(open_mudata(source, notes))
     path = Path(source)
     if found := find_table(path, table):
         slide, key = open_stored(found, region, notes)
@@ -110,7 +113,7 @@ def _modality_of(path: Path) -> Path:
 
 def stays_on_disk(source: Any, backed: bool | None) -> bool:
     """Decide whether counts stay on disk; ask the file where it is not said."""
-    if backed is not None or is_held(source):
+    if backed is not None or is_held(source) or is_mudata(source):
         return bool(backed)
     path = Path(source)
     if not path.exists() or not (path.is_dir() or path.suffix == ".h5ad"):
@@ -123,7 +126,7 @@ def open_on_disk(
     source: Any, layer: str | None, notes: list[str], table: str | None, region: str | None
 ) -> Opened:
     """Open a slide, and leave its counts on disk."""
-    if is_held(source):
+    if is_held(source) or is_mudata(source):
         raise InputError("is in memory; leave backed out, or name a file")
     path, where = Path(source), list[str]()
     found = find_table(path, table)

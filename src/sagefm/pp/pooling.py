@@ -12,7 +12,7 @@ from sagefm._types import Bools, Floats
 from sagefm._uns import positive
 from sagefm.pp.counts import coordinates
 from sagefm.pp.scale import microns_per_unit, usual_pitch
-from sagefm.pp.sections import find_slide_key
+from sagefm.pp.sections import find_slide_key, section_codes
 from sagefm.pp.tiling import bins_of
 
 _RADIUS = 0.275
@@ -52,8 +52,11 @@ def pool(
         The cells lie elsewhere, or as far from each other as spots, or the slide has several
         sections.
     """
-    if find_slide_key(slide) is not None and slide.obs[find_slide_key(slide)].nunique() > 1:
-        raise InputError("cells can be pooled for one section only; add them to each by itself")
+    if not _is_one_section(slide):
+        raise InputError(
+            "no row is named as a spot, and cells can be pooled for one section only; add them to "
+            "each section by itself"
+        )
     spots = coordinates(slide)
     one = np.zeros(max(len(spots), len(xy)), dtype=np.int64)
     pitch = usual_pitch(spots, one[: len(spots)])
@@ -84,12 +87,21 @@ def pool(
     )
     measured: Bools = np.asarray(cKDTree(xy).query(spots)[0]) <= pitch
     filled = len(np.unique(rows))
+    doubt = "; check that they are in the coordinates of the slide"
     notes.append(
         f"no row is named as a spot, so cells are pooled by their coordinates: {len(rows):,} of "
         f"{numbered(len(xy), 'cell')} lie within a {shape}, in {filled:,} of "
-        f"{numbered(len(spots), 'spot')}"
+        f"{numbered(len(spots), 'spot')}{doubt if filled < len(spots) / 2 else ''}"
     )
     return csr_matrix(member @ matrix), measured
+
+
+def _is_one_section(slide: AnnData) -> bool:
+    try:
+        codes = section_codes(slide, find_slide_key(slide))
+    except InputError:  # there are several, and the slide does not say by which column
+        return False
+    return int(codes.max(initial=0)) == 0
 
 
 def _radius(slide: AnnData, spots: Floats, pitch: float) -> float:

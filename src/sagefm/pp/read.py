@@ -25,6 +25,8 @@ from sagefm.pp.counts import Counts, find_coordinates, find_counts, sum_duplicat
 from sagefm.pp.features import feature_types
 from sagefm.pp.gene_forms import name_kind
 from sagefm.pp.gene_names import known_gene_names
+from sagefm.pp.modalities import describe_proteins
+from sagefm.pp.mudata import is_mudata
 from sagefm.pp.naming import name_genes
 from sagefm.pp.opening import open_any, open_on_disk, stays_on_disk
 from sagefm.pp.sections import find_slide_key, section_codes
@@ -32,6 +34,7 @@ from sagefm.pp.spatialdata import is_held
 from sagefm.pp.tenx import unreadable
 
 if TYPE_CHECKING:
+    from mudata import MuData
     from spatialdata import SpatialData
 
 _N_NEIGHBORS = 15
@@ -39,7 +42,7 @@ _N_NEIGHBORS = 15
 
 
 def read(
-    path: "str | os.PathLike[str] | SpatialData",
+    path: "str | os.PathLike[str] | SpatialData | MuData",
     *,
     layer: str | None = None,
     slide_key: str | None = None,
@@ -58,8 +61,9 @@ def read(
         A Space Ranger ``outs`` folder (or the folder that has it), a Visium HD folder, one of its
         ``square_*um`` or its ``segmented_outputs``, a matrix file inside one; a folder of loose GEO
         files, where there are several samples as ``folder/PREFIX``; an ``.h5ad``, a ``.zarr`` or a
-        ``.zarr.zip``; a SpatialData object or its folder (or ``folder/tables/TABLE``). A Visium v1
-        or HD matrix without its ``spatial`` folder has its places by its barcodes, in micrometers.
+        ``.zarr.zip``; a SpatialData object or its folder (or ``folder/tables/TABLE``); a MuData
+        object or an ``.h5mu``. A Visium v1 or HD matrix without its ``spatial`` folder has its
+        places by its barcodes, in micrometers.
     layer
         Where the raw counts are: ``"X"``, ``"raw"`` or a key of ``layers``. The default is the
         first of ``X``, ``layers["counts"]`` and ``raw`` that has counts.
@@ -81,7 +85,8 @@ def read(
     Raw counts in ``X`` (CSR float32); genes by symbol if known, without duplicates,
     ``var["gene_ids"]`` with Ensembl ids if known; ``obsm["spatial"]`` (float64, x = pixel column,
     y = pixel row); image and scale factors in ``uns["spatial"]`` if available. Features that are
-    not genes are in ``obsm``, such as ``obsm["antibody_capture"]``; spots outside the tissue are
+    not genes are in ``obsm``, such as ``obsm["antibody_capture"]`` (proteins, with the isotype
+    controls), and so are other modalities of a MuData; spots outside the tissue are
     left out. All of it can be written as .h5ad.
 
     Raises
@@ -106,6 +111,7 @@ def read(
         _fill_coordinates(slide, notes)
         key = find_slide_key(slide, slide_key)
         _judge(slide, key or "", notes)
+        notes += describe_proteins(slide)
         renamed = dict(zip(slide.obs, range(slide.obs.shape[1]), strict=True))
         notes += make_writable(slide)
         key = str(slide.obs.columns[renamed[key]]) if key in renamed else key
@@ -136,8 +142,12 @@ def _name_of(source: Any) -> str:
     """Name a slide in messages: its path, or what it is."""
     if is_held(source):
         return str(source.path or "SpatialData")
+    if is_mudata(source):
+        return "MuData"
     if not isinstance(source, str | os.PathLike):
-        raise InputError(f"{type(source).__name__}: is no path and no SpatialData; name a slide")
+        raise InputError(
+            f"{type(source).__name__}: is no path, SpatialData or MuData; name a slide"
+        )
     return os.fspath(source)
 
 

@@ -20,6 +20,7 @@ from sagefm._extras import require
 from sagefm._files import locked, replacing, writing
 from sagefm._validate import read_as, short
 from sagefm.nn import Network, checkpoint
+from sagefm.pp.pseudonyms import without_names
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -111,7 +112,7 @@ class Run:
         weights = {f"network.{name}": tensor for name, tensor in state.network.items()}
         weights |= {f"optimizer.{name}": tensor for name, tensor in state.optimizer.items()}
         weights["gene_mean"] = state.gene_mean
-        facts = {"progress": asdict(state.progress), "facts": state.facts}
+        facts = {"progress": asdict(state.progress), "facts": without_names(state.facts)}
         checkpoint.write(self.last, weights, facts)
         # A copy of what the state holds.
         with suppress(InputError), replacing(self.metrics) as beside:
@@ -202,7 +203,7 @@ def require_same(run: Run, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     InputError
         Names the first entry that differs.
     """
-    old, new = (_flat(json.loads(json.dumps(facts))) for facts in (before, now))
+    old, new = (_flat(json.loads(json.dumps(without_names(one)))) for one in (before, now))
     for entry in dict.fromkeys([*old, *new]):  # the recipe first, which decides about the rest
         if old.get(entry) != new.get(entry):
             raise InputError(

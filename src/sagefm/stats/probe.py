@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from sagefm._types import Codes, Floats
+from sagefm._types import Codes, Floats, Positions
 
 N_HIDDEN = 64
 _WEIGHT_DECAY = 1e-2
@@ -176,34 +176,38 @@ def fit_probes(features: Floats, labels: Codes, n_classes: int) -> Probes:
     Parameters
     ----------
     features
-        Samples × features.
+        Samples × features, or labelings × samples × features if they differ.
     labels
         Labelings × samples, codes of classes.
     n_classes
         Number of classes.
     """
-    ones = np.column_stack([features, np.ones(len(features))])
+    ones = np.concatenate([features, np.ones((*features.shape[:-1], 1))], axis=-1)
     targets = np.eye(n_classes)[labels]
     weights = balanced(labels, n_classes)
     # scikit-learn fits one set of weights to two classes; here each class has half of it, so that
     # the sum of squares is half as large.
-    ridge = np.full(ones.shape[1], 2.0 if n_classes == 2 else 1.0)
+    ridge = np.full(ones.shape[-1], 2.0 if n_classes == 2 else 1.0)
     ridge[-1] = _RIDGE_OF_INTERCEPTS
-    solution = np.zeros((len(labels), n_classes, ones.shape[1]))
+    solution = np.zeros((len(labels), n_classes, ones.shape[-1]))
     active = np.arange(len(labels))
     for _ in range(_NEWTON_STEPS):
-        gradient, hessian = _derivatives(
-            solution[active], ones, targets[active], weights[active], ridge
-        )
+        problem = _of(ones, active), targets[active], weights[active], ridge
+        gradient, hessian = _derivatives(solution[active], *problem)
         remaining = np.abs(gradient).max(axis=(1, 2)) > _MAX_GRADIENT
         if not remaining.any():
             break
         active = active[remaining]
         flat = gradient[remaining].reshape(len(active), -1, 1)
         step = np.linalg.solve(hessian[remaining], flat).reshape(len(active), n_classes, -1)
-        problem = ones, targets[active], weights[active], ridge
+        problem = _of(ones, active), targets[active], weights[active], ridge
         solution[active] = _line_search(solution[active], step, problem)
     return Probes(solution[:, :, :-1], solution[:, :, -1])
+
+
+def _of(ones: Floats, active: Positions) -> Floats:
+    """Get the features of some labelings, unless all have the same."""
+    return ones[active] if ones.ndim == 3 else ones
 
 
 def _loss(at: Floats, ones: Floats, targets: Floats, weights: Floats, ridge: Floats) -> Floats:
@@ -217,9 +221,10 @@ def _derivatives(
 ) -> tuple[Floats, Floats]:
     """Compute gradient (labelings × classes × features) and Hessian (labelings × both × both)."""
     p = softmax(ones @ at.swapaxes(1, 2), axis=-1)
-    gradient = np.einsum("ps,psk,sf->pkf", weights, p - targets, ones, optimize=True) + ridge * at
+    f, g = ("psf", "psg") if ones.ndim == 3 else ("sf", "sg")
+    gradient = np.einsum(f"ps,psk,{f}->pkf", weights, p - targets, ones, optimize=True) + ridge * at
     curvature = weights[..., None, None] * (p[..., None] * (np.eye(p.shape[-1]) - p[..., None, :]))
-    hessian = np.einsum("pskl,sf,sg->pkflg", curvature, ones, ones, optimize=True)
+    hessian = np.einsum(f"pskl,{f},{g}->pkflg", curvature, ones, ones, optimize=True)
     size = at.shape[1] * at.shape[2]
     return gradient, hessian.reshape(-1, size, size) + np.diag(np.tile(ridge, at.shape[1]))
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sagefm.tl.gene_network import consensus_network, influence, to_edges, to_graph
     from sagefm.tl.imputation import impute
     from sagefm.tl.mapping import map
+    from sagefm.tl.outcomes import Outcome, outcome
     from sagefm.tl.perturbation import (
         KNOCKOUT,
         Change,
@@ -36,6 +37,7 @@ __all__ = [
     "Change",
     "Description",
     "Done",
+    "Outcome",
     "Source",
     "Subtypes",
     "WhatIf",
@@ -54,6 +56,7 @@ __all__ = [
     "learn_annotator",
     "map",
     "markers",
+    "outcome",
     "pairs",
     "pathways",
     "perturb",
@@ -76,6 +79,7 @@ _PACKAGES = {
     "gene_network": ("consensus_network", "influence", "to_edges", "to_graph"),
     "imputation": ("impute",),
     "mapping": ("map",),
+    "outcomes": ("Outcome", "outcome"),
     "perturbation": (
         "KNOCKOUT",
         "Change",

@@ -249,6 +249,7 @@ def test_leaves_the_rest_alone_and_says_what_it_did(noise):
             "use_rep": "X_sagefm",
             "n_components": 20,
             "smooth": 2,
+            "n_sections": 1,
             "seed": 5,
             "sagefm": sagefm.__version__,
         }

@@ -12,13 +12,15 @@ from sagefm.evaluate.cohort import Cohort
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.leave_one_out import Samples, auroc, permute
+from sagefm.stats.outcomes.folds import Samples, permute
+from sagefm.stats.outcomes.score import auroc
 from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl import subtype
+from sagefm.tl.patients import SlideSource, mean, quantiles
 from sagefm.tl.subtyping import label_of_slide
 from sagefm.tl.subtyping._evidence import gene_slopes
-from sagefm.tl.subtyping._pooling import fit_readouts, mean, quantiles
-from sagefm.tl.subtyping._slides import SlideSource, embed_slides
+from sagefm.tl.subtyping._readouts import fit_readouts
+from sagefm.tl.subtyping._slides import embed_slides
 
 POOLINGS = ["mean", "quantiles"]
 RAISED = tuple(simulate(15).var_names[100:700:100])

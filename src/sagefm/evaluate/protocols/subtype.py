@@ -16,7 +16,7 @@ from sagefm.evaluate.protocols import probe as probes
 from sagefm.evaluate.result import Result
 from sagefm.pp.counts import counts
 from sagefm.pp.labels import labels_of, word_of
-from sagefm.stats.leave_one_out import (
+from sagefm.stats.outcomes.folds import (
     MIN_PATIENTS,
     N_COMPONENTS,
     N_PERMUTATIONS,
@@ -27,11 +27,11 @@ from sagefm.stats.leave_one_out import (
     class_sizes,
     classes_of_patients,
     describe_sizes,
-    evaluate,
     out_of_fold,
     permute,
     pseudobulk,
 )
+from sagefm.stats.outcomes.score import evaluate
 from sagefm.stats.resampling import benjamini_hochberg, interval
 from sagefm.tl.subtyping import label_of_slide
 

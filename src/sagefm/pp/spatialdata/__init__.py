@@ -16,9 +16,11 @@ from sagefm._spatialdata import (
     TableFolder,
     choose_table,
     find_table,
+    folders,
     results_for,
     write_results,
 )
+from sagefm._text import few
 from sagefm._uns import table as mapping
 from sagefm._uns import text
 from sagefm.pp.anndata_file import read_zarr
@@ -93,6 +95,7 @@ def open_stored(
         There is no such region, its spots have no place, or the table is damaged.
     """
     placed = _placed(found, region, notes)
+    notes += _other_tables([entry.name for entry in folders(found.path.parent)], found.name)
     return _assembled(opener(found.path), placed, notes), placed.key or ""
 
 
@@ -101,11 +104,23 @@ def open_held(
 ) -> tuple[AnnData, str]:
     """Open the slide of a SpatialData object, which is not changed; as :func:`open_stored`."""
     slide = _table_of(whole, table)
+    notes += _other_tables(list(whole.tables), choose_table(list(whole.tables), table))
     attributes = slide.uns.get(_ATTRIBUTES)
     has_places = _keys.SPATIAL in slide.obsm
     elements = HeldElements(whole)
     placed = _place(elements, slide.obs, attributes, region, notes, has_places=has_places)
     return _assembled(slide, placed, notes), placed.key or ""
+
+
+def _other_tables(names: list[str], table: str) -> list[str]:
+    """Note the tables that are not read, but for bins of other sizes."""
+    others = [name for name in names if name != table and not name.startswith("square_")]
+    if not others:
+        return []
+    return [
+        f"other tables are left out: {few(others, 8)}; sagefm.pp.add_counts adds counts of the "
+        "same spots"
+    ]
 
 
 def _table_of(whole: Any, table: str | None) -> AnnData:

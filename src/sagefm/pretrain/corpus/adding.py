@@ -68,7 +68,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AddOutcome:
     """The outcome for a slide."""
 
     name: str
@@ -91,7 +91,7 @@ def tally(job: Job) -> DetectionTally:
     return counted
 
 
-def add(job: Job) -> list[Outcome]:
+def add(job: Job) -> list[AddOutcome]:
     """Write the slides of a file beside their places in the corpus.
 
     What is incomplete is left there; the build removes it at the end.
@@ -115,14 +115,14 @@ def add(job: Job) -> list[Outcome]:
             record = _record(job, name, section, content, list(sections))
             outcome = _there(job, name, record)
             if outcome is None:
-                message = f"{len(section.rows):,} spots of {record.facts['patient']}; "
+                message = f"{len(section.rows):,} spots; "
                 message += _described(aligned, kept)
                 written = beside(place_of(job.corpus, name))
                 write(written, content, header.vocabulary, record)
                 known = "patient" in job.given(name) or job.patient_key in slide.obs
-                outcome = Outcome(name, "added", message, written, known)
+                outcome = AddOutcome(name, "added", message, written, known)
         except InputError as error:
-            outcome = Outcome(name, "failed", str(error))
+            outcome = AddOutcome(name, "failed", str(error))
         except OSError as error:
             raise WritingError(error.strerror or str(error)) from error
         outcomes.append(outcome)
@@ -145,7 +145,7 @@ def _sections(job: Job, slide: "AnnData") -> dict[str, Section]:
     return sections
 
 
-def _there(job: Job, name: str, record: Record) -> Outcome | None:
+def _there(job: Job, name: str, record: Record) -> AddOutcome | None:
     """Decide about a slide whose place is taken."""
     place = place_of(job.corpus, name)
     if job.overwrite or not place.exists():
@@ -154,21 +154,21 @@ def _there(job: Job, name: str, record: Record) -> Outcome | None:
         there = Record.read(place)
     except (DamagedError, OSError) as error:
         why = f"is there already, but damaged ({error}); add --overwrite"
-        return Outcome(name, "failed", why)
+        return AddOutcome(name, "failed", why)
     if there.facts["checksum"] != record.facts["checksum"]:
         why = "is there already with other content; add --overwrite, or name it otherwise"
-        return Outcome(name, "failed", why)
+        return AddOutcome(name, "failed", why)
     return same_or_clash(job, name, there)
 
 
-def same_or_clash(job: Job, name: str, there: Record) -> Outcome:
+def same_or_clash(job: Job, name: str, there: Record) -> AddOutcome:
     """Skip a slide that is in the corpus, unless its facts there differ from those given."""
     for key, value in job.given(name).items():
         if there.facts[key] != value:
             was = f"its {key} there is {there.facts[key]!r}, and now {value!r}"
             why = f"is there already, but {was}; add --overwrite to replace it"
-            return Outcome(name, "failed", why)
-    return Outcome(name, "skipped")
+            return AddOutcome(name, "failed", why)
+    return AddOutcome(name, "skipped")
 
 
 def _content(section: Section, aligned: AlignedSlide) -> Content:

@@ -15,8 +15,8 @@ from sagefm._workers import each
 from sagefm.pp.detection import DetectionTally
 from sagefm.pp.gene_lists import read_genes
 from sagefm.pretrain.corpus.adding import (
+    AddOutcome,
     Job,
-    Outcome,
     WritingError,
     add,
     folder_name,
@@ -233,7 +233,7 @@ class _Work:
             self._settle(job, same_or_clash(job, name, record))
         return True
 
-    def _settle(self, job: Job, outcome: Outcome) -> None:
+    def _settle(self, job: Job, outcome: AddOutcome) -> None:
         """Put a slide in its place, or record why not."""
         name = outcome.name
         if outcome.state == "failed":

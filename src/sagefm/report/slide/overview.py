@@ -11,6 +11,7 @@ from sagefm._errors import InputError
 from sagefm._text import numbered
 from sagefm.pl import journal
 from sagefm.pp.counts import find_counts
+from sagefm.pp.pseudonyms import is_among
 from sagefm.pp.slide_record import TRAINED_SLIDES, described, noted
 from sagefm.report.drawing import grid, has_tissue_image, image_map, number_map
 from sagefm.report.judge import quality
@@ -90,7 +91,7 @@ def seen_in_training(subject: Subject) -> str:
     """Say so if the model has been trained on this slide, as far as names show it."""
     provenance = {} if subject.model is None else subject.model.provenance
     recorded = provenance.get(TRAINED_SLIDES) or provenance.get("slides")
-    if isinstance(recorded, Mapping) and subject.name in recorded:
+    if isinstance(recorded, Mapping) and is_among(subject.name, recorded):
         return (
             f"The model was trained on a slide called {subject.name}. If it is this one, all "
             "numbers about the model are better here than they are on a new slide."

@@ -15,6 +15,7 @@ from sagefm._uns import record
 from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import nearest
 from sagefm.pp.sections import section_codes
+from sagefm.tl._second_modality import SecondModality
 from sagefm.tl._views import CONSENSUS
 from sagefm.tl.clustering._methods import CLUSTER
 from sagefm.tl.clustering._result import Domains, named
@@ -38,6 +39,7 @@ def domains(
     *,
     method: Method = "consensus",
     use_rep: str | None = None,
+    with_: str | None = None,
     n_components: int = 20,
     smooth: int = 0,
     centered: bool | None = None,
@@ -74,6 +76,11 @@ def domains(
     use_rep
         ``obsm`` key to cluster by gmm, kmeans and leiden (``"X_sagefm"`` if not given); with the
         consensus it is one more view. Embeddings of several slides must be comparable.
+    with_
+        A second modality of the same spots, such as ``"protein"``, for the consensus: each view of
+        the expression is joined with the same view of it, both with the same variance, over the
+        features that all slides have. A spot that was not measured has the mean of the nearest that
+        were.
     n_components
         Principal components of `use_rep` that are kept.
     smooth
@@ -99,7 +106,10 @@ def domains(
     every slide ``obs["sagefm_domain"]``, categories "1", "2", … from the largest domain of all
     slides to the smallest; for the consensus ``obs["sagefm_domain_confidence"]`` (mean agreement of
     the clusterings, 0 to 1) and ``obs["sagefm_domain_second"]`` (the domain that the spot might
-    belong to as well, if any); and ``uns["sagefm"]["domains"]`` with the settings.
+    belong to as well, if any); and ``uns["sagefm"]["domains"]`` with the settings. With a second
+    modality it holds the table ``"modalities"``: for the expression, the second modality and both,
+    how well the domains agree with those of half of the counts (`stability`) and with those of both
+    (`agreement`), as adjusted Rand indices.
 
     Raises
     ------
@@ -118,6 +128,11 @@ def domains(
         raise InputError(
             f"use_rep={use_rep!r}: method={method!r} clusters counts; use the consensus or "
             f"{', '.join(CLUSTER)}"
+        )
+    if with_ is not None and method != "consensus":
+        raise InputError(
+            f"with {with_!r}: is for the consensus; for method={method!r} run sagefm.tl.embed with "
+            "it, and give use_rep='X_sagefm_joint'"
         )
     n_spots = sum(slide.n_obs for slide in given)
     if n_domains is not None and not 1 <= n_domains <= n_spots:
@@ -141,12 +156,16 @@ def domains(
         if use_rep is not None:
             space = Space.of(given, use_rep, n_components, seed)
             added = space.points[space.rank]
+        second = None
+        if with_ is not None:
+            second = SecondModality.of(dict(zip(names, given, strict=True)), with_)
         batches = _batches(given, batch_key, sections)
-        result = find_domains(given, batches, sections, search, added, layer=layer)
+        result = find_domains(given, batches, sections, search, added, second, layer=layer)
     labels = _smoothed(given, result.labels, smooth, sections) if smooth else result.labels
     _warn(n_domains, labels, method, smooth)
     settings = {
         "key": key_added, "n_domains": len(np.unique(labels)), "method": method, "smooth": smooth,
+        "n_sections": sum(int(codes.max()) + 1 for codes in sections),
         "seed": seed, "sagefm": __version__, **result.facts,
     }  # fmt: skip
     _write(given, labels, result, settings)

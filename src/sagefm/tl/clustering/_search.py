@@ -1,6 +1,6 @@
 """Find domains from counts: views of the tissue, how many domains, and what they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,16 @@ import pandas as pd
 from sagefm._errors import logger
 from sagefm._progress import stage
 from sagefm._types import Codes, Reals
+from sagefm.stats.components import scores, scores_of_many
 from sagefm.stats.mixture import fit_mixture
 from sagefm.stats.sampling import evenly, is_many
 from sagefm.tl._large_tissue import LargeTissue
 from sagefm.tl._large_views import views_of
+from sagefm.tl._second_modality import SecondModality, SecondViews
 from sagefm.tl._tissue import Tissue
 from sagefm.tl.clustering._centering import agreement_with_batches, should_center
 from sagefm.tl.clustering._consensus import find_consensus, leading
-from sagefm.tl.clustering._number import MAX_SPOTS, MOST, UNSTABLE, best, stability
+from sagefm.tl.clustering._number import MAX_SPOTS, MOST, UNSTABLE, Clusterings, best
 from sagefm.tl.clustering._result import Domains
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def find_domains(
     sections: Sequence[Codes],
     search: Search,
     added: Reals | None,
+    second: SecondModality | None = None,
     *,
     layer: str | None,
 ) -> Domains:
@@ -60,6 +63,8 @@ def find_domains(
         For each slide the section of each spot.
     added
         One more view, spots of all slides × components.
+    second
+        A second modality: its views are joined with those of the expression.
     """
     stage("finding the neighborhoods of %s spots", f"{sum(s.n_obs for s in slides):,}")
     many = is_many(sum(slide.n_obs for slide in slides))
@@ -67,20 +72,25 @@ def find_domains(
     tissue = kind.of(slides, batches, sections, layer=layer)
     n_domains, seed = search.n_domains, search.seed
     facts: dict[str, Any] = {"centered": _centered(tissue, search)}
+    if second is not None:
+        facts |= {"with": second.name}
     centered = bool(facts["centered"])
-    computed = _compute(tissue, search.views, added, centered)
+    computed = _compute(tissue, search.views, added, second, centered)
     numbers = _numbers(len(tissue), n_domains)
     if search.consensus and numbers:
-        whole, halved = _compare(tissue, computed, search, added, centered=centered)
-        table = stability(whole, halved, numbers, seed)
+        whole, halved = _compare(tissue, computed, search, added, second, centered=centered)
+        both = _joined(whole, second), _joined(halved, second)
+        table = Clusterings.of(*both, numbers, seed).stability(numbers)
         facts |= {"stability": table}
         n_domains = best(table) if n_domains is None else n_domains
         _report(table, n_domains, chosen=search.n_domains is None)
+        if second is not None:
+            facts |= {"modalities": _by_modality(whole, halved, second, n_domains, seed)}
     n_domains = n_domains or 1
     back = np.empty(len(tissue), dtype=np.int64)
     back[tissue.order] = np.arange(len(tissue))
     if search.consensus:
-        agreed = find_consensus(computed, n_domains, seed)
+        agreed = find_consensus(_joined(computed, second), n_domains, seed)
         return Domains(agreed.labels[back], agreed.membership[back], agreed.merges(), facts)
     (view,) = computed.values()
     return Domains(fit_mixture(leading(view), n_domains, seed).labels[back], facts=facts)
@@ -91,20 +101,33 @@ def _compare(
     computed: dict[str, Reals],
     search: Search,
     added: Reals | None,
+    second: SecondModality | None,
     *,
     centered: bool,
 ) -> tuple[dict[str, Reals], dict[str, Reals]]:
     """Get the views of all counts and of half of them; of many spots, those of a sample."""
-    seed = search.seed + _HALVED
     if not isinstance(tissue, LargeTissue):
-        return computed, _compute(tissue.halved(seed), search.views, added, centered)
+        return computed, _halved(tissue, search, added, second, centered)
     some = evenly(len(tissue), MAX_SPOTS)
     part, at = tissue.around(some)
-    halved = _compute(part.halved(seed), search.views, added, centered)
+    halved = _halved(part, search, added, second, centered)
     return (
         {name: view[some] for name, view in computed.items()},
         {name: view[at] for name, view in halved.items()},
     )
+
+
+def _halved(
+    tissue: Tissue | LargeTissue,
+    search: Search,
+    added: Reals | None,
+    second: SecondModality | None,
+    centered: bool,
+) -> dict[str, Reals]:
+    """Compute the views of a random half of the counts of both modalities."""
+    seed = search.seed + _HALVED
+    half = None if second is None else second.halved(seed, tissue.order)
+    return _compute(tissue.halved(seed), search.views, added, half, centered)
 
 
 def _centered(tissue: Tissue | LargeTissue, search: Search) -> bool:
@@ -126,7 +149,11 @@ def _centered(tissue: Tissue | LargeTissue, search: Search) -> bool:
 
 
 def _compute(
-    tissue: Tissue | LargeTissue, names: Sequence[str], added: Reals | None, centered: bool
+    tissue: Tissue | LargeTissue,
+    names: Sequence[str],
+    added: Reals | None,
+    second: SecondModality | None,
+    centered: bool,
 ) -> dict[str, Reals]:
     views = views_of(tissue, centered=centered)
     computed = {}
@@ -135,7 +162,80 @@ def _compute(
         computed[name] = views(name)
     if added is not None:
         computed["embedding"] = views.components(added[tissue.order])
+    if second is not None:
+        of_second = SecondViews(tissue, second.values, centered=centered)
+        for name in names:
+            stage("computing the view %s of %s", name, second.name)
+            computed[f"{second.name}: {name}"] = of_second(name)
     return computed
+
+
+def _joined(views: dict[str, Reals], second: SecondModality | None) -> dict[str, Reals]:
+    """Join each view of the expression with that of the second modality, scaled to one variance."""
+    if second is None:
+        return views
+    joined = {}
+    for name, view in views.items():
+        if (other := views.get(f"{second.name}: {name}")) is not None:
+            parts = [_scaled(leading(one)) for one in (view, other)]
+            both: Reals = np.hstack(parts)  # type: ignore[assignment]
+            joined[name] = (scores_of_many if is_many(len(both)) else scores)(both, both.shape[1])
+        elif not name.startswith(f"{second.name}: "):
+            joined[name] = view
+    return joined
+
+
+def _scaled(values: Reals) -> Reals:
+    """Scale to total variance 1."""
+    return values / max(float(np.sqrt(values.var(axis=0).sum())), 1e-12)
+
+
+def _by_modality(
+    whole: dict[str, Reals],
+    halved: dict[str, Reals],
+    second: SecondModality,
+    n_domains: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Compare the domains of both modalities with those of each.
+
+    Returns
+    -------
+    A row each for the expression, the second modality and both: `stability`, the adjusted Rand
+    index with the domains of half of the counts, and `agreement`, that with the domains of both.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    def domains(views: Callable[[dict[str, Reals]], dict[str, Reals]]) -> list[Codes]:
+        stage("clustering each modality by itself")
+        return Clusterings.of(views(whole), views(halved), [n_domains], seed).joined(n_domains)
+
+    start = f"{second.name}: "
+    found = {
+        "expression": domains(lambda every: _some(every, start, inside=False)),
+        second.name: domains(lambda every: _some(every, start, inside=True)),
+        "both": domains(lambda every: _joined(every, second)),
+    }
+    both = found["both"][0]
+    table = pd.DataFrame(
+        {
+            "modality": list(found),
+            "stability": [adjusted_rand_score(*one) for one in found.values()],
+            "agreement": [adjusted_rand_score(one[0], both) for one in found.values()],
+        }
+    )
+    logger.info(
+        "stability of the domains of expression, %s and both: %s; those of each agree with those "
+        "of both to %s (adjusted Rand index)",
+        second.name, ", ".join(table["stability"].map("{:.2f}".format)),
+        " and ".join(table["agreement"][:2].map("{:.2f}".format)),
+    )  # fmt: skip
+    return table
+
+
+def _some(views: dict[str, Reals], start: str, *, inside: bool) -> dict[str, Reals]:
+    """Choose the views whose names start in a way, or the others."""
+    return {name: view for name, view in views.items() if name.startswith(start) == inside}
 
 
 def _numbers(n_spots: int, n_domains: int | None) -> list[int]:

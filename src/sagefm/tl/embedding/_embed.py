@@ -14,6 +14,8 @@ from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
 from sagefm.pp.slide_record import without_records
 from sagefm.pp.streamed import AnyAligned
+from sagefm.tl._second_modality import SecondModality
+from sagefm.tl.embedding._joint import join, require_name
 from sagefm.tl.embedding._reference import (
     CommonProfile,
     Reference,
@@ -44,6 +46,7 @@ def embed(
     reference: "Reference | AnnData | None" = None,
     adapt: bool = False,
     seed: int = 0,
+    with_: str | None = None,
     key_added: str = EMBEDDING,
     layer: str | None = None,
     slide_key: str | None = None,
@@ -71,6 +74,9 @@ def embed(
         Whether to adapt the model first: see :meth:`sagefm.SageFM.adapt`. It is adapted to all
         slides together, but with the reference ``"slide"`` to each by itself, and then their
         embeddings cannot be compared.
+    with_
+        A second modality of the same spots, such as ``"protein"``: adds its coordinates and the
+        joint embedding. Those of several slides are comparable, over the features that all have.
     key_added
         Where in ``obsm`` the embedding goes.
     layer
@@ -84,11 +90,17 @@ def embed(
     of each spot alone, without its neighbors, and ``uns["sagefm"]["embed"]`` (the model, its
     fingerprint and provenance, how many of its genes the slide has, and the reference).
 
+    With a second modality also ``obsm["X_sagefm_protein"]``, the leading principal components (20
+    at most) of its normalized values averaged over the measured spots of the neighborhood, and
+    ``obsm["X_sagefm_joint"]``, both beside each other, scaled to the same variance. A spot that was
+    not measured has the coordinates of its neighbors; where none of them was, the mean (0), so that
+    its expression alone decides, with a warning. ``obsm["X_sagefm"]`` is the same as without.
+
     Raises
     ------
     InputError
         No raw counts, no coordinates, too few spots, or too few genes in common; the network cannot
-        be adapted, or uses no profile.
+        be adapted, or uses no profile; a slide lacks the second modality.
 
     Notes
     -----
@@ -98,6 +110,12 @@ def embed(
     model = as_model(model)
     require_reference(model, reference)
     several = _named(slides)
+    second = None
+    if with_ is not None:
+        require_name(with_)
+        for name, slide in several.items():
+            _require_slide(name or "slides", slide)
+        second = SecondModality.of(several, with_)
     opening = model.prepare if adapt else model.open  # to adapt needs all counts in memory
     aligned = {
         name: _opened(opening, slide, name if len(several) > 1 else "", layer, slide_key)
@@ -124,6 +142,8 @@ def embed(
         if adapt:
             facts = facts | {"base": shipped.fingerprint}
         store(slide, used, aligned[name], both, facts, key_added)
+    if second is not None:
+        join(several, second, key_added, slide_key)
 
 
 def store(

@@ -17,6 +17,7 @@ from sagefm.model import SageFM, pick_device
 from sagefm.pp.read import read
 from sagefm.tl.embedding._embed import described, embed, say_choice, store
 from sagefm.tl.embedding._jobs import EmbeddingJob, Source, compared, make_jobs
+from sagefm.tl.embedding._joint import join_files, require_name
 from sagefm.tl.embedding._reference import (
     CommonProfile,
     Reference,
@@ -39,6 +40,8 @@ def embed_many(
     reference: Reference | str | Path | None = None,
     adapt: bool = False,
     seed: int = 0,
+    with_: str | None = None,
+    tables: Mapping[str, str | Path] | None = None,
     layer: str | None = None,
     slide_key: str | None = None,
     device: str | None = None,
@@ -68,6 +71,12 @@ def embed_many(
     adapt, seed
         Whether to adapt the model to each slide first, as :func:`sagefm.tl.embed` does with the
         reference ``"slide"``: then the embeddings of different slides cannot be compared.
+    with_
+        As in :func:`sagefm.tl.embed`: slides are joined with a second modality after all are
+        embedded, together with those that were embedded before.
+    tables
+        Tables of counts that each slide gets before it is joined: name → as in
+        :func:`sagefm.pp.add_counts`.
     layer
         Where the raw counts are, if not in ``X`` or ``layers["counts"]``.
     slide_key
@@ -107,6 +116,8 @@ def embed_many(
     2 embedded, 0 already there
     """
     require_workers(workers, scheduler)
+    if with_ is not None:
+        require_name(with_)
     jobs = make_jobs(slides, layer, slide_key, seed if adapt else None)
     model = local_copy(model)
     loaded = SageFM.load(model, device="cpu")
@@ -142,6 +153,10 @@ def embed_many(
     if todo:
         function = on_each(partial(_embed, overwrite, common, facts), len(todo))
         done.collect(function, todo, "embedding", **how)
+    if with_ is not None:
+        embedded = {*done.finished, *done.skipped}
+        paths = [path for path in map(Path, slides) if path in embedded]
+        join_files(paths, with_, slide_key, tables or {})
     return done
 
 

@@ -1,5 +1,6 @@
 """Change genes in the neighborhood and predict the response."""
 
+from sagefm.tl.perturbation._cross_modality import USUAL, cross_columns
 from sagefm.tl.perturbation._pairs import gene_sets, pairs, set_pairs
 from sagefm.tl.perturbation._perturb import perturb, top_pairs
 from sagefm.tl.perturbation._respond import KNOCKOUT, Change, respond
@@ -11,10 +12,12 @@ from sagefm.tl.perturbation._what_if import BesideMatched, WhatIf
 __all__ = [
     "KNOCKOUT",
     "LEAD",
+    "USUAL",
     "BesideMatched",
     "Change",
     "SignatureSource",
     "WhatIf",
+    "cross_columns",
     "gene_sets",
     "pairs",
     "perturb",

@@ -67,7 +67,7 @@ class Coexpression:
         sections = np.eye(prepared.sections.max() + 1)[prepared.sections]
         library = np.column_stack([sections, size, around @ size])
         both = np.column_stack([library, whole @ project(expression, axes)])
-        return cls(expression.tocsc(), around, _basis(library), _basis(both))
+        return cls(expression.tocsc(), around, orthonormal(library), orthonormal(both))
 
     def correlate(self, raised: Positions, predicted: Positions) -> Mapping[str, Floats]:
         """Correlate genes with the genes in the center: evidence → raised × predicted, z scores.
@@ -75,30 +75,49 @@ class Coexpression:
         ``"same spot"`` has both in the center; the other two have `raised` around it. Missing for a
         gene that does not vary.
         """
-        centers = self.expression[:, predicted].toarray()
         held = {SAME_SPOT: self.library, NEIGHBORS: self.library, COMPONENTS: self.components}
-        of_centers = {name: _unit(centers, basis) for name, basis in held.items()}
-        found = {name: np.empty((len(raised), len(predicted))) for name in held}
+        return self.correlate_with(raised, self.expression[:, predicted].toarray(), held)
+
+    def correlate_with(
+        self,
+        raised: Positions,
+        centers: Singles,
+        held: Mapping[str, Singles],
+        spots: Positions | slice = slice(None),
+    ) -> Mapping[str, Floats]:
+        """Correlate genes with numbers of the center: evidence → raised × columns, z scores.
+
+        Parameters
+        ----------
+        centers
+            Spots × columns.
+        held
+            Evidence → spots × covariates, orthonormal.
+        spots
+            Those of `centers` and `held`, if not all.
+        """
+        of_centers = {name: unit(centers, basis) for name, basis in held.items()}
+        found = {name: np.empty((len(raised), centers.shape[1])) for name in held}
         for start in range(0, len(raised), _GENES):
             rows = slice(start, start + _GENES)
             own = self.expression[:, raised[rows]].toarray()
             around = np.asarray(self.around @ own, dtype=np.float32)
             for name, basis in held.items():
-                r = _unit(own if name == SAME_SPOT else around, basis).T @ of_centers[name]
+                r = unit((own if name == SAME_SPOT else around)[spots], basis).T @ of_centers[name]
                 r = r.astype(np.float64)
-                degrees = max(len(own) - basis.shape[1] - 2, 1)
+                degrees = max(len(centers) - basis.shape[1] - 2, 1)
                 found[name][rows] = np.arctanh(np.clip(r, -0.999, 0.999)) * np.sqrt(degrees)
         return found
 
 
-def _basis(covariates: Floats) -> Singles:
+def orthonormal(covariates: Floats) -> Singles:
     """Find an orthonormal basis of the covariates, those that depend on others left out."""
     lengths = np.linalg.norm(covariates, axis=0)
     left, sizes, _ = np.linalg.svd(covariates / np.maximum(lengths, 1e-12), full_matrices=False)
     return np.asarray(left[:, sizes > _CONSTANT * sizes[0]], dtype=np.float32)
 
 
-def _unit(values: Singles, basis: Singles) -> Singles:
+def unit(values: Singles, basis: Singles) -> Singles:
     """Subtract what the covariates explain, scale columns to length 1; constant ones are NaN."""
     left = values - basis @ (basis.T @ values)
     length = np.linalg.norm(left, axis=0)

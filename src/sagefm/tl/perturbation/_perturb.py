@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sagefm import __version__
 from sagefm._as_model import as_model
 from sagefm._cache import ResumableCache
-from sagefm._errors import InputError
+from sagefm._errors import InputError, logger
 from sagefm._text import numbered
 from sagefm._types import Floats, Hold
+from sagefm.tl.perturbation._cross_modality import second_modality
 from sagefm.tl.perturbation._effects import Progress, slide_effects
 from sagefm.tl.perturbation._evidence import LEAST_DETECTED, power, testable
 from sagefm.tl.perturbation._pairs import pairs as read_pairs
@@ -44,6 +45,7 @@ def perturb(
     models: "Sequence[SageFM]" = (),
     hold: Hold = "nothing",
     region: "NDArray[np.bool_] | str | None" = None,
+    with_: str | None = None,
     n_matched: int = 50,
     n_spots: int = 1024,
     n_null_spots: int = 256,
@@ -94,6 +96,9 @@ def perturb(
         Spots in which targets are predicted: a boolean per spot, or ``"KEY=VALUE"`` for spots whose
         ``obs[KEY]`` is VALUE. All spots if not given. (Their neighbors may lie outside.) The
         slide's own evidence is of all spots.
+    with_
+        A second modality of the slides, for evidence across modalities: the target's protein in the
+        center and the ligand's mRNA around it. Proteins are used where a slide has them.
     n_matched
         Genes that a ligand is compared with: those nearest in mean, fraction of spots, largest
         value and spread between neighborhoods, among the genes in no pair of the call. Many
@@ -146,6 +151,13 @@ def perturb(
     - ``effect_shuffled`` (log1p counts): every spot has the neighbors of another
     - ``complex``, ``n_slides``, ``n_spots``
 
+    With a second modality, and for pairs whose target it has: ``protein`` (the antibodies of the
+    target; a gene with several counts with their mean), ``z_protein`` (z score of the slide: the
+    partial correlation of the ligand's mean over the neighbors with the normalized protein in the
+    center, given the library sizes of both and 30 components of expression), ``p_protein`` and
+    ``q_protein`` (against genes matched to the ligand on the same protein, as ``p`` and ``q``);
+    named after the modality. Spots that were not measured are left out.
+
     ``attrs["sets"]``: a row per evidence (model, neighbors, same spot, model beyond co-expression,
     neighbors given components) and direction, for the pairs whose genes are both in 3 % of the
     spots: ``n_pairs``, ``n_ligands``, ``auroc`` (chance that a pair stands above the same pair with
@@ -154,7 +166,8 @@ def perturb(
     by matched genes, beyond what shuffled targets show), ``p_ligands`` (ligands exchanged among
     themselves) and ``p_targets`` (targets replaced by matched genes). The formula of the set test
     stands in ``sagefm/tl/perturbation/_set_test.py``, that of ``z``, ``p`` and ``q`` in
-    ``_significance.py``.
+    ``_significance.py``. With a second modality, two rows more: ``"protein, neighbors"`` and
+    ``"protein, given components"``, for the pairs whose target it has.
 
     With `signatures`, a row per ligand and signature, from the lowest and the highest level only:
     ``effect`` is the mean over the genes by weight (the sum of w times effect, by the sum of the
@@ -181,12 +194,16 @@ def perturb(
     if hold not in get_args(Hold):
         raise InputError(f"hold={hold!r}: choose of {', '.join(get_args(Hold))}")
     require_same_genes(models, model)
+    if with_ is not None and signatures is not None:
+        raise InputError(f"with {with_!r}: is for pairs of genes; leave the signatures out")
     weights = None if signatures is None else read_signatures(signatures)
     slides = prepare_slides(slide, model, region, layer=layer, slide_key=slide_key)
     if weights is not None:
         asked = signature_pairs(pairs, list(dict.fromkeys(weights["source"])))
         how_tested = How(models, hold, n_matched, n_null_spots, seed, keep, progress)
         return perturb_signatures(slides, model, asked, weights, how_tested)
+    named = slide if isinstance(slide, Mapping) else {"": slide}
+    modalities = second_modality(named, with_)
     table = read_pairs(pairs)
     plan = PerturbationPlan.of(table, model, slides, n_matched)
     detected = np.mean([one.facts.detected for one in slides], axis=0)
@@ -208,7 +225,11 @@ def perturb(
         ]
         both = plan.forward, plan.reversed
         refits = refit_effects(models, slides, both, *how, cache, progress)
-    result = PerturbationResult(plan, slides, effects, refits, detected, seed)
+    result = PerturbationResult(
+        plan, slides, effects, refits, detected, seed, modalities, model.vocabulary
+    )
+    if with_ is not None and result.crossed is None:
+        logger.warning("%s: no target of the pairs is in it; there are no pairs across", with_)
     found = result.table(levels)
     found.attrs |= result.attributes()
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,17 @@ from sagefm.tl.perturbation._coexpression import (
     Coexpression,
     correlate_slides,
 )
+from sagefm.tl.perturbation._cross_modality import CrossModality, across
 from sagefm.tl.perturbation._effects import SlideEffects, mean
 from sagefm.tl.perturbation._evidence import set_row, sets_table
 from sagefm.tl.perturbation._plan import PerturbationPlan
 from sagefm.tl.perturbation._refits import agreement
 from sagefm.tl.perturbation._significance import significance
 from sagefm.tl.perturbation._slides import PerturbedSlide
+
+if TYPE_CHECKING:
+    from sagefm.pp.modalities import Modality
+    from sagefm.pp.vocabulary import Vocabulary
 
 YES, NOTHING = 0.05, 1.96
 """p of the model, and z of the slide, for a pair that was only learned."""
@@ -61,6 +66,9 @@ class PerturbationResult:
     detected: Floats
     """(genes) fraction of the spots with a count, mean over slides."""
     seed: int
+    modalities: "Sequence[Modality | None] | None" = None
+    """The second modality of each slide."""
+    vocabulary: "Vocabulary | None" = None
 
     @cached_property
     def by_direction(self) -> dict[str, Floats]:
@@ -72,13 +80,24 @@ class PerturbationResult:
         return {name: mean([one[name] for one in (own, *self.refits)]) for name in own}
 
     @cached_property
+    def ready(self) -> list[Coexpression]:
+        """Slides, ready for correlations."""
+        return [Coexpression.of(one.prepared) for one in self.slides]
+
+    @cached_property
     def correlations(self) -> dict[str, dict[str, Floats]]:
         """Evidence of the slides themselves in each direction."""
-        ready = [Coexpression.of(one.prepared) for one in self.slides]
         return {
-            one.name: correlate_slides(ready, one.raised, one.columns)
+            one.name: correlate_slides(self.ready, one.raised, one.columns)
             for one in (self.plan.forward, self.plan.reversed)
         }
+
+    @cached_property
+    def crossed(self) -> CrossModality | None:
+        """Evidence of the second modality, if there is one and a target is in it."""
+        if self.modalities is None or self.vocabulary is None:
+            return None
+        return across(self.plan.forward, self.ready, self.modalities, self.vocabulary)
 
     def table(self, levels: int) -> pd.DataFrame:
         """Make a row per pair; the columns are explained at :func:`sagefm.tl.perturb`."""
@@ -107,7 +126,8 @@ class PerturbationResult:
         known = ~np.isnan([one.response[:, -1] for one in self.effects])
         table["n_slides"] = known.sum(axis=0)
         table["n_spots"] = known.T @ [one.n_spots for one in self.effects]
-        return table[[name for name in (*LEAD, *_REST) if name in table]]
+        table = table[[name for name in (*LEAD, *_REST) if name in table]]
+        return table if self.crossed is None else table.assign(**self.crossed.table())
 
     def _doses(self, levels: int, effect: Floats | None) -> dict[str, Any]:
         """Summarize the responses over the levels: columns of the table.
@@ -144,6 +164,9 @@ class PerturbationResult:
                 self.detected, self.seed,
             )
         }  # fmt: skip
+        if self.crossed is not None:
+            of_second = self.crossed.sets(self.detected, self.seed)
+            tables["sets"] = pd.concat([tables["sets"], of_second], ignore_index=True)
         if len(self.slides) > 1:
             per_slide = {
                 one.name: significance(plan.forward, effects.forward)["z"]

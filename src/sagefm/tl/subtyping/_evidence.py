@@ -6,7 +6,7 @@ import torch
 from sagefm._types import Floats, Singles
 from sagefm.model import SageFM
 from sagefm.pp.aligned import AlignedSlide
-from sagefm.tl.subtyping._pooling import Readout
+from sagefm.tl.patients import Readout
 
 
 def contrasts(n_classes: int) -> Floats:

@@ -1,78 +1,25 @@
-"""Embed the slides of patients one at a time, and keep of each only what is needed."""
+"""Embed the slides of patients one at a time, with the subtype of each."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-
 from sagefm._errors import InputError
-from sagefm._text import few
-from sagefm._types import Floats, Singles
+from sagefm._text import few, numbered
 from sagefm.pp.labels import labels_of, word_of
-from sagefm.pp.sections import Section, sections_of
-from sagefm.stats.sums import column_sums
+from sagefm.tl.patients import SlideSource, SummarizedSlide, summarize
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from sagefm.model import SageFM
-    from sagefm.pp.aligned import AlignedSlide
 
 
 @dataclass(frozen=True)
-class PatientSlide:
-    """A slide of a patient, summarized."""
+class SubtypedSlide(SummarizedSlide):
+    """A slide of a patient, summarized, with its subtype."""
 
-    name: str
-    patient: str
     subtype: str | None
-    z: Singles
-    """Its embedding, spots × width; or the mean over spots, one row."""
-    sums: "pd.Series[float]"
-    """Counts summed over spots, of the model's genes that the slide has, by position."""
-    means: Floats
-    """Mean log1p counts of each of the model's genes."""
-
-
-@dataclass(frozen=True)
-class SlideSource:
-    """Slides as a user gives them; each pass over them has one slide at a time in memory."""
-
-    slides: "Mapping[str, AnnData] | AnnData"
-    layer: str | None
-    slide_key: str | None
-    patient_key: str
-    patients: Mapping[str, str] | None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.slides, Mapping) and not self.slides:
-            raise InputError("slides: is empty; give slides of patients with a subtype")
-
-    def __iter__(self) -> "Iterator[tuple[str, Section, AnnData]]":
-        """Yield the name of each slide, its place in the object that holds it, and the slide."""
-        slides = self.slides if isinstance(self.slides, Mapping) else {"": self.slides}
-        for section in sections_of(
-            slides,
-            slide_key=self.slide_key,
-            patient_key=self.patient_key,
-            patients=self.patients,
-        ):
-            name = section.name
-            if slides is not self.slides:  # one object, which has no name
-                name = name.removeprefix("_") or "slide"
-            is_object = len(section.rows) == section.slide.n_obs
-            slide = section.slide if is_object else section.slide[np.sort(section.rows)].copy()
-            yield name, section, slide
-
-    def align(self, model: "SageFM", name: str, slide: "AnnData") -> "AlignedSlide":
-        """Align a slide to the genes of a model; an error names the slide."""
-        try:
-            return model.prepare(slide, layer=self.layer, slide_key=self.slide_key)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
 
 
 def embed_slides(
@@ -82,7 +29,7 @@ def embed_slides(
     *,
     keep_spots: bool,
     progress: Callable[[str], object],
-) -> list[PatientSlide]:
+) -> list[SubtypedSlide]:
     """Embed each slide and summarize it.
 
     Parameters
@@ -103,23 +50,20 @@ def embed_slides(
     InputError
         No slide has a subtype, one has several, or two are the same.
     """
-    embedded: list[PatientSlide] = []
-    names: dict[str, str] = {}
+    embedded: list[SubtypedSlide] = []
     lacking: list[str] = []
-    for name, section, slide in source:
+    for one, aligned in source.aligned(model):
         subtype = None
         if not isinstance(key, str):
-            subtype = word_of(key.get(name))
-        elif key in slide.obs:
-            subtype = label_of_slide(name, slide, key)
+            subtype = word_of(key.get(one.name))
+        elif key in one.slide.obs:
+            subtype = label_of_slide(one.name, one.slide, key)
         else:
-            lacking.append(few(slide.obs.columns, 20) or "nothing")
-        aligned = source.align(model, name, slide)
-        twin = names.setdefault(_digest(aligned), name)
-        if twin != name:
-            raise InputError(f"{name}: is the same slide as {twin}; leave one of them out")
-        progress(f"{name}: {slide.n_obs:,} spots")
-        embedded.append(_summarize(name, section.patient, subtype, model, aligned, keep_spots))
+            lacking.append(few(one.slide.obs.columns, 20) or "nothing")
+        progress(f"slide {one.number}: {numbered(one.slide.n_obs, 'spot')}")
+        summary = summarize(one, model, aligned, keep_spots=keep_spots)
+        own = {field.name: getattr(summary, field.name) for field in fields(summary)}
+        embedded.append(SubtypedSlide(**own, subtype=subtype))
     if all(one.subtype is None for one in embedded):
         where = f"obs[{key!r}]" if isinstance(key, str) else "subtypes"
         if len(lacking) == len(embedded):
@@ -145,30 +89,3 @@ def label_of_slide(name: str, slide: "AnnData", key: str) -> str | None:
             "a slide has one subtype: give it the same in every spot"
         )
     return str(values[0]) if len(values) else None
-
-
-def _summarize(
-    name: str,
-    patient: str,
-    subtype: str | None,
-    model: "SageFM",
-    aligned: "AlignedSlide",
-    keep_spots: bool,
-) -> PatientSlide:
-    z = model.embed(aligned)
-    measured = np.flatnonzero(aligned.measured)
-    sums = column_sums(aligned.counts)
-    return PatientSlide(
-        name, patient, subtype,
-        z if keep_spots else z.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32),
-        pd.Series(sums[measured], measured),
-        np.asarray(aligned.log1p.mean(axis=0, dtype=np.float64)).ravel(),
-    )  # fmt: skip
-
-
-def _digest(aligned: "AlignedSlide") -> str:
-    """Compute a checksum of the input of a network."""
-    digest = hashlib.sha256()
-    for array in (aligned.counts.data, aligned.counts.indices, aligned.neighbors):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

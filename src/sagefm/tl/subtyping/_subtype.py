@@ -16,9 +16,8 @@ from sagefm._keys import SUBTYPE_EVIDENCE
 from sagefm._types import Codes, Floats
 from sagefm._uns import record
 from sagefm.pp.gene_names import known_gene_names
-from sagefm.pp.sections import Section
 from sagefm.pp.slide_record import without_records
-from sagefm.stats.leave_one_out import (
+from sagefm.stats.outcomes.folds import (
     MIN_PATIENTS,
     N_PERMUTATIONS,
     PSEUDOBULK,
@@ -27,15 +26,15 @@ from sagefm.stats.leave_one_out import (
     class_sizes,
     classes_of_patients,
     describe_sizes,
-    evaluate,
     out_of_fold,
     permute,
     pseudobulk,
-    scores,
 )
+from sagefm.stats.outcomes.score import evaluate, scores
+from sagefm.tl.patients import PatientSlide, Readout, SlideSource
 from sagefm.tl.subtyping._evidence import contrasts, gene_slopes, spot_evidence
-from sagefm.tl.subtyping._pooling import Pooling, Readout, fit_readouts
-from sagefm.tl.subtyping._slides import PatientSlide, SlideSource, embed_slides
+from sagefm.tl.subtyping._readouts import Pooling, fit_readouts
+from sagefm.tl.subtyping._slides import SubtypedSlide, embed_slides
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,15 +196,15 @@ def subtype(
     }  # fmt: skip
     evidence, slopes = [], []
     current: AnnData | None = None
-    for section, of_spots, of_genes in _explain(source, model, embedded, samples, readouts, table):
-        report(f"{of_spots['slide'].iloc[0]}: evidence")
+    for one, of_spots, of_genes in _explain(source, model, embedded, samples, readouts, table):
+        report(f"slide {one.number}: evidence")
         evidence.append(of_spots)
         if of_genes is not None:
             slopes.append(of_genes)
-        if section.slide is not current:
-            current, column = section.slide, np.full(section.slide.n_obs, np.nan)
+        if one.section.slide is not current:
+            current, column = one.section.slide, np.full(one.section.slide.n_obs, np.nan)
             record(current, "subtype", facts)
-        column[np.sort(section.rows)] = of_spots["evidence"]
+        column[one.rows] = of_spots["evidence"]
         current.obs[key_added] = column
     return Subtypes(
         table,
@@ -216,7 +215,7 @@ def subtype(
     )
 
 
-def _samples(label: str, training: Sequence[PatientSlide]) -> Samples:
+def _samples(label: str, training: Sequence[SubtypedSlide]) -> Samples:
     """Make a sample of each patient with a subtype."""
     subtypes = {one.name: str(one.subtype) for one in training}
     classes = classes_of_patients(label, subtypes, [one.patient for one in training])
@@ -233,7 +232,7 @@ def _samples(label: str, training: Sequence[PatientSlide]) -> Samples:
 
 
 def _patients(
-    embedded: Sequence[PatientSlide], samples: Samples, readouts: Sequence[Readout]
+    embedded: Sequence[SubtypedSlide], samples: Samples, readouts: Sequence[Readout]
 ) -> pd.DataFrame:
     """Predict every patient by the fit that left it out, or by the fit to all."""
     rows = {}
@@ -262,30 +261,30 @@ def _patients(
 def _explain(
     source: SlideSource,
     model: "SageFM",
-    embedded: Sequence[PatientSlide],
+    embedded: Sequence[SubtypedSlide],
     samples: Samples,
     readouts: Sequence[Readout],
     table: pd.DataFrame,
-) -> Iterator[tuple[Section, pd.DataFrame, Floats | None]]:
+) -> Iterator[tuple[PatientSlide, pd.DataFrame, Floats | None]]:
     """Yield for each slide the evidence of its spots, and slopes of genes if it was trained on."""
     subtypes = {one.name: one.subtype for one in embedded}
-    for name, section, slide in source:
-        patient = table.loc[section.patient].to_dict()
-        number = samples.names.index(section.patient) if patient["held_out"] else -1
+    for one in source:
+        patient = table.loc[one.patient].to_dict()
+        number = samples.names.index(one.patient) if patient["held_out"] else -1
         code = samples.classes.index(patient["predicted"])
-        aligned = source.align(model, name, slide)
+        aligned = one.align(model)
         z = model.embed(aligned)
         values = spot_evidence(z, readouts[number], code) / patient["n_slides"]
-        spots = slide.obs_names.astype(str)
+        spots = one.slide.obs_names.astype(str)
         slopes = None
-        if subtypes[name] is not None:
+        if subtypes[one.name] is not None:
             slopes = gene_slopes(model, aligned, z, readouts[-1])
-        yield section, pd.DataFrame({"slide": name, "spot": spots, "evidence": values}), slopes
+        yield one, pd.DataFrame({"slide": one.name, "spot": spots, "evidence": values}), slopes
 
 
 def _genes(
     model: "SageFM",
-    training: Sequence[PatientSlide],
+    training: Sequence[SubtypedSlide],
     slopes: Sequence[Floats],
     owners: Codes,
     samples: Samples,
@@ -318,7 +317,7 @@ def _score(name: str, probabilities: Floats, labelings: Codes, seed: int) -> "pd
 
 
 def _baseline(
-    training: Sequence[PatientSlide], samples: Samples, labelings: Codes, seed: int
+    training: Sequence[SubtypedSlide], samples: Samples, labelings: Codes, seed: int
 ) -> pd.DataFrame:
     """Score what needs no model: pseudobulk with the same probe, and one class for all."""
     sums = [

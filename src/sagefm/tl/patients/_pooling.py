@@ -1,4 +1,4 @@
-"""Pool the spots of a slide into features, and fit a probe to them.
+"""Pool the spots of a slide into features.
 
 Features of a slide are sums over its spots and logits are linear in features, so that the
 contribution of each spot to a prediction is exact. A patient has the mean features of its slides.
@@ -7,18 +7,15 @@ contribution of each spot to a prediction is exact. A patient has the mean featu
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sagefm._types import Codes, Floats, Singles
-from sagefm.stats.leave_one_out import N_COMPONENTS, Fold, Samples, out_of_fold
 from sagefm.stats.pca import WhitenedPCA
-from sagefm.stats.probe import fit_probes
 
-Pooling = Literal["mean", "quantiles"]
 SpotFeatures = Callable[[Tensor], Tensor]
 """Spots × width → spots × features, which add up to the features of the slide."""
 
@@ -30,73 +27,43 @@ _N_BANDS = 5
 
 @dataclass(frozen=True)
 class Readout:
-    """Pooling and probe that were fitted to some patients."""
+    """Pooling and linear predictions that were fitted to some patients."""
 
     spot_features: SpotFeatures
     weights: Floats
-    """Classes × features."""
+    """Predictions (such as classes) × features."""
     intercepts: Floats
-    """Per class."""
+    """Per prediction."""
+
+    @classmethod
+    def of(
+        cls,
+        spot_features: SpotFeatures,
+        reduction: WhitenedPCA,
+        weights: Floats,
+        intercepts: Floats,
+    ) -> Self:
+        """Make one whose weights are those of components of the features."""
+        reduced = partial(_reduce, spot_features=spot_features, reduction=reduction)
+        return cls(reduced, weights, intercepts)
 
     def contributions(self, z: Tensor) -> Tensor:
-        """Compute what each spot adds to the logits of its slide: spots × classes."""
+        """Compute what each spot adds to the predictions of its slide: spots × predictions."""
         return self.spot_features(z.double()) @ torch.from_numpy(self.weights.T).to(z.device)
 
     def logits(self, embeddings: Sequence[Singles]) -> Floats:
-        """Compute the logits of a patient from the embeddings of its slides."""
+        """Compute the predictions of a patient from the embeddings of its slides."""
         sums = [self.contributions(torch.from_numpy(z)).sum(dim=0).numpy() for z in embeddings]
         return np.asarray(np.mean(sums, axis=0) + self.intercepts)
 
 
-def fit_readouts(
-    embeddings: Sequence[Singles],
-    patients: Codes,
-    samples: Samples,
-    labelings: Codes,
-    pooling: Pooling,
-    seed: int,
-) -> tuple[Floats, list[Readout]]:
-    """Fit to all patients but one, for each of them in turn, and then to all.
-
-    Parameters
-    ----------
-    embeddings
-        Of each slide, spots × width; for ``"mean"`` their mean, one row, is enough.
-    patients
-        Code of the patient of each slide.
-    samples
-        The patients, each a sample of its own.
-    labelings
-        Labelings × patients, the truth first.
-    pooling
-        How spots become features.
-    seed
-        Of the spots that components are fitted to.
-
-    Returns
-    -------
-    Out-of-fold probabilities, labelings × patients × classes; and the readouts of the truth, one
-    for each patient that is left out, then the one of all patients.
-    """
+def drawn_spots(embeddings: Sequence[Singles], seed: int) -> list[Singles]:
+    """Draw the spots of each slide that components of spots are fitted to."""
     rng = np.random.default_rng(seed)
-    drawn = [z[np.sort(rng.permutation(len(z))[:_N_TRAINING_SPOTS])] for z in embeddings]
-    n_patients, n_classes = len(samples.truth), len(samples.classes)
-    folds, readouts = [], []
-    for training in [*samples.training, np.ones(n_patients, dtype=bool)]:
-        spot_features: SpotFeatures = mean
-        if pooling == "quantiles":
-            spots = [z for z, patient in zip(drawn, patients, strict=True) if training[patient]]
-            reduction = WhitenedPCA.fit(np.concatenate(spots), N_COMPONENTS)
-            spot_features = partial(quantiles, reduction=reduction)
-        fold = Fold.fit(training, _pool(embeddings, patients, n_patients, spot_features))
-        probe = fit_probes(fold.features[training], labelings[:1, training], n_classes)
-        reduced = partial(_reduce, spot_features=spot_features, reduction=fold.reduction)
-        folds.append(fold)
-        readouts.append(Readout(reduced, probe.weights[0], probe.intercepts[0]))
-    return out_of_fold(samples, folds[:-1], labelings), readouts
+    return [z[np.sort(rng.permutation(len(z))[:_N_TRAINING_SPOTS])] for z in embeddings]
 
 
-def _pool(
+def pool(
     embeddings: Sequence[Singles], patients: Codes, n_patients: int, spot_features: SpotFeatures
 ) -> Floats:
     """Pool slides, and average them over patients: patients × features."""

@@ -1,4 +1,4 @@
-"""Predict classes of patients from few patients: leave one out, score, permute, bootstrap.
+"""Leave patients out: what remains to train on, reduced without labels, and predictions.
 
 A sample is a row of features: a slide, or all slides of a patient together. A patient is one
 observation, however many samples it has.
@@ -6,23 +6,22 @@ observation, however many samples it has.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from sagefm._errors import InputError
 from sagefm._types import Bools, Codes, Floats
 from sagefm.stats.pca import WhitenedPCA
-from sagefm.stats.probe import balanced, fit_probes
-from sagefm.stats.resampling import N_BOOTSTRAPS, interval
+from sagefm.stats.probe import fit_probes
 
 MIN_PATIENTS = 3
 """Minimum number of patients of a class: two remain to train on."""
 N_COMPONENTS = 10
 N_PERMUTATIONS = 200
 PSEUDOBULK = "pseudobulk PCA"
+_CONSTANT = 1e-9
+"""Standard deviation, relative to the mean, up to which a feature is constant."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,48 @@ class Fold:
     """Samples × components."""
 
     @classmethod
-    def fit(cls, training: Bools, features: Floats) -> "Fold":
-        """Reduce and standardize without labels, so that permutations can share the result."""
-        reduction = WhitenedPCA.fit(features[training], N_COMPONENTS)
+    def fit(
+        cls,
+        training: Bools,
+        features: Floats,
+        n_components: int = N_COMPONENTS,
+        *,
+        scaled: bool = False,
+    ) -> "Fold":
+        """Reduce and standardize without labels, so that permutations can share the result.
+
+        Parameters
+        ----------
+        training
+            For each sample whether it is trained on.
+        features
+            Samples × features.
+        n_components
+            Maximum number of components.
+        scaled
+            Whether features are divided by their standard deviation first.
+
+        Missing values are replaced by the mean of the training samples.
+        """
+        if not np.isfinite(features).all():
+            features = _filled(features, training)
+        rows = features[training]
+        if not scaled:
+            reduction = WhitenedPCA.fit(rows, n_components)
+            return cls(training, reduction, reduction(features))
+        center, spread = rows.mean(axis=0), rows.std(axis=0)
+        spread = np.where(spread > _CONSTANT * (1 + np.abs(center)), spread, np.inf)
+        of_scaled = WhitenedPCA.fit((rows - center) / spread, n_components)
+        # In the units of the features; the mean of scaled ones is zero up to rounding.
+        reduction = WhitenedPCA(center, of_scaled.axes / spread[:, None])
         return cls(training, reduction, reduction(features))
+
+
+def _filled(features: Floats, training: Bools) -> Floats:
+    """Replace missing values by the mean of the training samples; zero if all are missing."""
+    present = np.isfinite(features) & training[:, None]
+    means = np.where(present, features, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+    return np.where(np.isfinite(features), features, means)
 
 
 def classes_of_patients(
@@ -98,6 +135,20 @@ def describe_sizes(sizes: "pd.Series[int]") -> str:
     return ", ".join(f"{name} {n}" for name, n in sizes.items()) or "none"
 
 
+def log_cpm(sums: "Sequence[pd.Series[float]]") -> pd.DataFrame:
+    """Compute log1p counts per million of the genes that all samples have: samples × genes.
+
+    Parameters
+    ----------
+    sums
+        For each sample the counts of its genes, summed over spots.
+    """
+    table = pd.concat(sums, axis=1, join="inner")
+    counts = table.to_numpy().T
+    cpm = np.log1p(1e6 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    return pd.DataFrame(cpm, columns=table.index)
+
+
 def pseudobulk(sums: "Sequence[pd.Series[float]]", training: Sequence[Bools]) -> list[Floats]:
     """Compute principal components of log1p counts per million, one set per fold.
 
@@ -120,11 +171,9 @@ def pseudobulk(sums: "Sequence[pd.Series[float]]", training: Sequence[Bools]) ->
     """
     from sklearn.decomposition import PCA
 
-    table = pd.concat(sums, axis=1, join="inner")
-    if table.empty:
+    cpm = log_cpm(sums).to_numpy()
+    if not cpm.size:
         raise InputError("slides: have no gene in common; use the same gene names")
-    counts = table.to_numpy().T
-    cpm = np.log1p(1e6 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     features = []
     for rows in training:
         n_components = min(N_COMPONENTS, int(rows.sum()) - 1, cpm.shape[1])
@@ -164,94 +213,26 @@ def average_over_patients(samples: Samples, probabilities: Floats) -> Floats:
     return np.asarray((member / member.sum(axis=1, keepdims=True)) @ probabilities)
 
 
-def permute(truth: Codes, n_permutations: int, seed: int) -> Codes:
-    """Stack the truth and permutations of it over patients: labelings × patients."""
-    rng = np.random.default_rng(seed)
-    return np.stack([truth, *(rng.permutation(truth) for _ in range(n_permutations))])
-
-
-def scores(labelings: Codes, probabilities: Floats) -> pd.DataFrame:
-    """Score the predictions of each labeling.
-
-    Parameters
-    ----------
-    labelings
-        Labelings × patients.
-    probabilities
-        Labelings × patients × classes.
-
-    Returns
-    -------
-    A row per labeling: auroc, accuracy, balanced_accuracy.
-    """
-    right = probabilities.argmax(axis=-1) == labelings
-    weight = balanced(labelings, probabilities.shape[-1])
-    return pd.DataFrame(
-        {
-            "auroc": auroc(labelings, probabilities),
-            "accuracy": right.mean(axis=1),
-            "balanced_accuracy": (right * weight).mean(axis=1),
-        }
-    )
-
-
-def auroc(truth: Codes, probabilities: Floats) -> Floats:
-    """Compute the area under the ROC curve of each class against all others, averaged.
+def permute(truth: Codes, n_permutations: int, seed: int, strata: Codes | None = None) -> Codes:
+    """Stack the truth and permutations of it over patients: labelings × patients.
 
     Parameters
     ----------
     truth
-        … × patients, codes of classes. There are at least two classes, and each occurs.
-    probabilities
-        … × patients × classes. A tie counts half.
-
-    Returns
-    -------
-    One number for each of the leading entries.
-    """
-    of_class = truth[..., None] == np.arange(probabilities.shape[-1])
-    n_inside = of_class.sum(axis=-2)
-    n_outside = of_class.shape[-2] - n_inside
-    # Mann-Whitney: the area is the fraction of pairs that are in the right order.
-    ranks = np.where(of_class, rankdata(probabilities, axis=-2), 0.0).sum(axis=-2)
-    per_class = (ranks - n_inside * (n_inside + 1) / 2) / (n_inside * n_outside)
-    return np.asarray(per_class.mean(axis=-1), dtype=np.float64)
-
-
-def evaluate(
-    labelings: Codes, probabilities: Floats, seed: int
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Score predictions of patients, with a bootstrap interval and a permutation test.
-
-    Parameters
-    ----------
-    labelings
-        Labelings × patients: the truth first, then permutations of it.
-    probabilities
-        Labelings × patients × classes.
+        A code for each patient.
+    n_permutations
+        Number of permutations.
     seed
-        Of the bootstrap over patients: the same seed draws the same patients.
-
-    Returns
-    -------
-    auroc with auroc_low and auroc_high (95 %), accuracy, balanced_accuracy and p; and the scores of
-    the permutations, a row each.
+        Of the permutations.
+    strata
+        Code of each patient, such as its site: permutations are within equal codes.
     """
-    table = scores(labelings, probabilities)
-    truth = {str(name): value for name, value in table.iloc[0].items()}
-    low, high = interval(_bootstrap(labelings[0], probabilities[0], seed))
-    n_reached = int((table["auroc"].iloc[1:] >= truth["auroc"] - 1e-12).sum())
-    ends = {"auroc_low": float(low), "auroc_high": float(high)}
-    p = (1 + n_reached) / len(table)
-    return {"auroc": truth.pop("auroc"), **ends, **truth, "p": p}, table.iloc[1:]
-
-
-def _bootstrap(truth: Codes, probabilities: Floats, seed: int) -> Floats:
-    """Compute the area for patients that are drawn within their classes."""
     rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(truth == code) for code in range(probabilities.shape[1])]
-    drawn = np.array(
-        [np.concatenate([rng.choice(rows, len(rows)) for rows in members])
-         for _ in range(N_BOOTSTRAPS)]
-    )  # fmt: skip
-    return auroc(truth[drawn], probabilities[drawn])
+    if strata is None:
+        return np.stack([truth, *(rng.permutation(truth) for _ in range(n_permutations))])
+    groups = [np.flatnonzero(strata == code) for code in np.unique(strata)]
+    labelings = np.tile(truth, (n_permutations + 1, 1))
+    for labeling in labelings[1:]:
+        for rows in groups:
+            labeling[rows] = rng.permutation(truth[rows])
+    return labelings

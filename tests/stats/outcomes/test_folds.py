@@ -5,17 +5,16 @@ import pandas as pd
 import pytest
 
 from sagefm import InputError
-from sagefm.stats.leave_one_out import (
+from sagefm.stats.outcomes.folds import (
     Fold,
     Samples,
     average_over_patients,
     classes_of_patients,
-    evaluate,
     out_of_fold,
     permute,
     pseudobulk,
-    scores,
 )
+from sagefm.stats.outcomes.score import evaluate, scores
 
 
 def test_scores_are_those_of_scikit_learn():
