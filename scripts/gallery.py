@@ -150,6 +150,13 @@ sagefm.pl.annotation(second)""",
             "sagefm.pl.annotator(annotator)",
         ),
         Entry(
+            "cross", "Proteins, measured and predicted from the expression around each spot.",
+            """\
+with_proteins = sagefm.pp.simulate(1500, n_proteins=12, seed=1)
+predicted = sagefm.tl.cross(with_proteins, n_maps=199)
+sagefm.pl.cross(with_proteins, features=predicted.index[[0, -1]])""",
+        ),
+        Entry(
             "rare", "Spots with rare populations, and their genes.",
             """\
 from sagefm.pp.plant import plant
