@@ -14,7 +14,15 @@ from sagefm._errors import InputError
 from sagefm._keys import OUTCOME
 from sagefm.pl._canvas import Canvas, canvases
 from sagefm.pl._marks import Look, draw_scale_bar, draw_spots, draw_tissue
-from sagefm.pl._outcome_words import GRAY_SET, LEVEL, Row, how_significant, row_of, write_note
+from sagefm.pl._outcome_words import (
+    GRAY_SET,
+    LEVEL,
+    Row,
+    called,
+    how_significant,
+    row_of,
+    write_note,
+)
 from sagefm.pl._scales import Numbers, numbers
 from sagefm.pl._style import SIGNIFICANT, SMALL, finish, journal, wrapped
 
@@ -94,7 +102,7 @@ def outcome_map(
             _draw_bars(beside, bars, result)
         whole = figure.figure
         row = row_of(result, mapped_set(result))
-        title = f"contribution of spots to {result.target}\n{row['set']}: {how_significant(row)}"
+        title = f"contribution of spots to {called(result)}\n{row['set']}: {how_significant(row)}"
         whole.suptitle(wrapped(title, int(whole.get_size_inches()[0] / 0.068)), fontsize=8)
         write_note(whole, result.note)
         axes = panels if beside is None else [*panels, beside]
