@@ -1,6 +1,7 @@
 """Outcomes of a small simulated cohort whose truth is known, from slides to files."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,19 @@ from sagefm import InputError, SageFM
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
-from sagefm.stats.outcomes import FeatureSet, target_of
+from sagefm.stats.outcomes import FeatureSet, SetFit, target_of
 from sagefm.tl import outcome
 from sagefm.tl.outcomes import RESEARCH_USE, _outcome
 from sagefm.tl.outcomes._cohort import Columns, join
 from sagefm.tl.outcomes._evaluate import Procedure, evaluate
 from sagefm.tl.outcomes._features import SlidesOfPatients
 from sagefm.tl.outcomes._maps import LinearScores
-from sagefm.tl.outcomes._slides import common_keys, disagreement, summarize_slides
+from sagefm.tl.outcomes._slides import (
+    common_keys,
+    differing_genes,
+    disagreement,
+    summarize_slides,
+)
 from sagefm.tl.outcomes._table import patient_table
 from sagefm.tl.patients import SlideSource
 
@@ -139,7 +145,9 @@ def test_contributions_add_up_to_the_scores_of_patients(result, table, net, summ
     ]
     np.testing.assert_allclose(features.values[0], means[:2].mean(axis=0))
     fold = features.fold(target.known, target.n_components)
-    scores = LinearScores.of(target, features, fold, np.arange(N_PATIENTS)[None], 0)
+    orders = np.arange(N_PATIENTS)[None]
+    fit = SetFit(fold, target.fit(fold.features, orders))
+    scores = LinearScores.of(target, features, fit, orders, 0)
     sums = result.spots.groupby("slide", sort=False)["contribution"].sum().to_numpy()
     sums = np.r_[sums[:2].sum(), sums[2:]]
     for patient, total in enumerate(sums):
@@ -286,6 +294,15 @@ def test_labels_that_are_not_common_to_slides_are_warned_of(summaries):
     used, notes = common_keys(summaries, ["domain"])
     assert (used, notes, disagreement(summaries, "domain")) == (["domain"], [], "")
     assert "sagefm.tl.domains(slides)" in common_keys(summaries, None)[1][-1]
+
+
+def test_slides_of_different_panels_are_warned_of(summaries):
+    assert differing_genes(summaries, 182) == []
+    one = summaries[4]
+    few = replace(one, summary=replace(one.summary, sums=one.summary.sums.iloc[:40]))
+    panel, pseudobulk = differing_genes([*summaries[:4], few], 182)
+    assert panel.startswith("slides have 40 (slide 5) to 182 of the 182 genes of the model")
+    assert pseudobulk == "no pseudobulk: slides have fewer than 50 genes in common"
 
 
 def test_sites_with_one_outcome_each_are_warned_of(table, summaries):

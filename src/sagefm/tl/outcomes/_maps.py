@@ -64,9 +64,7 @@ class LinearScores:
         if not self.target.known[patient]:
             own = [self.fit_to_all]
         weights = [fit.weights for fit in own]
-        at_center = [
-            np.einsum("lof,f->lo", w, fit.center) for w, fit in zip(weights, own, strict=True)
-        ]
+        at_center = [w @ fit.center for w, fit in zip(weights, own, strict=True)]
         return np.mean(weights, axis=0), np.mean(at_center, axis=0)
 
 
@@ -143,7 +141,8 @@ def map_slides(
             rows.append(
                 {
                     "slide": one.name, "domain": name, "n_patients": 1,
-                    "contribution": by_labeling[0], "p": _two_sided(by_labeling[None])[0],
+                    "contribution": by_labeling[0],
+                    "p": _two_sided(by_labeling[None])[0],
                 }
             )  # fmt: skip
         parts.append((patient, names, mapped.by_label))
@@ -217,14 +216,18 @@ def _over_patients(
     higher = np.moveaxis(signs.sum(axis=2)[:, orders], 0, -1)  # labelings × patients × outputs
     # Signs are antisymmetric: the sum over pairs of differences is twice that over patients.
     differences = 2 * np.einsum("dplo,lpo->dlo", sums, higher) / n_compared
-    statistics = differences.mean(axis=2)
+    spread = sums.std(axis=1)
+    # As in a t test: true effects have larger weights, which would make any domain significant.
+    statistics = (differences / np.where(spread > _TOLERANCE, spread, 1.0)).mean(axis=2)
     rows: list[dict[str, object]] = []
-    for name, own, found, by_labeling in zip(names, sums, present, statistics, strict=True):
+    for name, own, found, difference, by_labeling in zip(
+        names, sums, present, differences.mean(axis=2), statistics, strict=True
+    ):
         low, high = interval(_resampled(own[:, 0], signs, draws))
         rows.append(
             {
                 "slide": EVERY, "domain": name, "n_patients": int(found.sum()),
-                "contribution": by_labeling[0], "low": low, "high": high,
+                "contribution": difference[0], "low": low, "high": high,
                 "p": float((by_labeling >= by_labeling[0] - _TOLERANCE).mean()),
             }
         )  # fmt: skip
