@@ -121,8 +121,9 @@ def _named(
 ) -> "dict[str | int, AnnData]":
     """Give slides without a name a number."""
     if isinstance(slides, Mapping):
-        return dict(slides)
-    return dict(enumerate(slides if isinstance(slides, list | tuple) else [slides]))  # type: ignore[list-item]
+        return {str(name): slide for name, slide in slides.items()}
+    listed = list(slides) if isinstance(slides, list | tuple) else [slides]
+    return dict(enumerate(listed))
 
 
 def _contributions(name: str | int, slide: "AnnData", result: "Outcome") -> pd.DataFrame:
@@ -130,7 +131,8 @@ def _contributions(name: str | int, slide: "AnnData", result: "Outcome") -> pd.D
     if isinstance(name, str):
         table = result.spots[result.spots["slide"] == name].set_index("spot")
         if len(table):
-            return table.reindex(slide.obs_names.astype(str))[["contribution", "p"]]
+            own: pd.DataFrame = table.reindex(slide.obs_names.astype(str))
+            return own[["contribution", "p"]]
     columns = [OUTCOME, f"{OUTCOME}_p"]
     if any(column not in slide.obs for column in columns):
         raise InputError(

@@ -148,8 +148,8 @@ def _but_not_better(best: Row, rows: list[Row]) -> str:
 
 def _against_clinical(best: Row) -> str:
     """Say whether a set adds to the clinical columns, if there are some."""
-    p = best.get("beyond_p", np.nan)
-    if pd.isna(p):
+    p = float(best.get("beyond_p", np.nan))
+    if np.isnan(p):
         return ""
     more = "more than clinical columns alone" if p < LEVEL else "no more than clinical columns"
     return f"{more} ({probability('p', p)})"
