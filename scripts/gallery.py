@@ -230,7 +230,6 @@ slides = {
     f"p{i}": sagefm.pp.simulate_tissue(kind, n_spots=100, patient=i, seed=i)
     for i, kind in enumerate(kinds)
 }
-sagefm.tl.domains(slides, n_domains=5)
 table = pd.DataFrame(index=list(slides))
 table["months"] = rng.exponential([40 if kind == "cortex" else 10 for kind in kinds])
 table["dead"] = rng.random(30) < 0.8
@@ -241,6 +240,7 @@ result = sagefm.tl.outcome(
     ("months", "dead"),
     model=model,
     clinical="age",
+    keys="region",
     patients={name: name for name in slides},
     n_permutations=199,
 )
