@@ -1,9 +1,11 @@
 """Embeddings, domains and pairs with a second modality, beside those without.
 
     python benchmarks/joint.py domains [--seeds N] [--model FILE]     simulated CITE-Visium
-    python benchmarks/joint.py panels DATA [--seeds N] --model FILE   labeled sections, genes split
-    python benchmarks/joint.py real DATA --model FILE --slide NAME    genera, or Xenium cells
-    python benchmarks/joint.py pairs [--seeds N] --model FILE         planted and null pairs
+    python benchmarks/joint.py pairs [--seeds N] [--model FILE]       planted and null pairs
+    python benchmarks/joint.py panels DATA --folds FOLDER [--seeds N] labeled sections, genes split
+    python benchmarks/joint.py real DATA --folds FOLDER               genera, and Xenium cells
+
+FOLDER holds models that have not seen a patient, as `benchmarks/folds.py train` writes them.
 
 `domains`: slides of :func:`sagefm.pp.simulate` with 30 proteins. `follow`: its own proteins, which
 follow their genes, and drift where no transcript shows it. `tell`: proteins that differ between
@@ -64,7 +66,9 @@ SIMULATED = {
     "tell, 150 counts": ("tell", 150), "tell, 500 counts": ("tell", 500),
     "noise, 1,000 counts": ("noise", 1000),
 }  # fmt: skip
-LABELED = ("dlpfc_151510", "heartdev_1", "her2st_B1", "pdac_A_ST1")
+LABELED = {"heartdev_1": 4, "her2st_B1": 4, "pdac_A_ST1": 2, "dlpfc_151510": 0}
+"""Section → fold whose model has not seen it; so for the slides with a second modality."""
+MEASURED = {"breast_cytassist_eevee": 0, "crc_16": 3}
 GENERA, CELLS = "crc_16_microbiome_genus", "breast_xenium_same_region_as_eevee"
 
 
@@ -198,10 +202,11 @@ def domains(model, n_seeds):
     return pd.DataFrame(rows)
 
 
-def panels(data, model, n_seeds):
+def panels(data, folds, n_seeds):
     """Split the genes of labeled sections: a panel with all counts, a tenth of the others."""
     rows = []
-    for name in LABELED:
+    for name, fold in LABELED.items():
+        model = sagefm.SageFM.load(folds / f"patients_{fold}_seed0.safetensors")
         for seed in range(n_seeds):
             slide = sagefm.read(data / "slides" / f"{name}.h5ad")
             log = slide.X.log1p()
@@ -220,8 +225,9 @@ def panels(data, model, n_seeds):
     return pd.DataFrame(rows)
 
 
-def real(data, model, name):
+def real(data, folds, name):
     """Compare domains of a slide without labels between modalities, and with half of the counts."""
+    model = sagefm.SageFM.load(folds / f"patients_{MEASURED[name]}_seed0.safetensors")
     slide = sagefm.read(data / "slides" / f"{name}.h5ad")
     if name == "crc_16":
         table = ad.read_h5ad(data / "extras" / f"{GENERA}.h5ad")[slide.obs_names]
@@ -238,9 +244,9 @@ def real(data, model, name):
         slide.obsm[second] = pooled.set_axis(slide.obs_names)
     sagefm.tl.embed(slide, model, with_=second)
     rows = []
-    for n_domains in (4, 6, 8):
+    for n_domains in (4, 7):
         sagefm.tl.domains(slide, n_domains, with_=second)
-        table = slide.uns["sagefm"]["domains"]["modalities"].assign(n_domains=n_domains)
+        table = slide.uns["sagefm"]["domains"]["modalities"].assign(slide=name, n_domains=n_domains)
         rows.append(table)
         print(table, flush=True)
     return pd.concat(rows)
@@ -305,24 +311,24 @@ def main():
     parser.add_argument("what", choices=("domains", "panels", "real", "pairs"))
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--slide", default="crc_16")
+    parser.add_argument("--folds", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
-    if given.what in ("panels", "real") and given.data is None:
-        sys.exit(f"{given.what}: name the folder of the data")
+    is_real = given.what in ("panels", "real")
+    if is_real and (given.data is None or given.folds is None):
+        sys.exit(f"{given.what}: name the folder of the data, and that of the folds")
     OUT.mkdir(exist_ok=True)
-    model = sagefm.SageFM.load(given.model)
     title = f"joint_{given.what}"
     if given.what == "real":
-        table = real(given.data, model, given.slide)
-        title += f"_{given.slide}"
+        found = [real(given.data, given.folds, name) for name in MEASURED]
+        table = pd.concat(found).set_index(["slide", "n_domains", "modality"])
     elif given.what == "pairs":
-        table = pairs(model, given.seeds)
+        table = pairs(sagefm.SageFM.load(given.model), given.seeds)
     else:
         found = (
-            panels(given.data, model, given.seeds)
+            panels(given.data, given.folds, given.seeds)
             if given.what == "panels"
-            else domains(model, given.seeds)
+            else domains(sagefm.SageFM.load(given.model), given.seeds)
         )
         found.to_csv(OUT / f"{title}_all.csv", index=False)
         by_slide = found.drop(columns="seed").groupby("slides", sort=False)

@@ -10,6 +10,7 @@ modalities.py simulated                 CITE-Visium of which the recoverable r i
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,104 @@ def nulls(data, n, seed):
     return ["percent with p <= 0.05", "", by_group.drop(columns="all").T.to_markdown()]
 
 
+MAIN = ["n_detected", "r", "r_low", "r_high", "p", "q", "r_given_counts", "p_given_counts",
+        "r_library", "gain", "gain_low", "gain_high", "r_neighbors"]  # fmt: skip
+SIMPLE = {
+    "r_library": "library sizes", "r_total": "total of the other features",
+    "r_same_gene": "same gene", "r_same_gene_smoothed": "same gene, neighborhood",
+    "r_neighbors": "neighbor mean (knows the feature)",
+    "r_with_neighbors": "neighbor mean and prediction",
+}  # fmt: skip
+
+
+def crossed(slide, model, name, groups=slice(None), **how):
+    """Predict from some groups of predictors: mean of the neighborhood, spot, embedding."""
+    original = _cross.predictors_of
+
+    def some(*args):
+        found = original(*args)
+        return replace(found, groups=found.groups[groups])
+
+    _cross.predictors_of = some
+    try:
+        return sagefm.tl.cross(slide, model, name, **how)
+    finally:
+        _cross.predictors_of = original
+
+
+def compared(slide, model, name, seed):
+    """Compare predictors, each with the library sizes; keep the table of those that are used."""
+    random = sagefm.SageFM.new(model.vocabulary, model.config, seed=seed)
+    variants = {
+        "spot and neighborhood (used)": (None, slice(None)),
+        "neighborhood": (None, slice(0, 1)),
+        "embedding": (model, slice(2, 3)),
+        "embedding, random weights": (random, slice(2, 3)),
+        "all with the embedding": (model, slice(None)),
+        "all with that of random weights": (random, slice(None)),
+    }
+    started = time.perf_counter(), time.process_time()
+    found = crossed(slide, None, name, seed=seed)
+    took = time.perf_counter() - started[0], time.process_time() - started[1]
+    rows = []
+    for label, (used, groups) in variants.items():
+        table = crossed(slide, used, name, groups, seed=seed, n_maps=199)
+        counts = {f"{column} < 0.05": (table[column] < 0.05).sum()
+                  for column in ("p", "q", "p_given_counts", "q_given_counts")}  # fmt: skip
+        rows.append({"predictors": label, "mean r": table["r"].mean(), **counts})
+    rows += [{"predictors": of, "mean r": found[column].mean()} for column, of in SIMPLE.items()]
+    above = {gain: (found[f"{gain}_low"] > 0).sum() for gain in ("gain", "gain_neighbors")}
+    OUT.mkdir(exist_ok=True)
+    found.to_csv(OUT / f"{name}.csv")
+    return [
+        f"{slide.n_obs} spots, {len(found)} features, 999 null maps: {took[0]:.0f} s "
+        f"({took[1]:.0f} s of the processor)",
+        *(f"{column} < 0.05: {(found[column] < 0.05).sum()}"
+          for column in ("p", "q", "p_given_counts", "q_given_counts")),
+        f"gain over the best baseline {found['gain'].mean():.3f}, interval above 0: "
+        f"{above['gain']}",
+        f"gain over neighbors {found['gain_neighbors'].mean():.3f}, interval above 0: "
+        f"{above['gain_neighbors']}", "",
+        pd.DataFrame(rows).round(3).to_markdown(index=False), "",
+        found[MAIN].head(12).round(3).to_markdown(), "",
+    ]  # fmt: skip
+
+
+def crc16(data, model, seed):
+    """Predict bacterial genera from a colorectal cancer."""
+    slide = sagefm.read(data / "slides" / "crc_16.h5ad")
+    sagefm.pp.add_counts(slide, "genera", data / "extras" / "crc_16_microbiome_genus.h5ad")
+    return compared(slide, model, "genera", seed)
+
+
+def xenium(data, model, seed):
+    """Predict Xenium cells, pooled in the spots, from Visium."""
+    slide = sagefm.read(data / "slides" / "breast_cytassist_eevee.h5ad")
+    cells = ad.read_h5ad(data / "extras" / "breast_xenium_same_region_as_eevee.h5ad")
+    sagefm.pp.add_counts(slide, "xenium", cells)
+    return compared(slide, model, "xenium", seed)
+
+
+def simulated(n_slides):
+    """Compare r with what is recoverable."""
+    rows = []
+    for n_spots in (500, 1000, 3000):
+        for seed in range(n_slides):
+            slide = sagefm.pp.simulate(n_spots, n_proteins=30, seed=seed, biology_seed=seed)
+            table = sagefm.tl.cross(slide, n_maps=199)
+            truth = slide.uns["simulation"]["proteins"]["recoverable_r"]
+            rows.append(table.assign(n_spots=n_spots, recoverable=truth[table.index]))
+    table = pd.concat(rows)
+    bins = pd.cut(table["recoverable"], [-0.01, 0.2, 0.5, 0.8, 1.0])
+    wanted = ["recoverable", "r", "r_same_gene", "r_same_gene_smoothed", "r_library", "r_neighbors"]
+    groups = table.groupby(["n_spots", bins.rename("recoverable r")], observed=True)
+    means = groups[wanted].mean()
+    means["proteins"] = groups.size()
+    for column in ("p", "q", "p_given_counts"):
+        means[f"{column} < 0.05, %"] = 100 * groups[column].apply(lambda x: (x < 0.05).mean())
+    return [means.round(2).reset_index().to_markdown(index=False)]
+
+
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("what", choices=["calibration", "nulls", "crc16", "xenium", "simulated"])
@@ -226,6 +325,11 @@ def main():
         lines = calibration_lines(calibration(chosen.data, chosen.n, chosen.seed))
     elif chosen.what == "nulls":
         lines = nulls(chosen.data, chosen.n, chosen.seed)
+    elif chosen.what == "simulated":
+        lines = simulated(3)
+    else:
+        what = {"crc16": crc16, "xenium": xenium}[chosen.what]
+        lines = what(chosen.data, sagefm.SageFM.load(chosen.model), chosen.seed)
     report(f"modalities {chosen.what}", lines)
 
 

@@ -62,7 +62,7 @@ def feature_set(name, values):
 
 
 def cohort(kind, n, n_features, effect, seed, n_sets=1):
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, n, n_features))
     factors = rng.normal(size=(n, N_FACTORS))
     target = outcome(kind, effect * factors[:, 0], rng)
     sets = [feature_set(f"set {i}", features(factors, n_features, rng)) for i in range(n_sets)]
@@ -93,8 +93,8 @@ def null(grid=GRID, n_cohorts=500):
         print(pd.DataFrame(rows[-1:]).round(3).to_string(header=len(rows) == 1), flush=True)
 
 
-def sets(n_cohorts=300, n_sets=8):
-    for kind in ("number", "classes 50:50", "survival 30 % censored"):
+def sets(kinds=KINDS[::2], n_cohorts=300, n_sets=8):
+    for kind in kinds:
         reached = []
         for seed in range(n_cohorts):
             target, tried = cohort(kind, 40, 30, 0.0, seed, n_sets)
@@ -103,9 +103,9 @@ def sets(n_cohorts=300, n_sets=8):
         print(kind, "any of 8 sets:", pd.DataFrame(reached).mean().round(3).to_dict(), flush=True)
 
 
-def power(n_cohorts=100):
-    for kind in KINDS:
-        for n, effect in ((60, 0.5), (60, 1.0), (120, 0.5)):
+def power(kinds=KINDS, sizes=((60, 0.5), (60, 1.0), (120, 0.5)), n_cohorts=100):
+    for kind in kinds:
+        for n, effect in sizes:
             found, needed, scores = [], [], []
             for seed in range(n_cohorts):
                 target, tried = cohort(kind, n, 30, effect, seed)

@@ -47,6 +47,7 @@ The page is made by `scripts/gallery.py`. The lines of a section run after those
 START = """\
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
 import sagefm
 
@@ -212,6 +213,51 @@ sagefm.pl.subtype(subtypes)""",
         Entry(
             "subtype_evidence", "Which spots support the subtype of their patient.",
             'sagefm.pl.subtype_evidence(slides["p1"])',
+        ),
+        Entry(
+            "outcome", "What slides say of the survival of patients, and whether to believe it.",
+            """\
+rng = np.random.default_rng(0)
+kinds = [("breast", "cortex")[i % 2] for i in range(30)]
+slides = {
+    f"p{i}": sagefm.pp.simulate_tissue(kind, n_spots=100, patient=i, seed=i)
+    for i, kind in enumerate(kinds)
+}
+sagefm.tl.domains(slides, n_domains=5)
+table = pd.DataFrame(index=list(slides))
+table["months"] = rng.exponential([40 if kind == "cortex" else 10 for kind in kinds])
+table["dead"] = rng.random(30) < 0.8
+table["age"] = rng.normal(60, 8, 30).round()
+result = sagefm.tl.outcome(
+    slides,
+    table,
+    ("months", "dead"),
+    model=model,
+    clinical="age",
+    patients={name: name for name in slides},
+    n_permutations=199,
+)
+sagefm.pl.outcome(result)""",
+        ),
+        Entry(
+            "outcome_map", "Which spots and domains the prediction of a patient comes from.",
+            'sagefm.pl.outcome_map(slides["p1"], result)',
+        ),
+        Entry(
+            "forest", "The effect of each feature alone.",
+            "sagefm.pl.forest(result)",
+        ),
+        Entry(
+            "kaplan_meier", "The survival of risk groups that other patients have predicted.",
+            "sagefm.pl.kaplan_meier(result)",
+        ),
+        Entry(
+            "outcome_calibration", "Whether as many patients survive as predicted.",
+            "sagefm.pl.outcome_calibration(result)",
+        ),
+        Entry(
+            "learning_curve", "How the prediction improves with more patients.",
+            "sagefm.pl.learning_curve(result)",
         ),
     ],
     "Comparisons of methods": [

@@ -124,7 +124,7 @@ def test_small_numbers_of_patients_are_suppressed(finished):
         (["--time", "months"], "name the outcome"),
         (["--target", "nothing"], "has no column 'nothing'"),
         (["--target", "rare"], "10 patients of each class are needed"),
-        (["--target", "response", "--key", "nothing"], "nothing"),
+        ([*WORDS, "--key", "nothing"], "has no obs column 'nothing'"),
         (["--target", "response", "--gene-sets", "none.gmt"], "none.gmt"),
         (["--target", "response", "--site", "nothing"], "has no column 'nothing'"),
         (["--target", "response", "--permutations", "0"], "--permutations"),

@@ -102,6 +102,13 @@ def test_another_sample_is_not_matched_by_barcodes_that_all_slides_share(slide, 
     assert "of several samples" in refused(slide, "x", both)
 
 
+def test_rows_of_another_sample_are_left_out_where_this_one_is_named(slide, table):
+    other = table.rename(index=lambda name: name.replace("-1", "-2"))
+    add_counts(slide, "genera", pd.concat([other, table[10:]]))
+    assert modality(slide, "genera").measured.sum() == 50
+    assert (slide.obsm["genera"][10:] == table[10:]).all(axis=None)
+
+
 def test_other_names_may_have_a_prefix(slide, table):
     slide.obs_names = [f"{i}x{i + 3}" for i in range(60)]
     add_counts(slide, "r", table.set_axis([f"X{name}" for name in slide.obs_names]))

@@ -94,6 +94,13 @@ def test_a_modality_never_replaces_a_slot_of_the_slide(slide):
     assert all(f"the modality '{name}' is left out" in notes for name in names)
 
 
+def test_a_table_called_as_the_genes(slide):
+    named = slide.copy()
+    named.obsm["rna"] = named.obsm.pop("genera")
+    with pytest.raises(InputError, match="would take the place of the genes"):
+        to_mudata(named)
+
+
 def test_what_is_no_mudata(slide):
     with pytest.raises(InputError, match="AnnData is no MuData"):
         from_mudata(slide)

@@ -52,7 +52,7 @@ def test_proteins_are_counts_of_genes_of_the_slide_and_isotype_controls(slide, t
 
 def test_proteins_of_a_biology_are_the_same_on_every_slide(truth):
     other = simulate(300, seed=9, n_proteins=N).uns["simulation"]["proteins"]
-    same = ["gene", "follows", "spillover", "ligand", "strength"]
+    same = ["gene", "spillover", "ligand", "strength"]
     pd.testing.assert_frame_equal(other[same], truth[same])
     unlike = simulate(300, seed=9, n_proteins=N, biology_seed=1).uns["simulation"]["proteins"]
     assert list(unlike["gene"]) != list(truth["gene"])
@@ -101,5 +101,6 @@ def test_few_genes_and_no_couplings(slide):
     assert (small.uns["simulation"]["proteins"]["ligand"] == "").all()
     with pytest.raises(InputError, match="n_proteins is 21; give at most 20"):
         simulate(40, genes=genes, n_couplings=0, n_proteins=21)
-    with pytest.raises(InputError, match="n_proteins is -1"):
-        simulate(40, n_proteins=-1)
+    for wrong in (-1, 2.5, "3", None, True):
+        with pytest.raises(InputError, match=f"n_proteins is '?{wrong}"):
+            simulate(40, n_proteins=wrong)

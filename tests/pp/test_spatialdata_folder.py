@@ -210,6 +210,15 @@ def several(path):
     return path
 
 
+def test_other_tables_are_noted_and_can_be_added(tmp_path):
+    path = unpack("visium_3", tmp_path)
+    shutil.copytree(path / "tables" / "table", path / "tables" / "protein")
+    slide = sagefm.read(path, table="table")
+    assert "other tables are left out: protein; sagefm.pp.add_counts" in told(slide)
+    sagefm.pp.add_counts(slide, "protein", path / "tables" / "protein")
+    assert slide.obsm["protein"].shape == slide.shape
+
+
 def test_several_regions_are_sections(tmp_path, places):
     path = several(unpack("visium_3", tmp_path))
     slide = sagefm.read(path)

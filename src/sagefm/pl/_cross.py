@@ -151,7 +151,7 @@ def _overview(table: pd.DataFrame, show: bool | None, save: str | Path | None) -
     passed = (rows["q"] < _LEVEL).to_numpy()
     n_passed = int((table["q"] < _LEVEL).sum())
     with journal():
-        _, panel = plt.subplots(figsize=(COLUMN, 1.0 + 0.13 * len(rows)), layout="constrained")
+        _, panel = plt.subplots(figsize=(COLUMN, 1.2 + 0.13 * len(rows)), layout="constrained")
         for which, color, label in ((passed, SIGNIFICANT, "predicted, q < 0.05"),
                                     (~passed, NOT_SIGNIFICANT, f"predicted, {_NOT}")):  # fmt: skip
             some = rows[which]
@@ -171,12 +171,9 @@ def _overview(table: pd.DataFrame, show: bool | None, save: str | Path | None) -
             title=f"{n_passed} of {len(table)} features with q < 0.05"
             if n_passed else f"none of {len(table)} features is significant",
         )  # fmt: skip
-        panel.legend(
-            frameon=False,
-            ncols=2,
-            loc="upper center",
-            bbox_to_anchor=(0.4, -0.6 / len(rows) - 0.07),
-        )
+        panel.figure.legend(
+            frameon=False, ncols=2, loc="outside lower center", handletextpad=0.4
+        )  # fmt: skip
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.tick_params(axis="y", length=0)
         finish([panel], show, save)

@@ -118,7 +118,10 @@ def _of_spots(
         table, at = transposed, match_rows(slide.obs_names, transposed.rows, notes)
     if (at < 0).all():
         if table.xy is not None:
-            matrix, measured = pool(slide, table.matrix, table.xy, notes)
+            try:
+                matrix, measured = pool(slide, table.matrix, table.xy, notes)
+            except InputError as error:
+                raise InputError(fault or str(error)) from error
             return matrix, measured, table.features
         raise InputError(
             fault

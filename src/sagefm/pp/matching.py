@@ -44,6 +44,8 @@ def match_rows(spots: pd.Index, rows: pd.Index, notes: list[str]) -> Positions:
     if n_shared <= (exact >= 0).sum():
         return exact
     if len(of_rows) > 1 or len(of_spots) > 1 or not bare_rows.is_unique:
+        if (exact >= 0).any():  # the other rows are of other samples
+            return exact
         raise InputError(
             f"names are not those of the spots, and of several samples, which share barcodes (rows "
             f"such as {few(rows, 2)}, spots such as {few(spots, 2)}); keep the rows of this slide, "

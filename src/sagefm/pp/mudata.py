@@ -128,6 +128,8 @@ def to_mudata(slide: AnnData) -> "MuData":
     genes = slide.copy()
     parts = {_GENES: genes}
     for name in modality_names(slide):
+        if name == _GENES:
+            raise InputError(f"obsm['{name}'] would take the place of the genes; rename it")
         found = modality(slide, name)
         table = pd.concat([found.counts, found.controls], axis=1)
         table = table[list(map(str, slide.obsm[found.key]))][found.measured]

@@ -87,10 +87,11 @@ def pool(
     )
     measured: Bools = np.asarray(cKDTree(xy).query(spots)[0]) <= pitch
     filled = len(np.unique(rows))
+    doubt = "; check that they are in the coordinates of the slide"
     notes.append(
         f"no row is named as a spot, so cells are pooled by their coordinates: {len(rows):,} of "
         f"{numbered(len(xy), 'cell')} lie within a {shape}, in {filled:,} of "
-        f"{numbered(len(spots), 'spot')}"
+        f"{numbered(len(spots), 'spot')}{doubt if filled < len(spots) / 2 else ''}"
     )
     return csr_matrix(member @ matrix), measured
 

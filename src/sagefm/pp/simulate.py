@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -135,9 +136,9 @@ def simulate(
     total counts); ``uns["simulation"]``: couplings (ligand, target, strength; 0 for controls),
     domain_profiles (domains × genes, rows sum to 1), seed, biology_seed. With `n_proteins`, their
     counts in ``obsm["antibody_capture"]``, and ``uns["simulation"]["proteins"]``: for each its
-    gene, the fraction of its variance that follows the gene, recoverable_r (the correlation of its
-    CLR values with the best prediction from expression rates), spillover, background, and for
-    receptors that respond to a ligand of the neighbors: ligand, strength.
+    gene, follows (the fraction of its variance that transcripts explain), recoverable_r (the
+    correlation of its CLR values with the best prediction from expression rates), spillover,
+    background, and for receptors that respond to a ligand of the neighbors: ligand, strength.
 
     Raises
     ------
@@ -148,6 +149,7 @@ def simulate(
     _check_numbers(n_spots=(n_spots, NEIGHBORHOOD, 2**20), n_domains=(n_domains, 1, 100))
     _check_numbers(n_couplings=(n_couplings, 0, 1e4), coupling_strength=(coupling_strength, -5, 5))
     _check_numbers(depth=(depth, 1, 1e6), dispersion=(dispersion, 1e-3, 10))
+    _require_whole("n_proteins", n_proteins)
     _check_numbers(n_proteins=(n_proteins, 0, 1e4))
     _check_numbers(seed=(seed, 0, 1e9), biology_seed=(biology_seed, 0, 1e9))
     _check_genes(names, n_couplings)
@@ -187,6 +189,11 @@ def _check_numbers(**numbers: tuple[float, float, float]) -> None:
     for name, (value, least, most) in numbers.items():
         if not least <= value <= most:
             raise InputError(f"{name} is {value}; give a number from {least:g} to {most:g}")
+
+
+def _require_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} is {value!r}; give a whole number")
 
 
 def _check_genes(names: list[str], n_couplings: int) -> None:

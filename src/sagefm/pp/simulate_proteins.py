@@ -99,9 +99,10 @@ def simulate_proteins(
     Returns
     -------
     Counts, spots × (proteins, then :data:`ISOTYPES`), and the truth, a row per protein: gene,
-    follows (fraction of the variance of its log abundance that its gene explains), recoverable_r
+    follows (fraction of the variance of its log abundance that transcripts explain), recoverable_r
     (correlation of its CLR value with the best prediction from all expression rates), spillover,
-    background (fraction of its counts), ligand (empty for none), strength.
+    background (fraction of its counts), ligand (empty for none), strength. A method that also
+    learns from proteins nearby, or where a spot lies, can exceed recoverable_r.
 
     Raises
     ------
@@ -121,8 +122,10 @@ def simulate_proteins(
     ligands[responds] = names[transcripts.pairs[drawn.pair[responds], 0]]
     strength = np.zeros(n_proteins)
     strength[responds] = _RESPONSE * transcripts.strength[drawn.pair[responds]]
+    variance = signal.var(axis=0)
+    follows = variance / (variance + _SIGNAL_SD**2 * (1 - drawn.follows))
     truth = {
-        "gene": names[drawn.genes], "follows": drawn.follows, "recoverable_r": recoverable,
+        "gene": names[drawn.genes], "follows": follows, "recoverable_r": recoverable,
         "spillover": drawn.spillover,
         "background": (background / expected.sum(axis=0))[:n_proteins],
         "ligand": ligands, "strength": strength,

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 
 from sagefm._errors import InputError, logger
 from sagefm._text import few
-from sagefm._types import Bools, Floats, Reals
+from sagefm._types import Bools, Floats, Positions, Reals
 from sagefm.pp.modalities import Modality, modality
 from sagefm.stats.components import scores, scores_of_many
 from sagefm.stats.sampling import is_many
@@ -85,16 +85,20 @@ class SecondModality:
         """Spots of all slides × features: normalized, NaN where a spot was not measured."""
         return np.concatenate([one.normalized().to_numpy(dtype=np.float64) for one in self.slides])
 
-    def halved(self, seed: int) -> Self:
-        """Draw a random half of the counts."""
+    def halved(self, seed: int, order: Positions) -> Self:
+        """Draw a random half of the counts, for spots in an order; others are not measured."""
         rng = np.random.default_rng(seed)
+        counts = np.concatenate([one.counts.to_numpy(dtype=np.float64) for one in self.slides])
+        own = counts[order]
+        drawn = rng.binomial(np.nan_to_num(own).astype(np.int64), 0.5)
+        half = np.full(counts.shape, np.nan)
+        half[order] = np.where(np.isnan(own), np.nan, drawn)
+        ends = np.cumsum([len(one.counts) for one in self.slides])[:-1]
         halves = []
-        for one in self.slides:
-            counts = one.counts.to_numpy(dtype=np.float64)
-            drawn = rng.binomial(np.nan_to_num(counts).astype(np.int64), 0.5)
-            half = one.counts.copy()
-            half[:] = np.where(np.isnan(counts), np.nan, drawn)
-            halves.append(replace(one, counts=half))
+        for one, values in zip(self.slides, np.split(half, ends), strict=True):
+            table = one.counts.copy()
+            table[:] = values
+            halves.append(replace(one, counts=table))
         return replace(self, slides=halves)
 
 

@@ -57,6 +57,16 @@ def test_the_modalities_stand_beside_each_other(both, tmp_path):
     assert stored["with"] == "protein"
 
 
+def test_the_order_of_spots_and_features_changes_nothing(both):
+    shuffled = np.random.default_rng(0).permutation(both.n_obs)
+    other = quarters(0)[shuffled].copy()
+    other.obsm["protein"] = other.obsm["protein"].iloc[:, ::-1]
+    sagefm.tl.domains(other, 4, with_="protein")
+    assert list(other.obs["sagefm_domain"]) == list(both.obs["sagefm_domain"].iloc[shuffled])
+    tables = [slide.uns["sagefm"]["domains"]["modalities"] for slide in (both, other)]
+    pd.testing.assert_frame_equal(*tables)
+
+
 def test_several_slides_share_their_domains_whatever_was_measured():
     slides = {name: quarters(seed, 8) for name, seed in (("a", 1), ("b", 2))}
     slides["b"].obsm["protein"] = slides["b"].obsm["protein"].iloc[:, ::-1]

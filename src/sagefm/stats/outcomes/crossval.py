@@ -19,6 +19,8 @@ from sagefm.stats.resampling import N_BOOTSTRAPS, interval
 
 N_FOLDS = 5
 N_REPEATS = 5
+_STREAM = 1
+"""Folds must not depend on permutations of the same seed, else these are not like the truth."""
 _MAX_PAIRS = 2_000_000
 _N_NULLS = 20
 """Permutations that the width of bootstrap intervals is compared with."""
@@ -82,7 +84,7 @@ class CrossValidation:
 
 def draw_folds(n_patients: int, seed: int) -> Codes:
     """Draw the fold of each patient: repeats × patients."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, _STREAM))
     return np.stack([rng.permutation(np.arange(n_patients) % N_FOLDS) for _ in range(N_REPEATS)])
 
 

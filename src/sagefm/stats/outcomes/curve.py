@@ -8,13 +8,14 @@ from scipy.stats import norm
 
 from sagefm._types import Bools, Codes, Floats
 from sagefm.stats.outcomes.crossval import (
+    N_FOLDS,
     Pairs,
     concordance_interval,
     cross_validate,
     draw_folds,
 )
 from sagefm.stats.outcomes.evaluation import FeatureSet
-from sagefm.stats.outcomes.targets import Target
+from sagefm.stats.outcomes.targets import Target, most_components
 from sagefm.stats.resampling import LEVEL
 
 N_DRAWS = 40
@@ -60,7 +61,8 @@ def needed_patients(
 
     Notes
     -----
-    It is taken for granted that fits to more patients are no better: fewer may be enough.
+    It is taken for granted that fits to more patients are no better: fewer may be enough. A set of
+    features that was chosen for its concordance would need more.
     """
     spread = (high - low) / (2 * norm.ppf(0.5 + LEVEL / 2))
     width = norm.ppf(1 - ALPHA) * null_spread + norm.ppf(POWER) * spread
@@ -146,11 +148,13 @@ def _subsampled(
     n = len(known)
     agreement, compared = np.zeros((2, *target.signs.shape))
     signs = target.signs.astype(np.float64)
+    # As many components as in a cross-validation that trains on as many.
+    n_components = most_components(round(target.n_events * fraction / (1 - 1 / N_FOLDS)))
     for _ in range(N_DRAWS):
         inner = _draw(target.blocks, fraction, rng)
         training = np.zeros(len(target.known), dtype=bool)
         training[known[inner]] = True
-        features = one.fold(training, target.n_components).features[known]
+        features = one.fold(training, n_components).features[known]
         fits = target.fit(features[inner], np.arange(n)[None, inner])
         values = target.ranked(fits(features)[0]).T
         tested = np.outer(~inner, ~inner) * signs

@@ -22,6 +22,11 @@ EVENTS_PER_COMPONENT = 5
 Signs = NDArray[np.int8]
 
 
+def most_components(n_events: float) -> int:
+    """Limit the number of components by the number of events."""
+    return int(np.clip(n_events // EVENTS_PER_COMPONENT, 1, N_COMPONENTS))
+
+
 @dataclass(frozen=True)
 class Target(ABC):
     """What is predicted: one outcome for each patient of a table, where it is known.
@@ -48,7 +53,7 @@ class Target(ABC):
     @property
     def n_components(self) -> int:
         """Maximum number of components that are fitted: 10, and 2 for each 10 events."""
-        return int(np.clip(self.n_events // EVENTS_PER_COMPONENT, 1, N_COMPONENTS))
+        return most_components(self.n_events)
 
     @property
     def outputs(self) -> list[str]:

@@ -106,17 +106,28 @@ def _compare(
     centered: bool,
 ) -> tuple[dict[str, Reals], dict[str, Reals]]:
     """Get the views of all counts and of half of them; of many spots, those of a sample."""
-    seed = search.seed + _HALVED
-    half = None if second is None else second.halved(seed)
     if not isinstance(tissue, LargeTissue):
-        return computed, _compute(tissue.halved(seed), search.views, added, half, centered)
+        return computed, _halved(tissue, search, added, second, centered)
     some = evenly(len(tissue), MAX_SPOTS)
     part, at = tissue.around(some)
-    halved = _compute(part.halved(seed), search.views, added, half, centered)
+    halved = _halved(part, search, added, second, centered)
     return (
         {name: view[some] for name, view in computed.items()},
         {name: view[at] for name, view in halved.items()},
     )
+
+
+def _halved(
+    tissue: Tissue | LargeTissue,
+    search: Search,
+    added: Reals | None,
+    second: SecondModality | None,
+    centered: bool,
+) -> dict[str, Reals]:
+    """Compute the views of a random half of the counts of both modalities."""
+    seed = search.seed + _HALVED
+    half = None if second is None else second.halved(seed, tissue.order)
+    return _compute(tissue.halved(seed), search.views, added, half, centered)
 
 
 def _centered(tissue: Tissue | LargeTissue, search: Search) -> bool:

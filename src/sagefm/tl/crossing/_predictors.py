@@ -75,11 +75,10 @@ class Predictors:
         return np.concatenate([*columns, scaled(self.library, training)], axis=1)
 
     def library_curves(self) -> Floats:
-        """Compute piecewise linear functions of the two library sizes: spots × functions."""
-        columns = []
-        for size in self.library.T:
-            columns += [size, *(np.maximum(size - knot, 0) for knot in np.quantile(size, _KNOTS))]
-        return np.column_stack(columns)
+        """Compute functions of the library sizes: of the spot piecewise linear, of both linear."""
+        own = self.library[:, 0]
+        curves = [np.maximum(own - knot, 0) for knot in np.quantile(own, _KNOTS)]
+        return np.column_stack([self.library, *curves])
 
 
 def _components(group: Reals, training: Bools) -> Floats:

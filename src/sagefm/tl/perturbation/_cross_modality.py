@@ -3,8 +3,9 @@
 As the other evidence of a slide itself (see ``_coexpression.py``), these are z scores of partial
 correlations over its spots, of the normalized protein, given the library sizes of both modalities
 in the spot and around it, and with the components of expression too. Proteins vary smoothly over
-tissue, and are few: a pair is judged by how its z compares with those of genes matched to the
-ligand on the same protein.
+tissue, and a ligand that occurs in patches correlates with many of them by chance: z is divided by
+how far it usually is from 0 for this ligand (on proteins of no pair) and this protein, and a pair
+is judged by how that compares with genes matched to the ligand on the same protein.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from sagefm.tl.perturbation._coexpression import (
 from sagefm.tl.perturbation._evidence import LEAST_DETECTED, filled
 from sagefm.tl.perturbation._plan import Direction
 from sagefm.tl.perturbation._set_test import GeneSwaps, set_test
-from sagefm.tl.perturbation._significance import NullScores
+from sagefm.tl.perturbation._significance import GeneEffects, NullScores
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,11 +118,16 @@ class CrossModality:
         direction = self.direction
         z = self.z[COMPONENTS]
         source = direction.source[self.pairs]
-        own = z[np.searchsorted(direction.raised, source), self.column]
+        at = np.searchsorted(direction.raised, source)
+        own = z[at, self.column]
         matched = direction.matched[np.searchsorted(direction.sources, source)]
-        null = z[np.searchsorted(direction.raised, matched), self.column[:, None]]
-        p = NullScores.of(own, null).p()
-        p[source == direction.target[self.pairs]] = np.nan
+        constant = np.isnan(z).all(axis=0)
+        others = np.full(z.shape[1] - self.n_targets, -1)  # no genes
+        known = np.where(constant, 0.0, z)
+        specific = GeneEffects.of(known, direction.raised, others).specific(known)
+        null = specific[np.searchsorted(direction.raised, matched), self.column[:, None]]
+        p = NullScores.of(specific[at, self.column], null).p()
+        p[np.isnan(own)] = np.nan
         columns = (np.array(self.features, dtype=object), own, p, benjamini_hochberg(p))
         table = {}
         for title, values in zip(cross_columns(self.name), columns, strict=True):
