@@ -20,8 +20,9 @@ expression (`X`), second modality (`S`), `joint` (:func:`sagefm.tl.embed`), and 
 both`; `weighted`, where each modality counts by how much its neighborhood explains of the other, of
 what the other explains of itself; and weighted nearest neighbors (Hao et al. 2021), whose graph is
 clustered by Leiden as is that of `joint` (`joint, Leiden`). Domains: the consensus of expression
-(`D`), of the second modality (`D S`) and of both: each view joined with its like (`D both`), or the
-views of each (`D 10 views`). Seeds start at 10: methods were chosen on others.
+(`D`), of the second modality (`D S`) and of both: each view joined with its like (`D joined`), the
+views of each (`D 10 views`), and all of these, which is the default (`D both`). Simulated seeds
+start at 10: methods were chosen on others, and on the labeled sections.
 
 `pairs`: for each coupling strength, how many planted receptors have p < 0.05 and q < 0.05 in the
 evidence of mRNA (given components, with the same null) and of the protein, and how often the set
@@ -44,15 +45,16 @@ from _common import OUT, report
 from sagefm.pp.modalities import modality
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.stats.components import scores
+from sagefm.stats.consensus import consensus
 from sagefm.stats.mixture import mixture_clusters
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl._large_views import views_of
-from sagefm.tl._second_modality import SecondModality, SecondViews
+from sagefm.tl._second_modality import SecondViews
 from sagefm.tl._tissue import Tissue
 from sagefm.tl._views import CONSENSUS
 from sagefm.tl.clustering import _leiden
-from sagefm.tl.clustering._consensus import find_consensus
-from sagefm.tl.clustering._search import _joined
+from sagefm.tl.clustering._consensus import cluster_views
+from sagefm.tl.clustering._search import joined
 from sagefm.tl.perturbation._coexpression import COMPONENTS, Coexpression
 from sagefm.tl.perturbation._cross_modality import across
 from sagefm.tl.perturbation._evidence import set_row
@@ -174,12 +176,18 @@ def domains_of(slide, name, n_domains, seed):
     other = SecondViews(tissue, values, centered=False)
     first = {view: own(view) for view in CONSENSUS}
     second = {view: other(view) for view in CONSENSUS}
-    beside = first | {f"{name}: {view}": values for view, values in second.items()}
-    joined = _joined(beside, SecondModality.of({"": slide}, name))
-    by_views = {"D": first, "D S": second, "D both": joined, "D 10 views": beside}
-    for key, views in by_views.items():
+    both = {view: joined(values, second[view]) for view, values in first.items()}
+    numbers = range(n_domains, n_domains + 4)
+    clusters = [
+        [cluster_views({view: values}, numbers, seed, N_STARTS) for view, values in views.items()]
+        for views in (first, second, both)
+    ]
+    for key, some in {
+        "D": (0,), "D S": (1,), "D joined": (2,), "D 10 views": (0, 1), "D both": (0, 1, 2)
+    }.items():  # fmt: skip
         labels = np.empty(slide.n_obs, int)
-        labels[tissue.order] = find_consensus(views, n_domains, seed, N_STARTS).labels
+        chosen = [codes for at in some for view in clusters[at] for codes in view]
+        labels[tissue.order] = consensus(chosen, n_domains).labels
         found[key] = labels
     return found
 

@@ -33,7 +33,9 @@ def test_slides_are_embedded_together(run):
     assert "nothing" in said
 
 
-def test_domains_say_how_the_modalities_compare(run):
+def test_domains_say_how_the_modalities_compare(run, monkeypatch):
+    monkeypatch.setattr("sagefm.tl.clustering._search.N_STARTS", 9)
+    monkeypatch.setattr("sagefm.tl.clustering._number._N_STARTS", 2)
     status, out, err = run("domains", "t.h5ad", "-n", 2, "-o", "o.h5ad", "--with", "protein")
     assert status == 0, err
     for modality in ("expression", "protein", "both"):

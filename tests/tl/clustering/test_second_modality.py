@@ -34,6 +34,15 @@ def quarters(seed, side=12):
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_starts():
+    """Of each clustering: these quarters are easy."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sagefm.tl.clustering._search.N_STARTS", 9)
+        patch.setattr("sagefm.tl.clustering._number._N_STARTS", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def both():
     slide = quarters(0)

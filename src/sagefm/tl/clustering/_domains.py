@@ -77,10 +77,10 @@ def domains(
         ``obsm`` key to cluster by gmm, kmeans and leiden (``"X_sagefm"`` if not given); with the
         consensus it is one more view. Embeddings of several slides must be comparable.
     with_
-        A second modality of the same spots, such as ``"protein"``, for the consensus: each view of
-        the expression is joined with the same view of it, both with the same variance, over the
-        features that all slides have. A spot that was not measured has the mean of the nearest that
-        were.
+        A second modality of the same spots, such as ``"protein"``, for the consensus: the same
+        views of it, over the features that all slides have, and each joined with that of the
+        expression, scaled to the same variance. A spot that was not measured has the mean of the
+        nearest that were.
     n_components
         Principal components of `use_rep` that are kept.
     smooth

@@ -34,10 +34,13 @@ class Clusterings:
 
     Attributes
     ----------
+    names
+        Of the views.
     whole, halved
         Number of clusters → clusters of each view.
     """
 
+    names: Sequence[str]
     whole: Mapping[int, Sequence[Codes]]
     halved: Mapping[int, Sequence[Codes]]
 
@@ -71,7 +74,16 @@ class Clusterings:
                 )
                 clusters[n_clusters] = cluster_views(chosen, [n_clusters], seed + number, _N_STARTS)
             found.append(clusters)
-        return cls(*found)
+        return cls(list(views), *found)
+
+    def of_views(self, names: Sequence[str]) -> Self:
+        """Keep some of the views."""
+        at = [self.names.index(name) for name in names]
+        whole, halved = (
+            {n: [codes[i] for i in at] for n, codes in clusters.items()}
+            for clusters in (self.whole, self.halved)
+        )
+        return type(self)(names, whole, halved)
 
     def joined(self, n_domains: int) -> list[Codes]:
         """Find the domains that the views agree on: of all counts, and of half of them."""

@@ -1,6 +1,6 @@
 """Find domains from counts: views of the tissue, how many domains, and what they are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from sagefm.tl._large_views import views_of
 from sagefm.tl._second_modality import SecondModality, SecondViews
 from sagefm.tl._tissue import Tissue
 from sagefm.tl.clustering._centering import agreement_with_batches, should_center
-from sagefm.tl.clustering._consensus import find_consensus, leading
+from sagefm.tl.clustering._consensus import N_STARTS, find_consensus, leading
 from sagefm.tl.clustering._number import MAX_SPOTS, MOST, UNSTABLE, Clusterings, best
 from sagefm.tl.clustering._result import Domains
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _USUAL_NUMBER = 7
 """By which centering is chosen where the number of domains is not known."""
 _SPOTS_PER_DOMAIN = 5
+_VIEWS_OF_EACH = 3
+"""With a second modality, for each view of the expression; fewer starts make up for them."""
 _HALVED = 1_000_003
 """Added to the seed of the half of the counts, so that it is no seed of a clustering."""
 
@@ -64,7 +66,7 @@ def find_domains(
     added
         One more view, spots of all slides × components.
     second
-        A second modality: its views are joined with those of the expression.
+        A second modality: its views, and each joined with that of the expression, are added.
     """
     stage("finding the neighborhoods of %s spots", f"{sum(s.n_obs for s in slides):,}")
     many = is_many(sum(slide.n_obs for slide in slides))
@@ -79,18 +81,19 @@ def find_domains(
     numbers = _numbers(len(tissue), n_domains)
     if search.consensus and numbers:
         whole, halved = _compare(tissue, computed, search, added, second, centered=centered)
-        both = _joined(whole, second), _joined(halved, second)
-        table = Clusterings.of(*both, numbers, seed).stability(numbers)
+        clusterings = Clusterings.of(whole, halved, numbers, seed)
+        table = clusterings.stability(numbers)
         facts |= {"stability": table}
         n_domains = best(table) if n_domains is None else n_domains
         _report(table, n_domains, chosen=search.n_domains is None)
         if second is not None:
-            facts |= {"modalities": _by_modality(whole, halved, second, n_domains, seed)}
+            facts |= {"modalities": _by_modality(clusterings, second.name, n_domains)}
     n_domains = n_domains or 1
     back = np.empty(len(tissue), dtype=np.int64)
     back[tissue.order] = np.arange(len(tissue))
     if search.consensus:
-        agreed = find_consensus(_joined(computed, second), n_domains, seed)
+        n_starts = N_STARTS if second is None else N_STARTS // _VIEWS_OF_EACH
+        agreed = find_consensus(computed, n_domains, seed, n_starts)
         return Domains(agreed.labels[back], agreed.membership[back], agreed.merges(), facts)
     (view,) = computed.values()
     return Domains(fit_mixture(leading(view), n_domains, seed).labels[back], facts=facts)
@@ -166,23 +169,16 @@ def _compute(
         of_second = SecondViews(tissue, second.values, centered=centered)
         for name in names:
             stage("computing the view %s of %s", name, second.name)
-            computed[f"{second.name}: {name}"] = of_second(name)
+            computed[f"{second.name}: {name}"] = other = of_second(name)
+            computed[f"{name} and {second.name}"] = joined(computed[name], other)
     return computed
 
 
-def _joined(views: dict[str, Reals], second: SecondModality | None) -> dict[str, Reals]:
-    """Join each view of the expression with that of the second modality, scaled to one variance."""
-    if second is None:
-        return views
-    joined = {}
-    for name, view in views.items():
-        if (other := views.get(f"{second.name}: {name}")) is not None:
-            parts = [_scaled(leading(one)) for one in (view, other)]
-            both: Reals = np.hstack(parts)  # type: ignore[assignment]
-            joined[name] = (scores_of_many if is_many(len(both)) else scores)(both, both.shape[1])
-        elif not name.startswith(f"{second.name}: "):
-            joined[name] = view
-    return joined
+def joined(view: Reals, other: Reals) -> Reals:
+    """Join a view of the expression with that of a second modality, scaled to one variance."""
+    parts = [_scaled(leading(one)) for one in (view, other)]
+    both: Reals = np.hstack(parts)  # type: ignore[assignment]
+    return (scores_of_many if is_many(len(both)) else scores)(both, both.shape[1])
 
 
 def _scaled(values: Reals) -> Reals:
@@ -190,13 +186,7 @@ def _scaled(values: Reals) -> Reals:
     return values / max(float(np.sqrt(values.var(axis=0).sum())), 1e-12)
 
 
-def _by_modality(
-    whole: dict[str, Reals],
-    halved: dict[str, Reals],
-    second: SecondModality,
-    n_domains: int,
-    seed: int,
-) -> pd.DataFrame:
+def _by_modality(clusterings: Clusterings, name: str, n_domains: int) -> pd.DataFrame:
     """Compare the domains of both modalities with those of each.
 
     Returns
@@ -206,16 +196,14 @@ def _by_modality(
     """
     from sklearn.metrics import adjusted_rand_score
 
-    def domains(views: Callable[[dict[str, Reals]], dict[str, Reals]]) -> list[Codes]:
-        stage("clustering each modality by itself")
-        return Clusterings.of(views(whole), views(halved), [n_domains], seed).joined(n_domains)
-
-    start = f"{second.name}: "
-    found = {
-        "expression": domains(lambda every: _some(every, start, inside=False)),
-        second.name: domains(lambda every: _some(every, start, inside=True)),
-        "both": domains(lambda every: _joined(every, second)),
+    views = clusterings.names
+    second = [view for view in views if view.startswith(f"{name}: ")]
+    groups = {
+        "expression": [v for v in views if v not in second and not v.endswith(f" and {name}")],
+        name: second,
+        "both": views,
     }
+    found = {key: clusterings.of_views(some).joined(n_domains) for key, some in groups.items()}
     both = found["both"][0]
     table = pd.DataFrame(
         {
@@ -227,15 +215,10 @@ def _by_modality(
     logger.info(
         "stability of the domains of expression, %s and both: %s; those of each agree with those "
         "of both to %s (adjusted Rand index)",
-        second.name, ", ".join(table["stability"].map("{:.2f}".format)),
+        name, ", ".join(table["stability"].map("{:.2f}".format)),
         " and ".join(table["agreement"][:2].map("{:.2f}".format)),
     )  # fmt: skip
     return table
-
-
-def _some(views: dict[str, Reals], start: str, *, inside: bool) -> dict[str, Reals]:
-    """Choose the views whose names start in a way, or the others."""
-    return {name: view for name, view in views.items() if name.startswith(start) == inside}
 
 
 def _numbers(n_spots: int, n_domains: int | None) -> list[int]:
