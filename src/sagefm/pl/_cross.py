@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -84,7 +84,7 @@ def cross(
         predicted = [canvas.slide.obsm[key][name].iloc[canvas.rows] for canvas in drawn]
         sides = [[one[name] for one in measured], predicted]
         scale = numbers([spots for side in sides for spots in side])
-        titles = (f"{name}, measured", _verdict(table.loc[name]))
+        titles = (f"{name}, measured", _verdict(table, name))
         left, right = (
             column_of(drawn, side, scale, title) for side, title in zip(sides, titles, strict=True)
         )
@@ -99,13 +99,15 @@ def _chosen(
     drawn: Sequence[Canvas], key: str, features: str | Sequence[str] | None
 ) -> tuple[list[str], pd.DataFrame]:
     """Choose the features of maps, and get the table that has them."""
+    table = pd.DataFrame()
     for canvas in drawn:
         made = provenance(canvas.slide, "cross").get(key)
-        table = made.get("table") if isinstance(made, Mapping) else None
+        found = made.get("table") if isinstance(made, Mapping) else None
         held = canvas.slide.obsm.get(key)
-        if not (isinstance(table, pd.DataFrame) and isinstance(held, pd.DataFrame)):
+        if not (isinstance(found, pd.DataFrame) and isinstance(held, pd.DataFrame)):
             named = f"{canvas.name}: " if canvas.name else ""
             raise InputError(f"{named}obsm[{key!r}]: is missing; run sagefm.tl.cross first")
+        table = found
     names = table.index[:_USUAL].tolist() if features is None else features
     names = [names] if isinstance(names, str) else list(names)
     if missing := [name for name in names if name not in table.index]:
@@ -133,8 +135,9 @@ def _measured(
     return [by_slide[id(canvas.slide)].iloc[canvas.rows] for canvas in drawn]
 
 
-def _verdict(row: "pd.Series[Any]") -> str:
+def _verdict(table: pd.DataFrame, name: str) -> str:
     """Write r, p and q of a feature, and whether they are significant."""
+    row: dict[str, float] = {key: float(table[key][name]) for key in ("r", "p", "q")}
     kind = "predicted" if row["q"] < _LEVEL else f"predicted, {_NOT}"
     r = f"r = {row['r']:.2f}, {probability('p', row['p'])}"
     return f"{kind}\n{r}\n{probability('q', row['q'])}"

@@ -71,7 +71,7 @@ class NullMaps:
             rows = rows[np.lexsort(points[rows].T)]
             modes = _modes(points[rows])
             found.append((rows, modes))
-            signs.append(rng.choice(np.float32([-1, 1]), (modes.shape[1], n_maps)))
+            signs.append(rng.choice(np.array([-1, 1], dtype=np.float32), (modes.shape[1], n_maps)))
             for number, source in enumerate(_shifts(points[rows], n_maps, rng)):
                 moved[rows, number] = rows[source]
         return cls(found, signs, moved)
@@ -79,7 +79,7 @@ class NullMaps:
     @property
     def n_maps(self) -> int:
         """Number of maps."""
-        return self.moved.shape[1]
+        return int(self.moved.shape[1])
 
     def draw(self, values: Singles) -> Iterator[Singles]:
         """Draw null maps of a map: spots × some maps at a time, of mean 0 in each section."""
@@ -136,5 +136,6 @@ def _shifts(points: Floats, n_maps: int, rng: np.random.Generator) -> list[Posit
     shifted = []
     for _ in range(n_maps):
         mirrored = (points - low - extent / 2) * rng.choice([-1, 1], 2) + extent / 2
-        shifted.append(tree.query((mirrored + rng.uniform(0, 1, 2) * box) % box)[1])
+        source = tree.query((mirrored + rng.uniform(0, 1, 2) * box) % box)[1]
+        shifted.append(np.asarray(source, dtype=np.int64))
     return shifted

@@ -151,6 +151,7 @@ def test_rare_and_constant_features_are_left_out_with_a_note(slide, caplog):
         ({"features": [NAME, "NOT1A"]}, "there is no NOT1A"),
         ({"features": []}, "there are none"),
         ({"n_maps": 5}, "from 19 on"),
+        ({"seed": -1}, "from 0 on"),
         ({"reverse": True, "features": ["NOT1A"]}, "there is no NOT1A"),
     ],
 )

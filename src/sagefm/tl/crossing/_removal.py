@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from sagefm._types import Floats, Singles
-from sagefm.tl.crossing._sides import Spots
+from sagefm.tl.crossing._sides import MeasuredSpots
 
 _V = TypeVar("_V", Floats, Singles)
 _RANK = 1e-6
@@ -28,13 +28,13 @@ class Removal:
     weights: Floats
 
     @classmethod
-    def of_sections(cls, spots: Spots) -> "Removal":
+    def of_sections(cls, spots: MeasuredSpots) -> "Removal":
         """Remove the mean of each section."""
         members = np.eye(int(spots.sections.max()) + 1)[spots.sections]
         return cls(members, members / members.sum(axis=0))
 
     @classmethod
-    def of_functions(cls, spots: Spots, functions: Floats) -> "Removal":
+    def of_functions(cls, spots: MeasuredSpots, functions: Floats) -> "Removal":
         """Remove the means of sections, and functions of the spots.
 
         Slopes are fitted to differences between spots and the mean of their neighbors. Smooth maps
@@ -45,7 +45,7 @@ class Removal:
         functions = sections(functions)
         functions = functions / np.maximum(np.linalg.norm(functions, axis=0), _RANK)
         differences = functions - spots.smooth(functions, center=False)
-        weights = np.linalg.pinv(differences, rcond=_RANK).T
+        weights: Floats = np.linalg.pinv(differences, rcond=_RANK).T
         weights = weights - spots.smooth_transposed(weights)
         return cls(
             np.concatenate([sections.basis, functions], axis=1),

@@ -34,7 +34,7 @@ N_GENES = 100
 
 
 @dataclass(frozen=True)
-class Spots:
+class MeasuredSpots:
     """Measured spots of all slides, one slide after the other.
 
     Attributes
@@ -55,7 +55,7 @@ class Spots:
     @classmethod
     def of(
         cls, slides: "Mapping[str, AnnData]", found: Sequence[Modality], slide_key: str | None
-    ) -> "Spots":
+    ) -> "MeasuredSpots":
         """Find the neighborhoods.
 
         Raises
@@ -63,7 +63,8 @@ class Spots:
         InputError
             No coordinates, or too few spots.
         """
-        points, sections, neighbors = [], [], []
+        points, neighbors = [], []
+        sections: list[Codes] = []
         for (name, slide), one in zip(slides.items(), found, strict=True):
             try:
                 places = coordinates(slide)[one.measured]
@@ -124,7 +125,7 @@ class Side:
         return np.asarray(np.sum([np.asarray((x > 0).sum(axis=0)).ravel() for x in self.counts], 0))
 
 
-def transcriptome(slides: "Mapping[str, AnnData]", spots: Spots, layer: str | None) -> Side:
+def transcriptome(slides: "Mapping[str, AnnData]", spots: MeasuredSpots, layer: str | None) -> Side:
     """Get the genes that all slides measured."""
     shared = shared_expression(list(slides.values()), layer=layer)
     counts = [csr_matrix(x[own]) for x, own in zip(shared.counts, spots.measured, strict=True)]
@@ -177,7 +178,7 @@ def second_side(found: Sequence[Modality]) -> Side:
 
 def predictors_of(
     side: Side,
-    spots: Spots,
+    spots: MeasuredSpots,
     slides: "Mapping[str, AnnData]",
     model: "SageFM | None",
     layer: str | None,
@@ -197,7 +198,7 @@ def predictors_of(
 
 
 def chosen_features(
-    side: Side, spots: Spots, features: Sequence[str] | None, most: int | None
+    side: Side, spots: MeasuredSpots, features: Sequence[str] | None, most: int | None
 ) -> Positions:
     """Choose the features that can be predicted: named, or all that are detected often enough.
 
@@ -240,7 +241,7 @@ def chosen_features(
     return wanted
 
 
-def _smoothness(side: Side, spots: Spots, wanted: Positions) -> Floats:
+def _smoothness(side: Side, spots: MeasuredSpots, wanted: Positions) -> Floats:
     """Correlate features with their means over the neighbors, some at a time."""
     found = []
     for some in np.array_split(wanted, -(-len(wanted) // 1000)):

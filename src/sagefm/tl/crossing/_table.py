@@ -10,7 +10,7 @@ from sagefm.stats.blocked_ridge import BlockedRidge
 from sagefm.stats.blocks import BlockFolds, BlockSums
 from sagefm.stats.resampling import benjamini_hochberg, interval, resampled
 from sagefm.tl.crossing._predictors import Predictors, scaled
-from sagefm.tl.crossing._sides import Side, Spots
+from sagefm.tl.crossing._sides import MeasuredSpots, Side
 from sagefm.tl.crossing._test import Tested
 
 LIBRARY, SAME, SMOOTHED = "library", "same_gene", "same_gene_smoothed"
@@ -22,7 +22,7 @@ _N_DRAWS = 1000
 
 def baselines(
     predictors: Predictors,
-    spots: Spots,
+    spots: MeasuredSpots,
     source: Side,
     target: Side,
     tested: Tested,
@@ -84,7 +84,7 @@ def _combined(tested: Tested, around: Floats, folds: BlockFolds) -> Floats:
 
 def tabulate(
     target: Side,
-    spots: Spots,
+    spots: MeasuredSpots,
     tested: Tested,
     given_counts: Tested,
     others: Mapping[str, Floats],

@@ -78,4 +78,4 @@ def correlate(a: Reals, b: Reals) -> Floats:
     a, b = a - a.mean(axis=0), b - b.mean(axis=0)
     both = np.sqrt(np.einsum("ij,ij->j", a, a) * np.einsum("ij,ij->j", b, b))
     product = np.einsum("ij,ij->j", a, b)
-    return np.divide(product, both, out=np.zeros(len(both)), where=both > 1e-9 * len(a))
+    return np.asarray(np.divide(product, both, out=np.zeros(len(both)), where=both > 1e-9 * len(a)))
