@@ -34,6 +34,7 @@ import sagefm
 from _common import OUT, SHARED, report, require_data
 from sagefm.pp.simulate_cohort import SimulatedCohort, _assign_sites, _draw_outcomes
 from sagefm.tl.outcomes import _evaluate, _outcome
+from sagefm.tl.outcomes._features import MEAN
 from sagefm.tl.outcomes._maps import Maps
 from sagefm.tl.outcomes._slides import OutcomeSlide, summarize_slides
 from sagefm.tl.patients import SlideSource
@@ -101,7 +102,7 @@ class Pool:
         """Do what `tl.outcome` does for the patients of a cohort, their slides being summarized."""
         names, keys = cohort.table["patient"], KEYS if keys is None else keys
         summaries = [
-            replace(one, labels={key: one.labels[key] for key in keys})
+            replace(one, spots=one.spots[::4], labels={key: one.labels[key] for key in keys})
             for one in (self.slides[name] for name in names)
         ]
         slides = {name: self.cohort.slides[name] for name in names} if maps else self.cohort.slides
@@ -140,27 +141,35 @@ def fraction(hits):
 
 
 def null(pool, model, n_cohorts, n_maps):
-    """Count how often p is at most 0.05 where there is no effect."""
-    rows, places, effects, warned = [], [], [], []
-    start = time.process_time()
-    for number in range(n_cohorts):
-        target = TARGETS[number % len(TARGETS)]
-        cohort = pool.draw(40, number, {})
+    """Count how often p is at most 0.05 where there is no effect; goes on where it was stopped."""
+    path = OUT / "outcomes_null.pkl"
+    done = pickle.loads(path.read_bytes()) if path.exists() else []
+    for number in range(len(done), n_cohorts):
+        start = time.process_time()
+        target, site = TARGETS[number % len(TARGETS)], ["site", None, None][number // 4 % 3]
         result = pool.predict(
-            cohort, target, model, seed=number, keys=["domain"], beyond=number < 100,
-            kind="ordinal" if target == "grade" else None, site=[None, "site"][number // 4 % 2],
+            pool.draw(40, number, {}), target, model, seed=number, keys=["domain"],
+            beyond=number < 40, kind="ordinal" if target == "grade" else None, site=site,
         )  # fmt: skip
-        if len(result.confounding):
-            warned.append(any("site predicts" in line for line in result.warnings))
-        rows.append(result.scores.assign(cohort=number, kind=result.kind))
-        effects.append(result.features.assign(cohort=number))
-        if number % 25 == 24:
-            print(number + 1, fraction([one["p"].iloc[1] <= LEVEL for one in rows]), flush=True)
-    seconds = (time.process_time() - start) / n_cohorts
-    scores = pd.concat(rows)
+        known = {"cohort": number, "kind": result.kind, "seconds": time.process_time() - start}
+        warned = is_warned(result) if site else np.nan
+        done.append((result.scores.assign(**known, warned=warned), result.features.assign(**known)))
+        if number % 25 == 24 or number == n_cohorts - 1:
+            path.write_bytes(pickle.dumps(done))
+            print(number + 1, fraction([(one["p"] <= LEVEL).any() for one, _ in done]), flush=True)
+    scores, features = (pd.concat(tables) for tables in zip(*done, strict=True))
+    return lines_of_null(scores, features) + lines_of_maps(pool, model, n_maps)
+
+
+def is_warned(result):
+    return any("confounded by site" in line for line in result.warnings)
+
+
+def lines_of_null(scores, features):
+    of_cohorts = scores.groupby("cohort").first()
     lines = [
-        f"{n_cohorts} cohorts of 40 patients without effects, {PERMUTATIONS} permutations; "
-        f"{seconds:.1f} s of one CPU each, without embedding.",
+        f"{len(of_cohorts)} cohorts of 40 patients without effects, {PERMUTATIONS} permutations; "
+        f"{of_cohorts['seconds'].mean():.1f} s of one CPU each, without embedding.",
         "", "| set of features | p ≤ 0.05 | concordance, mean |", "|---|---|---|",
     ]  # fmt: skip
     for name, own in scores.groupby("set", sort=False):
@@ -179,26 +188,33 @@ def null(pool, model, n_cohorts, n_maps):
                 lines.append(
                     f"| {name} beyond clinical | {fraction(own['beyond_p'].dropna() <= LEVEL)} | |"
                 )
-    lines.append(f"| warned that the site predicts the outcome | {fraction(warned)} | |")
-    features = pd.concat(effects)
+    lines.append(f"| warned of the site | {fraction(of_cohorts['warned'].dropna())} | |")
     lines.append(f"| each feature alone | {fraction(features['p'].dropna() <= LEVEL)} | |")
     least = features.groupby("cohort")["q"].min() <= LEVEL
     lines.append(f"| any feature alone, q | {fraction(least)} | |")
+    return lines
+
+
+def lines_of_maps(pool, model, n_maps):
+    places = []
     for number in range(n_maps):
         cohort = pool.draw(40, 10_000 + number, {})
         result = pool.predict(
             cohort, TARGETS[number % 2], model, maps=True, keys=["domain"], seed=number
         )
-        spots = result.spots["p"].mean() and (result.spots["p"] <= LEVEL).mean()
         whole = result.domains[result.domains["slide"] == "all"]
+        spots = (result.spots["p"] <= LEVEL).mean()
         places.append((spots, whole["p"].to_numpy(), whole["q"].min()))
-    if places:
-        spots, domains, q = zip(*places, strict=True)
-        lines += ["", f"Maps of {n_maps} cohorts: {np.mean(spots):.1%} of the spots have p ≤ 0.05 "
-                  f"(between cohorts: sd {np.std(spots):.1%}), of domains over all slides "
-                  f"{fraction(np.concatenate(domains) <= LEVEL)}, any domain by q "
-                  f"{fraction(np.array(q) <= LEVEL)}"]  # fmt: skip
-    return lines
+    if not places:
+        return []
+    spots, domains, q = zip(*places, strict=True)
+    return [
+        "",
+        f"Maps of {n_maps} cohorts: {np.mean(spots):.1%} of the spots have p ≤ 0.05 (between "
+        f"cohorts: sd {np.std(spots):.1%}), of domains over all slides "
+        f"{fraction(np.concatenate(domains) <= LEVEL)}, any domain by q "
+        f"{fraction(np.array(q) <= LEVEL)}",
+    ]
 
 
 def power(pool, model, n_cohorts):
@@ -250,30 +266,35 @@ def power(pool, model, n_cohorts):
 
 def confounded(pool, model, n_cohorts):
     """Count warnings where the site follows the outcome, and how often slides then seem to say."""
-    lines = ["| confounding | effect of fraction | warned: site predicts the outcome | slides show "
-             "the site | p_adjusted ≤ 0.05, site not given | site given | within sites | "
-             "other sites |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for strength, effect in product((0.0, 0.5, 0.8, 0.95), (0.0, 1.5)):
+    lines = [
+        "| confounding | effect of fraction | warned | p_adjusted ≤ 0.05 without the site | "
+        "with the site | mean embedding within sites, p ≤ 0.05 | its concordance without | within |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for strength, effect in product((0.0, 0.5, 0.95), (0.0, 1.5)):
         found = []
         for number in range(n_cohorts):
             cohort = pool.draw(40, number, {"fraction": effect}, strength)
             options = {"seed": number, "keys": ["domain"]}
             blind = pool.predict(cohort, "response", model, **options).scores
             result = pool.predict(cohort, "response", model, site="site", **options)
-            p = result.confounding.set_index("check")["p"]
             of_slides = ~blind["set"].isin(["clinical"])
+            checks = result.confounding
+            within = checks[(checks["check"] == "within sites") & (checks["set"] == MEAN)].iloc[0]
             found.append(
                 (
-                    any("site predicts the outcome" in line for line in result.warnings),
-                    any("show their site" in line for line in result.warnings),
+                    is_warned(result),
                     blind["p_adjusted"][of_slides].min() <= LEVEL,
                     result.scores["p_adjusted"][of_slides].min() <= LEVEL,
-                    p["slides within sites"] <= LEVEL,
-                    p["slides of other sites"] <= LEVEL,
+                    within["p"] <= LEVEL,
+                    blind.set_index("set").loc[MEAN, "concordance"],
+                    within["value"],
                 )
             )
-        cells = " | ".join(f"{np.nanmean(column):.0%}" for column in np.array(found, float).T)
+        means = np.nanmean(np.array(found, float), axis=0)
+        cells = " | ".join(
+            f"{mean:.0%}" if k < 4 else f"{mean:.2f}" for k, mean in enumerate(means)
+        )
         lines.append(f"| {strength} | {effect} | {cells} |")
         print(lines[-1], flush=True)
     return [f"{n_cohorts} cohorts of 40 patients in each row, response", "", *lines]

@@ -34,10 +34,11 @@ _INTERFACE = (-1.0, 0.45)  # log of the contacts of tumor and stroma per spot: m
 _NESTS = np.geomspace(0.4, 8.0, 16)  # sizes of tumor nests to choose from, in pitches
 _SECTION_SD = 0.3  # between sections of a patient, of what differs between patients by 1
 _OWN = 0.7  # fraction of a spot that is of its domain; the rest is the mean of its neighborhood
+_CONTRAST = 1.6  # log folds between domains, in units of those of `simulate`
 _MEMBERS = 0.05  # fraction of the genes that are in the program
 _PROGRAM = (0.25, 0.55)  # log fold of a gene of the program per unit of its activity
 _PROGRAM_SD = 0.5  # of the activity within a section
-_PATIENT_SD = 0.15  # of the log fold of genes between patients
+_PATIENT_SD = 0.08  # of the log fold of genes between patients
 _RICHNESS = (0.25, -0.1, 0.1, -0.25)  # log fold of the depth in each domain
 _SPOT_SD, _SLIDE_SD = 0.2, 0.15  # of the log depth
 
@@ -67,9 +68,12 @@ class SimulatedPatient:
 
 
 def draw_cohort_biology(genes: Sequence[str] | None, seed: int) -> CohortBiology:
-    """Draw domain profiles, those of `simulate`, and a program of genes that mark no domain."""
+    """Draw domain profiles, and a program of genes that mark no domain."""
     example = simulate(15, n_domains=len(DOMAINS), genes=genes, n_couplings=0, biology_seed=seed)
     profiles: Singles = example.uns[_keys.TRUTH]["domain_profiles"]
+    middle = np.exp(np.log(profiles).mean(axis=0))
+    profiles = middle * (profiles / middle) ** _CONTRAST
+    profiles /= profiles.sum(axis=1, keepdims=True)
     rng = np.random.default_rng([seed, 3])
     size = max(1, round(_MEMBERS * profiles.shape[1]))
     # Of the genes that vary least between domains, those with the most counts.

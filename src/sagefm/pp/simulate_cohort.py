@@ -111,7 +111,7 @@ def simulate_cohort(
     genes: Sequence[str] | None = None,
     depth: float = 3000.0,
     n_sites: int = 2,
-    site_effect: float = 0.2,
+    site_effect: float = 0.1,
     confounding: float = 0.0,
     censoring: float = 0.3,
     seed: int = 0,
@@ -157,7 +157,7 @@ def simulate_cohort(
         Seed of patients, outcomes and slides. Traits and slides do not depend on effects, and
         without confounding sites do not either.
     biology_seed
-        Seed of domain profiles, those of `simulate`, and of the gene program.
+        Seed of the gene program and of domain profiles, which have the markers of `simulate`.
 
     Returns
     -------
