@@ -251,7 +251,7 @@ def power(pool, model, n_cohorts):
             found = (own["p_adjusted"] <= LEVEL).mean()
             words += [f"{own['concordance'].mean():.2f}", f"{found:.0%}"]
         words.append(f"{(of_slides.groupby('cohort')['p_adjusted'].min() <= LEVEL).mean():.0%}")
-        words.append(", ".join("–" if pd.isna(one) else f"{one:.0f}" for one in sorted(needed)))
+        words.append(", ".join("?" if pd.isna(one) else f"{one:.0f}" for one in sorted(needed)))
         lines.append(f"| {' | '.join(words)} |")
         print(lines[-1], flush=True)
     return [
