@@ -150,6 +150,13 @@ sagefm.pl.annotation(second)""",
             "sagefm.pl.annotator(annotator)",
         ),
         Entry(
+            "cross", "Proteins, measured and predicted from the expression around each spot.",
+            """\
+with_proteins = sagefm.pp.simulate(1500, n_proteins=12, seed=1)
+predicted = sagefm.tl.cross(with_proteins, n_maps=199)
+sagefm.pl.cross(with_proteins, features=predicted.index[[0, -1]])""",
+        ),
+        Entry(
             "rare", "Spots with rare populations, and their genes.",
             """\
 from sagefm.pp.plant import plant
@@ -223,7 +230,6 @@ slides = {
     f"p{i}": sagefm.pp.simulate_tissue(kind, n_spots=100, patient=i, seed=i)
     for i, kind in enumerate(kinds)
 }
-sagefm.tl.domains(slides, n_domains=5)
 table = pd.DataFrame(index=list(slides))
 table["months"] = rng.exponential([40 if kind == "cortex" else 10 for kind in kinds])
 table["dead"] = rng.random(30) < 0.8
@@ -234,6 +240,7 @@ result = sagefm.tl.outcome(
     ("months", "dead"),
     model=model,
     clinical="age",
+    keys="region",
     patients={name: name for name in slides},
     n_permutations=199,
 )

@@ -43,8 +43,9 @@ def outcome_of(kind="classes", n=40, n_features=6, effect=1.2, n_classes=2, seed
     if effect:
         text = "about 64 patients (41 to 210) for p < 0.05 with a power of 80%"
     curve.attrs["needed_text"] = text
+    columns = {"survival": "months, dead", "number": "age", "ordinal": "stage"}
     return SimpleNamespace(
-        target={"survival": "survival", "number": "age", "ordinal": "stage"}.get(kind, "response"),
+        target=columns.get(kind, "response"),
         kind=kind, note=NOTE, scores=scores, best=BEST, patients=patients,
         features=_features(n_features, effect, n, rng), curve=curve, permuted=permuted,
         warnings=list(warnings), spots=pd.DataFrame(), domains=pd.DataFrame(),

@@ -53,7 +53,8 @@ def test_every_kind_of_outcome_is_drawn_with_the_note_and_without_names(name):
     text = words(sagefm.pl.outcome(result, show=False))
     assert NOTE in text
     assert not NAMES.search(text)
-    assert f"{result.target} is predicted by {BEST}" in text
+    target = "survival (months, dead)" if name == "survival" else result.target
+    assert f"{target} is predicted by {BEST}" in text
     assert f"{how['n']} patients" in text
 
 

@@ -14,7 +14,15 @@ from sagefm._errors import InputError
 from sagefm._keys import OUTCOME
 from sagefm.pl._canvas import Canvas, canvases
 from sagefm.pl._marks import Look, draw_scale_bar, draw_spots, draw_tissue
-from sagefm.pl._outcome_words import GRAY_SET, LEVEL, Row, how_significant, row_of, write_note
+from sagefm.pl._outcome_words import (
+    GRAY_SET,
+    LEVEL,
+    Row,
+    called,
+    how_significant,
+    row_of,
+    write_note,
+)
 from sagefm.pl._scales import Numbers, numbers
 from sagefm.pl._style import SIGNIFICANT, SMALL, finish, journal, wrapped
 
@@ -94,7 +102,7 @@ def outcome_map(
             _draw_bars(beside, bars, result)
         whole = figure.figure
         row = row_of(result, mapped_set(result))
-        title = f"contribution of spots to {result.target}\n{row['set']}: {how_significant(row)}"
+        title = f"contribution of spots to {called(result)}\n{row['set']}: {how_significant(row)}"
         whole.suptitle(wrapped(title, int(whole.get_size_inches()[0] / 0.068)), fontsize=8)
         write_note(whole, result.note)
         axes = panels if beside is None else [*panels, beside]
@@ -113,8 +121,9 @@ def _named(
 ) -> "dict[str | int, AnnData]":
     """Give slides without a name a number."""
     if isinstance(slides, Mapping):
-        return dict(slides)
-    return dict(enumerate(slides if isinstance(slides, list | tuple) else [slides]))  # type: ignore[list-item]
+        return {str(name): slide for name, slide in slides.items()}
+    listed = list(slides) if isinstance(slides, list | tuple) else [slides]
+    return dict(enumerate(listed))
 
 
 def _contributions(name: str | int, slide: "AnnData", result: "Outcome") -> pd.DataFrame:
@@ -122,14 +131,16 @@ def _contributions(name: str | int, slide: "AnnData", result: "Outcome") -> pd.D
     if isinstance(name, str):
         table = result.spots[result.spots["slide"] == name].set_index("spot")
         if len(table):
-            return table.reindex(slide.obs_names.astype(str))[["contribution", "p"]]
+            spots = slide.obs_names.astype(str)
+            return table.reindex(index=spots, columns=["contribution", "p"])
     columns = [OUTCOME, f"{OUTCOME}_p"]
     if any(column not in slide.obs for column in columns):
         raise InputError(
             f"obs[{OUTCOME!r}]: is missing; run sagefm.tl.outcome, or give slides by the names "
             "that it was given"
         )
-    return slide.obs[columns].astype(float).set_axis(["contribution", "p"], axis=1)
+    values = slide.obs[columns].to_numpy(dtype=float)
+    return pd.DataFrame(values, slide.obs_names, ["contribution", "p"])
 
 
 def _scale(result: "Outcome", drawn: "Sequence[pd.Series[float]]") -> Numbers:

@@ -238,8 +238,10 @@ def draw_forest(ax: Axes, result: "Outcome", name: str | None) -> None:
 
 def _feature(row: Row, with_set: bool) -> str:
     of_class = f" ({row['class']})" if isinstance(row.get("class"), str) else ""
-    of_set = f"\n{row['set']}" if with_set and row["set"] != row["feature"] else ""
-    return wrapped(f"{row['feature']}{of_class}{of_set}", 30, 2)
+    name = wrapped(f"{row['feature']}{of_class}", 34, 1)
+    if not with_set or row["set"] == row["feature"]:
+        return name
+    return f"{name}\n{wrapped(row['set'], 34, 1)}"
 
 
 def _draw_effect(

@@ -1,7 +1,7 @@
 """Panels of predictions that left the patient out: by class, against the outcome, calibration."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from scipy.special import expit, softmax
 
 from sagefm._colors import colors
-from sagefm._types import Floats
+from sagefm._types import Bools, Floats
 from sagefm.pl._outcome_words import (
     GRAY_SET,
     Row,
@@ -82,7 +82,7 @@ def draw_risks(ax: Axes, result: "Outcome") -> None:
         _draw_probabilities(ax, result, table)
     else:
         _draw_strips(ax, result, table, row)
-    ax.set_title(wrapped(f"each patient left out: {row['set']}\n{how_significant(row)}", 52))
+    ax.set_title(wrapped(f"each patient left out: {row['set']}\n{how_significant(row)}", 44))
     tidy(ax)
 
 
@@ -156,7 +156,7 @@ def draw_calibration(ax: Axes, result: "Outcome", suppress_below: int) -> None:
         return
     groups, what = _groups(result, n_groups)
     color = SIGNIFICANT if is_significant(row) else GRAY_SET
-    spread = np.abs(groups[["low", "high"]].sub(groups["observed"], axis=0)).to_numpy().T
+    spread = groups[["low", "high"]].sub(groups["observed"], axis=0).abs().to_numpy().T
     ax.errorbar(groups["predicted"], groups["observed"], spread, fmt="o-", ms=3.5, lw=0.9,
                 elinewidth=0.9, color=color)  # fmt: skip
     ends = groups[["predicted", "observed", "low", "high"]].to_numpy(dtype=float)
@@ -186,7 +186,9 @@ def _groups(result: "Outcome", n_groups: int) -> tuple[pd.DataFrame, str]:
         return _means(predicted[:, 0], column.to_numpy(dtype=float), n_groups), "mean"
     truth = _classes(column)
     if result.kind == "ordinal":
-        return _means(predicted[:, 0], truth.cat.codes.to_numpy(dtype=float), n_groups), "mean"
+        return _means(
+            predicted[:, 0], np.asarray(truth.cat.codes, dtype=np.float64), n_groups
+        ), "mean"
     if predicted.shape[1] > 1:
         own = truth.astype(str).to_numpy()[:, None] == np.array(_classes_predicted(result))
         return _fractions(predicted.ravel(), own.ravel(), n_groups), "fraction, all classes"
@@ -195,7 +197,7 @@ def _groups(result: "Outcome", n_groups: int) -> tuple[pd.DataFrame, str]:
     return _fractions(predicted[:, 0], (truth == last).to_numpy(), n_groups), what
 
 
-def _fractions(predicted: Floats, observed: np.ndarray, n_groups: int) -> pd.DataFrame:
+def _fractions(predicted: Floats, observed: Bools, n_groups: int) -> pd.DataFrame:
     """Compute the fraction of patients with a class, with Wilson's interval."""
     rows = []
     for members in np.array_split(np.argsort(predicted, kind="stable"), n_groups):
@@ -216,7 +218,7 @@ def _means(predicted: Floats, observed: Floats, n_groups: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["predicted", "observed", "low", "high", "n"])
 
 
-def _classes(column: "pd.Series[object]") -> "pd.Series[pd.CategoricalDtype]":
+def _classes(column: "pd.Series[Any]") -> "pd.Series[pd.CategoricalDtype]":
     """Get the classes of patients, in the order that the column has, or sorted."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.remove_unused_categories()

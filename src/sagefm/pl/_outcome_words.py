@@ -33,6 +33,11 @@ def is_combined(name: str) -> bool:
     return "clinical" in name and "+" in name
 
 
+def called(result: "Outcome") -> str:
+    """Name the outcome in a title."""
+    return f"survival ({result.target})" if result.kind == "survival" else result.target
+
+
 def row_of(result: "Outcome", name: str | None) -> Row:
     """Get the scores of a set; the best one of the slides if no name is given.
 
@@ -122,10 +127,10 @@ def verdict(result: "Outcome") -> str:
     best = min(of_slides, key=lambda r: (_worst(r["p_adjusted"]), -r["concordance"]))
     if not is_significant(best):
         tried = probability("p", best["p_adjusted"])
-        return f"no feature set of the slides predicts {result.target} (best adjusted {tried})"
+        return f"no feature set of the slides predicts {called(result)} (best adjusted {tried})"
     score = "AUROC" if result.kind == "classes" else "concordance"
     lines = [
-        f"{result.target} is predicted by {best['set']}{_but_not_better(best, rows)}",
+        f"{called(result)} is predicted by {best['set']}{_but_not_better(best, rows)}",
         f"{score} {interval(best)}, adjusted {probability('p', best['p_adjusted'])}",
         _against_clinical(best),
     ]
@@ -143,8 +148,8 @@ def _but_not_better(best: Row, rows: list[Row]) -> str:
 
 def _against_clinical(best: Row) -> str:
     """Say whether a set adds to the clinical columns, if there are some."""
-    p = best.get("beyond_p", np.nan)
-    if pd.isna(p):
+    p = float(best.get("beyond_p", np.nan))
+    if np.isnan(p):
         return ""
     more = "more than clinical columns alone" if p < LEVEL else "no more than clinical columns"
     return f"{more} ({probability('p', p)})"

@@ -100,7 +100,7 @@ def draw_kaplan_meier(ax: Axes, result: "Outcome", suppress_below: int) -> None:
     ax.locator_params(axis="x", nbins=6)
     tidy(ax)
     ax.legend(frameon=False, loc="best", fontsize=SMALL)
-    ax.set_title(wrapped(f"cross-validated risk groups: {row['set']}\n{how_significant(row)}", 52))
+    ax.set_title(wrapped(f"cross-validated risk groups: {row['set']}\n{how_significant(row)}", 44))
     _write_at_risk(ax, table, time, suppress_below, shades)
 
 

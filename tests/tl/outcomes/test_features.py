@@ -7,6 +7,7 @@ import pytest
 from sagefm import InputError
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.outcomes.folds import log_cpm
+from sagefm.tl import signatures
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
 from sagefm.tl.outcomes._labels import count_labels, label_features
 from sagefm.tl.outcomes._programs import program_scores, program_weights
@@ -63,7 +64,7 @@ def test_programs_are_weighted_means_of_standardized_genes():
     z = (x - x[:4].mean(axis=0)) / x[:4].std(axis=0)
     np.testing.assert_allclose(scores[:, 0], (z[:, 0] - 2 * z[:, 1] + z[:, 3]) / 4)
     with pytest.raises(InputError, match="none has 3 genes that the model knows"):
-        program_weights({"c": ["NOGENE1", "NOGENE2"]}, vocabulary, cpm.columns)
+        program_weights(signatures({"c": ["NOGENE1", "NOGENE2"]}), vocabulary, cpm.columns)
 
 
 def test_clinical_columns_are_encoded_by_the_training_patients():

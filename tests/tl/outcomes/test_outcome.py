@@ -1,6 +1,7 @@
 """Outcomes of a small simulated cohort whose truth is known, from slides to files."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,18 @@ from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.outcomes import FeatureSet, SetFit, target_of
-from sagefm.tl import outcome
+from sagefm.tl import domains, outcome
 from sagefm.tl.outcomes import RESEARCH_USE, _outcome
 from sagefm.tl.outcomes._cohort import Columns, join
 from sagefm.tl.outcomes._evaluate import Procedure, evaluate
 from sagefm.tl.outcomes._features import SlidesOfPatients
 from sagefm.tl.outcomes._maps import LinearScores
-from sagefm.tl.outcomes._slides import common_keys, disagreement, summarize_slides
+from sagefm.tl.outcomes._slides import (
+    common_keys,
+    differing_genes,
+    disagreement,
+    summarize_slides,
+)
 from sagefm.tl.outcomes._table import patient_table
 from sagefm.tl.patients import SlideSource
 
@@ -288,6 +294,27 @@ def test_labels_that_are_not_common_to_slides_are_warned_of(summaries):
     used, notes = common_keys(summaries, ["domain"])
     assert (used, notes, disagreement(summaries, "domain")) == (["domain"], [], "")
     assert "sagefm.tl.domains(slides)" in common_keys(summaries, None)[1][-1]
+
+
+def test_domains_of_each_slide_alone_are_warned_of(slides, net):
+    own = [slide.copy() for slide in list(slides.values())[:2]]
+    for together in (False, True):
+        for given in [own] if together else [[one] for one in own]:
+            domains(given, 2, method="kmeans", use_rep="spatial", n_components=2)
+        source = SlideSource(own, None, None, "patient", None)
+        found = summarize_slides(source, net, None, 0, lambda _: None)
+        assert common_keys(found, None) == (["sagefm_domain"], [])
+        assert ("each slide alone" in disagreement(found, "sagefm_domain")) != together
+    assert disagreement(found, "sagefm_domain") == ""
+
+
+def test_slides_of_different_panels_are_warned_of(summaries):
+    assert differing_genes(summaries, 182) == []
+    one = summaries[4]
+    few = replace(one, summary=replace(one.summary, sums=one.summary.sums.iloc[:40]))
+    panel, pseudobulk = differing_genes([*summaries[:4], few], 182)
+    assert panel.startswith("slides have 40 (slide 5) to 182 of the 182 genes of the model")
+    assert pseudobulk == "no pseudobulk: slides have fewer than 50 genes in common"
 
 
 def test_sites_with_one_outcome_each_are_warned_of(table, summaries):

@@ -180,4 +180,8 @@ def _cumulative(values: Floats) -> Floats:
 
 
 def _take(values: Floats, positions: Positions) -> Floats:
-    return np.asarray(values[np.arange(len(values))[:, None], positions])
+    """Get the values (labelings × samples × …) at positions of the same labeling."""
+    n, width = values.shape[:2]
+    rows = (positions + width * np.arange(n)[:, None]).ravel()
+    taken = np.take(values.reshape(n * width, -1), rows, axis=0)
+    return np.asarray(taken.reshape(*positions.shape, *values.shape[2:]))

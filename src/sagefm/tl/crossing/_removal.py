@@ -45,7 +45,7 @@ class Removal:
         functions = sections(functions)
         functions = functions / np.maximum(np.linalg.norm(functions, axis=0), _RANK)
         differences = functions - spots.smooth(functions, center=False)
-        weights: Floats = np.linalg.pinv(differences, rcond=_RANK).T
+        weights: Floats = np.asarray(np.linalg.pinv(differences, rcond=_RANK).T, dtype=np.float64)
         weights = weights - spots.smooth_transposed(weights)
         return cls(
             np.concatenate([sections.basis, functions], axis=1),

@@ -31,7 +31,7 @@ class Columns:
         cls,
         table: PatientTable,
         target: str | tuple[str, str],
-        clinical: str | Sequence[str],
+        clinical: str | Sequence[str] | None,
         site: str | None,
     ) -> "Columns":
         """Find the columns.
@@ -44,11 +44,11 @@ class Columns:
         found: str | tuple[str, str]
         if isinstance(target, str):
             found = table.column(target, "target")
-        elif len(target) == 2:
+        elif isinstance(target, Sequence) and len(target) == 2:
             found = table.column(target[0], "time"), table.column(target[1], "event")
         else:
             raise InputError(f"target={target!r}: name one column, or two for time and event")
-        clinical = [clinical] if isinstance(clinical, str) else clinical
+        clinical = [clinical] if isinstance(clinical, str) else clinical or ()
         features = list(dict.fromkeys(table.column(name, "clinical") for name in clinical))
         place = None if site is None else table.column(site, "site")
         outcomes = [found] if isinstance(found, str) else list(found)

@@ -16,17 +16,14 @@ from sagefm.stats.pca import WhitenedPCA
 from sagefm.tl.outcomes._clinical import Clinical
 from sagefm.tl.outcomes._labels import label_features
 from sagefm.tl.outcomes._programs import program_scores, program_weights
-from sagefm.tl.outcomes._slides import OutcomeSlide
+from sagefm.tl.outcomes._slides import MIN_GENES, OutcomeSlide
 from sagefm.tl.patients import drawn_spots, pool, quantiles
-from sagefm.tl.perturbation import SignatureSource
 
 if TYPE_CHECKING:
     from sagefm.pp.vocabulary import Vocabulary
 
 CLINICAL, PSEUDOBULK = "clinical", "pseudobulk"
 MEAN, QUANTILES, PROGRAMS = "embedding mean", "embedding quantiles", "gene programs"
-MIN_GENES = 50
-"""That all slides have, for pseudobulk."""
 _LEAST = 1e-9
 _BANDS = ("low", "middle", "high")
 
@@ -55,7 +52,7 @@ def feature_sets(
     cohort: SlidesOfPatients,
     clinical: Clinical,
     keys: Sequence[str],
-    gene_sets: SignatureSource | None,
+    programs: pd.DataFrame | None,
     vocabulary: "Vocabulary",
     seed: int,
 ) -> list[FeatureSet]:
@@ -75,8 +72,8 @@ def feature_sets(
             values = cohort.average(table.to_numpy())
             if np.ptp(values, axis=0).max(initial=0) > 0:
                 sets.append(FeatureSet(f"{kind} of {key}", list(map(str, table)), values))
-    if gene_sets is not None:
-        weights = program_weights(gene_sets, vocabulary, expression.columns)
+    if programs is not None:
+        weights = program_weights(programs, vocabulary, expression.columns)
         scores = partial(program_scores, expression.to_numpy(), weights.to_numpy())
         sets.append(FeatureSet(PROGRAMS, list(map(str, weights)), fit=scores))
     return sets

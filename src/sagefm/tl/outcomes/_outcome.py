@@ -14,7 +14,7 @@ from sagefm.stats.outcomes import Evaluation, Target, TargetKind, target_of
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
 from sagefm.tl.outcomes._cohort import Columns, OutcomeCohort, join, patients_table
 from sagefm.tl.outcomes._evaluate import Procedure, effect_table, evaluate
-from sagefm.tl.outcomes._features import MEAN, MIN_GENES, PSEUDOBULK, feature_sets
+from sagefm.tl.outcomes._features import MEAN, feature_sets
 from sagefm.tl.outcomes._maps import LinearScores, map_slides
 from sagefm.tl.outcomes._result import RESEARCH_USE, Outcome
 from sagefm.tl.outcomes._slides import (
@@ -26,7 +26,7 @@ from sagefm.tl.outcomes._slides import (
 )
 from sagefm.tl.outcomes._table import patient_table
 from sagefm.tl.patients import Slides, SlideSource
-from sagefm.tl.perturbation import SignatureSource
+from sagefm.tl.perturbation import SignatureSource, signatures
 
 if TYPE_CHECKING:
     from sagefm.model import SageFM
@@ -41,7 +41,7 @@ def outcome(
     *,
     model: "SageFM | str | Path" = "default",
     kind: TargetKind | None = None,
-    clinical: str | Sequence[str] = (),
+    clinical: str | Sequence[str] | None = (),
     site: str | None = None,
     keys: str | Sequence[str] | None = None,
     gene_sets: SignatureSource | None = None,
@@ -142,11 +142,15 @@ def outcome(
         slide is duplicated; an option is out of range; or as :meth:`sagefm.SageFM.prepare`.
     """
     model = as_model(model)
-    if n_permutations < 1:
-        raise InputError(f"n_permutations={n_permutations}: give a whole number from 1 on")
+    for name, number, least in (("n_permutations", n_permutations, 1), ("seed", seed, 0)):
+        if number < least:
+            raise InputError(f"{name}={number}: give a whole number from {least} on")
     report = progress or (lambda _: None)
     columns = Columns.of(patient_table(table, patient_key), target, clinical, site)
+    # What can be wrong with the table is said before slides are embedded.
     target_of(columns.table.rows, columns.target, kind).require_enough()
+    Clinical(columns.table.place, columns.table.rows, columns.clinical)
+    programs = None if gene_sets is None else signatures(gene_sets)
     source = SlideSource(slides, layer, slide_key, patient_key, patients)
     if patients is None:
         source = source.with_patients(columns.table.patient_of)
@@ -154,17 +158,16 @@ def outcome(
     cohort = join(columns, summarize_slides(source, model, keys, seed, report))
     of_patients = target_of(cohort.rows, columns.target, kind)
     used, notes = _labels(cohort.slides.slides, keys)
-    notes = [*cohort.notes, *of_patients.notes, *notes]
     encoded = Clinical(columns.table.place, cohort.rows, columns.clinical)
-    notes += [*encoded.notes, *_leaks(cohort.rows, columns, of_patients)]
-    notes.append(differing_genes(cohort.slides.slides, len(model.vocabulary)))
-    sets = feature_sets(cohort.slides, encoded, used, gene_sets, model.vocabulary, seed)
+    sets = feature_sets(cohort.slides, encoded, used, programs, model.vocabulary, seed)
     procedure = Procedure(n_permutations, seed, report)
     sites = cohort.sites(columns.site)
     evaluated = evaluate(of_patients, sets, sites, procedure)
-    if PSEUDOBULK not in set(evaluated.scores["set"]):
-        notes.append(f"no pseudobulk: slides have fewer than {MIN_GENES} genes in common")
-    notes = list(filter(None, [*notes, *evaluated.notes]))
+    notes = [
+        *cohort.notes, *of_patients.notes, *notes, *encoded.notes,
+        *_leaks(cohort.rows, columns, of_patients),
+        *differing_genes(cohort.slides.slides, len(model.vocabulary)), *evaluated.notes,
+    ]  # fmt: skip
     facts = {
         "target": of_patients.name, "kind": of_patients.kind, "set": MEAN, "seed": seed,
         "n_permutations": n_permutations, "model": repr(model), "fingerprint": model.fingerprint,

@@ -8,7 +8,6 @@ import pandas as pd
 from sagefm._errors import InputError, logger
 from sagefm._text import few, numbered
 from sagefm._types import Bools, Floats
-from sagefm.tl.perturbation import SignatureSource, signatures
 
 if TYPE_CHECKING:
     from sagefm.pp.vocabulary import Vocabulary
@@ -18,14 +17,14 @@ _MIN_GENES = 3
 
 
 def program_weights(
-    gene_sets: SignatureSource, vocabulary: "Vocabulary", positions: pd.Index
+    programs: pd.DataFrame, vocabulary: "Vocabulary", positions: pd.Index
 ) -> pd.DataFrame:
     """Get the weight of each gene in each program: positions × programs, of absolute sum 1.
 
     Parameters
     ----------
-    gene_sets
-        As for :func:`sagefm.tl.signatures`.
+    programs
+        As :func:`sagefm.tl.signatures` returns them.
     vocabulary
         The genes of the model.
     positions
@@ -34,12 +33,11 @@ def program_weights(
     Raises
     ------
     InputError
-        No program has three of these genes, or as :func:`sagefm.tl.signatures`.
+        No program has three of these genes.
     """
-    table = signatures(gene_sets)
-    genes = list(dict.fromkeys(table["target"]))
+    genes = list(dict.fromkeys(programs["target"]))
     at = dict(zip(genes, vocabulary.find(genes), strict=True))
-    table = table.assign(at=table["target"].map(at))
+    table = programs.assign(at=programs["target"].map(at))
     table = table[table["at"].isin(positions)].drop_duplicates(["source", "at"])
     weights = table.pivot(index="at", columns="source", values="weight").reindex(positions)
     enough = weights.notna().sum() >= _MIN_GENES

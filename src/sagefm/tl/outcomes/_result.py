@@ -74,10 +74,10 @@ class Outcome:
         yield f"{self.target} ({self.kind}): {numbered(first['n_patients'], 'patient')}{events}"
         for _, row in self.scores.iterrows():
             yield _describe(row)
-        best = self.scores.set_index("set").loc[self.best]
+        [best] = self.scores[self.scores["set"] == self.best].to_dict("records")
         if best["p_adjusted"] >= _SIGNIFICANT:
             yield "No set of features of the slides predicts the outcome better than by chance."
-        elif self._as_good(PSEUDOBULK, float(best["concordance"])):
+        elif self._as_good(PSEUDOBULK, best["concordance"]):
             yield f"{PSEUDOBULK}, which needs no model, does as well or better"
         if needed := self.curve.attrs.get("needed_text"):
             yield f"Patients needed for {self.best}: {needed}"

@@ -25,6 +25,8 @@ OWN_KEYS = (DOMAIN, LABEL, MAPPED)
 _MAX_SPOTS = 512
 """Spots of each slide, drawn at random, that quantiles are computed of."""
 _MAX_LABELS = 50
+MIN_GENES = 50
+"""That all slides have, for pseudobulk."""
 _SAME_PANEL = 0.5
 """Slides of one panel have at least this fraction of the genes of the slide with most."""
 
@@ -131,16 +133,21 @@ def common_keys(
     return common, notes
 
 
-def differing_genes(slides: Sequence[OutcomeSlide], n_genes: int) -> str:
-    """Describe what shows that slides are of different panels; empty if nothing does."""
+def differing_genes(slides: Sequence[OutcomeSlide], n_genes: int) -> list[str]:
+    """Warn if slides are of different panels."""
     numbers = [len(one.summary.sums) for one in slides]
-    if min(numbers) >= _SAME_PANEL * max(numbers):
-        return ""
-    fewest = slides[int(np.argmin(numbers))].number
-    return (
-        f"slides have {min(numbers):,} (slide {fewest}) to {max(numbers):,} of the {n_genes:,} "
-        "genes of the model: embeddings may show the panel; compare slides of one panel"
-    )
+    common = set.intersection(*(set(one.summary.sums.index) for one in slides))
+    notes = []
+    if min(numbers) < _SAME_PANEL * max(numbers):
+        fewest = slides[int(np.argmin(numbers))].number
+        notes.append(
+            f"slides have {min(numbers):,} (slide {fewest}) to {max(numbers):,} of the "
+            f"{n_genes:,} genes of the model: embeddings may show the panel; compare slides of one "
+            "panel"
+        )
+    if len(common) < MIN_GENES:
+        notes.append(f"no pseudobulk: slides have fewer than {MIN_GENES} genes in common")
+    return notes
 
 
 def disagreement(slides: Sequence[OutcomeSlide], key: str) -> str:
