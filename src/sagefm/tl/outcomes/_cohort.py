@@ -26,6 +26,13 @@ class Columns:
     clinical: list[str]
     site: str | None
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of these columns."""
+        outcomes = [self.target] if isinstance(self.target, str) else list(self.target)
+        names = dict.fromkeys([*outcomes, *self.clinical, *([self.site] if self.site else [])])
+        return [note for name in names for note in self.table.notes.get(name, [])]
+
     @classmethod
     def of(
         cls,

@@ -164,7 +164,7 @@ def outcome(
     sites = cohort.sites(columns.site)
     evaluated = evaluate(of_patients, sets, sites, procedure)
     notes = [
-        *cohort.notes, *of_patients.notes, *notes, *encoded.notes,
+        *columns.notes, *cohort.notes, *of_patients.notes, *notes, *encoded.notes,
         *_leaks(cohort.rows, columns, of_patients),
         *differing_genes(cohort.slides.slides, len(model.vocabulary)), *evaluated.notes,
     ]  # fmt: skip
