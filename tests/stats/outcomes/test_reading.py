@@ -146,3 +146,12 @@ def test_survival_without_time_or_event_is_unknown():
     columns = target.columns()
     np.testing.assert_array_equal(columns["months"], [0, np.nan, np.nan, 4])
     np.testing.assert_array_equal(columns["status"], [1, np.nan, np.nan, 0])
+
+
+def test_a_column_of_numbers_and_a_word_and_a_column_of_names_say_so():
+    table = pd.DataFrame({"age": ["<5", *map(str, range(23))], "id": [f"x{i}" for i in range(24)]})
+    with pytest.raises(InputError, match="'<5' is no number"):
+        target_of(table, "age")
+    with pytest.raises(InputError, match="24 different values, which are no classes") as caught:
+        target_of(table, "id").require_enough()
+    assert "x1" not in str(caught.value)

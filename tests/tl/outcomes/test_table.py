@@ -121,3 +121,33 @@ def test_columns_are_found_in_another_case():
     assert table.column("os_months", "time") == "OS Months"
     with pytest.raises(InputError, match=r"no column 'Response' \(target\); it has OS Months, sex"):
         table.column("Response", "target")
+
+
+@pytest.mark.parametrize("word", ["unknown", "Na", ".", "?", "-", "-9", "[Not Available]", "#REF!"])
+def test_what_people_write_for_a_missing_value_is_none(written, word):
+    table = patient_table(written(f"patient;r;age\na;yes;{word}\nb;no;61,5\nc;{word};50\n"))
+    assert table.rows["r"].tolist() == ["yes", "no", None]
+    np.testing.assert_array_equal(table.rows["age"], [np.nan, 61.5, 50.0])
+    assert table.notes["r"] == [f"r: {word} taken for missing"]
+    assert table.notes["age"] == [f"age: {word} taken for missing"]
+
+
+def test_minus_beside_plus_and_negative_numbers_stay(written):
+    table = patient_table(written("patient,er,change\na,+,-9\nb,-,-3\nc,-,4\n"))
+    assert table.rows["er"].tolist() == ["+", "-", "-"]
+    assert table.rows["change"].tolist() == [-9, -3, 4]
+
+
+def test_suspicious_values_are_noted(written):
+    table = patient_table(written("patient,age,site\na,999,North\nb,60,north\n"))
+    assert table.rows["age"].tolist() == [999, 60]
+    assert "999 somewhere, and at most 60" in table.notes["age"][0]
+    assert "North, north count as different" in table.notes["site"][0]
+
+
+def test_a_separator_that_is_told_and_levels_of_an_index(written):
+    assert patient_table(written("sep=|\npatient|r\na|yes\n")).rows["r"].tolist() == ["yes"]
+    table = pd.DataFrame({"patient": ["a"], "n": [1], "r": ["yes"]}).set_index(["patient", "n"])
+    assert patient_table(table).rows["r"].tolist() == ["yes"]
+    with pytest.raises(InputError, match="first row must name the columns"):
+        patient_table(written("Our cohort,,\npatient,r,x\na,yes,1\n"))

@@ -16,6 +16,8 @@ from sagefm.stats.outcomes.linear import LinearFits, fit_ridge
 from sagefm.stats.outcomes.targets import LEAST_EVENTS, LEAST_PATIENTS, Signs, Target
 from sagefm.stats.probe import fit_probes
 
+_MOST = 20
+
 
 @dataclass(frozen=True)
 class ClassTarget(Target):
@@ -54,6 +56,11 @@ class ClassTarget(Target):
         if len(self.classes) < 2:
             raise InputError(
                 f"{self.name}: two classes or more are needed, but there is {sizes or 'none'}"
+            )
+        if len(self.classes) > _MOST:
+            raise InputError(
+                f"{self.name}: has {len(self.classes)} different values, which are no classes; "
+                "name a column with a class for each patient, or with numbers only"
             )
         if self.n_events < LEAST_EVENTS:
             raise InputError(

@@ -52,6 +52,8 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _LEVEL = re.compile(r"(\D*)(\d+)")
 _MOST_CLASSES = 2
 """Numbers with no more different values than this are classes."""
+_FEW = 10
+"""The same beside words."""
 
 
 def target_of(
@@ -142,9 +144,10 @@ def _guess(values: "pd.Series[Any]") -> TargetKind:
     if isinstance(values.dtype, pd.CategoricalDtype):
         return "ordinal"
     numbers = _as_numbers(values)
-    if np.isnan(numbers).any() or len(np.unique(numbers)) <= _MOST_CLASSES:
+    missing = np.isnan(numbers)
+    if len(np.unique(numbers[~missing])) <= (_FEW if missing.any() else _MOST_CLASSES):
         return "classes"
-    return "number"
+    return "classes" if missing.mean() > 0.5 else "number"  # which says what is no number
 
 
 def _as_numbers(values: "pd.Series[Any]") -> Floats:

@@ -164,7 +164,7 @@ def outcome(
     sites = cohort.sites(columns.site)
     evaluated = evaluate(of_patients, sets, sites, procedure)
     notes = [
-        *cohort.notes, *of_patients.notes, *notes, *encoded.notes,
+        *columns.notes, *cohort.notes, *of_patients.notes, *notes, *encoded.notes,
         *_leaks(cohort.rows, columns, of_patients),
         *differing_genes(cohort.slides.slides, len(model.vocabulary)), *evaluated.notes,
     ]  # fmt: skip
@@ -192,7 +192,7 @@ def outcome(
         RESEARCH_USE,
         evaluated.scores,
         evaluated.best,
-        patients_table(cohort, of_patients, evaluation, evaluated.best, columns.site),
+        patients_table(cohort, of_patients, evaluation, evaluated.best, columns),
         effect_table(of_patients, sets, sites),
         evaluated.curve,
         pd.DataFrame(evaluation.permuted),

@@ -5,8 +5,9 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,21 @@ _PATIENT, _SLIDE = "patient", "slide"
 _IDS = (_PATIENT, "patient_id", "patientid")
 """Usual names of the column, in lower case, with blanks and hyphens as underscores."""
 _SEPARATORS = ("\t", ";", ",")
+_NO_VALUE = frozenset(
+    [
+        "na", "n.a.", "null", "missing", "unknown", "unk", "unspecified", "undetermined", ".", "?",
+        "-", "--", "---", "\N{EN DASH}", "\N{EM DASH}", "not available", "not applicable",
+        "not reported", "not evaluated", "not evaluable", "not assessed", "not done", "not known",
+        "not recorded", "pending", "tbd", "#value!", "#ref!", "#div/0!", "#name?", "#num!",
+        "#null!", "-9", "-99", "-999", "-9999",
+    ]
+)  # fmt: skip
+"""What people write where there is no value, in lower case, beyond what every table has."""
+_CODES = (-9.0, -99.0, -999.0, -9999.0)
+"""Numbers that stand for a missing one where no other number is negative."""
+_LARGE_CODES = (99.0, 999.0, 9999.0)
+_FAR = 1.2
+"""By how much a code is more than all other numbers, at least."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,8 @@ class PatientTable:
     """What messages call it."""
     patient_of: dict[str, str]
     """Slide → patient; empty if the table had no column with the slides."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """Column → what a user should know of it."""
 
     def column(self, name: object, what: str) -> str:
         """Find a column by its name, also in another case or with blanks around it.
@@ -104,8 +122,14 @@ def patient_table(source: "pd.DataFrame | str | Path", patient_key: str = _PATIE
         table, decimal_comma = _read(Path(source))
     else:
         raise InputError(f"table: is a {type(source).__name__}; give a DataFrame or a CSV file")
+    if isinstance(table.index, pd.MultiIndex):
+        table = table.reset_index(allow_duplicates=True)
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     if again := [name for name, n in Counter(table.columns).items() if n > 1]:
+        if "" in again:
+            raise InputError(
+                f"{place}: columns with cells have no name; its first row must name the columns"
+            )
         raise InputError(f"{place}: has several columns {few(map(repr, again))}; rename them")
     table = _with_patient(table, place, patient_key)
     empty = table.apply(lambda column: text_of(column).isna()).all(axis=1)
@@ -119,8 +143,8 @@ def patient_table(source: "pd.DataFrame | str | Path", patient_key: str = _PATIE
         raise InputError(f"{place}: has no rows; give one for each patient")
     table[_PATIENT] = patients
     patient_of = _patients_of_slides(table, place)
-    rows = table.drop(columns=_SLIDE, errors="ignore")
-    return PatientTable(_joined(_typed(rows, decimal_comma), place), place, patient_of)
+    typed, notes = _typed(table.drop(columns=_SLIDE, errors="ignore"), decimal_comma)
+    return PatientTable(_joined(typed, place), place, patient_of, notes)
 
 
 def is_number(column: "pd.Series[Any]") -> bool:
@@ -144,7 +168,10 @@ def _read(path: Path) -> tuple[pd.DataFrame, bool]:
     lines = [line for line in words.splitlines(keepends=True) if not _is_comment(line)]
     if not any(map(str.strip, lines)):
         raise InputError(f"{path}: is empty; give a row for each patient")
-    separator = max(_SEPARATORS, key=next(filter(str.strip, lines)).count)
+    lines = list(dropwhile(lambda line: not line.strip(), lines))
+    separator = max(_SEPARATORS, key=lines[0].count)
+    if told := re.fullmatch(r"sep=(.)\s*", lines[0]):  # as Excel writes it
+        separator, lines = told[1], lines[1:]
     try:
         rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
     except csv.Error as error:
@@ -216,16 +243,65 @@ def _patients_of_slides(table: pd.DataFrame, place: str) -> dict[str, str]:
     return dict(zip(pairs[_SLIDE], pairs[_PATIENT], strict=True))
 
 
-def _typed(table: pd.DataFrame, decimal_comma: bool) -> pd.DataFrame:
-    """Convert columns to numbers where all their entries are, else to text; keep ordered ones."""
-    typed = {}
+def _typed(table: pd.DataFrame, decimal_comma: bool) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """Convert columns to numbers where all their entries are, else to text; keep ordered ones.
+
+    Returns
+    -------
+    The table, and notes on each column.
+    """
+    typed: dict[str, pd.Series[Any]] = {}
+    notes = {}
     for name, column in table.items():
         words = text_of(column)
+        if name == _PATIENT:
+            typed[_PATIENT] = words
+            continue
+        known = _known(words)
         if isinstance(column.dtype, pd.CategoricalDtype) and column.dtype.ordered:
-            typed[name] = column.where(words.notna())
+            typed[str(name)] = column.where(known.notna())
         else:
-            typed[name] = words if name == _PATIENT else _numbers(words, decimal_comma)
-    return pd.DataFrame(typed)
+            typed[str(name)] = _without_codes(_numbers(known, decimal_comma))
+        notes[str(name)] = [*_notes(str(name), words, typed[str(name)])]
+    return pd.DataFrame(typed), notes
+
+
+def _known(words: "pd.Series[str]") -> "pd.Series[str]":
+    """Remove words that say that there is no value; a minus beside a plus is one."""
+    folded = words.map(lambda word: word.casefold().strip("[]()<>"), na_action="ignore")
+    missing = folded.isin(_NO_VALUE - ({"-"} if (folded == "+").any() else set()))
+    if not pd.to_numeric(folded[~missing], errors="coerce").isna().any():
+        missing &= pd.to_numeric(folded, errors="coerce").isna()  # numbers have rules of their own
+    return words.mask(missing, None)
+
+
+def _without_codes(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    if not is_number(column):
+        return column
+    codes = column.isin(_CODES)
+    return column.mask(codes) if (column[~codes] >= 0).any() and not (
+        column[~codes] < 0
+    ).any() else column  # fmt: skip
+
+
+def _notes(name: str, words: "pd.Series[str]", column: "pd.Series[Any]") -> Iterator[str]:
+    """Say what was taken for missing, and what may be wrong."""
+    lost = words[words.notna() & column.isna()]
+    if len(lost):
+        yield f"{name}: {few(sorted(lost.unique()))} taken for missing"
+    if is_number(column):
+        for code in _LARGE_CODES:
+            others = column[column != code].dropna()
+            if (column == code).any() and len(others) and code > _FAR * others.max() > 0:
+                yield (
+                    f"{name}: is {code:g} somewhere, and at most {others.max():g} elsewhere; leave "
+                    "it empty if it stands for a missing number"
+                )
+        return
+    spellings = pd.Series(column.dropna().unique()).astype(str)
+    alike = spellings.groupby(spellings.map(_plain)).agg(list)
+    for same in alike[alike.map(len) > 1]:
+        yield f"{name}: {few(sorted(same))} count as different; write them alike if they are not"
 
 
 def _numbers(words: "pd.Series[str]", decimal_comma: bool) -> "pd.Series[Any]":
