@@ -312,7 +312,7 @@ def real(model, n_cohorts):
     def one(target, own, **options):
         own = own[["patient", *dict.fromkeys([target, "array"])]]
         return predict(
-            summaries, paths, own, target, model, False, False, patients=patients, **options
+            summaries, paths, own, target, model, NOTHING_ELSE, patients=patients, **options
         )
 
     positive = one("breast", rows, site="array", n_permutations=999)

@@ -143,18 +143,20 @@ def test_contributions_add_up_to_the_scores_of_patients(result, table, net, summ
         )
         if one.name == "embedding mean"
     ]
+    assert cohort.rows.index[0] == "Ann0"
     np.testing.assert_allclose(features.values[0], means[:2].mean(axis=0))
     fold = features.fold(target.known, target.n_components)
     orders = np.arange(N_PATIENTS)[None]
     fit = SetFit(fold, target.fit(fold.features, orders))
     scores = LinearScores.of(target, features, fit, orders, 0)
-    sums = result.spots.groupby("slide", sort=False)["contribution"].sum().to_numpy()
-    sums = np.r_[sums[:2].sum(), sums[2:]]
-    for patient, total in enumerate(sums):
+    owners = result.spots["slide"].str.split("-").str[2]
+    sums = result.spots["contribution"].groupby(owners).sum()
+    assert sums.index.tolist() == cohort.rows.index.tolist()
+    for patient, (name, total) in enumerate(sums.items()):
         own = [fit for training, fit in scores.fits if not training[patient]]
         assert len(own) == 5
         intercept = np.mean([fit.intercepts[0, 0] for fit in own])
-        risk = result.patients["risk_embedding mean"].iloc[patient]
+        risk = result.patients.loc[name, "risk_embedding mean"]
         assert total + intercept == pytest.approx(risk, abs=1e-5)
 
 
@@ -335,3 +337,17 @@ def test_a_patient_has_the_mean_features_of_its_slides(summaries):
     cohort = SlidesOfPatients(summaries[:3], np.array([0, 0, 1]), 2)
     assert cohort.sizes.tolist() == [2, 1]
     np.testing.assert_allclose(cohort.average(np.array([[1.0], [3.0], [5.0]])), [[2.0], [5.0]])
+
+
+def test_the_order_of_slides_and_of_rows_changes_nothing(table, summaries):
+    def scores(table, slides):
+        cohort = join(Columns.of(patient_table(table), "response", "age", None), slides)
+        target = target_of(cohort.rows, "response")
+        clinical = _outcome.Clinical("", cohort.rows, ["age"])
+        names = tuple(map(str, range(10_000)))
+        sets = _outcome.feature_sets(cohort.slides, clinical, [], None, Vocabulary(names), 0)
+        return evaluate(target, sets, None, Procedure(1, 0, lambda _: None)).scores
+
+    pd.testing.assert_frame_equal(
+        scores(table, summaries), scores(table[::-1], summaries[5:] + summaries[:5])
+    )

@@ -73,7 +73,7 @@ class OutcomeCohort:
     """Patients with slides."""
 
     rows: pd.DataFrame
-    """A row per patient, in the order of the table."""
+    """A row per patient, by name: nothing depends on the order of the table."""
     slides: SlidesOfPatients
     notes: list[str]
 
@@ -113,18 +113,20 @@ def join(columns: Columns, slides: Sequence[OutcomeSlide]) -> OutcomeCohort:
             f"table has no row for them (number {few(lost, 10)} of {len(slides)})"
         )
     used = set(row_of.values())
-    rows = table.rows[table.rows.index.isin(used)]
+    rows = table.rows[table.rows.index.isin(used)].sort_index()
     if n_without := len(table.rows) - len(rows):
         notes.append(f"{numbered(n_without, 'patient')} of the table without a slide left out")
+    # What is drawn at random of slides depends on what they hold, not on their order or names.
+    kept.sort(key=lambda one: (row_of[one.patient], one.summary.z.tobytes()))
     owners = pd.Index([row_of[one.patient] for one in kept])
     codes = rows.index.get_indexer(owners).astype(np.int64)
     return OutcomeCohort(rows, SlidesOfPatients(kept, codes, len(rows)), notes)
 
 
 def patients_table(
-    cohort: OutcomeCohort, target: Target, evaluation: Evaluation, best: str, site: str | None
+    cohort: OutcomeCohort, target: Target, evaluation: Evaluation, best: str, of: Columns
 ) -> pd.DataFrame:
-    """Tabulate the patients, their outcomes and their out-of-fold predictions."""
+    """Tabulate the patients, their outcomes and out-of-fold predictions, in the user's order."""
     outcomes = target.columns()
     columns: dict[str, object] = dict(outcomes)
     if isinstance(target, ClassTarget | OrdinalTarget):
@@ -132,7 +134,7 @@ def patients_table(
         kind = pd.CategoricalDtype(order, ordered=isinstance(target, OrdinalTarget))
         columns[target.name] = pd.Series(outcomes[target.name]).astype(kind).array
     columns["n_slides"] = cohort.slides.sizes
-    sites = cohort.sites(site)
+    sites = cohort.sites(of.site)
     if sites is not None:
         columns["site"] = sites.to_numpy()
     of_best = evaluation.risks[best]
@@ -146,4 +148,5 @@ def patients_table(
             columns[f"risk_{name}_{output}"] = np.log(np.maximum(p, _LEAST))
     for column in of_best.columns.difference(["held_out", "risk", "margin"], sort=False):
         columns[str(column)] = of_best[column].to_numpy()
-    return pd.DataFrame(columns, index=cohort.rows.index.rename("patient"))
+    table = pd.DataFrame(columns, index=cohort.rows.index.rename("patient"))
+    return table.loc[[name for name in of.table.rows.index if name in table.index]]

@@ -192,7 +192,7 @@ def outcome(
         RESEARCH_USE,
         evaluated.scores,
         evaluated.best,
-        patients_table(cohort, of_patients, evaluation, evaluated.best, columns.site),
+        patients_table(cohort, of_patients, evaluation, evaluated.best, columns),
         effect_table(of_patients, sets, sites),
         evaluated.curve,
         pd.DataFrame(evaluation.permuted),
