@@ -15,7 +15,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 NOTEBOOKS = [page for page in PAGES if "```{code-cell}" in page.read_text()]
 GUIDE = ("quickstart", "domains", "embedding", "slides", "imputation", "annotation", "subtypes",
-         "rare", "perturbation", "quality", "training")  # fmt: skip
+         "outcomes", "modalities", "rare", "perturbation", "quality", "training")  # fmt: skip
 PACKAGES = ("evaluate", "pl", "pp", "pretrain", "report", "tl")
 COMMAND = typer.main.get_command(app)
 

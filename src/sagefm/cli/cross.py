@@ -64,9 +64,9 @@ def cross(
 ) -> None:
     """Predict proteins or other counts per spot from the expression around it, and test that.
 
-    OUT.csv has a row per feature: r out of spatial blocks, p against maps as smooth that have
-    nothing to do with the slide, what is left given library sizes, and baselines. Several slides
-    are fitted together.
+    OUT.csv has a row per feature: r out of spatial blocks, p against maps as smooth that know
+    nothing of the slide, what is left given library sizes, and baselines. Several slides are
+    fitted together if OUT ends with .csv.
     """
     import sagefm
 

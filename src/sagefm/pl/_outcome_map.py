@@ -131,15 +131,16 @@ def _contributions(name: str | int, slide: "AnnData", result: "Outcome") -> pd.D
     if isinstance(name, str):
         table = result.spots[result.spots["slide"] == name].set_index("spot")
         if len(table):
-            own: pd.DataFrame = table.reindex(slide.obs_names.astype(str))
-            return own[["contribution", "p"]]
+            spots = slide.obs_names.astype(str)
+            return table.reindex(index=spots, columns=["contribution", "p"])
     columns = [OUTCOME, f"{OUTCOME}_p"]
     if any(column not in slide.obs for column in columns):
         raise InputError(
             f"obs[{OUTCOME!r}]: is missing; run sagefm.tl.outcome, or give slides by the names "
             "that it was given"
         )
-    return slide.obs[columns].astype(float).set_axis(["contribution", "p"], axis=1)
+    values = slide.obs[columns].to_numpy(dtype=float)
+    return pd.DataFrame(values, slide.obs_names, ["contribution", "p"])
 
 
 def _scale(result: "Outcome", drawn: "Sequence[pd.Series[float]]") -> Numbers:

@@ -156,7 +156,7 @@ def draw_calibration(ax: Axes, result: "Outcome", suppress_below: int) -> None:
         return
     groups, what = _groups(result, n_groups)
     color = SIGNIFICANT if is_significant(row) else GRAY_SET
-    spread = np.abs(groups[["low", "high"]].sub(groups["observed"], axis=0)).to_numpy().T
+    spread = groups[["low", "high"]].sub(groups["observed"], axis=0).abs().to_numpy().T
     ax.errorbar(groups["predicted"], groups["observed"], spread, fmt="o-", ms=3.5, lw=0.9,
                 elinewidth=0.9, color=color)  # fmt: skip
     ends = groups[["predicted", "observed", "low", "high"]].to_numpy(dtype=float)

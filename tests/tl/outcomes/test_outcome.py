@@ -14,7 +14,7 @@ from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
 from sagefm.stats.outcomes import FeatureSet, SetFit, target_of
-from sagefm.tl import outcome
+from sagefm.tl import domains, outcome
 from sagefm.tl.outcomes import RESEARCH_USE, _outcome
 from sagefm.tl.outcomes._cohort import Columns, join
 from sagefm.tl.outcomes._evaluate import Procedure, _about, evaluate
@@ -337,6 +337,18 @@ def test_sites_that_say_little_are_noted():
     assert unknown.startswith("2 patients without a site")
     assert one.startswith("all patients are of one site")
     assert _about(pd.Series(["a", "b"])) == []
+
+
+def test_domains_of_each_slide_alone_are_warned_of(slides, net):
+    own = [slide.copy() for slide in list(slides.values())[:2]]
+    for together in (False, True):
+        for given in [own] if together else [[one] for one in own]:
+            domains(given, 2, method="kmeans", use_rep="spatial", n_components=2)
+        source = SlideSource(own, None, None, "patient", None)
+        found = summarize_slides(source, net, None, 0, lambda _: None)
+        assert common_keys(found, None) == (["sagefm_domain"], [])
+        assert ("each slide alone" in disagreement(found, "sagefm_domain")) != together
+    assert disagreement(found, "sagefm_domain") == ""
 
 
 def test_slides_of_different_panels_are_warned_of(summaries):
