@@ -52,7 +52,7 @@ class PatientTable:
     notes: dict[str, list[str]] = field(default_factory=dict)
     """Column → what a user should know of it."""
 
-    def column(self, name: object, what: str) -> str:
+    def column(self, name: str, what: str) -> str:
         """Find a column by its name, also in another case or with blanks around it.
 
         Raises
@@ -60,8 +60,10 @@ class PatientTable:
         InputError
             There is no such column.
         """
+        if not isinstance(name, str):
+            raise InputError(f"{what}={name!r}: give the name of a column")
         if name in self.rows:
-            return str(name)
+            return name
         same = [one for one in self.rows if _plain(one) == _plain(name)]
         if len(same) == 1:
             return str(same[0])
