@@ -22,6 +22,7 @@ import sagefm
 from sagefm._errors import InputError
 from sagefm._fetch import sha256
 from sagefm._files import require_writable
+from sagefm.pp.pseudonyms import PUBLIC
 
 GENES = "genes/detected_genes_17537.txt"
 """The vocabulary: the genes of the paper, and all others that two training patients show."""
@@ -77,6 +78,7 @@ def train(
     if provenance["validation_spots"]:
         raise RuntimeError(f"held out to validate on: {', '.join(provenance['validation_spots'])}")
     provenance["patients"] = sorted(set(patients.values()))  # never to test the model on
+    provenance[PUBLIC] = True
     return result.model
 
 

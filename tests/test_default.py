@@ -145,7 +145,7 @@ def test_the_command_needs_no_model(default, slide, run):
 
 
 def test_every_verb_that_needs_a_model_takes_that_of_the_package():
-    optional = {"check", "evaluate", "map", "rare"}  # no model is an answer there
+    optional = {"check", "cross", "evaluate", "map", "rare"}  # no model is an answer there
     defaults = {
         verb: option.default
         for verb, command in typer.main.get_command(app).commands.items()

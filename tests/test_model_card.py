@@ -7,6 +7,7 @@ import pytest
 
 from sagefm import InputError, SageFM
 from sagefm.model import Config
+from sagefm.pp.pseudonyms import PUBLIC
 from sagefm.pp.slide_record import TRAINED_SLIDES, records_of
 from sagefm.pp.vocabulary import Vocabulary
 
@@ -34,7 +35,7 @@ def script():
 @pytest.fixture
 def saved(tmp_path):
     model = SageFM.new(Vocabulary(("A", "B")), Config(widths=(8, 8, 8, 8, 8)))
-    model.provenance = MADE | {TRAINED_SLIDES: SLIDES}
+    model.provenance = MADE | {PUBLIC: True, TRAINED_SLIDES: SLIDES}
     model.save(tmp_path / "m.safetensors")
     return str(tmp_path / "m.safetensors")
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 _FORM = re.compile(r"id-[0-9a-f]{12}")
@@ -10,6 +10,8 @@ _KEYED = {"slides", "trained_slides", "validation_spots", "weights"}
 """Entries whose keys are names."""
 _NAMED = {"leave_out", "left_out", "patient", "patients", "validation"}
 """Entries that are a name, or a list of names."""
+PUBLIC = "public_slides"
+"""Entry that is true where all slides are published, so that their names may be kept."""
 
 
 def pseudonym(name: str) -> str:
@@ -25,7 +27,9 @@ def pseudonym(name: str) -> str:
 
 
 def without_names(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the names of slides and patients in a provenance, at any depth."""
+    """Replace names of slides and patients in a provenance, at any depth, unless all are public."""
+    if entries.get(PUBLIC) is True:
+        return dict(entries)
     replaced: dict[str, Any] = {}
     for key, value in entries.items():
         if isinstance(value, Mapping):
@@ -50,6 +54,12 @@ def _without_file(name: str, entry: Any) -> Any:
     stem = source.removesuffix(".h5ad").removesuffix(".zarr")
     named = name in source or name == stem or name.startswith(f"{stem}_")
     return {key: value for key, value in entry.items() if key != "source" or not named}
+
+
+def with_names(text: str, names: Iterable[str]) -> str:
+    """Put names that the user has given back in place of their digests."""
+    known = {pseudonym(name): name for name in names}
+    return _FORM.sub(lambda digest: known.get(digest[0], digest[0]), text)
 
 
 def is_among(name: str, names: Collection[str]) -> bool:

@@ -20,7 +20,7 @@ from sagefm._extras import require
 from sagefm._files import locked, replacing, writing
 from sagefm._validate import read_as, short
 from sagefm.nn import Network, checkpoint
-from sagefm.pp.pseudonyms import without_names
+from sagefm.pp.pseudonyms import with_names, without_names
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -206,10 +206,20 @@ def require_same(run: Run, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     old, new = (_flat(json.loads(json.dumps(without_names(one)))) for one in (before, now))
     for entry in dict.fromkeys([*old, *new]):  # the recipe first, which decides about the rest
         if old.get(entry) != new.get(entry):
+            fault = f"has {entry} = {old.get(entry)}, and now it is {new.get(entry)}"
             raise InputError(
-                f"{run.folder}: the run to resume has {entry} = {old.get(entry)}, and now it is "
-                f"{new.get(entry)}; give what it was started with, or start again with --overwrite"
+                f"{run.folder}: the run to resume {with_names(fault, _words(now))}; give what it "
+                "was started with, or start again with --overwrite"
             )
+
+
+def _words(facts: Any) -> list[str]:
+    """List all keys and texts of nested facts."""
+    if isinstance(facts, Mapping):
+        return [word for pair in facts.items() for one in pair for word in _words(one)]
+    if isinstance(facts, list | tuple):
+        return [word for one in facts for word in _words(one)]
+    return [facts] if isinstance(facts, str) else []
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sagefm
 from sagefm import InputError
 from sagefm.pp import nearest, simulate
 from sagefm.tl import embed, embed_many
+from sagefm.tl.embedding import embed_by_model
 
 KEYS = ("X_sagefm", "X_sagefm_spot")
 
@@ -294,3 +295,11 @@ def test_on_the_command_line(files, run):
         )
         assert status == 2
         assert len(error.strip().splitlines()) == 1
+
+
+def test_a_slide_alone_is_compared_with_the_profile_of_the_model(context_model, slide):
+    one = slide.copy()
+    embed(one, context_model, reference="model")
+    z = embed_by_model(context_model, context_model.prepare(slide))
+    np.testing.assert_array_equal(z, one.obsm["X_sagefm"])
+    assert not np.allclose(z, context_model.embed(slide))

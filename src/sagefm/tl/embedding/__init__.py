@@ -5,5 +5,6 @@ from sagefm.tl.embedding._embed import embed
 from sagefm.tl.embedding._explain import explain
 from sagefm.tl.embedding._jobs import Source
 from sagefm.tl.embedding._many import embed_many
+from sagefm.tl.embedding._reference import embed_by_model
 
-__all__ = ["Done", "Source", "embed", "embed_many", "explain"]
+__all__ = ["Done", "Source", "embed", "embed_by_model", "embed_many", "explain"]

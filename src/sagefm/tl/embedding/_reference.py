@@ -14,6 +14,7 @@ from sagefm._prediction import embed_all
 from sagefm._streaming import embed_in_memory, embed_streamed
 from sagefm._types import Bools, Floats, Singles
 from sagefm.nn import Context
+from sagefm.pp.aligned import AlignedSlide
 from sagefm.pp.streamed import AnyAligned, StreamedSlide
 from sagefm.stats.sums import column_sums
 
@@ -177,6 +178,21 @@ def choose(spreads: Iterable[Spread]) -> tuple[bool, str]:
         f"slides differ {relation} than the spots within them (variance between slides "
         f"{ratio:.2f} of that within)"
     )
+
+
+def embed_by_model(model: "SageFM", slide: AlignedSlide) -> Singles:
+    """Embed spots compared with the profile of the model, not with that of their own slide.
+
+    So the mean over a slide depends on what tissue it holds, which its own profile takes away, and
+    on no other slide. A network that compares spots with no profile embeds them as ever.
+    """
+    network = model.network
+    if not isinstance(network, Context) or not bool(network.usual.any()):
+        return model.embed(slide)
+    usual = _usual(model, slide.measured).astype(np.float32)
+    with torch.inference_mode():
+        encoded = model.encode(slide, profile=torch.from_numpy(usual).to(model.device))
+        return embed_all(encoded, slide.neighbors, model.width)
 
 
 def embed_with(

@@ -14,6 +14,7 @@ from sagefm.pp.labels import labels_of
 from sagefm.stats.outcomes import FeatureSet, SetFit, Target
 from sagefm.stats.outcomes.crossval import bootstrap, draw_folds
 from sagefm.stats.resampling import benjamini_hochberg, interval
+from sagefm.tl.embedding import embed_by_model
 from sagefm.tl.patients import SlideSource
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def map_slides(
             continue
         progress(f"slide {one.number}: contributions")
         patient, n_slides, output = patients[one.name]
-        z = model.embed(one.align(model))
+        z = embed_by_model(model, one.align(model))
         labels = labels_of(one.slide, key) if key else pd.Series(None, one.slide.obs_names, object)
         codes, names = pd.factorize(labels, sort=True)
         mapped = _map(z, codes, len(names), scores.weights_for(patient), n_slides, output)

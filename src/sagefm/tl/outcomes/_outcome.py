@@ -77,7 +77,8 @@ def outcome(
         Column of the table: classes, ordered levels or numbers; or two columns for survival, time
         and event (1, or 0 for censored). A patient without a value is predicted only.
     model
-        A model, or its path or address. Slides are embedded one by one.
+        A model, or its path or address. Spots are compared with the profile of the model: with that
+        of their own slide, the mean would not depend on how much of each tissue a slide has.
     kind
         ``"classes"``, ``"ordinal"``, ``"number"`` or ``"survival"``; found out if not given.
     clinical

@@ -14,6 +14,7 @@ from sagefm._uns import provenance
 from sagefm.pp.counts import coordinates
 from sagefm.pp.labels import labels_of
 from sagefm.tl.description import touching
+from sagefm.tl.embedding import embed_by_model
 from sagefm.tl.outcomes._labels import LabelCounts, count_labels
 from sagefm.tl.patients import PatientSlide, SlideSource, SummarizedSlide, summarize
 
@@ -87,7 +88,7 @@ def summarize_slides(
     found = []
     for one, aligned in source.aligned(model):
         progress(f"slide {one.number}: {numbered(one.slide.n_obs, 'spot')}")
-        summary = summarize(one, model, aligned, keep_spots=True)
+        summary = summarize(one, aligned, embed_by_model(model, aligned), keep_spots=True)
         z = summary.z
         rng = np.random.default_rng([seed, len(z)])
         chosen = np.sort(rng.permutation(len(z))[:_MAX_SPOTS])
@@ -171,9 +172,9 @@ def disagreement(slides: Sequence[OutcomeSlide], key: str) -> str:
     spelled: dict[str, list[str]] = {}
     for name in sorted(every):
         spelled.setdefault(" ".join(name.casefold().split()), []).append(name)
-    if alike := [same for same in spelled.values() if len(same) > 1]:
+    if doubles := [same for same in spelled.values() if len(same) > 1]:
         return (
-            f"obs[{key!r}]: {few(alike[0])} count as different labels; write them alike if they "
+            f"obs[{key!r}]: {few(doubles[0])} count as different labels; write them alike if they "
             "are not"
         )
     alone = [name for name in every if sum(name in one for one in names) == 1]

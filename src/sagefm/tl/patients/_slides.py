@@ -177,10 +177,9 @@ class SummarizedSlide:
 
 
 def summarize(
-    one: PatientSlide, model: "SageFM", aligned: "AlignedSlide", *, keep_spots: bool
+    one: PatientSlide, aligned: "AlignedSlide", z: Singles, *, keep_spots: bool
 ) -> SummarizedSlide:
-    """Embed a slide and summarize it, with the embedding of every spot or only their mean."""
-    z = model.embed(aligned)
+    """Summarize a slide, with the embedding `z` of every spot or only their mean."""
     measured = np.flatnonzero(aligned.measured)
     sums = column_sums(aligned.counts)
     return SummarizedSlide(

@@ -61,7 +61,7 @@ def embed_slides(
         else:
             lacking.append(few(one.slide.obs.columns, 20) or "nothing")
         progress(f"slide {one.number}: {numbered(one.slide.n_obs, 'spot')}")
-        summary = summarize(one, model, aligned, keep_spots=keep_spots)
+        summary = summarize(one, aligned, model.embed(aligned), keep_spots=keep_spots)
         own = {field.name: getattr(summary, field.name) for field in fields(summary)}
         embedded.append(SubtypedSlide(**own, subtype=subtype))
     if all(one.subtype is None for one in embedded):
