@@ -148,6 +148,7 @@ def test_mistakes_name_the_nearest_word_or_the_option(run, words, said):
         ("error_rate=2.0: give less", "--error-rate 2.0: give less"),
         ("run sagefm.tl.embed first", "run `sagefm embed` first"),
         ("obs['slide_key'] and --layer=x stay", "obs['slide_key'] and --layer=x stay"),
+        ("run sagefm.tl.domains(slides) on all", "run `sagefm domains` on all"),
     ],
 )
 def test_remedies_are_written_as_options(message, said):

@@ -13,7 +13,7 @@ _NAMED = re.compile(
     r"(?<![\w'\"-])(condition_key|error_rate|n_domains|patient_key|slide_key|use_rep)(?![\w'\"])"
 )
 _FUNCTION = re.compile(
-    r"`?\bsagefm\.(?:(?:tl|pl)\.([a-z]+)|pp\.(aggregate|disaggregate))(?:\(\))?`?"
+    r"`?\bsagefm\.(?:(?:tl|pl)\.([a-z]+)|pp\.(aggregate|disaggregate))(?:\((?:slides)?\))?`?"
 )
 
 

@@ -77,6 +77,8 @@ def find_evidence(slide: "AnnData") -> Evidence | None:
     Places, barcodes and the grid of the spots are evidence; a column alone never is, so that
     labels, clusters and domains can be of any kind.
     """
+    if not slide.n_obs:
+        return None
     try:
         points = coordinates(slide)
     except InputError:

@@ -50,14 +50,20 @@ def sections_of(
     Raises
     ------
     InputError
-        A spot has no patient or no section, or two sections have the same name.
+        A slide has no spots or coordinates, a spot has no patient or no section, or two sections
+        have the same name.
     """
     names: set[str] = set()
     for name, slide in slides.items():
+        if not slide.n_obs:
+            raise InputError(f"{name or 'slide'}: has no spots; leave it out")
         owners = patients_of(name, slide, patient_key, patients)
         key = find_slide_key(slide, slide_key)
         codes = section_codes(slide, key)
-        points = coordinates(slide)
+        try:
+            points = coordinates(slide)
+        except InputError as error:
+            raise InputError(f"{name}: {error}" if name else str(error)) from error
         pairs = dict.fromkeys(zip(codes.tolist(), owners.tolist(), strict=True))
         sections = len({code for code, _ in pairs})
         for code, owner in pairs:

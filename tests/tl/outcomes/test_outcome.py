@@ -9,6 +9,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from sagefm import InputError, SageFM
+from sagefm._keys import DOMAIN
 from sagefm.model import Config
 from sagefm.pp.simulate import simulate
 from sagefm.pp.vocabulary import Vocabulary
@@ -16,8 +17,9 @@ from sagefm.stats.outcomes import FeatureSet, SetFit, target_of
 from sagefm.tl import domains, outcome
 from sagefm.tl.outcomes import RESEARCH_USE, _outcome
 from sagefm.tl.outcomes._cohort import Columns, join
-from sagefm.tl.outcomes._evaluate import Procedure, evaluate
+from sagefm.tl.outcomes._evaluate import Procedure, _about, evaluate
 from sagefm.tl.outcomes._features import SlidesOfPatients
+from sagefm.tl.outcomes._labels import LabelCounts
 from sagefm.tl.outcomes._maps import LinearScores
 from sagefm.tl.outcomes._slides import (
     common_keys,
@@ -231,7 +233,7 @@ def test_slides_on_disk_give_survival_in_spite_of_changed_names(
     assert len(found.spots) == 40 * 12
     assert list(found.patients.columns[:3]) == ["months", "died", "n_slides"]
     assert "matched without regard to case" in caplog.text
-    assert any("sagefm.tl.domains(slides)" in line for line in found.warnings)
+    assert any("`sagefm domains`" in line for line in found.warnings)
     assert "reading slide 2" in caplog.text
     assert not [one for one in caplog.messages if "Ann" in one or "ANN" in one]
 
@@ -244,6 +246,11 @@ def test_slides_on_disk_give_survival_in_spite_of_changed_names(
         ({}, {"clinical": ["response"]}, "'response' is both the outcome and a clinical column"),
         ({"response": ["yes"] * 5 + ["no"] * 17}, {}, "10 patients of each class .* 17 no, 5 yes"),
         ({}, {"n_permutations": 0}, "n_permutations=0"),
+        ({}, {"n_permutations": 1.5}, "n_permutations=1.5: give a whole number"),
+        ({}, {"seed": None}, "seed=None: give a whole number"),
+        ({}, {"clinical": 5}, "clinical=.5.: give names of columns"),
+        ({}, {"site": ["hospital"]}, "give the name of a column"),
+        ({}, {"patients": 5}, "patients: give a mapping"),
         ({}, {"keys": "cell_type"}, r"slide-of-Ann0-0: keys: has no obs column 'cell_type'; it"),
         (
             {"patient": [f"x{i}" for i in range(22)]},
@@ -271,6 +278,12 @@ def test_a_slide_may_not_stand_twice(slides, table, net):
         outcome(twice, table, "response", model=net)
     with pytest.raises(InputError, match="is a int; give slides"):
         outcome({"a": 3}, table, "response", model=net)
+    one = slides["slide-of-Ann3-4"].copy()
+    with pytest.raises(InputError, match="a: has no spots; leave it out"):
+        outcome({"a": one[:0].copy()}, table, "response", model=net)
+    del one.obsm["spatial"]
+    with pytest.raises(InputError, match="a: no coordinates"):
+        outcome({"a": one}, table, "response", model=net)
 
 
 def test_slides_without_a_row_are_left_out_with_their_numbers(table, summaries):
@@ -295,7 +308,35 @@ def test_patients_of_slides_may_be_in_the_table(slides, table):
 def test_labels_that_are_not_common_to_slides_are_warned_of(summaries):
     used, notes = common_keys(summaries, ["domain"])
     assert (used, notes, disagreement(summaries, "domain")) == (["domain"], [], "")
-    assert "sagefm.tl.domains(slides)" in common_keys(summaries, None)[1][-1]
+    assert "`sagefm domains`" in common_keys(summaries, None)[1][-1]
+
+
+def test_labels_that_differ_in_case_and_labels_without_end_are_said(summaries):
+    def labeled(one, names):
+        spots = pd.Series(1.0, names)
+        counts = LabelCounts(spots, pd.DataFrame(0.0, names, names))
+        return replace(one, labels={"cell": counts})
+
+    two = [labeled(summaries[0], ["Tumor", "B"]), labeled(summaries[1], ["tumor", "B"])]
+    assert "Tumor, tumor count as different" in disagreement(two, "cell")
+    own = [labeled(one, [f"{one.number}_{i}" for i in range(20)]) for one in summaries[:6]]
+    with pytest.raises(InputError, match="120 different values in all slides"):
+        common_keys(own, ["cell"])
+
+
+def test_domains_of_each_slide_alone_are_left_out_if_not_asked_for(summaries):
+    alone = [replace(one, labels={DOMAIN: one.labels["domain"]}, domains_of=1) for one in summaries]
+    used, [note] = _outcome._labels(alone, None)
+    assert used == []
+    assert note.endswith("it is left out")
+    assert _outcome._labels(alone, [DOMAIN])[0] == [DOMAIN]
+
+
+def test_sites_that_say_little_are_noted():
+    [unknown, one] = _about(pd.Series([None, None], dtype=object))
+    assert unknown.startswith("2 patients without a site")
+    assert one.startswith("all patients are of one site")
+    assert _about(pd.Series(["a", "b"])) == []
 
 
 def test_domains_of_each_slide_alone_are_warned_of(slides, net):

@@ -30,7 +30,8 @@ class Clinical:
         for name in columns:
             column = rows[name]
             if column.dropna().nunique() < 2:
-                self.notes.append(f"{name!r} left out, all patients have the same value")
+                why = "all patients have the same value" if column.notna().any() else "it is empty"
+                self.notes.append(f"{name!r} left out, {why}")
             elif is_number(column):
                 encoded[name] = column.to_numpy(dtype=float)
             else:

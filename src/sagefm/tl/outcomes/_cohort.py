@@ -1,6 +1,6 @@
 """Join slides with the table of patients, and make the table of the result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,8 +55,8 @@ class Columns:
             found = table.column(target[0], "time"), table.column(target[1], "event")
         else:
             raise InputError(f"target={target!r}: name one column, or two for time and event")
-        clinical = [clinical] if isinstance(clinical, str) else clinical or ()
-        features = list(dict.fromkeys(table.column(name, "clinical") for name in clinical))
+        names = names_of(clinical, "clinical")
+        features = list(dict.fromkeys(table.column(name, "clinical") for name in names))
         place = None if site is None else table.column(site, "site")
         outcomes = [found] if isinstance(found, str) else list(found)
         for name in outcomes:
@@ -66,6 +66,25 @@ class Columns:
                     f"{name!r} is both the outcome and a {what}; it cannot be predicted from itself"
                 )
         return cls(table, found, features, place)
+
+
+def names_of(names: str | Sequence[str] | None, what: str) -> list[str]:
+    """List one name, several or none.
+
+    Raises
+    ------
+    InputError
+        It is something else.
+    """
+    if names is None:
+        return []
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        names = [names]
+    listed = list(names)
+    for name in listed:
+        if not isinstance(name, str):
+            raise InputError(f"{what}={names!r}: give names of columns")
+    return listed
 
 
 @dataclass(frozen=True)

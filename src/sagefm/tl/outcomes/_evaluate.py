@@ -90,14 +90,25 @@ def evaluate(
     checks = pd.DataFrame(columns=CHECKS)
     notes: list[str] = []
     if sites is not None and strata is not None:
+        notes += _about(sites)
         procedure.progress("site")
         checked = [by_name[name] for name in dict.fromkeys([best, MEAN])]
         n_permutations = min(procedure.n_permutations, _N_CHECKS)
-        checks, notes = confounding(
+        checks, found = confounding(
             target, sites, checked, n_permutations=n_permutations, seed=procedure.seed
         )
-        notes = notes or _site_decides(target, strata, checks)
+        notes += found or _site_decides(target, strata, checks)
     return Evaluated(evaluation, scores, best, curve, checks, notes)
+
+
+def _about(sites: "pd.Series[str]") -> list[str]:
+    """Say where the site says little."""
+    notes = []
+    if n := int(sites.isna().sum()):
+        notes.append(f"{numbered(n, 'patient')} without a site: they count as one site")
+    if sites.nunique(dropna=False) < 2:
+        notes.append("all patients are of one site: it cannot be told what is due to it")
+    return notes
 
 
 def _site_decides(target: Target, strata: Codes, checks: pd.DataFrame) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from sagefm import __version__
@@ -12,7 +13,7 @@ from sagefm._errors import InputError, logger
 from sagefm._keys import DOMAIN
 from sagefm.stats.outcomes import Evaluation, Target, TargetKind, target_of
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
-from sagefm.tl.outcomes._cohort import Columns, OutcomeCohort, join, patients_table
+from sagefm.tl.outcomes._cohort import Columns, OutcomeCohort, join, names_of, patients_table
 from sagefm.tl.outcomes._evaluate import Procedure, effect_table, evaluate
 from sagefm.tl.outcomes._features import MEAN, feature_sets
 from sagefm.tl.outcomes._maps import LinearScores, map_slides
@@ -143,7 +144,7 @@ def outcome(
     """
     model = as_model(model)
     for name, number, least in (("n_permutations", n_permutations, 1), ("seed", seed, 0)):
-        if number < least:
+        if not isinstance(number, int | np.integer) or number < least:
             raise InputError(f"{name}={number}: give a whole number from {least} on")
     report = progress or (lambda _: None)
     columns = Columns.of(patient_table(table, patient_key), target, clinical, site)
@@ -154,7 +155,7 @@ def outcome(
     source = SlideSource(slides, layer, slide_key, patient_key, patients)
     if patients is None:
         source = source.with_patients(columns.table.patient_of)
-    keys = [keys] if isinstance(keys, str) else keys
+    keys = None if keys is None else names_of(keys, "keys")
     cohort = join(columns, summarize_slides(source, model, keys, seed, report))
     of_patients = target_of(cohort.rows, columns.target, kind)
     used, notes = _labels(cohort.slides.slides, keys)
@@ -207,8 +208,16 @@ def _labels(
     slides: Sequence[OutcomeSlide], keys: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
     """List the columns with labels that are used, and notes on them."""
-    used, notes = common_keys(slides, keys)
-    return used, [*notes, *filter(None, (disagreement(slides, key) for key in used))]
+    found, notes = common_keys(slides, keys)
+    used = []
+    for key in found:
+        note = disagreement(slides, key)
+        if note and keys is None:
+            note += "; it is left out"
+        else:
+            used.append(key)
+        notes += [note] if note else []
+    return used, notes
 
 
 def _leaks(rows: pd.DataFrame, columns: Columns, target: Target) -> list[str]:

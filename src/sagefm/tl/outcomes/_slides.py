@@ -25,6 +25,8 @@ OWN_KEYS = (DOMAIN, LABEL, MAPPED)
 _MAX_SPOTS = 512
 """Spots of each slide, drawn at random, that quantiles are computed of."""
 _MAX_LABELS = 50
+_MAX_IN_ALL = 100
+"""Labels of all slides together: each two of them are features."""
 MIN_GENES = 50
 """That all slides have, for pseudobulk."""
 _SAME_PANEL = 0.5
@@ -114,6 +116,11 @@ def common_keys(
     every = list(dict.fromkeys(key for one in slides for key in one.labels))
     common = [key for key in every if all(key in one.labels for one in slides)]
     for key in common:
+        if (n := len(set().union(*(one.labels[key].spots.index for one in slides)))) > _MAX_IN_ALL:
+            raise InputError(
+                f"keys: obs[{key!r}] has {n} different values in all slides; name a column with "
+                f"at most {_MAX_IN_ALL} labels, which mean the same in all slides"
+            )
         names = [tuple(one.labels[key].spots.index) for one in slides]
         if len(set(names)) > 1 and all(len(one) == 1 for one in names):
             raise InputError(
@@ -128,7 +135,8 @@ def common_keys(
     ]
     if keys is None and DOMAIN not in every:
         notes.append(
-            "no features of domains: run sagefm.tl.domains(slides) on all slides together first"
+            "no features of domains: find domains of all slides together first (tl.domains, "
+            "`sagefm domains`)"
         )
     return common, notes
 
@@ -155,10 +163,19 @@ def disagreement(slides: Sequence[OutcomeSlide], key: str) -> str:
     if key == DOMAIN and len(slides) > 1 and any(one.domains_of == 1 for one in slides):
         return (
             f"obs[{key!r}]: domains were made for each slide alone, and the same name means "
-            "something else in each; run sagefm.tl.domains(slides) on all slides together"
+            "something else in each; find domains of all slides together (tl.domains, "
+            "`sagefm domains`)"
         )
     names = [set(one.labels[key].spots.index) for one in slides]
     every = set.union(*names)
+    spelled: dict[str, list[str]] = {}
+    for name in sorted(every):
+        spelled.setdefault(" ".join(name.casefold().split()), []).append(name)
+    if alike := [same for same in spelled.values() if len(same) > 1]:
+        return (
+            f"obs[{key!r}]: {few(alike[0])} count as different labels; write them alike if they "
+            "are not"
+        )
     alone = [name for name in every if sum(name in one for one in names) == 1]
     if len(slides) > 1 and not set.intersection(*names) and len(alone) > len(every) / 2:
         return (

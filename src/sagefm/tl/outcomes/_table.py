@@ -52,7 +52,7 @@ class PatientTable:
     notes: dict[str, list[str]] = field(default_factory=dict)
     """Column → what a user should know of it."""
 
-    def column(self, name: object, what: str) -> str:
+    def column(self, name: str, what: str) -> str:
         """Find a column by its name, also in another case or with blanks around it.
 
         Raises
@@ -60,8 +60,10 @@ class PatientTable:
         InputError
             There is no such column.
         """
+        if not isinstance(name, str):
+            raise InputError(f"{what}={name!r}: give the name of a column")
         if name in self.rows:
-            return str(name)
+            return name
         same = [one for one in self.rows if _plain(one) == _plain(name)]
         if len(same) == 1:
             return str(same[0])
@@ -170,8 +172,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, bool]:
         raise InputError(f"{path}: is empty; give a row for each patient")
     lines = list(dropwhile(lambda line: not line.strip(), lines))
     separator = max(_SEPARATORS, key=lines[0].count)
-    if told := re.fullmatch(r"sep=(.)\s*", lines[0]):  # as Excel writes it
-        separator, lines = told[1], lines[1:]
+    if declared := re.fullmatch(r"sep=(.)\s*", lines[0]):  # as Excel writes it
+        separator, lines = declared[1], lines[1:]
     try:
         rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
     except csv.Error as error:
@@ -299,8 +301,8 @@ def _notes(name: str, words: "pd.Series[str]", column: "pd.Series[Any]") -> Iter
                 )
         return
     spellings = pd.Series(column.dropna().unique()).astype(str)
-    alike = spellings.groupby(spellings.map(_plain)).agg(list)
-    for same in alike[alike.map(len) > 1]:
+    variants = spellings.groupby(spellings.map(_plain)).agg(list)
+    for same in variants[variants.map(len) > 1]:
         yield f"{name}: {few(sorted(same))} count as different; write them alike if they are not"
 
 

@@ -79,6 +79,8 @@ class SlideSource:
     def __post_init__(self) -> None:
         if isinstance(self.slides, Mapping | Sequence) and not self.slides:
             raise InputError("slides: is empty; give slides of patients")
+        if not isinstance(self.patients, Mapping | pd.Series | None):
+            raise InputError("patients: give a mapping from slides to patients")
 
     def __iter__(self) -> Iterator[PatientSlide]:
         """Yield each section of each patient."""
