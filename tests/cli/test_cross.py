@@ -49,6 +49,18 @@ def test_several_slides_are_fitted_together(run, folder, tmp_path):
     assert (pd.read_csv(tmp_path / "both.csv")["n_spots"] == 240).all()
 
 
+@pytest.mark.parametrize(
+    ("out", "fault"), [("both.csv", "spots of the same name"), ("both", "a table is of one slide")]
+)
+def test_one_table_is_not_of_several_slides(run, folder, tmp_path, out, fault):
+    (folder / "b2.h5ad").write_bytes((folder / "b.h5ad").read_bytes())
+    words = ("--with", "genera", "--counts", f"genera={folder / 'genera.csv'}", "-o", out)
+    status, _, err = run("cross", folder / "b.h5ad", folder / "b2.h5ad", *words)
+    assert status == 2
+    assert fault in err.splitlines()[-1]
+    assert not (tmp_path / out).exists()
+
+
 def test_bad_input_is_one_line(run, folder):
     status, _, err = run("cross", folder / "b.h5ad", "-o", "c.csv")
     assert status == 2

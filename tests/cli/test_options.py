@@ -27,7 +27,7 @@ def files(tmp_path_factory):
 def test_tables_are_added_and_written(files, tmp_path, backed):
     folder, table = files
     slide = read(folder / "s.h5ad", backed=backed)
-    add_tables(slide, folder / "a=b.csv", [f"other={folder / 'a=b.csv'}"])
+    add_tables({"s": slide}, folder / "a=b.csv", [f"other={folder / 'a=b.csv'}"])
     write_slide(slide, tmp_path / "out.h5ad")
     again = read(tmp_path / "out.h5ad")
     pd.testing.assert_frame_equal(modality(again, "protein").counts, table[["CD3", "CD4"]] * 1.0)
@@ -37,20 +37,20 @@ def test_tables_are_added_and_written(files, tmp_path, backed):
 
 def test_no_table_is_added(files):
     slide = read(files[0] / "s.h5ad")
-    add_tables(slide, None, None)
+    add_tables({"s": slide}, None, None)
     assert list(slide.obsm) == ["spatial"]
 
 
 @pytest.mark.parametrize("option", ["table.csv", "=table.csv", "name=", " =x"])
 def test_a_table_without_a_name(files, option):
     with pytest.raises(InputError, match="write NAME=TABLE"):
-        add_tables(read(files[0] / "s.h5ad"), None, [option])
+        add_tables({"s": read(files[0] / "s.h5ad")}, None, [option])
 
 
 def test_two_tables_of_a_name(files):
     tables = [f"x={files[0] / 'a=b.csv'}"] * 2
     with pytest.raises(InputError, match="a second table called 'x'"):
-        add_tables(read(files[0] / "s.h5ad"), None, tables)
+        add_tables({"s": read(files[0] / "s.h5ad")}, None, tables)
 
 
 def test_verbs_take_tables(files, model, run):

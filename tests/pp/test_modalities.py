@@ -10,6 +10,7 @@ import sagefm
 from sagefm import InputError
 from sagefm._uns import texts
 from sagefm.pp import add_counts, aggregate, read, simulate
+from sagefm.pp.add_counts import add_to_each
 from sagefm.pp.modalities import modality, modality_names
 
 FEATURES = list("abcde")
@@ -200,6 +201,18 @@ def test_names_that_cannot_be_written_are_changed(slide, table, tmp_path):
 def test_features_are_called_as_a_file_has_them(slide, table):
     slide.obsm["genera"] = table.set_axis(["a/b", "a_b", "1", 1, "c"], axis=1)
     assert set(modality(slide, "genera").counts) == {"a_b_1", "a_b", "1", "1_1", "c"}
+
+
+def test_a_table_of_several_slides_names_its_rows_as_their_spots(slide, table):
+    other = slide.copy()
+    with pytest.raises(InputError, match="spots of the same name"):
+        add_to_each({"a": slide, "b": other}, {"genera": table})
+    other.obs_names = [f"other_{name}" for name in other.obs_names]
+    both = pd.concat([table, (table + 1).set_axis(other.obs_names)])
+    add_to_each({"a": slide, "b": other}, {"genera": both, "more": both})
+    assert (other.obsm["genera"].to_numpy() == slide.obsm["genera"].to_numpy() + 1).all()
+    with pytest.raises(InputError, match="rows of several slides must be"):
+        add_to_each({"a": slide, "b": other}, {"third": table})
 
 
 def test_gaps_survive_writing(slide, table, tmp_path):

@@ -66,6 +66,12 @@ def per_slide(
                     )
                 verb(**slides_as(verb, slides), **params)
                 return
+            if not single and (params.get("protein") or params.get("counts")):
+                # Slides share barcodes: the table of one would match the spots of another.
+                raise InputError(
+                    "--protein, --counts: a table is of one slide; do slides one by one, or add "
+                    "the table of each to it by sagefm.pp.add_counts"
+                )
             if single:
                 _elsewhere(how, command, slides[0], scheduler, params)
             else:

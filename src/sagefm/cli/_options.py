@@ -135,12 +135,13 @@ def tables_of(protein: Path | None, counts: Sequence[str] | None) -> dict[str, s
     return tables
 
 
-def add_tables(slide: "AnnData", protein: Path | None, counts: Sequence[str] | None) -> None:
-    """Add the tables of these options to a slide."""
-    from sagefm.pp import add_counts
+def add_tables(
+    slides: "Mapping[str, AnnData]", protein: Path | None, counts: Sequence[str] | None
+) -> None:
+    """Add the tables of these options to slides."""
+    from sagefm.pp.add_counts import add_to_each
 
-    for name, path in tables_of(protein, counts).items():
-        add_counts(slide, name, path)
+    add_to_each(slides, tables_of(protein, counts))
 
 
 def require_used(tables: Mapping[str, str], with_: str | None) -> None:

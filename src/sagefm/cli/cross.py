@@ -80,7 +80,7 @@ def cross(
     found: dict[str, AnnData] = {}
     for path, name in slide_names(slides).items():
         found[name] = sagefm.read(path, layer=layer, slide_key=slide_key)
-        add_tables(found[name], protein, counts)
+    add_tables(found, protein, counts)
     asked = found if len(found) > 1 else next(iter(found.values()))
     try:
         table = sagefm.tl.cross(

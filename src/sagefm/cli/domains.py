@@ -93,7 +93,7 @@ def domains(
     for name, (path, target) in targets.items():
         loaded[name] = sagefm.read(path, layer=layer, slide_key=slide_key, backed=None)
         require_own(loaded[name], path, target, overwrite=overwrite)
-        add_tables(loaded[name], protein, counts)
+    add_tables(loaded, protein, counts)
     try:
         fractions = sagefm.tl.domains(
             loaded, n_domains, method=method, use_rep=use_rep, with_=with_, smooth=smooth,

@@ -143,7 +143,7 @@ def perturb(
     found: dict[str, AnnData] = {}
     for path, name in slide_names(slides).items():
         found[name] = sagefm.read(path, layer=layer, slide_key=slide_key)
-        add_tables(found[name], protein, counts)
+    add_tables(found, protein, counts)
     asked = found if len(found) > 1 else next(iter(found.values()))
     how: dict[str, Any] = {
         "region": region, "seed": seed, "slide_key": slide_key, "hold": hold,

@@ -1,6 +1,8 @@
 """Add a table of counts to the spots of a slide, as a second modality."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from scipy.sparse import csr_matrix
 from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few, numbered
-from sagefm._types import Bools
+from sagefm._types import Bools, Positions
 from sagefm._writable import writable_names
 from sagefm.pp.count_tables import CountTable, open_table
 from sagefm.pp.matching import match_rows
@@ -54,15 +56,46 @@ def add_counts(
     --------
     >>> sagefm.pp.add_counts(slide, "genera", "genera.h5ad")  # doctest: +SKIP
     """
+    _add(slide, name, table, shared=False)
+
+
+def add_to_each(
+    slides: Mapping[str, AnnData], tables: "Mapping[str, str | os.PathLike[str]]"
+) -> None:
+    """Add the same tables to slides; of several slides rows are matched by their whole names.
+
+    Raises
+    ------
+    InputError
+        As :func:`add_counts`; or spots of two slides have the same name, as barcodes are shared.
+    """
+    shared = len(slides) > 1
+    if shared and tables:
+        names = pd.Index([]).append([slide.obs_names for slide in slides.values()])
+        if len(twice := names[names.duplicated()]):
+            raise InputError(
+                f"{few(tables)}: slides have spots of the same name (such as {twice[0]}), so that "
+                "one table cannot be of all; add the table of each by sagefm.pp.add_counts, or "
+                "name spots and rows by slide"
+            )
+    for slide in slides.values():
+        for name, table in tables.items():
+            _add(slide, name, table, shared=shared)
+
+
+def _add(slide: AnnData, name: str, table: Any, *, shared: bool) -> None:
     notes: list[str] = []
-    place = attach(slide, name, table, notes)
+    place = attach(slide, name, table, notes, shared=shared)
     notes += describe(modality(slide, name))
     for line in notes:
         logger.warning("%s: %s", Path(place).name, line)
 
 
-def attach(slide: AnnData, name: str, table: Any, notes: list[str]) -> str:
-    """Add counts as :func:`add_counts`, with notes in a list; return what the table is called."""
+def attach(slide: AnnData, name: str, table: Any, notes: list[str], *, shared: bool = False) -> str:
+    """Add counts as :func:`add_counts`, with notes in a list; return what the table is called.
+
+    Rows of a table that is `shared` by slides are matched by their whole names.
+    """
     if not isinstance(slide, AnnData):
         raise InputError(f"{type(slide).__name__} is no slide; read it with sagefm.read")
     _require_free(slide, name)
@@ -71,7 +104,7 @@ def attach(slide: AnnData, name: str, table: Any, notes: list[str]) -> str:
     place = os.fspath(table) if isinstance(table, str | os.PathLike) else f"table {name!r}"
     try:
         found = open_table(table, proteins=is_protein(name), notes=notes)
-        matrix, measured, features = _of_spots(slide, found, notes)
+        matrix, measured, features = _of_spots(slide, found, notes, shared=shared)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
     if np.prod(matrix.shape) > _LARGEST:
@@ -111,10 +144,14 @@ def _require_free(slide: AnnData, name: str) -> None:
 
 
 def _of_spots(
-    slide: AnnData, table: CountTable, notes: list[str]
+    slide: AnnData, table: CountTable, notes: list[str], *, shared: bool
 ) -> tuple[csr_matrix, Bools, pd.Index]:
     """Bring a table into the order of the spots: counts, whether each is measured, features."""
     fault = ""
+    if shared:
+        # Barcodes and coordinates are those of any slide.
+        table, at = replace(table, xy=None), table.rows.get_indexer(slide.obs_names)
+        return _in_their_order(slide, table, at.astype(np.int64), notes)
     try:
         at = match_rows(slide.obs_names, table.rows, notes)
     except InputError as error:
@@ -133,6 +170,17 @@ def _of_spots(
             fault
             or f"no row (such as {few(table.rows, 2)}) is a spot of the slide (such as "
             f"{few(slide.obs_names, 2)}); name the rows by the barcodes of the spots"
+        )
+    return _in_their_order(slide, table, at, notes)
+
+
+def _in_their_order(
+    slide: AnnData, table: CountTable, at: Positions, notes: list[str]
+) -> tuple[csr_matrix, Bools, pd.Index]:
+    if (at < 0).all():
+        raise InputError(
+            f"no row (such as {few(table.rows, 2)}) is called as a spot of the slide (such as "
+            f"{few(slide.obs_names, 2)}), as rows of several slides must be; rename them"
         )
     measured = at >= 0
     measured[measured] = table.measured[at[measured]]

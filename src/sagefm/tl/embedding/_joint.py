@@ -12,7 +12,7 @@ from sagefm._progress import stage
 from sagefm._text import numbered
 from sagefm._types import Codes, Floats, Reals
 from sagefm._uns import provenance, record
-from sagefm.pp.add_counts import add_counts
+from sagefm.pp.add_counts import add_to_each
 from sagefm.pp.counts import coordinates
 from sagefm.pp.neighborhood import average, nearest
 from sagefm.pp.read import read
@@ -86,9 +86,9 @@ def join_files(
         return
     slides = {str(path): read(path, backed=None) for path in paths}
     for slide in slides.values():
-        for modality, table in tables.items():
+        for modality in tables:
             slide.obsm.pop(modality, None)  # of an earlier run
-            add_counts(slide, modality, table)
+    add_to_each(slides, tables)
     join(slides, SecondModality.of(slides, name), EMBEDDING, slide_key)
     for path, slide in zip(paths, slides.values(), strict=True):
         write_slide(slide, path)
