@@ -178,7 +178,9 @@ def test_texts_that_are_no_table(slide, tmp_path, content, fault):
     assert fault in refused(slide, "genera", tmp_path / "t.csv")
 
 
-@pytest.mark.parametrize("name", ["spatial", "X_pca", "sagefm_x", "a/b", "", "a=b", 3, None])
+@pytest.mark.parametrize(
+    "name", ["spatial", "X_pca", "sagefm_x", "a/b", ".", "_index", "", "a=b", 3, None]
+)
 def test_names_that_cannot_be_given(slide, table, name):
     assert "name" in refused(slide, name, table)
 
@@ -193,6 +195,11 @@ def test_names_that_cannot_be_written_are_changed(slide, table, tmp_path):
     add_counts(slide, "genera", table.set_axis(["a/b", "a_b", "_index", "", 5], axis=1))
     slide.write_h5ad(tmp_path / "s.h5ad")
     assert set(read(tmp_path / "s.h5ad").obsm["genera"]) >= {"a_b", "index_", "5"}
+
+
+def test_features_are_called_as_a_file_has_them(slide, table):
+    slide.obsm["genera"] = table.set_axis(["a/b", "a_b", "1", 1, "c"], axis=1)
+    assert set(modality(slide, "genera").counts) == {"a_b_1", "a_b", "1", "1_1", "c"}
 
 
 def test_gaps_survive_writing(slide, table, tmp_path):

@@ -101,6 +101,13 @@ def test_a_table_called_as_the_genes(slide):
         to_mudata(named)
 
 
+def test_proteins_in_an_array_are_a_modality(slide):
+    slide = slide.copy()
+    slide.obsm["protein_counts"] = slide.obsm["antibody_capture"].to_numpy()
+    del slide.obsm["antibody_capture"]
+    assert "protein_counts_1" in to_mudata(slide)["prot"].var_names
+
+
 def test_what_is_no_mudata(slide):
     with pytest.raises(InputError, match="AnnData is no MuData"):
         from_mudata(slide)

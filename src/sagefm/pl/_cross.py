@@ -130,9 +130,20 @@ def _measured(
             for x, slide in zip(shared.normalized, slides, strict=True)
         ]
     else:
-        tables = [modality(slide, with_).normalized()[names] for slide in slides]
+        tables = [_second(slide, with_, names) for slide in slides]
     by_slide = {id(slide): table for slide, table in zip(slides, tables, strict=True)}
     return [by_slide[id(canvas.slide)].iloc[canvas.rows] for canvas in drawn]
+
+
+def _second(slide: "AnnData", with_: str, names: list[str]) -> pd.DataFrame:
+    """Normalize the second modality over the features that were normalized to predict it."""
+    found = modality(slide, with_)
+    panel = list(provenance(slide, "cross")[key_of(with_)].get("panel", found.counts.columns))
+    if missing := [name for name in {*panel, *names} if name not in found.counts]:
+        raise InputError(
+            f"obsm['{found.key}'] has no {min(missing)} any more; run sagefm.tl.cross again"
+        )
+    return replace(found, counts=found.counts[panel]).normalized()[names]
 
 
 def _verdict(table: pd.DataFrame, name: str) -> str:

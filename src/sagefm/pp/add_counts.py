@@ -13,6 +13,7 @@ from sagefm import _keys
 from sagefm._errors import InputError, logger
 from sagefm._text import few, numbered
 from sagefm._types import Bools
+from sagefm._writable import writable_names
 from sagefm.pp.count_tables import CountTable, open_table
 from sagefm.pp.matching import match_rows
 from sagefm.pp.modalities import OWN, describe, is_protein, modality
@@ -90,7 +91,12 @@ def attach(slide: AnnData, name: str, table: Any, notes: list[str]) -> str:
 
 
 def _require_free(slide: AnnData, name: str) -> None:
-    if not isinstance(name, str) or not name.strip() or set(name) & set("/\0="):
+    if (
+        not isinstance(name, str)
+        or not name.strip()
+        or "=" in name
+        or [name] != writable_names([name])
+    ):
         raise InputError(f"{name!r} is no name of a modality; give one such as protein or genera")
     if name == _keys.SPATIAL or name.startswith(OWN):
         raise InputError(f"{name!r} is a name of sagefm itself; choose another for the modality")

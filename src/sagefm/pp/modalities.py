@@ -11,6 +11,7 @@ from sagefm import _keys
 from sagefm._errors import InputError
 from sagefm._text import few, numbered
 from sagefm._types import Bools, Floats
+from sagefm._writable import writable_names
 from sagefm.pp.proteins import are_isotypes, clr, genes_of_proteins
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def modality(slide: "AnnData", name: str) -> Modality:
     if fault := _fault(table):
         raise InputError(f"obsm['{key}'] {fault}; give raw counts, spots × features")
     values = table.astype(np.float64)
-    values.columns = values.columns.astype(str)
+    values.columns = _names(table)
     protein = is_protein(key)
     is_control = are_isotypes(values.columns)
     is_control &= protein
@@ -122,6 +123,12 @@ def modality(slide: "AnnData", name: str) -> Modality:
         measured=measured,
         genes=slide.var_names,
     )
+
+
+def in_order(slide: "AnnData", found: Modality) -> pd.DataFrame:
+    """Get counts and isotype controls, in the order in which the slide has them."""
+    both = pd.concat([found.counts, found.controls], axis=1)
+    return both[_names(_table_of(slide, found.key))]
 
 
 def describe(found: Modality) -> list[str]:
@@ -239,6 +246,11 @@ def _table_of(slide: "AnnData", key: str) -> pd.DataFrame:
     if columns.shape != (values.shape[1],):
         columns = np.array([f"{key}_{number + 1}" for number in range(values.shape[1])])
     return pd.DataFrame(values, index=slide.obs_names, columns=columns)
+
+
+def _names(table: pd.DataFrame) -> pd.Index:
+    """Name features as a file has them, so that results have the same names."""
+    return pd.Index(writable_names(list(table.columns)), dtype=object)
 
 
 def _fault(table: pd.DataFrame) -> str:

@@ -23,6 +23,7 @@ from sagefm.pp.features import modality_of_genes
 from sagefm.pp.modalities import (
     PROTEIN,
     describe_proteins,
+    in_order,
     is_protein,
     modality,
     modality_names,
@@ -131,8 +132,7 @@ def to_mudata(slide: AnnData) -> "MuData":
         if name == _GENES:
             raise InputError(f"obsm['{name}'] would take the place of the genes; rename it")
         found = modality(slide, name)
-        table = pd.concat([found.counts, found.controls], axis=1)
-        table = table[list(map(str, slide.obsm[found.key]))][found.measured]
+        table = in_order(slide, found)[found.measured]
         obs, var = (pd.DataFrame(index=axis.astype(str)) for axis in (table.index, table.columns))
         part = AnnData(table.to_numpy(np.float32), obs=obs, var=var)
         if _keys.SPATIAL in slide.obsm:

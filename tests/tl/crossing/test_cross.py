@@ -117,6 +117,33 @@ def test_several_slides_and_spots_that_are_not_measured(slide, caplog):
     assert first.obsm["sagefm_cross_protein"].notna().all(axis=None)
 
 
+def test_the_order_of_slides_spots_and_features_changes_no_number(slide):
+    second = simulate(200, n_proteins=6, seed=5, slide="other")
+    table = sagefm.tl.cross({"a": slide.copy(), "b": second}, n_maps=19)
+    mixed = slide[np.random.default_rng(0).permutation(slide.n_obs)].copy()
+    proteins = mixed.obsm["antibody_capture"]
+    mixed.obsm["antibody_capture"] = proteins[proteins.columns[::-1]]
+    again = sagefm.tl.cross({"b": second, "a": mixed}, n_maps=19)
+    pd.testing.assert_frame_equal(again.loc[table.index], table, atol=1e-5)
+
+
+def test_proteins_that_other_slides_lack_change_no_value(slide):
+    first, second = slide.copy(), simulate(200, n_proteins=6, seed=5, slide="other")
+    expected = sagefm.tl.cross([first, second], n_maps=19)
+    second.obsm["antibody_capture"].insert(0, "MORE", np.arange(200))
+    found = sagefm.tl.cross([first, second], n_maps=19)
+    pd.testing.assert_frame_equal(found, expected)
+    shown = sagefm.pl.cross(second, features=NAME, show=False)
+    values = shown[0].collections[0].get_array()
+    clr = sagefm.pp.clr(simulate(200, n_proteins=6, seed=5).obsm["antibody_capture"].iloc[:, :6])
+    assert np.median(np.asarray(values)) == pytest.approx(np.median(clr[NAME]), abs=0.05)
+    del second.obsm["antibody_capture"]["MORE"]
+    assert sagefm.pl.cross(second, features=NAME, show=False)
+    del second.obsm["antibody_capture"][NAME]
+    with pytest.raises(sagefm.InputError, match=f"has no {NAME} any more"):
+        sagefm.pl.cross(second, show=False)
+
+
 def test_an_embedding_is_added(slide):
     vocabulary = Vocabulary(tuple(slide.var_names[::3]))
     model = SageFM.new(vocabulary, Config("context", (8, 12, 12, 8)))

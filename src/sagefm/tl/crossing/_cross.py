@@ -141,7 +141,7 @@ def cross(
     found = modalities(slides, with_)
     spots = MeasuredSpots.of(slides, found, slide_key)
     stage("reducing the expression of %s spots", f"{len(spots.points):,}")
-    genes, second = transcriptome(slides, spots, layer), second_side(found)
+    genes, second = transcriptome(slides, spots, layer), second_side(found, spots)
     source, target = (second, genes) if reverse else (genes, second)
     chosen = chosen_features(target, spots, features, N_GENES if reverse else None)
     partners = dict(found[0].gene_of())
@@ -163,6 +163,7 @@ def cross(
     others = baselines(predictors, spots, source, target, tested, folds, partners)
     table = tabulate(target, spots, tested, given_counts, others, folds, seed)
     facts = {"with": with_, "reverse": reverse, "n_maps": n_maps, "seed": seed}
+    facts["panel"] = second.names.tolist()
     facts |= _described(loaded)
     predicted = pd.DataFrame(
         tested.predicted + (values - tested.truth), columns=target.names[chosen].astype(str)
@@ -179,7 +180,7 @@ def _named(
     if isinstance(slide, AnnData):
         return {"": slide}
     if isinstance(slide, Mapping):
-        named = {str(name): one for name, one in slide.items()}
+        named = {str(name): slide[name] for name in sorted(slide, key=str)}
     elif isinstance(slide, Sequence) and not isinstance(slide, str):
         named = {f"slide {number}": one for number, one in enumerate(slide, start=1)}
     else:
@@ -227,8 +228,8 @@ def _write(
     """Write the predictions and the table into each slide, in the order of the table."""
     names = table.index.tolist()
     first = 0
-    for slide, own in zip(slides.values(), spots.measured, strict=True):
-        values = predicted.iloc[first : first + int(own.sum())]
+    for slide, own in zip(slides.values(), spots.rows, strict=True):
+        values = predicted.iloc[first : first + len(own)]
         first += len(values)
         filled = np.full((slide.n_obs, len(names)), np.nan, dtype=np.float32)
         filled[own] = values[names].to_numpy()

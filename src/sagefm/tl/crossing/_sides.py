@@ -1,7 +1,7 @@
 """The two modalities of slides, on the spots where both are measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,15 +39,16 @@ class MeasuredSpots:
 
     Attributes
     ----------
-    measured
-        For each slide which of its spots these are.
+    rows
+        For each slide the row numbers of its spots, by coordinates, so that results do not depend
+        on the order of the slide.
     points, sections
         Of each spot.
     neighbors
         For each slide its neighborhoods among the measured spots, the center first.
     """
 
-    measured: list[Bools]
+    rows: list[Positions]
     points: Floats
     sections: Codes
     neighbors: list[Positions]
@@ -63,15 +64,17 @@ class MeasuredSpots:
         InputError
             No coordinates, or too few spots.
         """
-        points, neighbors = [], []
+        rows, points, neighbors = [], [], []
         sections: list[Codes] = []
         for (name, slide), one in zip(slides.items(), found, strict=True):
             try:
-                places = coordinates(slide)[one.measured]
-                codes = section_codes(slide, slide_key)[one.measured]
+                own = _sorted(coordinates(slide), slide.obs_names, one.measured)
+                places = coordinates(slide)[own]
+                codes = pd.factorize(section_codes(slide, slide_key)[own])[0]
                 neighbors.append(nearest(places, N_NEIGHBORS, codes))
             except InputError as error:
                 raise InputError(f"{name}: {error}" if name else str(error)) from error
+            rows.append(own)
             points.append(places)
             first = sections[-1].max() + 1 if sections else 0
             sections.append(first + np.unique(codes, return_inverse=True)[1])
@@ -80,8 +83,7 @@ class MeasuredSpots:
                 f"{numbered(n, 'spot')} with both modalities are too few for blocks of spots; give "
                 f"{LEAST_SPOTS} or more"
             )
-        measured = [one.measured for one in found]
-        return cls(measured, np.concatenate(points), np.concatenate(sections), neighbors)
+        return cls(rows, np.concatenate(points), np.concatenate(sections), neighbors)
 
     def smooth(self, values: Floats, *, center: bool) -> Floats:
         """Average spots × features over neighborhoods."""
@@ -93,6 +95,13 @@ class MeasuredSpots:
 
     def _average(self, *, center: bool) -> csr_matrix:
         return csr_matrix(block_diag([average(near, center=center) for near in self.neighbors]))
+
+
+def _sorted(places: Floats, names: pd.Index, measured: Bools) -> Positions:
+    """Sort the measured spots by coordinates, and those at the same place by name."""
+    own = np.flatnonzero(measured)
+    at = places[own]
+    return own[np.lexsort((names[own].astype(str).to_numpy(dtype=str), at[:, 1], at[:, 0]))]
 
 
 @dataclass(frozen=True)
@@ -128,20 +137,18 @@ class Side:
 def transcriptome(slides: "Mapping[str, AnnData]", spots: MeasuredSpots, layer: str | None) -> Side:
     """Get the genes that all slides measured."""
     shared = shared_expression(list(slides.values()), layer=layer)
-    counts = [csr_matrix(x[own]) for x, own in zip(shared.counts, spots.measured, strict=True)]
-    normalized = [
-        csr_matrix(x[own]) for x, own in zip(shared.normalized, spots.measured, strict=True)
-    ]
+    counts = [csr_matrix(x[own]) for x, own in zip(shared.counts, spots.rows, strict=True)]
+    normalized = [csr_matrix(x[own]) for x, own in zip(shared.normalized, spots.rows, strict=True)]
     return Side(pd.Index(shared.genes), counts, normalized, [row_sums(x) for x in counts])
 
 
 def modalities(slides: "Mapping[str, AnnData]", with_: str) -> list[Modality]:
-    """Get the second modality of each slide.
+    """Get the second modality of each slide, with the features that all slides have.
 
     Raises
     ------
     InputError
-        A slide lacks it.
+        A slide lacks it, or they have no feature in common.
     """
     found = []
     for name, slide in slides.items():
@@ -149,27 +156,24 @@ def modalities(slides: "Mapping[str, AnnData]", with_: str) -> list[Modality]:
             found.append(modality(slide, with_))
         except InputError as error:
             raise InputError(f"{name}: {error}" if name else str(error)) from error
-    return found
-
-
-def second_side(found: Sequence[Modality]) -> Side:
-    """Get the features that the second modality has in all slides.
-
-    Raises
-    ------
-    InputError
-        There are none.
-    """
     names = found[0].counts.columns
     names = names[[all(name in one.counts for one in found) for name in names]]
     if not len(names):
-        raise InputError(f"{found[0].name}: the slides have no feature in common; use one panel")
+        raise InputError(f"{with_}: the slides have no feature in common; use one panel")
     if most := max(one.counts.shape[1] for one in found) - len(names):
         logger.warning(f"{numbered(most, 'feature')} that not all slides have are left out")
-    raw = [one.counts.loc[one.measured, names].to_numpy(dtype=np.float32) for one in found]
-    normalized = [one.normalized().loc[one.measured, names] for one in found]
+    # Before they are normalized: the same counts of a spot have the same values on all slides.
+    return [replace(one, counts=one.counts[names]) for one in found]
+
+
+def second_side(found: Sequence[Modality], spots: MeasuredSpots) -> Side:
+    """Get the features of the second modality."""
+    raw, normalized = [], []
+    for one, own in zip(found, spots.rows, strict=True):
+        raw.append(one.counts.iloc[own].to_numpy(dtype=np.float32))
+        normalized.append(one.normalized().iloc[own])
     return Side(
-        names,
+        found[0].counts.columns,
         [csr_matrix(x) for x in raw],
         [csr_matrix(x.to_numpy(dtype=np.float32)) for x in normalized],
         [x.sum(axis=1, dtype=np.float64) for x in raw],
@@ -191,9 +195,7 @@ def predictors_of(
             model.embed(model.open(slide, layer=layer, slide_key=slide_key))
             for slide in slides.values()
         ]
-        others.append(
-            np.concatenate([x[own] for x, own in zip(embedded, spots.measured, strict=True)])
-        )
+        others.append(np.concatenate([x[own] for x, own in zip(embedded, spots.rows, strict=True)]))
     return Predictors.of(side.normalized, spots.neighbors, side.sizes, others)
 
 

@@ -172,8 +172,8 @@ def _read(path: Path) -> tuple[pd.DataFrame, bool]:
         raise InputError(f"{path}: is empty; give a row for each patient")
     lines = list(dropwhile(lambda line: not line.strip(), lines))
     separator = max(_SEPARATORS, key=lines[0].count)
-    if told := re.fullmatch(r"sep=(.)\s*", lines[0]):  # as Excel writes it
-        separator, lines = told[1], lines[1:]
+    if declared := re.fullmatch(r"sep=(.)\s*", lines[0]):  # as Excel writes it
+        separator, lines = declared[1], lines[1:]
     try:
         rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
     except csv.Error as error:
@@ -301,8 +301,8 @@ def _notes(name: str, words: "pd.Series[str]", column: "pd.Series[Any]") -> Iter
                 )
         return
     spellings = pd.Series(column.dropna().unique()).astype(str)
-    alike = spellings.groupby(spellings.map(_plain)).agg(list)
-    for same in alike[alike.map(len) > 1]:
+    variants = spellings.groupby(spellings.map(_plain)).agg(list)
+    for same in variants[variants.map(len) > 1]:
         yield f"{name}: {few(sorted(same))} count as different; write them alike if they are not"
 
 
