@@ -46,6 +46,7 @@ FOREIGN = {
     "perturb": ["perturb", *A, "t.csv", "--ligand", "X", "--targets", "Y", *MODEL],
     "influence": ["influence", *A, "o.graphml", *MODEL],
     "subtype": ["subtype", "a.h5ad", "-o", "t.csv", "--subtype-key", "x", *MODEL],
+    "outcome": ["outcome", *A, "full", "--table", "t.csv", "--target", "x", *MODEL],
     "check": ["check", "a.h5ad", "--page", "o.html"],
     "convert": ["convert", "x.pt", "--genes", "g.txt", "-o", "o.safetensors"],
     "demo": ["demo", "-o", "full"],

@@ -89,7 +89,8 @@ def test_tables_pictures_and_a_summary(finished):
 def test_every_output_says_that_it_is_for_research_only(finished):
     out, _, folder = finished
     assert out.splitlines()[-1] == RESEARCH_USE
-    for name in ("scores", "patients", "features", "curve", "permuted", "spots", "domains"):
+    for name in ("scores", "patients", "features", "curve", "permuted", "spots", "domains",
+                 "maps/slides"):  # fmt: skip
         assert pd.read_csv(folder / f"{name}.csv")["note"][0] == RESEARCH_USE
 
 

@@ -155,9 +155,9 @@ def _draw(
             file = folder / "maps" / f"slide_{one.number:03}.png"
             sagefm.pl.outcome_map({one.name: one.slide}, result, save=file)
     if numbers:
-        pd.Series(numbers, name="slide").rename_axis("number").to_csv(
-            folder / "maps" / "slides.csv"
-        )
+        names_of = pd.DataFrame({"number": numbers.keys(), "slide": numbers.values(), "note": ""})
+        names_of.loc[0, "note"] = result.note
+        names_of.to_csv(folder / "maps" / "slides.csv", index=False)
 
 
 @contextmanager

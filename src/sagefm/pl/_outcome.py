@@ -7,11 +7,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from sagefm.pl._outcome_panels import (
-    MOST_FEATURES,
     draw_curve,
     draw_forest,
     draw_scores,
-    effects_of,
+    forest_height,
 )
 from sagefm.pl._outcome_risks import draw_calibration, draw_risks
 from sagefm.pl._outcome_words import row_of, size, verdict, write_note
@@ -85,5 +84,4 @@ def outcome(
 
 def _heights(result: "Outcome") -> tuple[float, float, float]:
     """Choose the heights of the rows of panels, in inches."""
-    n_features = min(MOST_FEATURES, len(effects_of(result, None)))
-    return 1.1 + 0.2 * len(result.scores), max(2.5, 1.0 + 0.17 * n_features), 2.4
+    return 1.1 + 0.2 * len(result.scores), max(2.5, 1.0 + forest_height(result, None)), 2.4

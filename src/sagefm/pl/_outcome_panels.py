@@ -73,8 +73,8 @@ def forest(
     name = None if set is None else str(row_of(result, set)["set"])
     with journal():
         if ax is None:
-            n = min(len(effects_of(result, name)), MOST_FEATURES)
-            _, ax = plt.subplots(figsize=(COLUMN + 0.5, 1.2 + 0.19 * n), layout="constrained")
+            size = (COLUMN + 0.5, 1.2 + forest_height(result, name))
+            _, ax = plt.subplots(figsize=size, layout="constrained")
             write_note(ax.figure, result.note)
         draw_forest(ax, result, name)
         finish([ax], show, save)
@@ -184,13 +184,13 @@ def _explain(ax: Axes, simple: list[float]) -> None:
     entries: list[Line2D | Patch] = [
         Line2D([], [], color=SIGNIFICANT, label=f"adjusted p < {LEVEL}", **dot),
         Line2D([], [], color=GRAY_SET, label="not significant", **dot),
-        Patch(color=_BAND, label="95 % of permutations"),
+        Patch(color=_BAND, label="95 % of permuted"),
     ]
     if simple:
         square = dot | {"marker": "s", "ls": ":", "lw": 0.7}
         entries.insert(2, Line2D([], [], color=BASELINE_SET, label="to be beaten", **square))
     ax.legend(handles=entries, ncols=len(entries), frameon=False, loc="lower left",
-              bbox_to_anchor=(0.0, 1.0), handlelength=1.4, columnspacing=1.0, borderaxespad=0.3,
+              bbox_to_anchor=(0.0, 1.0), handlelength=1.2, columnspacing=0.9, borderaxespad=0.3,
               fontsize=SMALL)  # fmt: skip
 
 
@@ -198,6 +198,12 @@ def effects_of(result: "Outcome", name: str | None) -> pd.DataFrame:
     """Get the effects of the features of a set; of all sets if those of the best have none."""
     table = result.features[result.features["set"] == (result.best if name is None else name)]
     return result.features if table.empty and name is None else table
+
+
+def forest_height(result: "Outcome", name: str | None) -> float:
+    """Choose the height of the rows of a forest plot, in inches: two lines where they name sets."""
+    every = effects_of(result, name)
+    return (0.34 if every["set"].nunique() > 1 else 0.19) * min(len(every), MOST_FEATURES)
 
 
 def draw_forest(ax: Axes, result: "Outcome", name: str | None) -> None:
@@ -311,4 +317,6 @@ def draw_curve(ax: Axes, result: "Outcome") -> None:
 def needed(result: "Outcome") -> str:
     """Say how many patients would be needed."""
     text = str(result.curve.attrs.get("needed_text", "cannot be said"))
+    if text.startswith("about") and not is_significant(row_of(result, None)):
+        return f"needed, if the effect is real: {text}"
     return f"needed: {text}" if text.startswith("about") else f"patients needed {text}"

@@ -201,6 +201,20 @@ def test_nothing_that_is_logged_names_a_slide_or_a_patient(result, lines):
     assert not [line for line in [*lines, str(result)] if "Ann" in line]
 
 
+def test_a_summary_claims_nothing_that_is_not_shown(result):
+    curve = result.curve.copy()
+    curve.attrs["needed_text"] = "about 40 patients (12 to 12,375)"
+    nothing = replace(result, scores=result.scores.assign(p_adjusted=0.2), curve=curve)
+    text = str(nothing)
+    assert "No set of features of the slides predicts" in text
+    assert f"needed for {result.best}, if its effect is real, which is not shown: about 40" in text
+    assert "if its effect is real" not in str(replace(result, curve=curve))
+    assert "of each set alone, not corrected" in text
+    assert "permuted within their sites" in text
+    alone = replace(nothing, patients=result.patients.drop(columns="site"))
+    assert "permuted within their sites" not in str(alone)
+
+
 def test_a_result_is_saved_with_its_note(result, tmp_path):
     folder = tmp_path / "out"
     result.save(folder)
@@ -233,6 +247,8 @@ def test_slides_on_disk_give_survival_in_spite_of_changed_names(
     assert len(found.spots) == 40 * 12
     assert list(found.patients.columns[:3]) == ["months", "died", "n_slides"]
     assert "matched without regard to case" in caplog.text
+    assert found.scores["p_proportional"].between(0, 1).all()
+    assert "Proportional hazards: smallest p" in str(found)
     assert any("`sagefm domains`" in line for line in found.warnings)
     assert "reading slide 2" in caplog.text
     assert not [one for one in caplog.messages if "Ann" in one or "ANN" in one]

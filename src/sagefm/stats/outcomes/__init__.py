@@ -7,6 +7,7 @@ from sagefm.stats.outcomes.curve import NeededPatients, learning_curve, needed_p
 from sagefm.stats.outcomes.effects import effects
 from sagefm.stats.outcomes.evaluation import Evaluation, FeatureSet, SetFit, evaluate_sets
 from sagefm.stats.outcomes.groups import RiskGroups, kaplan_meier, log_rank, risk_groups
+from sagefm.stats.outcomes.hazards import proportional_hazards
 from sagefm.stats.outcomes.kinds import ClassTarget, NumberTarget, OrdinalTarget, SurvivalTarget
 from sagefm.stats.outcomes.reading import TargetKind, target_of
 from sagefm.stats.outcomes.targets import Target
@@ -33,6 +34,7 @@ __all__ = [
     "learning_curve",
     "log_rank",
     "needed_patients",
+    "proportional_hazards",
     "risk_groups",
     "target_of",
 ]

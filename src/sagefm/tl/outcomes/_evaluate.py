@@ -8,16 +8,18 @@ import pandas as pd
 
 from sagefm._errors import InputError
 from sagefm._text import numbered, probability
-from sagefm._types import Codes
+from sagefm._types import Codes, Floats
 from sagefm.stats.outcomes import (
     Evaluation,
     FeatureSet,
+    SurvivalTarget,
     Target,
     beyond,
     confounding,
     effects,
     evaluate_sets,
     learning_curve,
+    proportional_hazards,
 )
 from sagefm.stats.resampling import benjamini_hochberg
 from sagefm.tl.outcomes._features import CLINICAL, MEAN, PSEUDOBULK
@@ -138,6 +140,38 @@ def effect_table(
     table["q"] = benjamini_hochberg(table["p"])
     table.attrs.update(tables[0].attrs)
     return table if len(target.outputs) > 1 else table.drop(columns="class")
+
+
+def with_hazards(
+    target: Target, table: pd.DataFrame, names: Sequence[str], values: Floats
+) -> tuple[pd.DataFrame, list[str]]:
+    """Add p of the test of proportional hazards to the first rows of a table; and warnings.
+
+    Parameters
+    ----------
+    target
+        The outcome; nothing is added if it is no survival.
+    table
+        Its first rows are the features.
+    names
+        What warnings call them.
+    values
+        Patients × features.
+    """
+    if not isinstance(target, SurvivalTarget):
+        return table, []
+    found = proportional_hazards(target, values)
+    if found is None:
+        return table, []
+    p = np.full(len(table), np.nan)
+    p[: len(found)] = found
+    notes = [
+        f"{name}: its hazard ratio changes with time ({probability('p', one)} for proportional "
+        "hazards): what is said of it is an average over time"
+        for name, one in zip(names, found, strict=True)
+        if one * len(found) < _SIGNIFICANT
+    ]
+    return table.assign(p_proportional=p), notes
 
 
 def strata_of(sites: "pd.Series[str] | None") -> Codes | None:

@@ -14,7 +14,7 @@ from sagefm._keys import DOMAIN
 from sagefm.stats.outcomes import Evaluation, Target, TargetKind, target_of
 from sagefm.tl.outcomes._clinical import Clinical, copies_of
 from sagefm.tl.outcomes._cohort import Columns, OutcomeCohort, join, names_of, patients_table
-from sagefm.tl.outcomes._evaluate import Procedure, effect_table, evaluate
+from sagefm.tl.outcomes._evaluate import Procedure, effect_table, evaluate, with_hazards
 from sagefm.tl.outcomes._features import MEAN, feature_sets
 from sagefm.tl.outcomes._maps import LinearScores, map_slides
 from sagefm.tl.outcomes._result import RESEARCH_USE, Outcome
@@ -118,7 +118,8 @@ def outcome(
       spot); and ``gene programs`` (weighted mean of standardized log1p counts per million).
       ``beyond_clinical`` is by how much a set adds to the concordance of clinical columns.
     - `features`: the effect of each feature alone, per standard deviation: log odds, log hazard or
-      slope.
+      slope. For survival, ``p_proportional`` tests of clinical features here, and of predictions in
+      `scores`, whether the hazard ratio is the same at all times (scaled Schoenfeld residuals).
     - `spots`: what each spot adds to the out-of-fold score of its patient, by its mean embedding.
       Summed over the spots of a patient this is exactly its score, less the intercept. `p` compares
       the size of the contribution with that for permuted patients. Spots of a slide are not
@@ -170,6 +171,15 @@ def outcome(
         *_leaks(cohort.rows, columns, of_patients),
         *differing_genes(cohort.slides.slides, len(model.vocabulary)), *evaluated.notes,
     ]  # fmt: skip
+    of_each = effect_table(of_patients, sets, sites)
+    of_each, changing = with_hazards(
+        of_patients, of_each, encoded.features, encoded(of_patients.known)
+    )
+    predictions = patients_table(cohort, of_patients, evaluated.evaluation, evaluated.best, columns)
+    names = [f"the prediction by {name}" for name in evaluated.scores["set"]]
+    risks = predictions.loc[cohort.rows.index].filter(regex="^risk_").to_numpy(dtype=float)
+    scored, of_scores = with_hazards(of_patients, evaluated.scores, names, risks)
+    notes += [*changing, *of_scores]
     facts = {
         "target": of_patients.name, "kind": of_patients.kind, "set": MEAN, "seed": seed,
         "n_permutations": n_permutations, "model": repr(model), "fingerprint": model.fingerprint,
@@ -192,10 +202,10 @@ def outcome(
         of_patients.name,
         of_patients.kind,
         RESEARCH_USE,
-        evaluated.scores,
+        scored,
         evaluated.best,
-        patients_table(cohort, of_patients, evaluation, evaluated.best, columns),
-        effect_table(of_patients, sets, sites),
+        predictions,
+        of_each,
         evaluated.curve,
         pd.DataFrame(evaluation.permuted),
         maps.spots,

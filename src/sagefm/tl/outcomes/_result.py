@@ -8,7 +8,7 @@ import pandas as pd
 
 from sagefm._files import replacing, require_free
 from sagefm._text import numbered, or_below, probability
-from sagefm.tl.outcomes._features import PSEUDOBULK
+from sagefm.tl.outcomes._features import CLINICAL, PSEUDOBULK
 
 RESEARCH_USE = "For research only: not for diagnosis or treatment decisions."
 """What every output says."""
@@ -33,7 +33,7 @@ class Outcome:
     """A row per set of features: set, n_patients, n_events, n_features, n_components, concordance,
     low, high, p, p_adjusted, q; and beside clinical columns with_clinical (the concordance of
     both), beyond_clinical (what is added to that of the clinical columns), beyond_low, beyond_high,
-    beyond_p."""
+    beyond_p; for survival p_proportional."""
     best: str
     """The set of features of slides with the highest concordance."""
     patients: pd.DataFrame
@@ -41,7 +41,7 @@ class Outcome:
     group, and predicted and probability_<class>."""
     features: pd.DataFrame
     """Each feature alone: set, feature, effect, low, high, p, q; and class, if there are
-    more than two."""
+    more than two; for survival p_proportional of clinical features."""
     curve: pd.DataFrame
     """Learning curve of the best set: set, n_patients (trained on), concordance, low, high; its
     ``attrs`` say how many patients would be needed: needed, needed_low, needed_high, needed_text.
@@ -75,12 +75,34 @@ class Outcome:
         for _, row in self.scores.iterrows():
             yield _describe(row)
         [best] = self.scores[self.scores["set"] == self.best].to_dict("records")
-        if best["p_adjusted"] >= _SIGNIFICANT:
+        of_slides = ~self.scores["set"].isin([CLINICAL, PSEUDOBULK])
+        if (self.scores.loc[of_slides, "p_adjusted"] >= _SIGNIFICANT).all():
             yield "No set of features of the slides predicts the outcome better than by chance."
         elif self._as_good(PSEUDOBULK, best["concordance"]):
             yield f"{PSEUDOBULK}, which needs no model, does as well or better"
         if needed := self.curve.attrs.get("needed_text"):
-            yield f"Patients needed for {self.best}: {needed}"
+            unsure = best["p_adjusted"] >= _SIGNIFICANT and needed.startswith("about")
+            doubt = ", if its effect is real, which is not shown" if unsure else ""
+            yield f"Patients needed for {self.best}{doubt}: {needed}"
+        if "beyond_p" in self.scores:
+            yield "p beyond clinical is of each set alone, not corrected for having tried several"
+        if "site" in self.patients:
+            yield (
+                "p compares with patients permuted within their sites: what a prediction owes to "
+                "differences between sites does not count, so that p can be high in spite of a "
+                "high concordance"
+            )
+        if "p_proportional" in self.scores:
+            tests = pd.concat([self.scores["p_proportional"], self._proportional()]).dropna()
+            if len(tests):
+                yield (
+                    f"Proportional hazards: smallest {probability('p', tests.min())} of "
+                    f"{numbered(len(tests), 'test')} (clinical columns and predictions)"
+                )
+
+    def _proportional(self) -> "pd.Series[float]":
+        empty = pd.Series(dtype=float)
+        return self.features.get("p_proportional", empty)  # type: ignore[no-any-return]
 
     def _as_good(self, name: str, concordance: float) -> bool:
         others = self.scores.loc[self.scores["set"] == name, "concordance"]
