@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from sagefm import cli
+from sagefm._strays import HOST
 from sagefm.pp.simulate import simulate
 from sagefm.tl.outcomes import RESEARCH_USE
 
@@ -158,3 +159,15 @@ def test_the_help_has_examples():
     status, out, _ = call("outcome", "--help")
     assert status == 0
     assert "--table patients.csv --time months --event dead -o" in " ".join(out.split())
+
+
+def test_what_a_killed_process_has_left_is_removed(place):
+    left = Path("killed", f".outcome-{HOST}.{2**22 + 1}.ab12.x")
+    running = Path("killed", f".outcome-{HOST}.{os.getpid()}.ab12.x")
+    for folder in (left, running):
+        folder.mkdir(parents=True)
+    (left / "patients.csv").write_text(PATIENTS[0])
+    words = ["--table", "patients.csv", "--target", "response", "-m", "m.safetensors"]
+    status, _, err = call("outcome", *SLIDES[:2], *words, "-o", "killed")
+    assert (status, left.exists(), running.exists()) == (2, False, True)
+    assert "holds files already" in err

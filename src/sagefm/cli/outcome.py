@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +12,7 @@ import typer
 from sagefm._errors import InputError
 from sagefm._fetch import DEFAULT
 from sagefm._files import require_free, require_writable, writing
+from sagefm._strays import is_stray, temporary_name
 from sagefm.cli._jobs import print_progress
 from sagefm.cli._options import (
     Device,
@@ -35,6 +37,7 @@ _TABLES = (
 )  # fmt: skip
 _FILES = ("summary.txt", "outcome.png", *(f"{name}.csv" for name in _TABLES))
 _MAPS = "maps/slide_*.png"
+_BESIDE = ".outcome-"
 
 
 def outcome(
@@ -105,6 +108,7 @@ def outcome(
     wanted = _target(target, time, event)
     if out.suffix or out.is_file():
         raise InputError(f"{out}: name a folder (no suffix); several files are written")
+    _remove_strays(out)
     require_writable(out / "summary.txt")
     require_free(out, overwrite=overwrite)
     if table.resolve() in [(out / name).resolve() for name in _FILES]:
@@ -160,6 +164,13 @@ def _draw(
         names_of.to_csv(folder / "maps" / "slides.csv", index=False)
 
 
+def _remove_strays(folder: Path) -> None:
+    """Remove what killed processes have left: it has names of patients."""
+    for path in folder.glob(f"{_BESIDE}*"):
+        if is_stray(path, path.name.removeprefix(_BESIDE)):
+            rmtree(path, ignore_errors=True)
+
+
 @contextmanager
 def _filled(folder: Path) -> Iterator[Path]:
     """Fill a folder at the end only: what fails before leaves it as it is."""
@@ -167,7 +178,7 @@ def _filled(folder: Path) -> Iterator[Path]:
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with TemporaryDirectory(prefix=".outcome-", dir=folder) as name:
+            with TemporaryDirectory(prefix=f"{_BESIDE}{temporary_name()}.", dir=folder) as name:
                 beside = Path(name)
                 yield beside
                 files = sorted(path for path in beside.rglob("*") if path.is_file())

@@ -145,9 +145,7 @@ def outcome(
         slide is duplicated; an option is out of range; or as :meth:`sagefm.SageFM.prepare`.
     """
     model = as_model(model)
-    for name, number, least in (("n_permutations", n_permutations, 1), ("seed", seed, 0)):
-        if not isinstance(number, int | np.integer) or number < least:
-            raise InputError(f"{name}={number}: give a whole number from {least} on")
+    _check_numbers(n_permutations, seed)
     report = progress or (lambda _: None)
     columns = Columns.of(patient_table(table, patient_key), target, clinical, site)
     # What can be wrong with the table is said before slides are embedded.
@@ -171,14 +169,12 @@ def outcome(
         *_leaks(cohort.rows, columns, of_patients),
         *differing_genes(cohort.slides.slides, len(model.vocabulary)), *evaluated.notes,
     ]  # fmt: skip
-    of_each = effect_table(of_patients, sets, sites)
-    of_each, changing = with_hazards(
-        of_patients, of_each, encoded.features, encoded(of_patients.known)
-    )
     predictions = patients_table(cohort, of_patients, evaluated.evaluation, evaluated.best, columns)
-    names = [f"the prediction by {name}" for name in evaluated.scores["set"]]
-    risks = predictions.loc[cohort.rows.index].filter(regex="^risk_").to_numpy(dtype=float)
-    scored, of_scores = with_hazards(of_patients, evaluated.scores, names, risks)
+    of_each, changing = with_hazards(
+        of_patients, effect_table(of_patients, sets, sites), encoded.features,
+        encoded(of_patients.known),
+    )  # fmt: skip
+    scored, of_scores = _hazards_of_scores(of_patients, evaluated.scores, predictions, cohort)
     notes += [*changing, *of_scores]
     facts = {
         "target": of_patients.name, "kind": of_patients.kind, "set": MEAN, "seed": seed,
@@ -186,33 +182,33 @@ def outcome(
         "sagefm": __version__, "note": RESEARCH_USE,
     }  # fmt: skip
     evaluation = evaluated.evaluation
-    scores = LinearScores.of(
-        of_patients,
-        next(one for one in sets if one.name == MEAN),
-        evaluation.fits[MEAN],
-        evaluation.labelings,
-        seed,
-    )
+    means = next(one for one in sets if one.name == MEAN)
+    scores = LinearScores.of(of_patients, means, evaluation.fits[MEAN], evaluation.labelings, seed)
     places = _places(cohort, of_patients, evaluation)
     domain_key = DOMAIN if DOMAIN in used else next(iter(used), None)
     maps = map_slides(source, model, scores, places, domain_key, facts, seed, report)
     for note in notes:
         logger.warning(note)
     return Outcome(
-        of_patients.name,
-        of_patients.kind,
-        RESEARCH_USE,
-        scored,
-        evaluated.best,
-        predictions,
-        of_each,
-        evaluated.curve,
-        pd.DataFrame(evaluation.permuted),
-        maps.spots,
-        maps.domains,
-        evaluated.confounding,
-        notes,
-    )
+        of_patients.name, of_patients.kind, RESEARCH_USE, scored, evaluated.best, predictions,
+        of_each, evaluated.curve, pd.DataFrame(evaluation.permuted), maps.spots, maps.domains,
+        evaluated.confounding, notes,
+    )  # fmt: skip
+
+
+def _hazards_of_scores(
+    target: Target, scores: pd.DataFrame, predictions: pd.DataFrame, cohort: OutcomeCohort
+) -> tuple[pd.DataFrame, list[str]]:
+    """Test whether the hazards of predictions are proportional."""
+    risks = predictions.loc[cohort.rows.index].filter(regex="^risk_").to_numpy(dtype=float)
+    names = [f"the prediction by {name}" for name in scores["set"]]
+    return with_hazards(target, scores, names, risks)
+
+
+def _check_numbers(n_permutations: int, seed: int) -> None:
+    for name, number, least in (("n_permutations", n_permutations, 1), ("seed", seed, 0)):
+        if not isinstance(number, int | np.integer) or number < least:
+            raise InputError(f"{name}={number}: give a whole number from {least} on")
 
 
 def _labels(

@@ -102,7 +102,7 @@ class Outcome:
 
     def _proportional(self) -> "pd.Series[float]":
         empty = pd.Series(dtype=float)
-        return self.features.get("p_proportional", empty)  # type: ignore[no-any-return]
+        return self.features.get("p_proportional", empty)
 
     def _as_good(self, name: str, concordance: float) -> bool:
         others = self.scores.loc[self.scores["set"] == name, "concordance"]
