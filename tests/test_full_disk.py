@@ -32,6 +32,8 @@ def made(tmp_path_factory):
             model.save(folder / "m.safetensors")
         sagefm.tl.embed(slide, model)
         slide.write_h5ad(folder / f"{name}.h5ad")
+        if name == "a":
+            slide.to_df().iloc[:, :5].astype(int).to_csv(folder / "panel.csv")
     network = published.PublishedNetwork(4, (60, 50, 50, 50, 70))
     torch.save({"model_state_dict": network.state_dict(), "epoch": 1}, folder / "pub.pt")
     (folder / "genes.txt").write_text("A\nB\nC\nD\n")
@@ -63,6 +65,7 @@ COMMANDS = {
     "annotate": ["annotate", "a.h5ad", "-o", "o.h5ad", "--known", *SLIDES[1:], *MODEL],
     "subtype": ["subtype", *SLIDES, "e.h5ad", "f.h5ad", "-o", "o.csv", "--subtype-key", "subtype",
                 *MODEL, "--genes", "g.csv"],
+    "cross": ["cross", "a.h5ad", "-o", "o.csv", "--with", "panel", "--counts", "panel=panel.csv"],
     "rare": ["rare", "a.h5ad", "-o", "o.h5ad"],
     "perturb": ["perturb", "a.h5ad", "-o", "o.csv", "--ligand", "MT-ND1", "--targets", "MT-CO2",
                 *MODEL],
@@ -77,7 +80,7 @@ COMMANDS = {
     "demo": ["demo", "-o", "o"],
 }  # fmt: skip
 SLOW = pytest.mark.slow  # seconds
-ROOM = {"perturb": 900, "corpus build": 700, "evaluate": 8000}
+ROOM = {"perturb": 900, "cross": 500, "corpus build": 700, "evaluate": 8000}
 """Bytes of a file that there is room for, where it is not 3,000 (progress is written too)."""
 LEFT = {
     "perturb": {"o.csv.parts"},  # the same command goes on from there

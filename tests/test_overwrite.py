@@ -47,6 +47,7 @@ FOREIGN = {
     "influence": ["influence", *A, "o.graphml", *MODEL],
     "subtype": ["subtype", "a.h5ad", "-o", "t.csv", "--subtype-key", "x", *MODEL],
     "outcome": ["outcome", *A, "full", "--table", "t.csv", "--target", "x", *MODEL],
+    "cross": ["cross", *A, "t.csv", "--with", "protein"],
     "check": ["check", "a.h5ad", "--page", "o.html"],
     "convert": ["convert", "x.pt", "--genes", "g.txt", "-o", "o.safetensors"],
     "demo": ["demo", "-o", "full"],
